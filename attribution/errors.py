@@ -1,0 +1,41 @@
+"""The exceptions of this package, one small tree; every message names the thing and says what would be right.
+
+    AttributionError
+    ├── BundleError      a consortium on disk that is missing, altered, or does not add up
+    ├── RecipeError      a recipe or a question–answer file that cannot be trained from
+    ├── ModelError       a base model that cannot be found, or whose layers cannot be resolved
+    ├── PromptError      a prompt or a sampling setting that cannot be decoded
+    └── ScoreError       a score that is not a finite number: nothing may be paid on it
+
+Knows nothing of HTTP statuses or exit codes: `deployment` decides those.
+"""
+
+__all__ = ["AttributionError", "BundleError", "ModelError", "PromptError", "RecipeError", "ScoreError"]
+
+
+class AttributionError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class BundleError(AttributionError):
+    """The bundle on disk is missing, altered, malformed, or its parts do not add up."""
+
+
+class RecipeError(AttributionError):
+    """The recipe, or a client's question–answer file, is malformed."""
+
+
+class ModelError(AttributionError):
+    """The base model cannot be found or loaded, or its layers cannot be resolved by name."""
+
+
+class PromptError(AttributionError):
+    """The prompt or a sampling setting cannot be decoded; `parameter` names the offending field."""
+
+    def __init__(self, message: str, parameter: str = "messages") -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+class ScoreError(AttributionError):
+    """A score is NaN or infinite, so nothing may be booked from it."""

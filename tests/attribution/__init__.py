@@ -1,0 +1,1 @@
+"""Tests of the attribution package, and the slow literal reference it is held against."""
