@@ -1,0 +1,189 @@
+"""Integer micro-credits: exact splits, receipts and the bytes they are hashed by. Knows no database and no model.
+
+Floats end here. Shares come in as floats and are taken as the exact fractions they are; what leaves is integers
+that sum to the whole, always. Evidence (scores, gain) stays float, and is never added up.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from rewards.errors import CreditError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MICRO_CREDITS_PER_TOKEN = 1_000_000
+COMMONS = "commons"
+"""The account of what no client earned."""
+PENDING = "pending"
+"""The account of responses that are not measured yet; reserved, and nothing may book to it."""
+
+_INTEGER_LIMIT = 2**63  # what a BIGINT column holds
+_SHARE_TOLERANCE = Fraction(1, 1_000_000)
+
+
+def split(total: int, weights: Mapping[str, float | Fraction], salt: str) -> dict[str, int]:
+    """Split `total` units over accounts in proportion to their weights, by largest remainder.
+
+    Each account gets the whole part of its exact quota; the units left over go one each to the largest remainders.
+    Equal remainders are ordered by SHA-256(salt, 0x00, account), so that neither name nor position favours anybody.
+    A weight of zero gets exactly zero. The result sums to `total` and keeps the order of `weights`.
+
+    Raises:
+        CreditError: `total` is negative, a weight is NaN, infinite or negative (the account is named), or none is
+            positive.
+    """
+    _integer("total", total)
+    exact = {account: _fraction(account, weight) for account, weight in weights.items()}
+    whole = sum(exact.values(), Fraction(0))
+    if whole == 0:
+        raise CreditError(f"cannot split {total} units: no account of {sorted(weights)} has a positive weight")
+    quotas = {account: total * weight / whole for account, weight in exact.items()}
+    amounts = {account: math.floor(quota) for account, quota in quotas.items()}
+    by_remainder = sorted(
+        quotas, key=lambda account: (amounts[account] - quotas[account], _tie_break(salt, account), account)
+    )
+    for account in by_remainder[: total - sum(amounts.values())]:
+        amounts[account] += 1
+    assert sum(amounts.values()) == total
+    return amounts
+
+
+def receipt_amounts(response_id: str, tokens: int, shares: Mapping[str, float], base_share: float) -> dict[str, int]:
+    """Micro-credits of one response: `tokens` * 1 000 000 split over the clients' shares and the commons.
+
+    Every client is kept, also with 0: a zero is a statement. Ties are broken by the response id.
+
+    Args:
+        response_id: id of the response; salt of the tie-break.
+        tokens: number of generated tokens, at least 1.
+        shares: client -> share, each ≥ 0.
+        base_share: share of the commons; sums to 1 with `shares` within 1e-6.
+
+    Raises:
+        CreditError: `tokens` below 1, a client that bears the name of a reserved account, a share that is NaN,
+            infinite or negative, or shares that do not sum to 1.
+    """
+    _tokens(tokens)
+    for client in shares:
+        if client in (COMMONS, PENDING):
+            raise CreditError(f"client {client!r} bears the name of a reserved account; rename the client")
+    weights = {**shares, COMMONS: base_share}
+    whole = sum((_fraction(account, share) for account, share in weights.items()), Fraction(0))
+    if abs(whole - 1) > _SHARE_TOLERANCE:
+        raise CreditError(f"shares of response {response_id!r} sum to {float(whole):.9g}, not to 1 within 1e-6")
+    return split(tokens * MICRO_CREDITS_PER_TOKEN, weights, response_id)
+
+
+def canonical_bytes(document: Any) -> bytes:
+    """The one spelling of a JSON document that is hashed and stored: keys sorted, no spaces, UTF-8.
+
+    Raises:
+        CreditError: the document holds NaN, an infinity, or something JSON cannot express.
+    """
+    try:
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return text.encode()
+    except (TypeError, ValueError) as error:
+        raise CreditError(f"document has no canonical form: {error}") from error
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The credit of one response, and how it came about.
+
+    Attributes:
+        response_id: unique for ever; a response is credited once.
+        created_at_us: when the response was generated, in microseconds since 1970, UTC.
+        application: key id of the caller, never its secret.
+        consortium: id of the consortium whose model answered.
+        model_sha256: hash of the global model.
+        method: attribution preset.
+        settings: the attribution's settings (JSON).
+        version: version of the attribution code.
+        tokens: generated tokens, at least 1.
+        amounts: account -> micro-credits ≥ 0; sums to `tokens` * 1 000 000.
+        measurement: evidence (JSON): signed response scores, gain, completeness error, base share.
+        duration_us: how long the response took, in microseconds.
+
+    Raises:
+        CreditError: a field is of the wrong kind (it is named), or the amounts do not sum to the tokens.
+    """
+
+    response_id: str
+    created_at_us: int
+    application: str
+    consortium: str
+    model_sha256: str
+    method: str
+    settings: Mapping[str, Any]
+    version: str
+    tokens: int
+    amounts: Mapping[str, int]
+    measurement: Mapping[str, Any]
+    duration_us: int
+
+    def __post_init__(self) -> None:
+        for name in ("response_id", "application", "consortium", "model_sha256", "method", "version"):
+            _text(name, getattr(self, name))
+        _integer("created_at_us", self.created_at_us)
+        _integer("duration_us", self.duration_us)
+        self._check_amounts()
+        # Private copies in the form they are stored in: what is hashed is what is written, whatever the caller does.
+        object.__setattr__(self, "amounts", dict(self.amounts))
+        for name in ("settings", "measurement"):
+            object.__setattr__(self, name, json.loads(canonical_bytes(dict(getattr(self, name)))))
+
+    def _check_amounts(self) -> None:
+        _tokens(self.tokens)
+        for account, amount in self.amounts.items():
+            _text("account", account)
+            _integer(f"amount of {account!r}", amount)
+        if PENDING in self.amounts:
+            raise CreditError(f"receipt {self.response_id!r} books to the reserved account {PENDING!r}")
+        booked, due = sum(self.amounts.values()), self.tokens * MICRO_CREDITS_PER_TOKEN
+        if booked != due:
+            raise CreditError(
+                f"amounts of receipt {self.response_id!r} sum to {booked}, not to {due} ({self.tokens} tokens)"
+            )
+
+    @property
+    def payload_sha256(self) -> str:
+        """SHA-256 (hex) over every field in canonical form; tells a repeated receipt from a conflicting one."""
+        return sha256(canonical_bytes(asdict(self))).hexdigest()
+
+
+def _fraction(account: str, weight: float | Fraction) -> Fraction:
+    if isinstance(weight, bool) or not isinstance(weight, int | float | Fraction):
+        raise CreditError(f"weight of {account!r} must be a number, not {weight!r}")
+    if isinstance(weight, float) and not math.isfinite(weight):
+        raise CreditError(f"weight of {account!r} must be finite, not {weight}")
+    if weight < 0:
+        raise CreditError(f"weight of {account!r} must not be negative, but is {weight}")
+    return Fraction(weight)
+
+
+def _tie_break(salt: str, account: str) -> bytes:
+    return sha256(salt.encode() + b"\x00" + account.encode()).digest()
+
+
+def _tokens(tokens: int) -> None:
+    _integer("tokens", tokens)
+    if not 1 <= tokens < _INTEGER_LIMIT // MICRO_CREDITS_PER_TOKEN:
+        raise CreditError(f"tokens must be at least 1 and fit the ledger's 64-bit credit, not {tokens}")
+
+
+def _integer(name: str, value: int) -> None:
+    if type(value) is not int or not 0 <= value < _INTEGER_LIMIT:
+        raise CreditError(f"{name} must be an integer from 0 to 2**63 - 1, not {value!r}")
+
+
+def _text(name: str, value: str) -> None:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise CreditError(f"{name} must be non-empty printable text, not {value!r}")
