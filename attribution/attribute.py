@@ -91,7 +91,7 @@ def _require_finite(*tensors: Tensor) -> None:
         raise ScoreError("a score is NaN or infinite; this response cannot be attributed and books nothing")
 
 
-def _response(  # noqa: PLR0917
+def _response(
     generation: Generation,
     method: Method,
     settings: dict[str, Any],

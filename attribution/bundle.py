@@ -6,17 +6,16 @@ Does not train and does not score.
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 from safetensors import safe_open
 from torch import Tensor
 
-from attribution.errors import BundleError, ModelError
+from attribution.errors import BundleError
 from attribution.manifest import Manifest
 from attribution.models import file_sha256, resolve_base, weights_sha256
 from attribution.updates import Update, load_update
@@ -90,9 +89,7 @@ def open_bundle(path: Path) -> Bundle:
     try:
         text = manifest_path.read_text(encoding="utf-8")
     except OSError as error:
-        raise BundleError(
-            f"{manifest_path}: cannot be read ({error.strerror}); is {path} a bundle?"
-        ) from error
+        raise BundleError(f"{manifest_path}: cannot be read ({error.strerror}); is {path} a bundle?") from error
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
@@ -132,9 +129,7 @@ def verify_bundle(bundle: Bundle) -> Verification:
     base_path = resolve_base(bundle.manifest.base.reference)
     problems = []
     if weights_sha256(base_path) != bundle.manifest.base.sha256:
-        problems.append(
-            f"base model {bundle.manifest.base.reference}: weights differ from the manifest's hash"
-        )
+        problems.append(f"base model {bundle.manifest.base.reference}: weights differ from the manifest's hash")
     updates = bundle.updates
     changed = set().union(*(update.parameters() for update in updates.values()))
     squares = dict.fromkeys(updates, 0.0)
@@ -157,9 +152,7 @@ def verify_bundle(bundle: Bundle) -> Verification:
         residual_square += left
         worst = max(worst, (name, left), key=lambda pair: pair[1])
     if changed:
-        raise BundleError(
-            f"{bundle.path}: updates change {sorted(changed)[0]!r}, which the global model does not have"
-        )
+        raise BundleError(f"{bundle.path}: updates change {min(changed)!r}, which the global model does not have")
     residual, total = math.sqrt(residual_square), math.sqrt(total_square)
     allowed = bundle.manifest.global_.residual_norm * (1 + 1e-3) + _RESIDUAL_TOLERANCE * total
     if residual > allowed:
@@ -192,9 +185,7 @@ def _same_shape(base: Mapping[str, Tensor], name: str, served: Tensor, base_path
 
 def _require_shape(tensor: Tensor, served: Tensor, what: str) -> None:
     if tensor.shape != served.shape:
-        raise BundleError(
-            f"{what}: shape {tuple(tensor.shape)}, but the global model has {tuple(served.shape)}"
-        )
+        raise BundleError(f"{what}: shape {tuple(tensor.shape)}, but the global model has {tuple(served.shape)}")
 
 
 def _check_files(bundle: Bundle) -> None:
@@ -212,6 +203,4 @@ def _check_files(bundle: Bundle) -> None:
             if not file.is_file():
                 raise BundleError(f"{file}: missing (update of client {client.id!r})")
             if file_sha256(file) != expected:
-                raise BundleError(
-                    f"{file}: differs from the manifest's hash (update of client {client.id!r})"
-                )
+                raise BundleError(f"{file}: differs from the manifest's hash (update of client {client.id!r})")

@@ -3,7 +3,7 @@
 Does not know what the remembered tensors are for.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -35,7 +35,7 @@ def capturing(taps: Mapping[str, Tap]) -> Iterator[dict[str, Tensor]]:
             handle.remove()
 
 
-def _remember(seen: dict[str, Tensor], name: str, side: str):  # noqa: ANN202 - a hook, typed by torch
+def _remember(seen: dict[str, Tensor], name: str, side: str) -> Callable[..., None]:
     def hook(_: nn.Module, arguments: tuple[Tensor, ...], keywords: dict[str, Tensor], output: Tensor) -> None:
         if side == "output":
             seen[name] = output.detach()

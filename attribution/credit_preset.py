@@ -1,8 +1,9 @@
-"""Preset `credit`: scores from derivatives of the log-probability along the line base → global, at Gauss–Legendre nodes.
+"""Preset `credit`: scores from derivatives of the log-probability along the line base → global.
 
     φ_ij = Σ_m w_m ∂ log p(x_j | θ(a_m · 1)) / ∂ c_i        (design 5; science 2.4 B; Aumann and Shapley 1974)
 
-With enough nodes Σ_i φ_ij = log p_global(x_j) − log p_base(x_j). Does not know how tokens were decoded, nor what is paid.
+with a_m, w_m the Gauss–Legendre rule on [0, 1]. With enough nodes Σ_i φ_ij = log p_global(x_j) − log p_base(x_j).
+Does not know how tokens were decoded, nor what is paid.
 """
 
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ class Context:
 
 
 def base_log_probabilities(path: UpdatePath, context: Context) -> Tensor:
-    """log p_base of each emitted token, at c = 0: (T,) float64."""
+    """Log p_base of each emitted token, at c = 0: (T,) float64."""
     with torch.no_grad():
         return _log_probabilities(path, _coefficients(path, [0.0]), context)[0]
 
@@ -78,7 +79,7 @@ def token_level(path: UpdatePath, context: Context, nodes: int = DEFAULT_NODES) 
 
 
 def _log_probabilities(path: UpdatePath, coefficients: Tensor, context: Context) -> Tensor:
-    """log softmax(logits / temperature)[x_j] for each row of coefficients: (rows, T) float64."""
+    """Log softmax(logits / temperature)[x_j] for each row of coefficients: (rows, T) float64."""
     rows = coefficients.shape[0]
     inputs: dict[str, Any] = {name: value.expand(rows, *value.shape[1:]) for name, value in context.inputs.items()}
     logits = path.logits(coefficients, **inputs, logits_to_keep=context.positions)  # (rows, T, vocabulary)

@@ -83,7 +83,9 @@ class _Row:
             text=text[: self._sent] if self.finish_reason else text,
             finish_reason=self.finish_reason,
             sampling=self.sampling,
-            tail_input=tensors["tail_input"][: len(self.prompt_ids) + emitting - 1] if "tail_input" in tensors else None,
+            tail_input=tensors["tail_input"][: len(self.prompt_ids) + emitting - 1]
+            if "tail_input" in tensors
+            else None,
             block_input=tensors["block_input"][:emitting],
             o_proj_input=tensors["o_proj_input"][:emitting],
             o_proj_output=tensors["o_proj_output"][:emitting],

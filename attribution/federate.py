@@ -44,8 +44,8 @@ class Progress(Protocol):
 class _Trainer(Protocol):
     """What is trained in each client's turn: `reset` to the global model, then `parameters` change, then `update`."""
 
-    parameters: Sequence[nn.Parameter]
-
+    @property
+    def parameters(self) -> Sequence[nn.Parameter]: ...
     def reset(self, seed: int) -> None: ...
     def update(self) -> Update: ...
     def merge(self, updates: Mapping[str, Update], weights: Mapping[str, float]) -> None: ...
@@ -119,9 +119,7 @@ def _local_update(
     return trainer.update()
 
 
-def _batches(
-    examples: Sequence[CachedExample], size: int, steps: int, seed: int
-) -> Iterator[list[CachedExample]]:
+def _batches(examples: Sequence[CachedExample], size: int, steps: int, seed: int) -> Iterator[list[CachedExample]]:
     """`steps` batches, running through a fresh permutation of the examples in each epoch."""
     generator = torch.Generator().manual_seed(seed)
     waiting: list[int] = []

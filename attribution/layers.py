@@ -86,7 +86,7 @@ def first_changed_block(model: Any, parameters: Iterable[str]) -> int | None:
 
 
 def tail_of(model: Any, first_block: int) -> Any:
-    """The same model, sharing all weights, that begins at `first_block`: call it with `inputs_embeds` = that block's input."""
+    """The same model, sharing all weights, that begins at `first_block`: `inputs_embeds` is then that block's input."""
     blocks = model.model.layers
     kept = [_Skip() if index < first_block else block for index, block in enumerate(blocks)]
     return with_children(model, model=with_children(model.model, layers=nn.ModuleList(kept)))
@@ -119,5 +119,7 @@ def _child(model: nn.Module, name: str, kind: type[_T], architecture: str) -> _T
     except AttributeError:
         raise ModelError(f"architecture {architecture!r}: no layer named {name!r}") from None
     if not isinstance(found, kind):
-        raise ModelError(f"architecture {architecture!r}: layer {name!r} is a {type(found).__name__}, not {kind.__name__}")
+        raise ModelError(
+            f"architecture {architecture!r}: layer {name!r} is a {type(found).__name__}, not {kind.__name__}"
+        )
     return found

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 __all__ = ["SCHEMA_VERSION", "BaseEntry", "ClientEntry", "GlobalEntry", "Manifest"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 _RESERVED = {"commons", "pending"}  # accounts of the ledger that no client may take for its own
 
 
@@ -57,8 +57,9 @@ class GlobalEntry(_Strict):
 class ClientEntry(_Strict):
     """One member organisation and what its training changed.
 
-    `examples` is unknown (null) for adapters trained elsewhere. `weight` is ρ_i of the last round. `path` holds the weighted cumulative update D_i; `last_round_path` the
-    unweighted update C_i^R − G^{R−1} of the last round, absent for a client that did not take part in it.
+    `examples` is unknown (null) for adapters trained elsewhere. `weight` is ρ_i of the last round. `path` holds the
+    weighted cumulative update D_i; `last_round_path` the unweighted update C_i^R − G^{R−1} of the last round, absent
+    for a client that did not take part in it.
     """
 
     id: ClientId

@@ -39,7 +39,7 @@ class FederatedModel:
         changed = set().union(*(update.parameters() for update in bundle.updates.values()))
         unknown = changed - {name for name, _ in network.named_parameters(remove_duplicate=False)}
         if unknown:
-            raise BundleError(f"{bundle.path}: updates change {sorted(unknown)[0]!r}, which the model does not have")
+            raise BundleError(f"{bundle.path}: updates change {min(unknown)!r}, which the model does not have")
         self.first_block = first_changed_block(network, changed)
 
     @classmethod

@@ -36,7 +36,8 @@ def resolve_base(reference: str) -> Path:
     scheme, _, rest = reference.partition(":")
     if not rest or scheme not in {"wheel", "path", "hf"}:
         raise ModelError(
-            f"base model reference {reference!r} is not one of wheel:DISTRIBUTION/FILE.gguf, path:DIR, hf:REPO[@REVISION]"
+            f"base model reference {reference!r} is not one of"
+            " wheel:DISTRIBUTION/FILE.gguf, path:DIR, hf:REPO[@REVISION]"
         )
     if scheme == "path":
         folder = Path(rest).expanduser().resolve()
@@ -133,15 +134,11 @@ def _dequantised(gguf: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch, _quiet():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        quantised = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-        )
+        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         # a model loaded from GGUF refuses save_pretrained until it is rebuilt without its quantization_config
         settings = quantised.config.to_dict()
         settings.pop("quantization_config", None)
-        model = AutoModelForCausalLM.from_config(
-            type(quantised.config).from_dict(settings), dtype=torch.float32
-        )
+        model = AutoModelForCausalLM.from_config(type(quantised.config).from_dict(settings), dtype=torch.float32)
         model.load_state_dict(quantised.state_dict())
         model.generation_config = quantised.generation_config
         converted = Path(scratch) / "model"

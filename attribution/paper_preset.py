@@ -4,8 +4,8 @@
 
 After the last attention nothing mixes positions, so one backward of Σ_j logit_j from the output of the last o_proj
 gives every token's own gradient. That last stretch is replayed once over all tokens from what decoding captured, with
-the attention replaced by its captured output as a leaf: any architecture's block runs as it is. No client is run as a whole
-model. Does not know decoding or shares.
+the attention replaced by its captured output as a leaf: any architecture's block runs as it is. No client is run as a
+whole model. Does not know decoding or shares.
 """
 
 from collections.abc import Mapping, Sequence
@@ -82,9 +82,7 @@ class LastRound:
         return self._from_mean(changes)
 
     def _from_mean(self, changes: Sequence[Tensor]) -> list[Tensor]:
-        mean = sum(
-            weight * change for weight, change in zip(self._weights.values(), changes, strict=True)
-        )
+        mean = sum(weight * change for weight, change in zip(self._weights.values(), changes, strict=True))
         return [change - mean for change in changes]
 
 
@@ -182,9 +180,10 @@ def _output_change(update: Update, module: str, x: Tensor) -> Tensor:
     change = torch.zeros((), dtype=x.dtype, device=x.device)
     if factors is not None:
         change = (x @ factors.A.to(x).T) @ factors.B.to(x).T
-    for name, apply in ((f"{module}.weight", lambda delta: x @ delta.T), (f"{module}.bias", lambda delta: delta)):
-        if name in update.dense:
-            change = change + apply(update.dense[name].to(x))
+    if f"{module}.weight" in update.dense:
+        change = change + x @ update.dense[f"{module}.weight"].to(x).T
+    if f"{module}.bias" in update.dense:
+        change = change + update.dense[f"{module}.bias"].to(x)
     return change
 
 

@@ -1,14 +1,14 @@
 """The straight line from the base model to the global model, with one coefficient for each client's update.
 
-θ(c) = global + Σ_i (c_i − 1) D_i, so c = 1 is the global model and c = 0 the base model (and the residual). The log-probability
-of a response is a function of c, and the whole of the `credit` preset is that function's derivative: ∂/∂c_i along the
-diagonal is ⟨D_i, ∇θ⟩, the Aumann–Shapley integrand (design 5, science 2.4 B). Autograd does the contraction: for a
-low-rank update it never forms a weight gradient.
+θ(c) = global + Σ_i (c_i − 1) D_i, so c = 1 is the global model and c = 0 the base model (and the residual). The
+log-probability of a response is a function of c, and the whole of the `credit` preset is that function's derivative:
+∂/∂c_i along the diagonal is ⟨D_i, ∇θ⟩, the Aumann–Shapley integrand (design 5, science 2.4 B). Autograd does the
+contraction: for a low-rank update it never forms a weight gradient.
 
 Does not know tokens, shares or nodes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -74,9 +74,11 @@ class UpdatePath:
         assert rows == 1 or self.rows_may_differ
         with self._low_rank_hooks(coefficients - 1):
             if not self._dense:
-                return self.model(**inputs, use_cache=False).logits
+                unmoved: Tensor = self.model(**inputs, use_cache=False).logits
+                return unmoved
             moved = self._moved_parameters(coefficients[0] - 1)
-            return functional_call(self.model, moved, kwargs={**inputs, "use_cache": False}).logits
+            logits: Tensor = functional_call(self.model, moved, kwargs={**inputs, "use_cache": False}).logits
+            return logits
 
     @contextmanager
     def _low_rank_hooks(self, offset: Tensor) -> Iterator[None]:
@@ -90,7 +92,7 @@ class UpdatePath:
             for handle in handles:
                 handle.remove()
 
-    def _moved_parameters(self, offset: Tensor) -> Mapping[str, Tensor]:
+    def _moved_parameters(self, offset: Tensor) -> dict[str, Tensor]:
         moved = {}
         for name, differences in self._dense.items():
             weight = self.model.get_parameter(name)

@@ -50,7 +50,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Step:
-    """One generated token of one row: its id, log-probability, the text it completes, and why the row ended, if it did."""
+    """One generated token of one row: its id, log-probability, the text it completes, and why the row ended."""
 
     key: str
     token_id: int
@@ -61,7 +61,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Generation:
-    """One decoded response and what attribution needs of it. Tensors have one row per position that was fed to the model.
+    """One decoded response and what attribution needs of it; tensors have one row per position fed to the model.
 
     `tail_input` (S, width) is the input of the first changed block, None where the embedding itself was changed;
     `block_input`, `o_proj_input`, `o_proj_output` (T, …) are the last block's, at the T emitting positions.

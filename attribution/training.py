@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from attribution.layers import head_of
 from attribution.recipe import Example
@@ -20,8 +19,13 @@ __all__ = ["CachedExample", "cache_examples", "train"]
 
 @dataclass(frozen=True)
 class CachedExample:
-    """What enters the first trained block (S, width), and the answer's tokens with the positions that must emit them."""
+    """A question with its answer, ready to train the tail on.
 
+    `ids` (S,) are its tokens but the last and `hidden` (S, width) what enters the first trained block for them;
+    `targets` (T,) are the answer's tokens and `positions` (T,) the places that must emit them.
+    """
+
+    ids: Tensor
     hidden: Tensor
     positions: Tensor
     targets: Tensor
@@ -39,7 +43,7 @@ def cache_examples(
         with torch.no_grad():
             hidden = frozen(input_ids=ids, use_cache=False).last_hidden_state[0]
         positions = torch.arange(len(prompt) - 1, len(prompt) - 1 + len(answer), device=model.device)
-        cached.append(CachedExample(hidden, positions, torch.tensor(answer, device=model.device)))
+        cached.append(CachedExample(ids[0], hidden, positions, torch.tensor(answer, device=model.device)))
         advance()
     return cached
 
@@ -74,11 +78,42 @@ def train(
 
 
 def _loss(tail: Any, batch: Sequence[CachedExample]) -> Tensor:
-    # padded on the right, behind everything that the causal mask lets an answer see: no mask is needed
-    hidden = pad_sequence([example.hidden for example in batch], batch_first=True)
-    rows = torch.cat([torch.full_like(example.positions, row) for row, example in enumerate(batch)])
-    positions = torch.cat([example.positions for example in batch])
-    targets = torch.cat([example.targets for example in batch])
-    outputs = tail.model(inputs_embeds=hidden, use_cache=False).last_hidden_state
-    logits = tail.lm_head(outputs[rows, positions])  # (answer tokens of the batch, vocabulary)
-    return nn.functional.cross_entropy(logits.float(), targets)
+    """Mean cross-entropy of the batch's answer tokens.
+
+    The examples are packed into one sequence behind the beginning that they share (a chat template's system prompt):
+    causal attention makes it the same for all, so it is run once.
+    """
+    shared = _shared_prefix(batch)
+    lengths = [len(example.ids) - shared for example in batch]
+    starts = [shared + sum(lengths[:row]) for row in range(len(batch))]
+    device = batch[0].hidden.device
+    owner = torch.repeat_interleave(torch.arange(-1, len(batch)), torch.tensor([shared, *lengths])).to(device)
+    place = torch.cat([torch.arange(shared), *(torch.arange(shared, shared + length) for length in lengths)]).to(device)
+    hidden = torch.cat([batch[0].hidden[:shared], *(example.hidden[shared:] for example in batch)])  # (L, width)
+    outputs = tail.model(
+        inputs_embeds=hidden.unsqueeze(0),
+        position_ids=place.unsqueeze(0),
+        attention_mask=_packed_mask(tail.config, owner, place),
+        use_cache=False,
+    ).last_hidden_state[0]
+    answers = torch.cat([example.positions + start - shared for example, start in zip(batch, starts, strict=True)])
+    logits = tail.lm_head(outputs[answers])  # (answer tokens of the batch, vocabulary)
+    return nn.functional.cross_entropy(logits.float(), torch.cat([example.targets for example in batch]))
+
+
+def _shared_prefix(batch: Sequence[CachedExample]) -> int:
+    """How many tokens all examples begin with alike, before any of them has to emit."""
+    shortest = min(int(example.positions[0]) for example in batch)
+    first = batch[0].ids[:shortest]
+    alike = torch.stack([example.ids[:shortest] == first for example in batch]).all(0)
+    return int(alike.long().cumprod(0).sum())
+
+
+def _packed_mask(config: Any, owner: Tensor, place: Tensor) -> Any:
+    """Which position sees which, (1, 1, L, L): the shared beginning and one's own past; by kind where layers differ."""
+    distance = place.unsqueeze(1) - place.unsqueeze(0)
+    seen = (distance >= 0) & ((owner.unsqueeze(1) == owner.unsqueeze(0)) | (owner.unsqueeze(0) < 0))
+    full = seen[None, None]
+    if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
+        return full
+    return {"full_attention": full, "sliding_attention": full & (distance < config.sliding_window)}

@@ -70,7 +70,10 @@ def _write_global(base_path: Path, members: Sequence[Member], folder: Path) -> N
                 difference = member.cumulative.difference(name)
                 assert difference is not None
                 if name not in parameters or parameters[name].shape != difference.shape:
-                    raise BundleError(f"client {member.id!r}: its update of {name!r}, {tuple(difference.shape)}, does not fit the base model")
+                    raise BundleError(
+                        f"client {member.id!r}: its update of {name!r} has shape {tuple(difference.shape)},"
+                        " which does not fit the base model"
+                    )
                 parameters[name] += difference
     save_model(model, load_tokenizer(base_path), folder)
 

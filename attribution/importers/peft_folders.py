@@ -1,13 +1,13 @@
 """A bundle from PEFT adapter folders that somebody else trained, one LoRA adapter per client.
 
-A member's `adapter_config.json` is untrusted: the configuration is rebuilt from an allow-list of keys, what would change
-the computation in a way that is not supported is refused by name, and nothing in it is imported or executed. Does not
-train and does not judge who trained what.
+A member's `adapter_config.json` is untrusted: the configuration is rebuilt from an allow-list of keys, what would
+change the computation in a way that is not supported is refused by name, and nothing in it is imported or executed.
+Does not train and does not judge who trained what.
 """
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,8 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[
             raise BundleError(f"{path}: tensor {name!r} is missing")
         if tensors[name].shape != wanted.shape:
             raise BundleError(
-                f"{path}: tensor {name!r} has shape {tuple(tensors[name].shape)}, this base model needs {tuple(wanted.shape)}"
+                f"{path}: tensor {name!r} has shape {tuple(tensors[name].shape)},"
+                f" this base model needs {tuple(wanted.shape)}"
             )
     for name, tensor in tensors.items():
         if name not in expected:
@@ -129,13 +130,15 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[
             raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
 
 
-def _factors(path: Path, model: Any, tensors: Mapping[str, Tensor], *, tied: bool):  # noqa: ANN202
+def _factors(path: Path, model: Any, tensors: Mapping[str, Tensor], *, tied: bool) -> Iterator[tuple[str, LowRank]]:
     for name, layer in model.named_modules():
         if not hasattr(layer, "lora_A") or not layer.lora_A:
             continue
         if not isinstance(layer.base_layer, nn.Linear):
             raise BundleError(f"{path}: layer {name!r} is not linear; only linear layers can carry a LoRA update")
         if tied and name == "lm_head":
-            raise BundleError(f"{path}: lm_head is tied to the embedding in this base model and cannot carry an update alone")
+            raise BundleError(
+                f"{path}: lm_head is tied to the embedding in this base model and cannot carry an update alone"
+            )
         A, B = tensors[f"{name}.lora_A.weight"].float(), tensors[f"{name}.lora_B.weight"].float()
         yield name, LowRank(A, layer.scaling["default"] * B)

@@ -22,7 +22,10 @@ from attribution.updates import LowRank, Update, weighted_sum
 from attribution.writing import Member, write_bundle
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3")
-_TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}a: {% endif %}"
+_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}a: {% endif %}"
+)
 _SIZES = {
     "vocab_size": 259,
     "hidden_size": 32,

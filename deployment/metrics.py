@@ -1,0 +1,52 @@
+"""Operational series of a replica, behind one small facade over `ray.serve.metrics`.
+
+Never money: credit and shares come from the ledger by `exporter`. Ray exports each series as `ray_<name>` and adds
+the replica's labels; it rebuilds a histogram's sum from its buckets, so read quantiles here and means nowhere.
+"""
+
+from typing import Final
+
+from ray.serve import metrics
+
+__all__ = ["DURATION_BUCKETS_S", "FIRST_TOKEN_BUCKETS_S", "ReplicaMetrics"]
+
+DURATION_BUCKETS_S: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+FIRST_TOKEN_BUCKETS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0)
+
+
+class ReplicaMetrics:
+    """How requests fare in one replica. Build it in the replica, never at import: Ray's metrics do not pickle.
+
+    The buckets are constants because Ray drops the points of processes that disagree about them.
+    """
+
+    def __init__(self, model: str) -> None:
+        labels = {"model": model}
+        self._first_token = metrics.Histogram(
+            "protoken_replica_time_to_first_token_seconds",
+            description="Time from a request's arrival at the replica to its first token.",
+            boundaries=list(FIRST_TOKEN_BUCKETS_S),
+            tag_keys=("model",),
+        )
+        self._duration = metrics.Histogram(
+            "protoken_replica_request_duration_seconds",
+            description="Time from a request's arrival at the replica to its end, booked or not.",
+            boundaries=list(DURATION_BUCKETS_S),
+            tag_keys=("model", "outcome"),
+        )
+        self._requests = metrics.Counter(
+            "protoken_replica_requests_total",
+            description="Requests that ended, by outcome: finished, cancelled, refused, failed.",
+            tag_keys=("model", "outcome"),
+        )
+        for metric in (self._first_token, self._duration, self._requests):
+            metric.set_default_tags(labels)
+
+    def first_token(self, seconds: float) -> None:
+        """A request's first token came this long after the request."""
+        self._first_token.observe(seconds)
+
+    def ended(self, outcome: str, seconds: float) -> None:
+        """A request ended this long after it came."""
+        self._duration.observe(seconds, tags={"outcome": outcome})
+        self._requests.inc(tags={"outcome": outcome})

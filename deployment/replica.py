@@ -1,0 +1,85 @@
+"""The Ray Serve deployment that holds the model: one federated model, one worker thread, events to their callers.
+
+Thin on purpose: what happens to a job is `worker`'s business, what a score is `attribution`'s.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from functools import partial
+
+import torch
+
+from attribution import Batch, FederatedModel, attribute
+from deployment.messages import Delta, Event, Job, ModelCard
+from deployment.metrics import ReplicaMetrics
+from deployment.settings import Settings
+from deployment.worker import Limits, Worker
+from rewards import Ledger
+
+__all__ = ["Replica", "WorkerDiedError"]
+
+STOP_TIMEOUT_S = 60.0
+
+
+class WorkerDiedError(RuntimeError):
+    """The thread that owns the model is gone, so this replica must be replaced."""
+
+
+class Replica:
+    """Owns the model. Wrapped as a Serve deployment in `app`, which sets its resources.
+
+    Raises:
+        BundleError: the bundle is missing, altered or malformed.
+        LedgerError: the ledger is missing or not at head.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        torch.set_num_threads(settings.processors)
+        model = FederatedModel.load(settings.bundle, device=settings.device)
+        limits = Limits(settings.max_batch, settings.max_waiting, settings.default_max_tokens)
+        self._ledger = Ledger(settings.ledger)
+        self._worker = Worker(
+            model,
+            Batch(model),
+            attribute=partial(attribute, method="credit"),
+            ledger=self._ledger,
+            limits=limits,
+            observer=ReplicaMetrics(model.name),
+        )
+
+    async def describe(self) -> ModelCard:
+        """What is served."""
+        return self._worker.card
+
+    async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
+        """Events of one response. A caller that goes away cancels the job at the next await."""
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        self._worker.submit(job, lambda event: _hand_over(loop, events, event))
+        try:
+            while True:
+                event = await events.get()
+                yield event
+                if not isinstance(event, Delta):
+                    return
+        finally:
+            self._worker.cancel(job.response_id)
+
+    def check_health(self) -> None:
+        """Called by Serve now and then.
+
+        Raises:
+            WorkerDiedError: the worker's thread has ended; Serve replaces the replica.
+        """
+        if not self._worker.alive:
+            raise WorkerDiedError("the worker thread died; see the replica's log")
+
+    def __del__(self) -> None:
+        """Called by Serve when the replica stops: what cancelled jobs had generated is still booked."""
+        if hasattr(self, "_worker"):
+            self._worker.stop(STOP_TIMEOUT_S)
+            self._ledger.close()
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, events: "asyncio.Queue[Event]", event: Event) -> None:
+    loop.call_soon_threadsafe(events.put_nowait, event)

@@ -1,0 +1,204 @@
+"""What an application may send: OpenAI's chat and text completions, and our `attribution` field.
+
+A parameter that we do not support is refused by name when it would change the result, and accepted when it asks
+for what we do anyway (`n: 1`) or changes nothing in the text (`user`). Knows nothing of the model that is served.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+__all__ = ["AttributionLevel", "ChatRequest", "CompletionRequest"]
+
+AttributionLevel = Literal["none", "summary", "tokens"]
+
+HARMLESS = frozenset(
+    {
+        "metadata",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+    }
+)
+"""Parameters of OpenAI that change nothing in the text: accepted and left unread."""
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "audio": (),
+    "best_of": (1,),
+    "echo": (False,),
+    "frequency_penalty": (0,),
+    "function_call": ("none",),
+    "functions": ([],),
+    "logit_bias": ({},),
+    "logprobs": (False, 0),
+    "modalities": (["text"],),
+    "n": (1,),
+    "parallel_tool_calls": (True, False),
+    "presence_penalty": (0,),
+    "reasoning_effort": ("none",),
+    "response_format": ({"type": "text"},),
+    "suffix": ("",),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "verbosity": (),
+    "web_search_options": (),
+}
+"""Parameters of OpenAI that would change the result, each with the values that ask for what we do anyway."""
+
+_HARMLESS_IN_MESSAGE = frozenset({"annotations", "attribution", "refusal"})
+
+LOWEST_TEMPERATURE = 0.01
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+def _refuse(kind: str, param: str, message: str) -> PydanticCustomError:
+    return PydanticCustomError(kind, "{message}", {"param": param, "message": message})
+
+
+def _is_neutral(name: str, value: Any) -> bool:
+    # `True == 1` in Python, but `n: true` is no number: the type must agree, save that 0 and 0.0 are one number.
+    return value is None or any(
+        value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in NEUTRAL[name]
+    )
+
+
+class StreamOptions(BaseModel):
+    """`stream_options`; only `include_usage` means something here."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    include_usage: bool = False
+
+
+class _Request(BaseModel):
+    """What chat and text completions have in common."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    model: Text
+    max_tokens: int | None = Field(default=None, ge=1, strict=True)
+    temperature: float = Field(default=1.0, ge=0, le=2, strict=True)
+    top_p: float = Field(default=1.0, gt=0, le=1, strict=True)
+    seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1, strict=True)
+    stop: tuple[Text, ...] = Field(default=(), max_length=4)
+    stream: bool = Field(default=False, strict=True)
+    stream_options: StreamOptions = StreamOptions()
+    attribution: AttributionLevel = "none"
+
+    @field_validator("temperature", "top_p", "stream", "stream_options", "stop", "attribution", mode="before")
+    @classmethod
+    def _null_is_default(cls, value: Any, info: Any) -> Any:
+        return cls.model_fields[info.field_name].default if value is None else value
+
+    @field_validator("temperature")
+    @classmethod
+    def _near_zero_is_greedy(cls, value: float) -> float:
+        """Below 0.01 logits divided by the temperature overflow, and sampling is greedy to the last digit anyway."""
+        return value if value >= LOWEST_TEMPERATURE else 0.0
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_stop(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("attribution", mode="before")
+    @classmethod
+    def _attribution_switch(cls, value: Any) -> Any:
+        """`true` is short for "summary", `false` for none."""
+        return {True: "summary", False: "none"}[value] if isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _only_what_is_supported(self) -> Self:
+        for name, value in (self.model_extra or {}).items():
+            if name in HARMLESS:
+                continue
+            if name not in NEUTRAL:
+                raise _refuse("unknown_parameter", name, f"unknown parameter {name!r}")
+            if not _is_neutral(name, value):
+                raise _refuse("unsupported_parameter", name, f"parameter {name!r} is not supported by this service")
+        return self
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends in a usage chunk: when asked for, or when attribution is, which travels in it."""
+        return self.stream_options.include_usage or self.attribution != "none"
+
+    @property
+    def token_limit(self) -> int | None:
+        """The most tokens to generate, or None when the request does not say."""
+        return self.max_tokens
+
+
+class TextPart(BaseModel):
+    """One part of a message's content; only text is understood."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """One message: `developer` is another name for `system`; parts of text are joined."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | tuple[TextPart, ...]
+
+    @model_validator(mode="after")
+    def _only_text(self) -> Self:
+        for name, value in (self.model_extra or {}).items():
+            if value is not None and name not in _HARMLESS_IN_MESSAGE:
+                raise _refuse(
+                    "unsupported_parameter", "messages", f"field {name!r} of a message is not supported by this service"
+                )
+        return self
+
+    @property
+    def text(self) -> str:
+        """The content as one string."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class ChatRequest(_Request):
+    """`POST /v1/chat/completions`."""
+
+    messages: tuple[Message, ...] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1, strict=True)
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
+            raise _refuse(
+                "contradiction",
+                "max_completion_tokens",
+                f"max_tokens {self.max_tokens} and max_completion_tokens {self.max_completion_tokens} "
+                "contradict each other: give one of them",
+            )
+        return self
+
+    @property
+    def token_limit(self) -> int | None:
+        """`max_completion_tokens`, or its older name `max_tokens`."""
+        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+
+class CompletionRequest(_Request):
+    """`POST /v1/completions`: one prompt, as a string or as a list of one."""
+
+    prompt: Text
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _one_prompt(cls, value: Any) -> Any:
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if not isinstance(value, str):
+            raise _refuse("unsupported_prompt", "prompt", "prompt must be one string; not token ids, nor several")
+        return value

@@ -1,0 +1,76 @@
+"""What an application gets back: typed models of the parts that carry attribution, usage and models.
+
+The envelopes around them (chat or text, whole or streamed) are put together in `wire`.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["ClientShare", "ModelList", "ModelObject", "TokenAttribution", "Usage", "UsageAttribution"]
+
+
+class _Response(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ClientShare(_Response):
+    """A client's part in one token: `share` of its credit (≥ 0) and the signed `score` it was derived from."""
+
+    client: str
+    share: float
+    score: float
+
+
+class TokenAttribution(_Response):
+    """One generated token. The shares of the clients and `base_share` sum to 1.
+
+    `index` counts from 0 over the response: openai-python joins streamed lists by it. `bytes` are the UTF-8
+    bytes of `token`, as in OpenAI's logprobs.
+    """
+
+    index: int
+    token: str
+    token_id: int
+    bytes: list[int]
+    clients: list[ClientShare]
+    base_share: float
+
+
+class UsageAttribution(_Response):
+    """The credit of a whole response, as booked. `credit` is in micro-credits and sums to tokens * 1 000 000."""
+
+    receipt_id: str
+    method: str
+    shares: dict[str, float]
+    base_share: float
+    credit: dict[str, int]
+    completeness_error: float | None
+
+
+class Usage(_Response):
+    """Counts of tokens, and the attribution when it was asked for."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    attribution: UsageAttribution | None = None
+
+
+class ModelObject(_Response):
+    """One served model: a consortium, with the hash of its global weights and the ids of its clients."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "consortium"
+    global_sha256: str
+    clients: list[str]
+    context_length: int
+
+
+class ModelList(_Response):
+    """`GET /v1/models`."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelObject]

@@ -1,0 +1,131 @@
+"""The settings of the service: one frozen object, and the only reader of the YAML file and of the environment.
+
+Knows what each setting means and its range, not who uses it: `app` hands each part what it needs.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from deployment.errors import SettingsError
+
+__all__ = ["ENVIRONMENT_PREFIX", "Settings", "ledger_url", "load_settings"]
+
+ENVIRONMENT_PREFIX = "PROTOKEN_"
+_SQLITE = "sqlite:///"
+_LEDGER = f"{_SQLITE}var/ledger.db"
+
+
+def _absolute_path(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def _absolute_url(url: str) -> str:
+    """A relative SQLite path made absolute: replicas do not run in the folder where the service was started."""
+    if not url.startswith(_SQLITE):
+        raise ValueError(f"the ledger is an SQLite URL such as {_LEDGER}, not {url!r}")
+    path = url.removeprefix(_SQLITE)
+    if path in {"", ":memory:"}:
+        raise ValueError("the ledger must be a file: a ledger in memory is lost with the process")
+    return f"{_SQLITE}{_absolute_path(Path(path))}"
+
+
+class Settings(BaseModel):
+    """Everything the service can be told; see `configs/serve.yaml` for the same list with comments.
+
+    `cpus_per_replica` None divides all processors of the machine among the replicas. `max_tokens_cap` None
+    leaves the model's context as the only cap. `metrics_port` 0 starts no exporter.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bundle: Annotated[Path, AfterValidator(_absolute_path)]
+    ledger: Annotated[str, AfterValidator(_absolute_url)] = Field(default=_LEDGER, validate_default=True)
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    metrics_port: int = Field(default=9464, ge=0, le=65535)
+    replicas: int = Field(default=1, ge=1)
+    cpus_per_replica: int | None = Field(default=None, ge=1)
+    gpus_per_replica: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    max_batch: int = Field(default=32, ge=1)
+    max_waiting: int = Field(default=64, ge=0)
+    default_max_tokens: int = Field(default=256, ge=1)
+    max_tokens_cap: int | None = Field(default=None, ge=1)
+    shutdown_timeout_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
+
+    @property
+    def processors(self) -> int:
+        """Processors of one replica, which is also the number of its compute threads."""
+        return self.cpus_per_replica or max(1, (os.cpu_count() or 1) // self.replicas)
+
+    @property
+    def device(self) -> str:
+        """Where a replica puts the model: `cuda` when it is given any part of a GPU, else `cpu`."""
+        return "cuda" if self.gpus_per_replica > 0 else "cpu"
+
+
+def load_settings(
+    path: Path | None = None, *, environment: Mapping[str, str] | None = None, **overrides: Any
+) -> Settings:
+    """Settings from a YAML file, over it `PROTOKEN_<NAME>` of the environment, over both the given overrides.
+
+    An override of None, and an empty variable, count as not given.
+
+    Raises:
+        SettingsError: when the file cannot be read or a setting is missing, unknown or out of range.
+    """
+    environment = os.environ if environment is None else environment
+    values = _from_file(path) if path else {}
+    for name in Settings.model_fields:
+        variable = environment.get(f"{ENVIRONMENT_PREFIX}{name.upper()}", "")
+        if variable:
+            values[name] = variable
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from error
+
+
+def ledger_url(override: str | None = None) -> str:
+    """The ledger's URL where nothing else is needed: the override, else `PROTOKEN_LEDGER`, else `var/ledger.db`.
+
+    Raises:
+        SettingsError: it is not the URL of an SQLite file.
+    """
+    url = override or os.environ.get(f"{ENVIRONMENT_PREFIX}LEDGER") or _LEDGER
+    try:
+        return _absolute_url(url)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings file {path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"settings file {path} is not YAML: {error}") from error
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise SettingsError(f"settings file {path} must hold `name: value` lines, not a {type(document).__name__}")
+    return document
+
+
+def _explain(error: ValidationError) -> str:
+    """One clause for each setting at fault, with both names under which it may be given."""
+    clauses = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            clauses.append(f"setting {name!r} is not known; there are {', '.join(Settings.model_fields)}")
+        else:
+            variable = f"{ENVIRONMENT_PREFIX}{name.upper()}"
+            clauses.append(f"setting {name!r} (environment {variable}): {problem['msg']}")
+    return "; ".join(clauses)

@@ -1,0 +1,92 @@
+"""An honest fake of the replicas: no model, but real receipts in a real ledger, and the same promises."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from deployment.errors import UnavailableError
+from deployment.messages import Delta, Event, Failed, Finished, Job, ModelCard, Summary, TokenCredit
+from rewards import Ledger, Receipt, receipt_amounts
+
+CARD = ModelCard("hospital-net", "ab" * 32, ("clinic", "bank"), context_length=128)
+SHARES = {"clinic": 0.5, "bank": 0.25}
+BASE_SHARE = 0.25
+
+
+class ScriptedEngine:
+    """Says the same pieces to everybody, one token each, and books them before it ends.
+
+    Attributes:
+        pieces: what it says; the last piece is held back for the end.
+        failure: what it ends with instead, after `pieces` but the last.
+        pause_s: how long it waits before each piece.
+        down: whether it does not answer at all.
+        jobs: what it was asked.
+        left: response ids whose caller has gone before the end.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.pieces: tuple[str, ...] = ("Grüß", " ", "Gott")
+        self.failure: Failed | None = None
+        self.pause_s = 0.0
+        self.down = False
+        self.jobs: list[Job] = []
+        self.left: list[str] = []
+        self._ledger = ledger
+
+    async def describe(self) -> ModelCard:
+        """What is served."""
+        await self.check()
+        return CARD
+
+    async def check(self) -> None:
+        """Return unless it is down."""
+        if self.down:
+            raise UnavailableError("no replica of the model answers", code="engine_unavailable", retry_after_s=5)
+
+    async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
+        """The events of one response; what was said before a caller left is booked."""
+        self.jobs.append(job)
+        said = 0
+        try:
+            for piece in self.pieces[:-1]:
+                await asyncio.sleep(self.pause_s)
+                yield Delta(piece)
+                said += 1
+        except (asyncio.CancelledError, GeneratorExit):
+            self._book(job, said)
+            self.left.append(job.response_id)
+            raise
+        yield self.failure or self._finished(job)
+
+    def _finished(self, job: Job) -> Finished:
+        receipt_id, amounts = self._book(job, len(self.pieces))
+        scores = {client: 2 * share for client, share in SHARES.items()}
+        tokens = tuple(TokenCredit(piece, 7 + n, SHARES, scores, BASE_SHARE) for n, piece in enumerate(self.pieces))
+        return Finished(
+            text=self.pieces[-1],
+            finish_reason="stop",
+            prompt_tokens=5,
+            completion_tokens=len(self.pieces),
+            summary=Summary(receipt_id, "credit", SHARES, BASE_SHARE, amounts, completeness_error=0.001),
+            tokens=tokens if job.token_level else (),
+        )
+
+    def _book(self, job: Job, tokens: int) -> tuple[str, dict[str, int]]:
+        if tokens == 0:
+            return "", {}
+        amounts = receipt_amounts(job.response_id, tokens, SHARES, BASE_SHARE)
+        receipt = Receipt(
+            response_id=job.response_id,
+            created_at_us=job.created_at_us,
+            application=job.application,
+            consortium=CARD.name,
+            model_sha256=CARD.global_sha256,
+            method="credit",
+            settings={"nodes": 2},
+            version="1",
+            tokens=tokens,
+            amounts=amounts,
+            measurement={"response_scores": {"clinic": 1.0, "bank": 0.5}},
+            duration_us=400_000,
+        )
+        return self._ledger.append(receipt).payload_sha256, amounts

@@ -1,0 +1,72 @@
+"""Settings: where they come from, what overrides what, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from deployment.errors import SettingsError
+from deployment.settings import Settings, ledger_url, load_settings
+
+SHIPPED = Path(__file__).parents[2] / "configs" / "serve.yaml"
+
+
+def test_shipped_file_says_the_defaults() -> None:
+    """`configs/serve.yaml` is valid, names every setting, and differs from the defaults in nothing but the bundle."""
+    shipped = load_settings(SHIPPED, environment={})
+
+    assert Settings(bundle=shipped.bundle) == shipped
+    assert all(f"{name}:" in SHIPPED.read_text(encoding="utf-8") for name in Settings.model_fields)
+
+
+def test_environment_overrides_file_and_arguments_override_both(tmp_path: Path) -> None:
+    """The nearest word wins; an empty variable and an argument of None are no words."""
+    file = tmp_path / "serve.yaml"
+    file.write_text("bundle: b\nport: 1\nreplicas: 3\nmetrics_port: 4\n", encoding="utf-8")
+    environment = {"PROTOKEN_PORT": "2", "PROTOKEN_METRICS_PORT": "0", "PROTOKEN_HOST": "", "OTHER": "x"}
+    settings = load_settings(file, environment=environment, port=5, replicas=None)
+
+    assert (5, 3, 0, "127.0.0.1") == (settings.port, settings.replicas, settings.metrics_port, settings.host)
+
+
+def test_paths_are_made_absolute() -> None:
+    """Replicas run elsewhere, so a relative path means the folder where the service was started."""
+    settings = load_settings(environment={"PROTOKEN_BUNDLE": "b", "PROTOKEN_LEDGER": "sqlite:///l.db"})
+
+    assert (Path.cwd() / "b", f"sqlite:///{Path.cwd()}/l.db") == (settings.bundle, settings.ledger)
+    assert settings.ledger == ledger_url("sqlite:///l.db")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("port: 80", "bundle"),
+        ("bundle: b\nport: 0", "port"),
+        ("bundle: b\nport: high", "PROTOKEN_PORT"),
+        ("bundle: b\nprot: 80", "prot"),
+        ("bundle: b\nledger: postgresql://x", "postgresql"),
+        ("bundle: b\nledger: 'sqlite:///:memory:'", "memory"),
+        ("bundle: b\nmax_batch: 0", "max_batch"),
+        ("- bundle", "list"),
+        ("bundle: [", "YAML"),
+    ],
+)
+def test_bad_setting_is_named(tmp_path: Path, text: str, named: str) -> None:
+    """One clear error names the setting or the file."""
+    file = tmp_path / "serve.yaml"
+    file.write_text(text, encoding="utf-8")
+
+    with pytest.raises(SettingsError, match=named):
+        load_settings(file, environment={})
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    """A settings file that is not there is named."""
+    with pytest.raises(SettingsError, match=r"absent\.yaml"):
+        load_settings(tmp_path / "absent.yaml", environment={})
+
+
+def test_settings_are_frozen() -> None:
+    """Nobody changes a setting after it was read."""
+    with pytest.raises(ValidationError):
+        Settings(bundle=Path("b")).port = 1
