@@ -32,6 +32,7 @@ APPLICATION = "protoken"
 # A replica refuses by itself, with a proper answer, once its places are taken; Serve's own limits only stand behind it.
 SPARE_REQUESTS = 64
 INGRESS_REQUESTS = 10_000
+START_ATTEMPTS = 2
 _POLL_S = 0.2
 
 
@@ -43,6 +44,7 @@ def build_graph(settings: Settings) -> serve.Application:
         ray_actor_options={"num_cpus": settings.processors, "num_gpus": settings.gpus_per_replica},
         max_ongoing_requests=settings.max_batch + settings.max_waiting + SPARE_REQUESTS,
         max_queued_requests=SPARE_REQUESTS,
+        max_constructor_retry_count=START_ATTEMPTS,
         graceful_shutdown_timeout_s=settings.shutdown_timeout_s,
     )
     ingress = serve.deployment(Ingress).options(
@@ -111,7 +113,7 @@ def _start(settings: Settings) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     processors = max(settings.processors * settings.replicas, os.cpu_count() or 1)
-    ray.init(address="local", num_cpus=processors, include_dashboard=False, logging_level=logging.WARNING)
+    ray.init(address="local", num_cpus=processors, include_dashboard=False, logging_level=logging.ERROR)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port), logging_config=quiet)

@@ -21,7 +21,6 @@ class ReplicaMetrics:
     """
 
     def __init__(self, model: str) -> None:
-        labels = {"model": model}
         self._first_token = metrics.Histogram(
             "protoken_replica_time_to_first_token_seconds",
             description="Time from a request's arrival at the replica to its first token.",
@@ -40,7 +39,7 @@ class ReplicaMetrics:
             tag_keys=("model", "outcome"),
         )
         for metric in (self._first_token, self._duration, self._requests):
-            metric.set_default_tags(labels)
+            metric.set_default_tags({"model": model})  # a mapping each: Ray writes its own labels into it
 
     def first_token(self, seconds: float) -> None:
         """A request's first token came this long after the request."""

@@ -1,0 +1,284 @@
+"""The worker on a small real model: joins and leaves between steps, books before the end, lets no caller hang."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from attribution import Batch, FederatedModel, ScoreError, attribute
+from deployment.messages import ChatMessage, Delta, Event, Failed, Finished, Job
+from deployment.worker import Limits, Worker
+from rewards import Ledger
+from tests.attribution.consortia import base_model, lora_update, write_consortium
+from tests.rewards.receipts import make_receipt
+
+CREDIT = partial(attribute, method="credit")
+LIMITS = Limits(max_batch=4, max_waiting=100, default_max_tokens=16)
+
+
+class Notes:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.began = threading.Event()
+        self.outcomes: list[str] = []
+
+    def first_token(self, seconds: float) -> None:
+        """Remember it."""
+        assert seconds >= 0
+        self.began.set()
+
+    def ended(self, outcome: str, seconds: float) -> None:
+        """Remember how."""
+        assert seconds >= 0
+        self.outcomes.append(outcome)
+
+
+class Caller:
+    """Collects one job's events; on its end it looks at once whether the ledger has the receipt."""
+
+    def __init__(self, worker: Worker, job: Job, ledger: Ledger) -> None:
+        self.job = job
+        self.deltas: list[str] = []
+        self.booked_at_end = False
+        self._ledger = ledger
+        self._ends: queue.Queue[Event] = queue.Queue()
+        worker.submit(job, self._take)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Delta):
+            self.deltas.append(event.text)
+            return
+        self.booked_at_end = self._ledger.receipt(self.job.response_id) is not None
+        self._ends.put(event)
+
+    def end(self) -> Any:
+        """The last event, waited for."""
+        return self._ends.get(timeout=30)
+
+    def text(self) -> str:
+        """The whole text."""
+        end = self.end()
+        return "".join(self.deltas) + end.text
+
+
+def job(response_id: str, prompt: Any = "tell me", max_tokens: int | None = 8, **changes: Any) -> Job:
+    """A greedy job."""
+    made = Job(response_id, "0123456789ab", 1_700_000_000_000_000, prompt, max_tokens, 0.0, 1.0, None, (), False)
+    return replace(made, **changes)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> FederatedModel:
+    """A random four-block Llama that two clients trained; context 128, and it never ends by itself."""
+    torch.set_num_threads(1)
+    base = base_model("llama")
+    updates = {name: lora_update(base, seed, first_block=2) for seed, name in enumerate(("clinic", "bank"))}
+    model = FederatedModel.load(write_consortium(tmp_path_factory.mktemp("consortium"), base, updates))
+    model.end_token_ids = set()
+    return model
+
+
+@pytest.fixture
+def notes() -> Notes:
+    """What the worker told."""
+    return Notes()
+
+
+@pytest.fixture
+def worker(model: FederatedModel, ledger: Ledger, notes: Notes) -> Iterator[Worker]:
+    """A worker over that model."""
+    worker = Worker(model, Batch(model), attribute=CREDIT, ledger=ledger, limits=LIMITS, observer=notes)
+    yield worker
+    worker.stop(30)
+
+
+def test_end_is_told_only_once_it_is_booked(worker: Worker, ledger: Ledger, notes: Notes) -> None:
+    """When the last event comes the receipt is in the ledger, and it sums to the tokens exactly."""
+    caller = Caller(worker, job("one"), ledger)
+    end = caller.end()
+
+    assert isinstance(end, Finished)
+    assert caller.booked_at_end
+    receipt = ledger.receipt("one")
+    assert receipt is not None
+    assert (8, 8_000_000) == (receipt["tokens"], sum(receipt["amounts"].values()))
+    assert (receipt["payload_sha256"], receipt["amounts"]) == (end.summary.receipt_id, end.summary.credit)
+    assert ("length", 7, 8, ()) == (end.finish_reason, end.prompt_tokens, end.completion_tokens, end.tokens)
+    assert receipt["duration_us"] > 0
+    assert ["finished"] == notes.outcomes
+
+
+def test_last_text_waits_for_the_receipt(worker: Worker, ledger: Ledger) -> None:
+    """Nobody has the whole text before it is booked: the last piece comes with the end."""
+    callers = [Caller(worker, job(f"r{n}", f"tell me {n}", max_tokens=1), ledger) for n in range(20)]
+
+    assert any(caller.end().text for caller in callers)
+    assert [[]] * 20 == [caller.deltas for caller in callers]
+
+
+def test_many_jobs_share_the_batch(worker: Worker, ledger: Ledger) -> None:
+    """More jobs than places: each ends once, booked once, with the text that it gets alone."""
+    alone = Caller(worker, job("alone", "tell me 3"), ledger).text()
+    callers = [Caller(worker, job(f"r{n}", f"tell me {n % 4}", max_tokens=8 - n % 2 * 4), ledger) for n in range(20)]
+    texts = [caller.text() for caller in callers]
+
+    assert texts[3]
+    assert {alone[: len(texts[3])]} == {texts[n] for n in range(3, 20, 4)}
+    assert 21 == ledger.last_sequence()
+    assert 8 + 10 * 8 + 10 * 4 == ledger.tokens()
+
+
+def test_nobody_waits_for_a_long_one(worker: Worker, ledger: Ledger, notes: Notes) -> None:
+    """A job that comes while another runs joins between steps and may end first."""
+    long = Caller(worker, job("long", max_tokens=100), ledger)
+    assert notes.began.wait(30)
+    short = Caller(worker, job("short", max_tokens=2), ledger)
+
+    assert isinstance(short.end(), Finished)
+    assert isinstance(long.end(), Finished)
+    assert ["short", "long"] == [receipt["response_id"] for receipt in ledger.receipts_after(0)]
+
+
+def test_cancelled_job_is_booked_for_what_it_had(worker: Worker, ledger: Ledger, notes: Notes) -> None:
+    """A running job that is cancelled leaves at the next step, and its tokens so far are booked."""
+    Caller(worker, job("gone", max_tokens=110), ledger)
+    assert notes.began.wait(30)
+    worker.cancel("gone")
+    Caller(worker, job("next", max_tokens=1), ledger).end()
+
+    receipt = ledger.receipt("gone")
+    assert receipt is not None
+    assert 1 <= receipt["tokens"] < 110
+    assert ["cancelled", "finished"] == notes.outcomes
+
+
+def test_waiting_job_is_cancelled_without_a_trace(model: FederatedModel, ledger: Ledger, notes: Notes) -> None:
+    """A job that never ran books nothing; cancelling what is unknown or has ended does nothing."""
+    worker = Worker(model, Batch(model), attribute=CREDIT, ledger=ledger, limits=Limits(1, 5, 8), observer=notes)
+    running = Caller(worker, job("running", max_tokens=100), ledger)
+    assert notes.began.wait(30)
+    Caller(worker, job("waiting"), ledger)
+    worker.cancel("waiting")
+    worker.cancel("unknown")
+    running.end()
+    worker.cancel("running")
+    worker.stop(30)
+
+    assert ["running"] == [receipt["response_id"] for receipt in ledger.receipts_after(0)]
+    assert ["cancelled", "finished"] == notes.outcomes
+
+
+def test_full_worker_refuses_at_once(model: FederatedModel, ledger: Ledger, notes: Notes) -> None:
+    """When every place is taken a job is refused with 429 and a time to come back; the others do not notice."""
+    worker = Worker(model, Batch(model), attribute=CREDIT, ledger=ledger, limits=Limits(1, 1, 8), observer=notes)
+    taken = [Caller(worker, job(f"r{n}", max_tokens=60), ledger) for n in range(2)]
+    refused = Caller(worker, job("r2"), ledger).end()
+
+    assert (429, "overloaded", 1) == (refused.status, refused.code, refused.retry_after_s)
+    assert [Finished, Finished] == [type(caller.end()) for caller in taken]
+    worker.stop(30)
+
+
+def test_prompt_that_cannot_be_decoded_is_the_callers_fault(worker: Worker, ledger: Ledger) -> None:
+    """A prompt that leaves no room in the context is refused by name, and the default limit fits what room there is."""
+    text = Caller(worker, job("text", "x" * 125), ledger).end()
+    chat = Caller(worker, job("chat", (ChatMessage("user", "x" * 200),), None), ledger).end()
+    fits = Caller(worker, job("fits", "x" * 120, None), ledger).end()
+
+    assert [(400, "context_length_exceeded", "prompt"), (400, "context_length_exceeded", "messages")] == [
+        (end.status, end.code, end.param) for end in (text, chat)
+    ]
+    assert "128" in text.message
+    assert 8 == fits.completion_tokens
+    assert 1 == ledger.last_sequence()
+
+
+def test_token_level_credit_adds_up_to_what_was_booked(worker: Worker, ledger: Ledger) -> None:
+    """Each token's shares sum to one; their mean is the response's share; the pieces are the text."""
+    caller = Caller(worker, job("one", token_level=True), ledger)
+    end = caller.end()
+
+    assert 8 == len(end.tokens)
+    assert "".join(caller.deltas) + end.text == "".join(token.token for token in end.tokens)
+    for token in end.tokens:
+        assert token.base_share + sum(token.shares.values()) == pytest.approx(1)
+        assert {"clinic", "bank"} == token.scores.keys()
+    for client, share in end.summary.shares.items():
+        assert sum(token.shares[client] for token in end.tokens) / 8 == pytest.approx(share)
+
+
+def _score_error(*_: Any, **__: Any) -> Any:
+    raise ScoreError("a score is NaN")
+
+
+def _nan_share(*arguments: Any, **options: Any) -> Any:
+    response = CREDIT(*arguments, **options)
+    return replace(response, shares=dict(response.shares) | {"bank": float("nan")})
+
+
+@pytest.mark.parametrize("broken", [_score_error, _nan_share])
+def test_nan_books_nothing_and_withholds_the_rest(
+    model: FederatedModel, ledger: Ledger, notes: Notes, broken: Any
+) -> None:
+    """A score that is not finite ends the response in an error without its last text; the ledger stays as it was."""
+    worker = Worker(model, Batch(model), attribute=broken, ledger=ledger, limits=LIMITS, observer=notes)
+    ends = [Caller(worker, job(f"r{n}"), ledger).end() for n in range(2)]
+
+    assert [(500, "attribution_failed")] * 2 == [(end.status, end.code) for end in ends]
+    assert (0, {}) == (ledger.last_sequence(), ledger.balances())
+    assert ["failed", "failed"] == notes.outcomes
+    worker.stop(30)
+
+
+def test_response_that_cannot_be_booked_is_withheld(worker: Worker, ledger: Ledger) -> None:
+    """When the ledger refuses, the response ends in 503, and the next one is served."""
+    ledger.append(make_receipt("taken"))
+    end = Caller(worker, job("taken"), ledger).end()
+
+    assert (503, "ledger_unavailable") == (end.status, end.code)
+    assert isinstance(Caller(worker, job("free"), ledger).end(), Finished)
+
+
+class FallingBatch(Batch):
+    """A batch whose model fails at the fifth step."""
+
+    steps = 0
+
+    def step(self) -> Any:
+        """One step, or the fall."""
+        self.steps += 1
+        if self.steps == 5:
+            raise RuntimeError("out of memory")
+        return super().step()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_death_of_the_thread_leaves_nobody_hanging(model: FederatedModel, ledger: Ledger, notes: Notes) -> None:
+    """When the model fails, whoever runs, waits or comes later gets 503, and the worker says that it is not alive."""
+    worker = Worker(model, FallingBatch(model), attribute=CREDIT, ledger=ledger, limits=Limits(1, 5, 8), observer=notes)
+    ends = [caller.end() for caller in [Caller(worker, job(f"r{n}", max_tokens=50), ledger) for n in range(2)]]
+    worker.stop(30)
+    late = Caller(worker, job("late"), ledger).end()
+
+    assert [(503, "engine_unavailable")] * 3 == [(end.status, end.code) for end in (*ends, late)]
+    assert not worker.alive
+
+
+def test_stop_books_what_was_generated(model: FederatedModel, ledger: Ledger, notes: Notes) -> None:
+    """A worker that is stopped books its running rows and tells their callers; it takes nothing more."""
+    worker = Worker(model, Batch(model), attribute=CREDIT, ledger=ledger, limits=LIMITS, observer=notes)
+    caller = Caller(worker, job("cut", max_tokens=110), ledger)
+    assert notes.began.wait(30)
+    worker.stop(30)
+
+    end = caller.end()
+    assert isinstance(end, Failed)
+    assert (503, True) == (end.status, caller.booked_at_end)
+    assert 1 <= ledger.tokens() < 110
+    assert not worker.alive
