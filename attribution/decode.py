@@ -62,6 +62,8 @@ class _Row:
             self.finish_reason = "stop"
         elif len(self.token_ids) >= self.sampling.max_new_tokens:
             self.finish_reason = "length"
+        if self.finish_reason and cut is None:
+            text += self._unfinished_character(text)
         if cut is not None:
             shown = cut
         elif self.finish_reason:
@@ -70,6 +72,13 @@ class _Row:
             shown = max(self._sent, len(text) - max((len(stop) - 1 for stop in self.sampling.stop), default=0))
         delta, self._sent = text[self._sent : shown], shown
         return Step(self.key, token, logprob, delta, self.finish_reason)
+
+    def _unfinished_character(self, text: str) -> str:
+        """What a response that was cut within a character still decodes to; it goes to the last token."""
+        whole = self._tokenizer.decode(self.token_ids, skip_special_tokens=True)
+        rest = whole[len(text) :] if whole.startswith(text) else ""
+        self.pieces[-1] += rest
+        return rest
 
     def generation(self) -> Generation:
         text = "".join(self.pieces)

@@ -3,7 +3,6 @@
 Does not know HTTP, receipts or credit.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -35,8 +34,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise PromptError(f"max_new_tokens is {self.max_new_tokens}; at least 1 is needed", "max_tokens")
-        if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 2):
-            raise PromptError(f"temperature is {self.temperature}; it must lie in 0 to 2", "temperature")
+        if self.temperature != 0 and not 0.01 <= self.temperature <= 2:  # NaN fails too
+            raise PromptError(f"temperature is {self.temperature}; it must be 0 or lie in 0.01 to 2", "temperature")
         if not 0 < self.top_p <= 1:
             raise PromptError(f"top_p is {self.top_p}; it must lie above 0 and at most at 1", "top_p")
         if "" in self.stop:

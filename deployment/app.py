@@ -21,7 +21,7 @@ from ray.serve.schema import LoggingConfig
 from attribution import open_bundle
 from deployment.errors import StartError
 from deployment.exporter import serve_exporter
-from deployment.gateway import Ingress
+from deployment.gateway import Ingress, proxy_middleware
 from deployment.replica import Replica
 from deployment.settings import Settings
 from rewards import Ledger
@@ -111,10 +111,16 @@ def _require_free(host: str, port: int) -> None:
 def _start(settings: Settings) -> None:
     """Start a Ray of our own on this machine, and the graph on it; returns when the model answers."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = (
+        f"{proxy_middleware.__module__}.{proxy_middleware.__name__}"
+    )
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     processors = max(settings.processors * settings.replicas, os.cpu_count() or 1)
     ray.init(address="local", num_cpus=processors, include_dashboard=False, logging_level=logging.ERROR)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    wanted, found = settings.gpus_per_replica * settings.replicas, ray.cluster_resources().get("GPU", 0)
+    if wanted > found:  # Serve would wait for them without end
+        raise StartError(f"the replicas ask for {wanted:g} GPUs and Ray finds {found:g}; set gpus_per_replica")
     try:
         serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port), logging_config=quiet)
         serve.run(build_graph(settings), name=APPLICATION, logging_config=quiet)
@@ -131,5 +137,4 @@ def _stop(timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while APPLICATION in serve.status().applications and time.monotonic() < deadline:
             time.sleep(_POLL_S)
-    serve.shutdown()
     ray.shutdown()

@@ -116,7 +116,8 @@ class LastResort:
 class RequestId:
     """ASGI middleware: every answer carries `x-request-id`, the caller's own when it is a plain word.
 
-    Ray Serve's proxy does the same for all it forwards, so this stands only where there is no such proxy.
+    It stands in the app and once more in front of Serve's proxy, which would add a second id of its own: the outer
+    one hands its id down in the request, so that all of them agree.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -129,6 +130,7 @@ class RequestId:
             return
         given = Headers(scope=scope).get(_REQUEST_ID, "")
         request_id = given if _GOOD_REQUEST_ID.fullmatch(given) else str(uuid4())
+        MutableHeaders(scope=scope)[_REQUEST_ID] = request_id
 
         async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":

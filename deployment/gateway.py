@@ -12,17 +12,39 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployment.errors import UnavailableError
+from deployment.errors import NotFoundError, UnavailableError
+from deployment.failures import RequestId, answer
 from deployment.ingress import build_app
 from deployment.messages import Event, Failed, Job, ModelCard
 from deployment.settings import Settings
 from rewards import KeyRing, Ledger
 
-__all__ = ["HandleEngine", "Ingress"]
+__all__ = ["HandleEngine", "Ingress", "proxy_middleware"]
 
 HEALTH_TIMEOUT_S = 5.0
 RETRY_AFTER_S = 1
+
+
+class ProxyRoutesClosed:
+    """ASGI middleware for Serve's proxy, whose own `/-/routes` and `/-/healthz` would answer anybody."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on everything but the proxy's own routes, which do not exist for anybody."""
+        if scope["type"] == "http" and scope["path"].startswith("/-/"):
+            await answer(NotFoundError(f"there is no {scope['path']} here", code="unknown_route"))(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def proxy_middleware() -> list[Middleware]:
+    """Called by Serve's proxy when it starts, which `app` tells it by name."""
+    return [Middleware(ProxyRoutesClosed), Middleware(RequestId)]  # the last one is the outermost
 
 
 class HandleEngine:
@@ -81,7 +103,5 @@ class Ingress:
         self._max_tokens_cap = settings.max_tokens_cap
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Called by Serve on the replica. Its proxy stamps request ids, so the app does not."""
-        return build_app(
-            self._engine, self._ledger, self._keys, max_tokens_cap=self._max_tokens_cap, stamp_request_ids=False
-        )
+        """Called by Serve in the process where the app runs."""
+        return build_app(self._engine, self._ledger, self._keys, max_tokens_cap=self._max_tokens_cap)

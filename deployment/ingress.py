@@ -65,9 +65,7 @@ Caller = Annotated[Key, Depends(caller)]
 router = APIRouter()
 
 
-def build_app(
-    engine: Engine, ledger: Ledger, keys: KeyRing, *, max_tokens_cap: int | None = None, stamp_request_ids: bool = True
-) -> FastAPI:
+def build_app(engine: Engine, ledger: Ledger, keys: KeyRing, *, max_tokens_cap: int | None = None) -> FastAPI:
     """The service's whole HTTP surface.
 
     Args:
@@ -75,14 +73,12 @@ def build_app(
         ledger: where receipts are read.
         keys: who may call.
         max_tokens_cap: the most tokens a request may ask for; None leaves the model's context as the only cap.
-        stamp_request_ids: False where a proxy in front adds `x-request-id` to every answer, as Ray Serve's does.
     """
-    stamp = [Middleware(RequestId)] if stamp_request_ids else []
     app = FastAPI(
         title="protoken",
         docs_url=None,
         redoc_url=None,
-        middleware=[*stamp, Middleware(LastResort), Middleware(Gate, keys=keys), Middleware(BodyLimit)],
+        middleware=[Middleware(RequestId), Middleware(LastResort), Middleware(Gate, keys=keys), Middleware(BodyLimit)],
     )
     app.state.service = Service(engine, ledger, max_tokens_cap, int(time.time()))
     app.state.ledger = ledger

@@ -15,8 +15,8 @@ ALLOWED = {
     },
     "rewards": {"rewards", "sqlmodel", "sqlalchemy", "alembic", "pydantic", "yaml"},
     "deployment": {
-        "deployment", "attribution", "rewards", "ray", "pydantic_core", "fastapi", "starlette", "pydantic", "yaml", "typer", "rich",
-        "httpx", "prometheus_client", "torch",
+        "deployment", "attribution", "rewards", "ray", "fastapi", "starlette", "pydantic", "pydantic_core", "yaml",
+        "typer", "rich", "httpx", "prometheus_client", "torch",
     },
 }  # fmt: skip
 

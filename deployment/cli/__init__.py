@@ -5,6 +5,7 @@ line on stderr that names what is wrong.
 """
 
 import sys
+from collections.abc import Sequence
 
 import typer
 
@@ -32,10 +33,10 @@ app.command("exporter")(serving.exporter)
 app.command("demo")(demo.demo)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors that were raised on purpose become one line and exit code 1."""
     try:
-        app()
+        app(arguments)
     except (AttributionError, RewardsError, ServiceError) as error:
         print(f"protoken: {error}", file=sys.stderr)  # noqa: T201 - the command line's one line
         sys.exit(1)

@@ -18,6 +18,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from attribution import Batch, FederatedModel, Generation, Sampling
 from attribution.updates import LowRank, Update, weighted_sum
 from attribution.writing import Member, write_bundle
 
@@ -104,6 +105,18 @@ def full_update(model: torch.nn.Module, seed: int, *, first_block: int, size: fl
     return Update(dense=dense)
 
 
+def updates(model: torch.nn.Module, clients: str = "abc", *, kind: str = "lora") -> dict[str, Update]:
+    """One update for each letter of `clients`: `lora` or `full` on the last two blocks, or `everything`.
+
+    Qwen3 and Gemma 3 normalise their queries and keys, and answer to smaller changes.
+    """
+    size = 0.02 if model.config.model_type in {"llama", "qwen2"} else 0.002
+    if kind == "lora":
+        return {c: lora_update(model, seed, first_block=2, size=size) for seed, c in enumerate(clients)}
+    first = {"full": 2, "everything": -1}[kind]
+    return {c: full_update(model, seed, first_block=first, size=size) for seed, c in enumerate(clients)}
+
+
 def write_consortium(
     folder: Path, model: torch.nn.Module, updates: dict[str, Update], weights: dict[str, float] | None = None
 ) -> Path:
@@ -115,6 +128,39 @@ def write_consortium(
         for client, update in updates.items()
     ]
     return write_bundle(folder / "bundle", "test", base, 1, members).path
+
+
+def federated(folder: Path, family: str = "llama", *, kind: str = "lora") -> FederatedModel:
+    """A loaded consortium of three clients over a random model of one family."""
+    model = base_model(family)
+    return FederatedModel.load(write_consortium(folder, model, updates(model, kind=kind)))
+
+
+def decode(model: FederatedModel, prompt: str, sampling: Sampling) -> Generation:
+    """One response, decoded alone."""
+    batch = Batch(model)
+    batch.join("alone", model.encode_text(prompt), sampling)
+    while len(batch):
+        batch.step()
+    return batch.leave("alone")
+
+
+def parrot(prompt: str, answer: str) -> torch.nn.Module:
+    """A small Llama that has learnt one answer by heart, and that the answer ends there."""
+    model = base_model("llama").train()
+    before = tokenizer()(prompt)["input_ids"]
+    after = torch.tensor([*tokenizer()(answer)["input_ids"], model.config.eos_token_id])
+    ids = torch.tensor([[*before, *after[:-1]]])
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(400):
+        logits = model(ids, use_cache=False).logits[0, len(before) - 1 :]
+        loss = torch.nn.functional.cross_entropy(logits, after)
+        if loss < 0.01:
+            return model.eval()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    raise AssertionError(f"{answer!r} was not learnt: loss {float(loss):.3g}")
 
 
 def _block(name: str) -> int:

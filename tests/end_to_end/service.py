@@ -1,0 +1,88 @@
+"""Starting `protoken serve` as a stranger would, and ending it; nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from rewards import KeyRing, Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+START_TIMEOUT_S = 180
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service: where it answers, whose keys it knows, and its process."""
+
+    address: str
+    metrics: str
+    ledger: str
+    application: str
+    operator: str
+    process: subprocess.Popen[bytes]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def new_ledger(folder: Path) -> str:
+    url = f"sqlite:///{folder / 'ledger.db'}"
+    Ledger.prepare(url)
+    return url
+
+
+@contextmanager
+def service(bundle: Path, ledger: str, log: Path) -> Iterator[Service]:
+    """The service on free ports; SIGTERM at the end, and SIGKILL to its whole group where that does not do."""
+    port, metrics_port = free_port(), free_port()
+    command = [sys.executable, "-m", "deployment.cli", "serve", "--bundle", str(bundle), "--ledger", ledger]
+    command += ["--port", str(port), "--metrics-port", str(metrics_port)]
+    keys = {role: KeyRing(ledger).create(role, "test") for role in ("application", "operator")}
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+    running = Service(
+        f"http://127.0.0.1:{port}",
+        f"http://127.0.0.1:{metrics_port}/metrics",
+        ledger,
+        keys["application"],
+        keys["operator"],
+        process,
+    )
+    try:
+        _wait(running, log)
+        yield running
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _wait(running: Service, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        assert running.process.poll() is None, f"the service ended while it started:\n{log.read_text()}"
+        try:
+            if httpx.get(f"{running.address}/health", timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.3)
+    raise AssertionError(f"the service did not answer within {START_TIMEOUT_S} s:\n{log.read_text()}")

@@ -1,0 +1,118 @@
+"""The official OpenAI client, unmodified, against the running service with the real model."""
+
+import os
+import shutil
+import subprocess
+
+import httpx
+import openai
+import pytest
+
+from rewards import Ledger
+from tests.end_to_end.service import new_ledger, service
+
+pytestmark = pytest.mark.slow
+QUESTION = [{"role": "user", "content": "What is the colour of the harbour bell?"}]
+
+
+@pytest.fixture(scope="module")
+def running(real_bundle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("service")
+    with service(real_bundle, new_ledger(folder), folder / "serve.log") as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def client(running):
+    with openai.OpenAI(base_url=f"{running.address}/v1", api_key=running.application, max_retries=0) as made:
+        yield made
+
+
+def test_a_completion_carries_attribution_and_is_booked(running, client):
+    """A chat completion has per-token attribution and totals, and its receipt is in the ledger when it arrives."""
+    answer = client.chat.completions.create(
+        model="real", messages=QUESTION, max_tokens=6, temperature=0, extra_body={"attribution": "tokens"}
+    )
+
+    content = answer.choices[0].message.attribution["content"]
+    totals = answer.usage.attribution
+    receipt = Ledger(running.ledger).receipt(answer.id)
+    assert answer.usage.completion_tokens == len(content) == receipt["tokens"]
+    assert "".join(token["token"] for token in content) == answer.choices[0].message.content
+    assert sum(receipt["amounts"].values()) == receipt["tokens"] * 1_000_000
+    assert totals["credit"] == receipt["amounts"]
+    assert totals["shares"]["rider"] == 0
+
+
+def test_a_stream_accumulates_attribution(running, client):
+    """`.stream()` of openai-python ends with every token's attribution, and the receipt is booked before its end."""
+    with client.chat.completions.stream(
+        model="real", messages=QUESTION, max_tokens=48, temperature=0, extra_body={"attribution": "tokens"}
+    ) as stream:
+        final = stream.until_done().get_final_completion()
+
+    content = final.choices[0].message.attribution["content"]
+    receipt = Ledger(running.ledger).receipt(final.id)
+    assert [token["index"] for token in content] == list(range(receipt["tokens"]))
+    assert final.usage.attribution["credit"] == receipt["amounts"]
+
+
+def test_text_completions_and_models_answer(client):
+    """`/v1/models` names the consortium and `/v1/completions` continues a text without a chat template."""
+    answer = client.completions.create(model="real", prompt="The harbour bell", max_tokens=3, temperature=0)
+
+    assert [model.id for model in client.models.list()] == ["real"]
+    assert answer.usage.completion_tokens <= 3
+
+
+def test_operators_read_shares_that_equal_the_ledger(running):
+    """`/api/v1/shares` and `/api/v1/credit` tell an operator what the ledger holds; an application is refused."""
+    book = Ledger(running.ledger)
+    operator = {"Authorization": f"Bearer {running.operator}"}
+    shares = httpx.get(f"{running.address}/api/v1/shares", headers=operator, timeout=30).json()
+    credit = httpx.get(f"{running.address}/api/v1/credit", headers=operator, timeout=30).json()
+
+    assert {each["account"]: each["credit"] for each in shares["accounts"]} == book.balances() == credit["balances"]
+    application = {"Authorization": f"Bearer {running.application}"}
+    assert httpx.get(f"{running.address}/api/v1/shares", headers=application, timeout=30).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"model": "other"}, 404),
+        ({"max_tokens": 0}, 400),
+        ({"max_tokens": 10**9}, 400),
+        ({"messages": [{"role": "user", "content": "word " * 9000}]}, 400),
+        ({"attribution": "everything"}, 400),
+        ({"temperature": 3}, 400),
+    ],
+)
+def test_bad_requests_book_nothing(running, change, status):
+    """A request that cannot be served gets one clear error in OpenAI's shape and leaves the ledger as it was."""
+    before = Ledger(running.ledger).last_sequence()
+    body = {"model": "real", "messages": QUESTION, "max_tokens": 3} | change
+
+    answer = httpx.post(
+        f"{running.address}/v1/chat/completions",
+        json=body,
+        headers={"Authorization": f"Bearer {running.application}"},
+        timeout=60,
+    )
+
+    assert answer.status_code == status
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert Ledger(running.ledger).last_sequence() == before
+
+
+def test_the_exporter_agrees_with_the_ledger_and_promtool(running):
+    """The exporter's counters equal the ledger's balances, and `promtool check metrics` finds nothing."""
+    book = Ledger(running.ledger)
+    text = httpx.get(running.metrics, timeout=30).text
+
+    assert f'protoken_generated_tokens_total{{model="real"}} {float(book.tokens())}' in text
+    assert "protoken_request_duration_seconds_bucket" in text
+    if shutil.which("promtool") is None and not os.environ.get("CI"):
+        pytest.skip("promtool is not installed (Debian package prometheus)")
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text.encode(), capture_output=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, b"")
