@@ -20,8 +20,11 @@ $(READY): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/protoken demo
 
-serve: setup
+serve: setup var/demo/bundle/consortium.json
 	$(BIN)/protoken serve --config configs/serve.yaml
+
+var/demo/bundle/consortium.json: | $(READY)
+	$(BIN)/protoken consortium build configs/demo/consortium.yaml --out var/demo/bundle
 
 test: lint
 	$(BIN)/pytest

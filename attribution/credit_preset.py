@@ -47,6 +47,8 @@ def response_level(path: UpdatePath, context: Context, nodes: int = DEFAULT_NODE
 
     One forward and one backward of Σ_j s_j per node; where no update is dense all nodes share one batch.
     """
+    if not path.moves:
+        return torch.zeros(path.clients, dtype=torch.float64, device=path.device)
     points, weights = _gauss_legendre(nodes)
     batches = [points] if path.rows_may_differ else [[point] for point in points]
     slopes = []
@@ -67,6 +69,8 @@ def token_level(path: UpdatePath, context: Context, nodes: int = DEFAULT_NODES) 
     identity = torch.eye(path.clients, dtype=torch.float64, device=path.device)
     directions = [identity] if path.rows_may_differ else list(identity.split(1))
     scores = torch.zeros(path.clients, len(context.tokens), dtype=torch.float64, device=path.device)
+    if not path.moves:
+        return scores
     with torch.no_grad(), forward_mode(path.model):
         for point, weight in zip(points, weights.tolist(), strict=True):
             slopes = []

@@ -55,6 +55,11 @@ class UpdatePath:
         return device
 
     @property
+    def moves(self) -> bool:
+        """Whether any client changed anything; where none did, every derivative is 0."""
+        return bool(self._stacked or self._dense)
+
+    @property
     def rows_may_differ(self) -> bool:
         """Whether each row of a batch may have coefficients of its own: true where no update is dense."""
         return not self._dense
@@ -118,7 +123,14 @@ def forward_mode(model: Any) -> Iterator[None]:
 def _stack(updates: Sequence[Update]) -> dict[str, _Stacked]:
     stacked = {}
     for name in sorted(set().union(*(update.low_rank for update in updates))):
-        parts = [(index, update.low_rank[name]) for index, update in enumerate(updates) if name in update.low_rank]
+        # B = 0 is how a client that changed nothing looks; its derivative is exactly 0 without any arithmetic
+        parts = [
+            (index, update.low_rank[name])
+            for index, update in enumerate(updates)
+            if name in update.low_rank and bool(update.low_rank[name].B.any())
+        ]
+        if not parts:
+            continue
         owner = torch.cat([torch.full((part.A.shape[0],), index) for index, part in parts])
         A = torch.cat([part.A for _, part in parts], dim=0)
         B = torch.cat([part.B for _, part in parts], dim=1)

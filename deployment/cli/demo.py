@@ -25,7 +25,7 @@ from rich.progress import track
 from attribution import BundleError, open_bundle
 from attribution.federate import build_bundle
 from attribution.recipe import Recipe, load_recipe
-from deployment.cli.output import ProgressBar, console, credit, heat_map, legend, money, print_table, tint
+from deployment.cli.output import ProgressBar, console, credit, heat_map, legend, money, print_table, save_picture, tint
 from deployment.cli.period import show_settlement
 from deployment.errors import StartError
 from rewards import MICRO_CREDITS_PER_TOKEN, KeyRing, Ledger, Settlement, load_policy, periods
@@ -67,8 +67,10 @@ def demo(
         "configs"
     ),
     work: Annotated[Path, typer.Option("--work", help="Folder for the bundle and the ledger.")] = Path("var/demo"),
+    picture: Annotated[Path | None, typer.Option("--picture", help="Write what was shown to this SVG file.")] = None,
 ) -> None:
     """Train a consortium, serve it, ask it, and pay its members."""
+    console.record = picture is not None
     bundle, ledger = work / "bundle", work / "ledger.db"
     recipe = load_recipe(configuration / "demo" / "consortium.yaml")
     _build_once(recipe, configuration / "demo", bundle)
@@ -94,6 +96,8 @@ def demo(
     show_settlement(settlement, "closed", as_json=False)
     _show_free_riders(recipe, settlement)
     console.print(f"everything is in {work}; `protoken ledger balances --ledger {url}` shows the books")
+    if picture:
+        save_picture(picture, "make demo")
 
 
 def _build_once(recipe: Recipe, folder: Path, bundle: Path) -> None:

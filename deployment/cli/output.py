@@ -4,7 +4,9 @@ Does not know where the data came from.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
@@ -12,7 +14,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["ProgressBar", "console", "credit", "heat_map", "legend", "money", "print_json", "print_table", "tint"]
+__all__ = [
+    "ProgressBar",
+    "console",
+    "credit",
+    "heat_map",
+    "legend",
+    "money",
+    "print_json",
+    "print_table",
+    "save_picture",
+    "tint",
+]
 
 console = Console(highlight=False)
 _PALETTE = ("deep_sky_blue1", "orange1", "spring_green2", "orchid1", "yellow1", "turquoise2", "light_coral", "tan")
@@ -65,6 +78,12 @@ def print_table(
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def save_picture(path: Path, title: str) -> None:
+    """Write what the recording console has shown as SVG, in the reader's own monospace font: nothing is fetched."""
+    svg = console.export_svg(title=title)
+    path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8")
 
 
 def money(minor_units: int, minor_digits: int, currency: str) -> str:

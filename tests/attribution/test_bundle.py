@@ -172,7 +172,7 @@ class TestUpdateFiles:
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_a_value_that_is_no_number_is_refused(self, bundle, value):
-        """NaN or infinity in an update whose hash was fixed up is refused by file and tensor, on reading and on loading."""
+        """NaN or infinity in an update whose hash was fixed up is refused by file and tensor, read or loaded."""
         file = bundle / "clients/b/update.safetensors"
         _rewrite(file, lambda tensors: tensors[f"{UPDATED}.lora_A.weight"][0, :1].fill_(value))
 
@@ -364,7 +364,7 @@ class TestWrite:
 
     @pytest.mark.parametrize("failure", ["shape", "not a number", "disk full"])
     def test_a_failure_leaves_the_old_bundle(self, good, bundle, failure):
-        """An update that does not fit, is not finite, or cannot be saved leaves every byte as it was, and no scratch."""
+        """An update that does not fit, is not finite or cannot be saved leaves every byte as it was, no scratch."""
         before = _contents(bundle.parent)
         fitting = consortia.updates(consortia.base_model("llama"))["a"]
         last, error = {

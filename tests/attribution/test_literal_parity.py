@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attribution import Batch, FederatedModel, Sampling, attribute
+from attribution import FederatedModel, Sampling, attribute
 from attribution.updates import Update
 from tests.attribution import consortia
 from tests.attribution.literal_reference import literal_credit, literal_greedy, literal_paper
@@ -14,24 +14,8 @@ from tests.attribution.literal_reference import literal_credit, literal_greedy, 
 TOLERANCE = 1e-4  # relative to the largest score of the response (design 13)
 
 
-def _updates(model, kind: str) -> dict[str, Update]:
-    size = 0.02 if model.config.model_type in {"llama", "qwen2"} else 0.002
-    if kind == "lora":
-        return {c: consortia.lora_update(model, seed, first_block=2, size=size) for seed, c in enumerate("abc")}
-    first = {"full": 2, "everything": -1}[kind]
-    return {c: consortia.full_update(model, seed, first_block=first, size=size) for seed, c in enumerate("abc")}
-
-
 def _federated(tmp_path: Path, model, updates, weights) -> FederatedModel:
     return FederatedModel.load(consortia.write_consortium(tmp_path, model, updates, weights))
-
-
-def _decode(model: FederatedModel, prompt: str, sampling: Sampling):
-    batch = Batch(model)
-    batch.join("r", model.encode_text(prompt), sampling)
-    while len(batch):
-        batch.step()
-    return batch.leave("r")
 
 
 def _dense(update: Update, model, weight: float = 1.0) -> dict[str, torch.Tensor]:
@@ -70,9 +54,9 @@ class TestParity:
     def test_paper_scores_equal_the_literal_loop(self, tmp_path, family, kind):
         """Position-local scores during cached decoding equal a forward and backward per token of whole clients."""
         base = consortia.base_model(family)
-        updates = _updates(base, kind)
+        updates = consortia.updates(base, kind=kind)
         model = _federated(tmp_path, base, updates, WEIGHTS)
-        generation = _decode(model, "who owns this?", Sampling(max_new_tokens=7))
+        generation = consortia.decode(model, "who owns this?", Sampling(max_new_tokens=7))
 
         response = attribute(model, generation, method="paper")
 
@@ -84,9 +68,11 @@ class TestParity:
     def test_credit_scores_equal_one_backward_per_token(self, tmp_path, family, kind, temperature):
         """Token-level and response-level `credit` equal the reverse-mode derivative of each token along each D_i."""
         base = consortia.base_model(family)
-        updates = _updates(base, kind)
+        updates = consortia.updates(base, kind=kind)
         model = _federated(tmp_path, base, updates, WEIGHTS)
-        generation = _decode(model, "who owns this?", Sampling(max_new_tokens=6, temperature=temperature, seed=3))
+        generation = consortia.decode(
+            model, "who owns this?", Sampling(max_new_tokens=6, temperature=temperature, seed=3)
+        )
 
         by_token = attribute(model, generation, token_level=True)
         whole = attribute(model, generation)
@@ -108,7 +94,7 @@ def test_an_untied_head_and_a_changed_last_layer_are_scored_too(tmp_path, family
     updates = {c: consortia.full_update(base, seed, first_block=-1) for seed, c in enumerate("ab")}
     weights = {"a": 0.5, "b": 0.5}
     model = _federated(tmp_path, base, updates, weights)
-    generation = _decode(model, "head", Sampling(max_new_tokens=5))
+    generation = consortia.decode(model, "head", Sampling(max_new_tokens=5))
     ids = list(generation.prompt_token_ids), list(generation.token_ids)
 
     _assert_close(
@@ -117,3 +103,16 @@ def test_an_untied_head_and_a_changed_last_layer_are_scored_too(tmp_path, family
     )
     halves = {client: _dense(update, base, 0.5) for client, update in updates.items()}
     _assert_close(literal_credit(base, halves, *ids).scores, attribute(model, generation, token_level=True).scores)
+
+
+@pytest.mark.parametrize("by_token", [False, True])
+def test_a_consortium_that_learned_nothing_pays_the_commons(tmp_path, by_token):
+    """Where every update is zero, as in untrained PEFT adapters, all scores are 0 and the commons has everything."""
+    base = consortia.base_model("llama")
+    updates = {c: consortia.lora_update(base, seed, first_block=2, size=0.0) for seed, c in enumerate("ab")}
+    model = _federated(tmp_path, base, updates, {"a": 0.5, "b": 0.5})
+
+    response = attribute(model, consortia.decode(model, "x", Sampling(max_new_tokens=3)), token_level=by_token)
+
+    assert (response.response_scores, response.shares) == ({"a": 0.0, "b": 0.0}, {"a": 0.0, "b": 0.0})
+    assert response.base_share == 1.0

