@@ -62,7 +62,7 @@ def _credit(model: FederatedModel, generation: Generation, *, by_token: bool) ->
     else:
         scores = None
         totals = response_level(model.path, context)
-    _require_finite(totals, log_p_base)
+    _require_finite(totals, log_p_base, torch.tensor(generation.logprobs))
     response_scores = dict(zip(model.client_ids, totals.tolist(), strict=True))
     shares = netted_shares(response_scores, generation.logprobs, log_p_base.tolist())
     settings = {"nodes": DEFAULT_NODES, "temperature": generation.sampling.scoring_temperature}

@@ -33,7 +33,9 @@ class _Row:
         self.captured: dict[str, list[Tensor]] = {}
         self._sent = 0
         self._tokenizer = tokenizer
-        self._stream = DecodeStream(ids=list(prompt_ids), skip_special_tokens=True)
+        # A stream begun with text that ends torn gives that text out as if it were new.
+        torn = tokenizer.decode(self.prompt_ids, skip_special_tokens=True).endswith("\ufffd")
+        self._stream = DecodeStream(ids=[] if torn else self.prompt_ids, skip_special_tokens=True)
         self._generator = torch.Generator(device=device)
         if sampling.seed is None:
             self._generator.seed()

@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 import torch
+from torch import nn
 
 from attribution.bundle import Bundle, open_bundle
 from attribution.errors import BundleError, PromptError
@@ -18,6 +19,7 @@ from attribution.manifest import Manifest
 from attribution.models import load_model, load_tokenizer
 from attribution.paper_preset import LastRound
 from attribution.path import UpdatePath
+from attribution.updates import Update
 
 __all__ = ["FederatedModel"]
 
@@ -36,10 +38,8 @@ class FederatedModel:
         self.network = network
         self.tokenizer = tokenizer
         self.layers = resolve_layers(network)
+        _require_fit(network, bundle.updates, bundle.path)
         changed = set().union(*(update.parameters() for update in bundle.updates.values()))
-        unknown = changed - {name for name, _ in network.named_parameters(remove_duplicate=False)}
-        if unknown:
-            raise BundleError(f"{bundle.path}: updates change {min(unknown)!r}, which the model does not have")
         self.first_block = first_changed_block(network, changed)
 
     @classmethod
@@ -108,6 +108,7 @@ class FederatedModel:
         updates = {client: update.to(self.device) for client, update in self.bundle.last_round.items()}
         if not updates:
             raise BundleError(f"{self.bundle.path}: no client has last-round weights, which the paper preset needs")
+        _require_fit(self.network, updates, self.bundle.path)
         weights = {client.id: client.weight for client in self.manifest.clients if client.id in updates}
         tied = self.network.lm_head.weight is self.network.get_input_embeddings().weight
         return LastRound(updates, weights, "model.embed_tokens.weight" if tied else "lm_head.weight")
@@ -132,4 +133,22 @@ class FederatedModel:
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a text as it stands."""
-        return list(self.tokenizer(text)["input_ids"])
+        try:
+            return list(self.tokenizer(text)["input_ids"])
+        except TypeError as error:  # half of a surrogate pair
+            raise PromptError("the prompt is not valid text", "prompt") from error
+
+
+def _require_fit(network: Any, updates: Mapping[str, Update], path: Path) -> None:
+    """Refuse an update that names what the model does not have, or has another shape: it could not be scored later."""
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    for client, update in updates.items():
+        for name in sorted(update.parameters() - parameters.keys()):
+            raise BundleError(f"{path}: client {client!r}: its update changes {name!r}, which the model does not have")
+        for module, low_rank in update.low_rank.items():
+            layer, shape = network.get_submodule(module), (low_rank.B.shape[0], low_rank.A.shape[1])
+            if not isinstance(layer, nn.Linear) or tuple(layer.weight.shape) != shape:
+                raise BundleError(f"{path}: client {client!r}: factors of shape {shape} do not fit layer {module!r}")
+        for name, difference in update.dense.items():
+            if difference.shape != parameters[name].shape:
+                raise BundleError(f"{path}: client {client!r}: update of {name!r} has shape {tuple(difference.shape)}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from attribution.errors import ModelError
@@ -21,7 +21,9 @@ from attribution.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["file_sha256", "load_model", "load_tokenizer", "resolve_base", "save_model", "weights_sha256"]
+__all__ = ["file_sha256", "load_model", "load_tokenizer", "resolve_base", "save_model", "skeleton", "weights_sha256"]
+
+_MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 
 
 def resolve_base(reference: str) -> Path:
@@ -66,6 +68,14 @@ def load_model(folder: Path, *, device: str = "cpu") -> Any:
     return model.to(device).eval().requires_grad_(requires_grad=False)
 
 
+def skeleton(folder: Path) -> Any:
+    """The model that `folder` describes, without weights: names, shapes and ties of its parameters."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    model.tie_weights()
+    return model
+
+
 def load_tokenizer(folder: Path) -> Any:
     """Load the tokenizer in `folder`.
 
@@ -93,8 +103,8 @@ def file_sha256(path: Path) -> str:
 
 
 def weights_sha256(folder: Path) -> str:
-    """One hash for a model folder: SHA-256 over the names and hashes of its safetensors files and config, sorted."""
-    files = sorted([*folder.glob("*.safetensors"), folder / "config.json"])
+    """One hash for a model folder: SHA-256 over names and hashes of all that a model is loaded from, sorted."""
+    files = sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
     lines = "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -118,9 +128,8 @@ def _from_hub(rest: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError  # noqa: PLC0415
 
     repository, _, revision = rest.partition("@")
-    patterns = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(_MODEL_FILES)))
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         raise ModelError(f"cannot fetch {repository!r} from the hub: {error}") from error
 

@@ -90,9 +90,9 @@ def load_recipe(path: Path) -> Recipe:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         recipe = Recipe.model_validate(document)
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error})") from error
+    except (yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f"{path}: not YAML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
@@ -112,7 +112,7 @@ def load_examples(path: Path) -> list[Example]:
         RecipeError: naming the file and line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error})") from error
     examples = []
@@ -122,10 +122,12 @@ def load_examples(path: Path) -> list[Example]:
         try:
             document = json.loads(line)
             example = Example(document["prompt"], document["response"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
             raise RecipeError(f'{path}:{number}: not an object with "prompt" and "response": {error!r}') from error
         if not (isinstance(example.prompt, str) and isinstance(example.response, str) and example.response):
             raise RecipeError(f"{path}:{number}: prompt and response must be texts, the response not empty")
+        if any("\ud800" <= letter <= "\udfff" for letter in example.prompt + example.response):
+            raise RecipeError(f"{path}:{number}: holds half of a surrogate pair, which is not text")
         examples.append(example)
     if not examples:
         raise RecipeError(f"{path}: holds no examples")

@@ -38,6 +38,8 @@ class Sampling:
             raise PromptError(f"temperature is {self.temperature}; it must be 0 or lie in 0.01 to 2", "temperature")
         if not 0 < self.top_p <= 1:
             raise PromptError(f"top_p is {self.top_p}; it must lie above 0 and at most at 1", "top_p")
+        if self.seed is not None and not -(2**63) <= self.seed < 2**63:
+            raise PromptError(f"seed is {self.seed}; it must fit 64 bits", "seed")
         if "" in self.stop:
             raise PromptError("stop holds an empty string; it would end every response at once", "stop")
 

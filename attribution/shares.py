@@ -40,7 +40,7 @@ def netted_shares(
     base_share = sum(base_shares) / len(base_shares)
     if earned <= 0.0:
         return Shares(dict.fromkeys(positive, 0.0), 1.0, base_shares)
-    clients = {client: (1.0 - base_share) * score / earned for client, score in positive.items()}
+    clients = {client: (1.0 - base_share) * (score / earned) for client, score in positive.items()}
     return Shares(clients, base_share, base_shares)
 
 

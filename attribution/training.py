@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attribution.errors import RecipeError
 from attribution.layers import head_of
 from attribution.recipe import Example
 
@@ -39,6 +40,8 @@ def cache_examples(
     cached = []
     for example in examples:
         prompt, answer = encode_example(tokenizer, example)
+        if not prompt:
+            raise RecipeError(f"a prompt has no tokens (response {example.response!r}); the model has no chat template")
         ids = torch.tensor([[*prompt, *answer[:-1]]], device=model.device)
         with torch.no_grad():
             hidden = frozen(input_ids=ids, use_cache=False).last_hidden_state[0]
@@ -71,6 +74,10 @@ def train(
     with torch.enable_grad():
         for batch in batches:
             loss = _loss(tail, batch)
+            if not torch.isfinite(loss):
+                raise RecipeError(
+                    f"training diverged: the loss is {loss.item()}; learning_rate {learning_rate} is too high"
+                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

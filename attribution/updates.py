@@ -16,6 +16,7 @@ from attribution.errors import BundleError
 
 __all__ = ["LowRank", "Update", "load_update", "save_update", "weighted_sum"]
 
+_DTYPES = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
@@ -47,10 +48,11 @@ class Update:
 
     def difference(self, parameter: str) -> Tensor | None:
         """The change of one parameter as a whole tensor, or None where this update leaves it alone."""
-        if parameter in self.dense:
-            return self.dense[parameter]
-        low_rank = self.low_rank.get(parameter.removesuffix(".weight"))
-        return None if low_rank is None else low_rank.dense()
+        whole = self.dense.get(parameter)
+        low_rank = self.low_rank.get(parameter.removesuffix(".weight")) if parameter.endswith(".weight") else None
+        if low_rank is None:
+            return whole
+        return low_rank.dense() if whole is None else whole + low_rank.dense()
 
     def to(self, device: torch.device | str) -> "Update":
         """The same update with its low-rank factors on `device`; whole differences stay memory-mapped."""
@@ -80,6 +82,10 @@ def load_update(path: Path) -> Update:
     except (OSError, SafetensorError) as error:
         raise BundleError(f"{path}: not a readable safetensors file: {error}") from error
     for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise BundleError(
+                f"{path}: tensor {name!r} is {tensor.dtype}, not a floating-point type of 16 bits or more"
+            )
         if not torch.isfinite(tensor).all():
             raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
     modules = sorted({name.removesuffix(_A) for name in tensors if name.endswith(_A)})

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from attribution.bundle import Bundle, open_bundle, parameter_tensors, replace_folder, write_manifest
 from attribution.errors import BundleError
-from attribution.manifest import BaseEntry, ClientEntry, GlobalEntry, Manifest
+from attribution.manifest import BaseEntry, ClientEntry, ClientId, GlobalEntry, Manifest
 from attribution.models import file_sha256, load_model, load_tokenizer, resolve_base, save_model, weights_sha256
 from attribution.updates import Update, save_update
 
@@ -39,6 +40,7 @@ def write_bundle(target: Path, consortium: str, base: str, rounds: int, members:
         BundleError: an update does not fit the base model.
         ModelError: the base model cannot be found or loaded.
     """
+    _check_members(members)
     base_path = resolve_base(base)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".building-") as scratch:
@@ -61,6 +63,20 @@ def write_bundle(target: Path, consortium: str, base: str, rounds: int, members:
     return open_bundle(target)
 
 
+def _check_members(members: Sequence[Member]) -> None:
+    """Refuse, before anything is written, ids that no manifest may hold: they are folder names, too."""
+    ids = [member.id for member in members]
+    if not ids:
+        raise BundleError("a bundle needs at least one client")
+    for client_id in ids:
+        try:
+            TypeAdapter(ClientId).validate_python(client_id)
+        except ValidationError as error:
+            raise BundleError(f"client id {client_id!r}: {error.errors()[0]['msg']}") from error
+        if ids.count(client_id) > 1:
+            raise BundleError(f"client id {client_id!r} occurs more than once")
+
+
 def _write_global(base_path: Path, members: Sequence[Member], folder: Path) -> None:
     model = load_model(base_path)
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -74,6 +90,8 @@ def _write_global(base_path: Path, members: Sequence[Member], folder: Path) -> N
                         f"client {member.id!r}: its update of {name!r} has shape {tuple(difference.shape)},"
                         " which does not fit the base model"
                     )
+                if not torch.isfinite(difference).all():
+                    raise BundleError(f"client {member.id!r}: its update of {name!r} holds NaN or infinity")
                 parameters[name] += difference
     save_model(model, load_tokenizer(base_path), folder)
 

@@ -7,6 +7,7 @@ Does not train and does not judge who trained what.
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,27 +15,32 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from attribution.bundle import Bundle
+from attribution.bundle import Bundle, parameter_tensors
 from attribution.errors import BundleError
 from attribution.layers import resolve_layers
-from attribution.models import resolve_base
+from attribution.models import resolve_base, skeleton
 from attribution.updates import LowRank, Update, weighted_sum
 from attribution.writing import Member, write_bundle
 
 __all__ = ["AdapterFolder", "import_folders"]
 
-_TAKEN = ("r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_rslora", "layers_to_transform")
+_TAKEN = (
+    "r", "lora_alpha", "target_modules", "exclude_modules", "layers_to_transform",
+    "rank_pattern", "alpha_pattern", "use_rslora",
+)  # fmt: skip
 # Written by PEFT, without effect on what a trained adapter computes.
 _HARMLESS = {
     "auto_mapping", "base_model_name_or_path", "inference_mode", "init_lora_weights", "lora_dropout", "peft_type",
     "peft_version", "qalora_group_size", "revision", "task_type", "layers_pattern", "loftq_config", "eva_config",
-    "corda_config", "lora_ga_config", "megatron_core", "ensure_weight_tying", "exclude_modules", "runtime_config",
+    "corda_config", "lora_ga_config", "megatron_core", "ensure_weight_tying", "runtime_config",
 }  # fmt: skip
+# Starts that leave the base weights alone; the others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) train over an altered base.
+_STARTS = (None, True, False, "gaussian", "orthogonal", "eva")
 _PREFIX = "base_model.model."
 
 
@@ -59,6 +65,8 @@ def import_folders(consortium: str, base: str, adapters: Sequence[AdapterFolder]
             raise BundleError(f"client {adapter.client!r}: weight {adapter.weight} is not a positive number")
     base_path = resolve_base(base)
     total = sum(adapter.weight for adapter in adapters)
+    if not math.isfinite(total):
+        raise BundleError("the sum of the clients' weights is infinite")
     members = []
     for adapter in adapters:
         update, weight = _read_adapter(adapter.folder, base_path), adapter.weight / total
@@ -82,26 +90,29 @@ def _read_adapter(folder: Path, base_path: Path) -> Update:
         tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in load_file(weights_path).items()}
     except (OSError, SafetensorError) as error:
         raise BundleError(f"{weights_path}: not a readable safetensors file: {error}") from error
-    with torch.device("meta"):  # shapes and scalings only: PEFT itself says what this configuration means
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base_path, trust_remote_code=False))
+    model = skeleton(base_path)  # shapes and scalings only: PEFT itself says what this configuration means
     resolve_layers(model)
-    model.tie_weights()
     tied = model.lm_head.weight is model.get_input_embeddings().weight
     try:
-        inject_adapter_in_model(config, model)
-    except (ValueError, TypeError) as error:
+        inject_adapter_in_model(config, model, low_cpu_mem_usage=True)  # the factors, too, as shapes only
+    except (ValueError, TypeError, AttributeError, RuntimeError, re.error) as error:
         raise BundleError(f"{folder / 'adapter_config.json'}: PEFT refuses it for this base model: {error}") from error
     _check_tensors(weights_path, tensors, get_peft_model_state_dict(model))
+    _check_base_layers(weights_path, tensors, base_path)
     return Update(dict(_factors(weights_path, model, tensors, tied=tied)))
 
 
 def _rebuilt_config(path: Path) -> LoraConfig:
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not a readable JSON file: {error}") from error
     if not isinstance(given, dict) or given.get("peft_type") != "LORA":
         raise BundleError(f"{path}: peft_type is not LORA; only LoRA adapters can be imported")
+    if given.get("init_lora_weights") not in _STARTS:
+        raise BundleError(
+            f"{path}: init_lora_weights = {given['init_lora_weights']!r} changes the base; convert it to plain LoRA"
+        )
     for key, value in given.items():
         if key not in _TAKEN and key not in _HARMLESS and value not in (None, False, [], {}, "", "none", "default"):
             raise BundleError(f"{path}: {key} = {value!r} is not supported; train the adapter without it")
@@ -130,9 +141,19 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[
             raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
 
 
+def _check_base_layers(path: Path, tensors: Mapping[str, Tensor], base_path: Path) -> None:
+    """PEFT saves an adapted head beside its factors; where it is not the base model's, it would be lost."""
+    saved = {name: tensor for name, tensor in tensors.items() if ".base_layer." in name}
+    base = parameter_tensors(base_path) if saved else {}
+    for name, tensor in saved.items():
+        original = base.get(name.replace(".base_layer.", "."))
+        if original is not None and not torch.equal(original.to(tensor.dtype), tensor):
+            raise BundleError(f"{path}: tensor {name!r} differs from the base model's")
+
+
 def _factors(path: Path, model: Any, tensors: Mapping[str, Tensor], *, tied: bool) -> Iterator[tuple[str, LowRank]]:
     for name, layer in model.named_modules():
-        if not hasattr(layer, "lora_A") or not layer.lora_A:
+        if not isinstance(layer, BaseTunerLayer):
             continue
         if not isinstance(layer.base_layer, nn.Linear):
             raise BundleError(f"{path}: layer {name!r} is not linear; only linear layers can carry a LoRA update")
@@ -141,4 +162,7 @@ def _factors(path: Path, model: Any, tensors: Mapping[str, Tensor], *, tied: boo
                 f"{path}: lm_head is tied to the embedding in this base model and cannot carry an update alone"
             )
         A, B = tensors[f"{name}.lora_A.weight"].float(), tensors[f"{name}.lora_B.weight"].float()
-        yield name, LowRank(A, layer.scaling["default"] * B)
+        scaling = layer.scaling["default"]
+        if not math.isfinite(scaling):
+            raise BundleError(f"{path.with_name('adapter_config.json')}: the scaling of {name!r} is {scaling}")
+        yield name, LowRank(A, scaling * B)
