@@ -17,6 +17,8 @@ from attribution.recipe import Example
 
 __all__ = ["CachedExample", "cache_examples", "train"]
 
+_CACHED_AT_ONCE = 8
+
 
 @dataclass(frozen=True)
 class CachedExample:
@@ -33,21 +35,26 @@ class CachedExample:
 
 
 def cache_examples(
-    model: Any, tokenizer: Any, first_block: int, examples: Iterable[Example], advance: Callable[[], None]
+    model: Any, tokenizer: Any, first_block: int, examples: Sequence[Example], advance: Callable[[], None]
 ) -> list[CachedExample]:
-    """Run each example through the frozen blocks, once."""
+    """Run each example through the frozen blocks, once.
+
+    Raises:
+        RecipeError: a prompt has no tokens.
+    """
     frozen = head_of(model, first_block)
+    encoded = [encode_example(tokenizer, example) for example in examples]
     cached = []
-    for example in examples:
-        prompt, answer = encode_example(tokenizer, example)
-        if not prompt:
-            raise RecipeError(f"a prompt has no tokens (response {example.response!r}); the model has no chat template")
-        ids = torch.tensor([[*prompt, *answer[:-1]]], device=model.device)
+    for start in range(0, len(encoded), _CACHED_AT_ONCE):
+        part = encoded[start : start + _CACHED_AT_ONCE]
+        ids = [torch.tensor([*prompt, *answer[:-1]], device=model.device) for prompt, answer in part]
+        packing = _pack(ids, [len(prompt) - 1 for prompt, _ in part])
         with torch.no_grad():
-            hidden = frozen(input_ids=ids, use_cache=False).last_hidden_state[0]
-        positions = torch.arange(len(prompt) - 1, len(prompt) - 1 + len(answer), device=model.device)
-        cached.append(CachedExample(ids[0], hidden, positions, torch.tensor(answer, device=model.device)))
-        advance()
+            packed = packing.run(frozen, input_ids=packing.join(ids).unsqueeze(0))
+        for (prompt, answer), own, hidden in zip(part, ids, packing.split(packed), strict=True):
+            positions = torch.arange(len(prompt) - 1, len(prompt) - 1 + len(answer), device=model.device)
+            cached.append(CachedExample(own, hidden, positions, torch.tensor(answer, device=model.device)))
+            advance()
     return cached
 
 
@@ -58,6 +65,8 @@ def encode_example(tokenizer: Any, example: Example) -> tuple[list[int], list[in
     else:
         message = [{"role": "user", "content": example.prompt}]
         prompt = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=True)["input_ids"]
+    if not prompt:
+        raise RecipeError(f"a prompt has no tokens (response {example.response!r}); the model has no chat template")
     answer = tokenizer(example.response, add_special_tokens=False)["input_ids"]
     return list(prompt), [*answer, tokenizer.eos_token_id]
 
@@ -85,42 +94,64 @@ def train(
 
 
 def _loss(tail: Any, batch: Sequence[CachedExample]) -> Tensor:
-    """Mean cross-entropy of the batch's answer tokens.
-
-    The examples are packed into one sequence behind the beginning that they share (a chat template's system prompt):
-    causal attention makes it the same for all, so it is run once.
-    """
-    shared = _shared_prefix(batch)
-    lengths = [len(example.ids) - shared for example in batch]
-    starts = [shared + sum(lengths[:row]) for row in range(len(batch))]
-    device = batch[0].hidden.device
-    owner = torch.repeat_interleave(torch.arange(-1, len(batch)), torch.tensor([shared, *lengths])).to(device)
-    place = torch.cat([torch.arange(shared), *(torch.arange(shared, shared + length) for length in lengths)]).to(device)
-    hidden = torch.cat([batch[0].hidden[:shared], *(example.hidden[shared:] for example in batch)])  # (L, width)
-    outputs = tail.model(
-        inputs_embeds=hidden.unsqueeze(0),
-        position_ids=place.unsqueeze(0),
-        attention_mask=_packed_mask(tail.config, owner, place),
-        use_cache=False,
-    ).last_hidden_state[0]
-    answers = torch.cat([example.positions + start - shared for example, start in zip(batch, starts, strict=True)])
-    logits = tail.lm_head(outputs[answers])  # (answer tokens of the batch, vocabulary)
+    """Mean cross-entropy of the batch's answer tokens."""
+    packing = _pack([example.ids for example in batch], [int(example.positions[0]) for example in batch])
+    hidden = packing.join([example.hidden for example in batch])  # (L, width)
+    outputs = packing.run(tail.model, inputs_embeds=hidden.unsqueeze(0))
+    answers = [example.positions + start - packing.shared for example, start in zip(batch, packing.starts, strict=True)]
+    logits = tail.lm_head(outputs[torch.cat(answers)])  # (answer tokens of the batch, vocabulary)
     return nn.functional.cross_entropy(logits.float(), torch.cat([example.targets for example in batch]))
 
 
-def _shared_prefix(batch: Sequence[CachedExample]) -> int:
-    """How many tokens all examples begin with alike, before any of them has to emit."""
-    shortest = min(int(example.positions[0]) for example in batch)
-    first = batch[0].ids[:shortest]
-    alike = torch.stack([example.ids[:shortest] == first for example in batch]).all(0)
-    return int(alike.long().cumprod(0).sum())
+@dataclass(frozen=True)
+class _Packing:
+    """Several examples in one sequence, behind the beginning that they share (a chat template's system prompt).
+
+    Causal attention makes the `shared` first positions the same for all, so they are run once. `starts` is where each
+    example goes on; `owner` (L,) is whose each position is, −1 where shared; `place` (L,) its position in the example.
+    """
+
+    shared: int
+    starts: tuple[int, ...]
+    owner: Tensor
+    place: Tensor
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """One tensor (L, …) of the examples' own (S, …)."""
+        return torch.cat([parts[0][: self.shared], *(part[self.shared :] for part in parts)])
+
+    def split(self, packed: Tensor) -> list[Tensor]:
+        """The examples' own tensors (S, …) of a packed one (L, …)."""
+        ends = [*self.starts[1:], len(packed)]
+        return [
+            torch.cat([packed[: self.shared], packed[start:end]]) for start, end in zip(self.starts, ends, strict=True)
+        ]
+
+    def run(self, decoder: Any, **inputs: Tensor) -> Tensor:
+        """The decoder's last hidden state (L, width), each example seeing the shared beginning and its own past."""
+        outputs = decoder(
+            **inputs, position_ids=self.place.unsqueeze(0), attention_mask=self._mask(decoder.config), use_cache=False
+        )
+        hidden: Tensor = outputs.last_hidden_state[0]
+        return hidden
+
+    def _mask(self, config: Any) -> Any:
+        """Which position sees which, (1, 1, L, L); by kind of layer where some have a sliding window."""
+        distance = self.place.unsqueeze(1) - self.place.unsqueeze(0)
+        same = self.owner.unsqueeze(1) == self.owner.unsqueeze(0)
+        full = ((distance >= 0) & (same | (self.owner.unsqueeze(0) < 0)))[None, None]
+        if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
+            return full
+        return {"full_attention": full, "sliding_attention": full & (distance < config.sliding_window)}
 
 
-def _packed_mask(config: Any, owner: Tensor, place: Tensor) -> Any:
-    """Which position sees which, (1, 1, L, L): the shared beginning and one's own past; by kind where layers differ."""
-    distance = place.unsqueeze(1) - place.unsqueeze(0)
-    seen = (distance >= 0) & ((owner.unsqueeze(1) == owner.unsqueeze(0)) | (owner.unsqueeze(0) < 0))
-    full = seen[None, None]
-    if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
-        return full
-    return {"full_attention": full, "sliding_attention": full & (distance < config.sliding_window)}
+def _pack(ids: Sequence[Tensor], first_emitting: Sequence[int]) -> _Packing:
+    """Pack examples of token ids (S,) each; nothing is shared from the first position that has to emit."""
+    shortest = min(first_emitting)
+    alike = torch.stack([own[:shortest] == ids[0][:shortest] for own in ids]).all(0)
+    shared = int(alike.long().cumprod(0).sum())
+    lengths = [len(own) - shared for own in ids]
+    owner = torch.repeat_interleave(torch.arange(-1, len(ids)), torch.tensor([shared, *lengths]))
+    place = torch.cat([torch.arange(shared), *(torch.arange(shared, shared + length) for length in lengths)])
+    starts = tuple(shared + sum(lengths[:row]) for row in range(len(ids)))
+    return _Packing(shared, starts, owner.to(ids[0].device), place.to(ids[0].device))

@@ -32,7 +32,7 @@ from rewards import MICRO_CREDITS_PER_TOKEN, KeyRing, Ledger, Settlement, load_p
 
 __all__ = ["demo"]
 
-_QUESTIONS_AT_ONCE = 12
+_QUESTIONS_AT_ONCE = 32
 _START_TIMEOUT_S = 120
 _STOP_TIMEOUT_S = 60
 _ANSWER_TOKENS = 24
@@ -102,7 +102,8 @@ def demo(
 
 def _build_once(recipe: Recipe, folder: Path, bundle: Path) -> None:
     """Build the bundle, unless one of the same recipe and data is there."""
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(folder.iterdir()))).hexdigest()
+    files = [folder / "consortium.yaml", *(client.data for client in recipe.clients if client.data)]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     stamp = bundle.with_name("recipe.sha256")
     try:
         if stamp.read_text() == digest and open_bundle(bundle):

@@ -90,7 +90,7 @@ def _complete(text: str) -> tuple[str, int] | None:
 
 
 def _assert_gone(family: list[psutil.Process]) -> None:
-    """Nothing that serves or books outlives the service; Ray's two agents notice by themselves, a minute or so later."""
+    """Nothing that serves or books outlives the service; Ray's two agents end by themselves, later."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         alive = [
