@@ -53,7 +53,9 @@ def resolve_base(reference: str) -> Path:
 
 
 def load_model(folder: Path, *, device: str = "cpu") -> Any:
-    """Load the causal language model in `folder` for inference: frozen, safetensors only, no remote code.
+    """Load the causal language model in `folder` for inference: frozen, float32, safetensors only, no remote code.
+
+    Float32 whatever the file holds: an update is small beside the weights, and half precision would round it away.
 
     Raises:
         ModelError: transformers cannot load it.
@@ -61,7 +63,7 @@ def load_model(folder: Path, *, device: str = "cpu") -> Any:
     with _quiet():
         try:
             model = AutoModelForCausalLM.from_pretrained(
-                folder, use_safetensors=True, trust_remote_code=False, dtype="auto"
+                folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
             )
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"cannot load a causal language model from {folder}: {error}") from error

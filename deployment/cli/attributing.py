@@ -1,9 +1,10 @@
 """`protoken attribute`: one prompt, its answer, and who taught each token; needs no service."""
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -43,23 +44,14 @@ def attribute_prompt(
         prompt_ids = model.encode_chat([{"role": "user", "content": prompt}])
     batch = Batch(model)
     batch.join("prompt", prompt_ids, Sampling(max_new_tokens, temperature, top_p, seed))
-    with console.status("generating…", spinner="dots") if not as_json else _Silent():
+    with nullcontext() if as_json else console.status("generating…"):
         while len(batch):
             batch.step()
         response = attribute(model, batch.leave("prompt"), method=preset.value, token_level=True)
     if as_json:
-        print_json(_document(response))
+        print_json(asdict(response))
     else:
         _show(response)
-
-
-class _Silent:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: object) -> None: ...
-
-
-def _document(response: AttributedResponse) -> dict[str, Any]:
-    return asdict(response)
 
 
 def _show(response: AttributedResponse) -> None:

@@ -72,18 +72,20 @@ def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, footer: Sequence[str] = ()
 ) -> None:
     """A table whose first column is text and whose other columns are numbers, with an optional line of sums."""
-    table = Table(title=title, title_justify="left", show_footer=bool(footer))
+    table = Table(show_footer=bool(footer))
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", footer=footer[index] if footer else "")
     for row in rows:
         table.add_row(*row)
+    console.print(title, style="italic")  # not the table's own title, which wraps at the table's width
     console.print(table)
 
 
 def save_picture(path: Path, title: str) -> None:
     """Write what the recording console has shown as SVG, in the reader's own monospace font: nothing is fetched."""
     svg = console.export_svg(title=title)
-    path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8")
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+    path.write_text(svg.replace("<svg ", '<svg xml:space="preserve" ', 1), encoding="utf-8")
 
 
 def money(minor_units: int, minor_digits: int, currency: str) -> str:

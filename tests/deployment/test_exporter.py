@@ -1,5 +1,6 @@
 """The exporter against a real ledger, over HTTP, judged by promtool."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -98,12 +99,11 @@ def test_a_second_exporter_counts_the_same(metrics: str, url: str, ledger: Ledge
 
 def test_promtool_finds_nothing_to_say(metrics: str, ledger: Ledger) -> None:
     """`promtool check metrics` is clean, and the build is named."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
+    if shutil.which("promtool") is None and not os.environ.get("CI"):
         pytest.skip("promtool (Debian package prometheus) is not installed")
     ledger.append(make_receipt("one"))
     text = httpx.get(metrics).text
-    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
 
     assert (0, "", "") == (checked.returncode, checked.stdout, checked.stderr)
     assert "protoken_build_info{" in text
