@@ -141,7 +141,7 @@ class Batch:
         row = _Row(key, prompt_ids, sampling, self._model.backend_tokenizer, self._model.device)
         cache = DynamicCache()
         ids = torch.tensor([row.prompt_ids], device=self._model.device)
-        with torch.no_grad(), capturing(self._taps) as seen:
+        with torch.inference_mode(), capturing(self._taps) as seen:
             logits = self._model.network(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
         for name, tensor in seen.items():
             row.captured[name] = [tensor[0] if name == "tail_input" else tensor[0, -1:]]
@@ -173,7 +173,7 @@ class Batch:
         positions = self._mask.sum(1, keepdim=True)
         self._mask = torch.cat([self._mask, torch.ones_like(positions)], dim=1)
         padded = None if bool(self._mask.all()) else self._mask
-        with torch.no_grad(), capturing(self._taps) as seen:
+        with torch.inference_mode(), capturing(self._taps) as seen:
             logits: Tensor = self._model.network(
                 input_ids=ids,
                 position_ids=positions,

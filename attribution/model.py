@@ -19,6 +19,7 @@ from attribution.manifest import Manifest
 from attribution.models import load_model, load_tokenizer
 from attribution.paper_preset import LastRound
 from attribution.path import UpdatePath
+from attribution.thread_split import split_linear_layers
 from attribution.updates import Update
 
 __all__ = ["FederatedModel"]
@@ -51,7 +52,10 @@ class FederatedModel:
             ModelError: the model cannot be loaded, or its architecture is not supported.
         """
         bundle = open_bundle(path)
-        return cls(bundle, load_model(bundle.global_path, device=device), load_tokenizer(bundle.global_path))
+        network = load_model(bundle.global_path, device=device)
+        if network.device.type == "cpu":
+            split_linear_layers(network)
+        return cls(bundle, network, load_tokenizer(bundle.global_path))
 
     @property
     def manifest(self) -> Manifest:

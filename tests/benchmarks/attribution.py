@@ -59,10 +59,10 @@ def ids_of(model: FederatedModel) -> list[int]:
     return model.encode_chat([{"role": "user", "content": PROMPT}])
 
 
-def plain(model: FederatedModel, tokens: int) -> None:
-    """The peer: cached greedy generation by transformers itself."""
+def plain(model: FederatedModel, peer: Any, tokens: int) -> None:
+    """The peer: cached greedy generation by transformers, on the same weights as it loads them."""
     ids = torch.tensor([ids_of(model)])
-    output = model.network.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
+    output = peer.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
     assert output.shape[1] == ids.shape[1] + tokens, "the prompt must not end before the tokens do"
 
 
@@ -77,9 +77,9 @@ def attributed(model: FederatedModel, tokens: int, **preset: Any) -> None:
     attribute(model, generation, **preset)
 
 
-def literal(model: FederatedModel, clients: dict[str, Any]) -> None:
+def literal(model: FederatedModel, peer: Any, clients: dict[str, Any]) -> None:
     """The paper's loop: a whole forward and backward for each token, no cache, each client's layers on top."""
-    literal_paper_generate(model.network, clients, ids_of(model), LITERAL_TOKENS)
+    literal_paper_generate(peer, clients, ids_of(model), LITERAL_TOKENS)
 
 
 def whole_clients(model: FederatedModel) -> dict[str, Any]:
@@ -102,18 +102,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         console.print("writing consortia of 6 and 55 clients…")
         six, many = consortium(Path(scratch) / "six", 6), consortium(Path(scratch) / "many", 55)
-        plain(six, 8)
+        peer = load_model(six.bundle.global_path)
+        plain(six, peer, 8)
         for model in (six, many):
             attributed(model, 8)
             attributed(model, 8, method="paper")
         comparisons = [
-            ("paper_over_plain", 1.05, lambda: attributed(six, TOKENS, method="paper"), lambda: plain(six, TOKENS)),
-            ("credit_over_plain", 1.25, lambda: attributed(six, TOKENS), lambda: plain(six, TOKENS)),
+            (
+                "paper_over_plain",
+                1.05,
+                lambda: attributed(six, TOKENS, method="paper"),
+                lambda: plain(six, peer, TOKENS),
+            ),
+            ("credit_over_plain", 1.25, lambda: attributed(six, TOKENS), lambda: plain(six, peer, TOKENS)),
             (
                 "token_level_over_plain",
                 4.0,
                 lambda: attributed(six, TOKENS, token_level=True),
-                lambda: plain(six, TOKENS),
+                lambda: plain(six, peer, TOKENS),
             ),
             ("clients55_over_clients6", 1.10, lambda: attributed(many, TOKENS), lambda: attributed(six, TOKENS)),
         ]
@@ -126,7 +132,9 @@ def main() -> None:
             console.print("measuring literal_over_paper…")
             clients = whole_clients(six)
             value, detail = paired_ratio(
-                lambda: literal(six, clients), lambda: attributed(six, LITERAL_TOKENS, method="paper"), options.runs
+                lambda: literal(six, peer, clients),
+                lambda: attributed(six, LITERAL_TOKENS, method="paper"),
+                options.runs,
             )
             figures.append(Figure("literal_over_paper", value, 20.0, at_least=True, detail=detail))
     print_figures("attribution", figures)
