@@ -22,11 +22,17 @@ VERSION = "1"
 
 
 def attribute(
-    model: FederatedModel, generation: Generation, *, method: Method = "credit", token_level: bool = False
+    model: FederatedModel,
+    generation: Generation,
+    *,
+    method: Method = "credit",
+    token_level: bool = False,
+    nodes: int = DEFAULT_NODES,
 ) -> AttributedResponse:
     """Score a response under one of the two presets (design 5).
 
-    `credit` scores the response as a whole, and each token too where `token_level` asks; `paper` always scores tokens.
+    `credit` scores the response as a whole, and each token too where `token_level` asks, at `nodes` points between base
+    and global model; `paper` always scores tokens.
 
     Raises:
         ScoreError: a score is NaN or infinite; nothing may be booked.
@@ -35,7 +41,7 @@ def attribute(
     assert generation.token_ids, "a response of no tokens has nothing to attribute"
     if method == "paper":
         return _paper(model, generation)
-    return _credit(model, generation, by_token=token_level)
+    return _credit(model, generation, nodes, by_token=token_level)
 
 
 def _paper(model: FederatedModel, generation: Generation) -> AttributedResponse:
@@ -51,21 +57,21 @@ def _paper(model: FederatedModel, generation: Generation) -> AttributedResponse:
     return _response(generation, "paper", settings, scores, response_scores, shares, None, None)
 
 
-def _credit(model: FederatedModel, generation: Generation, *, by_token: bool) -> AttributedResponse:
+def _credit(model: FederatedModel, generation: Generation, nodes: int, *, by_token: bool) -> AttributedResponse:
     context = _context(model, generation)
     log_p_base = base_log_probabilities(model.path, context)
     gain = sum(generation.logprobs) - float(log_p_base.sum())
     if by_token:
-        per_token = token_level(model.path, context)
+        per_token = token_level(model.path, context, nodes)
         scores = _by_client(model.client_ids, per_token)
         totals = per_token.sum(1)
     else:
         scores = None
-        totals = response_level(model.path, context)
+        totals = response_level(model.path, context, nodes)
     _require_finite(totals, log_p_base, torch.tensor(generation.logprobs))
     response_scores = dict(zip(model.client_ids, totals.tolist(), strict=True))
     shares = netted_shares(response_scores, generation.logprobs, log_p_base.tolist())
-    settings = {"nodes": DEFAULT_NODES, "temperature": generation.sampling.scoring_temperature}
+    settings = {"nodes": nodes, "temperature": generation.sampling.scoring_temperature}
     error = abs(gain - float(totals.sum()))
     return _response(generation, "credit", settings, scores, response_scores, shares, gain, error)
 

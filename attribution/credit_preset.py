@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 
 from attribution.path import UpdatePath, forward_mode
 
-__all__ = ["Context", "base_log_probabilities", "response_level", "token_level"]
+__all__ = ["DEFAULT_NODES", "Context", "base_log_probabilities", "response_level", "token_level"]
 
 DEFAULT_NODES = 2
 

@@ -16,7 +16,7 @@ from attribution.capture import Tap, capturing
 from attribution.errors import PromptError
 from attribution.records import FinishReason, Generation, Sampling, Step
 
-__all__ = ["Batch"]
+__all__ = ["Batch", "taps"]
 
 
 class _Row:
@@ -117,7 +117,7 @@ class Batch:
         self._joining: list[tuple[_Row, DynamicCache, Tensor]] = []
         self._cache: DynamicCache | None = None
         self._mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)  # (rows, length), 0 where padded
-        self._taps = _taps(model)
+        self._taps = taps(model)
 
     def __len__(self) -> int:
         """Rows that still want tokens."""
@@ -220,7 +220,8 @@ class Batch:
             layer.values = layer.values[index][:, :, -used:]
 
 
-def _taps(model: Any) -> dict[str, Tap]:
+def taps(model: Any) -> dict[str, Tap]:
+    """Where a `FederatedModel` is tapped while it decodes, by the names of `Generation`'s tensors."""
     layers = model.layers
     taps = {
         "block_input": Tap(layers.last_block, "input"),

@@ -6,29 +6,26 @@ global = base + Σ_i D_i with no residual but rounding. Does not know prompts, s
 
 import hashlib
 import math
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, Self
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from torch import Tensor, nn
 
+from attribution.aggregation import Aggregation, Defences, Previous, aggregate
 from attribution.bundle import Bundle
 from attribution.errors import RecipeError
 from attribution.layers import resolve_layers, tail_of
 from attribution.models import load_model, load_tokenizer, resolve_base
 from attribution.recipe import ClientRecipe, Recipe, load_examples
+from attribution.trainers import FullTrainer, LoraTrainer, Trainer
 from attribution.training import CachedExample, cache_examples, train
-from attribution.updates import LowRank, Update, weighted_sum
+from attribution.updates import Update, load_update, save_update, weighted_sum
 from attribution.writing import Member, write_bundle
 
-__all__ = ["Progress", "build_bundle"]
-
-_PROJECTIONS = (
-    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-    "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
-)  # fmt: skip
+__all__ = ["Federation", "Progress", "build_bundle"]
 
 
 class Progress(Protocol):
@@ -41,16 +38,6 @@ class Progress(Protocol):
         """One piece is done."""
 
 
-class _Trainer(Protocol):
-    """What is trained in each client's turn: `reset` to the global model, then `parameters` change, then `update`."""
-
-    @property
-    def parameters(self) -> Sequence[nn.Parameter]: ...
-    def reset(self, seed: int) -> None: ...
-    def update(self) -> Update: ...
-    def merge(self, updates: Mapping[str, Update], weights: Mapping[str, float]) -> None: ...
-
-
 def build_bundle(recipe: Recipe, target: Path, progress: Progress) -> Bundle:
     """Train the consortium of `recipe` and write it to `target`, whole or not at all; the same seed, the same bundle.
 
@@ -58,40 +45,123 @@ def build_bundle(recipe: Recipe, target: Path, progress: Progress) -> Bundle:
         RecipeError: a data file is malformed, or the recipe asks for more blocks than the model has.
         ModelError: the base model cannot be found or is not supported.
     """
-    examples = {client.id: load_examples(client.data) for client in recipe.clients if client.data is not None}
-    counts = {client.id: client.examples or len(examples[client.id]) for client in recipe.clients}
-    weights = {client: count / sum(counts.values()) for client, count in counts.items()}
-    base_path = resolve_base(recipe.base)
-    model, tokenizer = load_model(base_path), load_tokenizer(base_path)
-    first_block = _first_trained_block(recipe, len(resolve_layers(model).blocks))
+    with Federation(recipe, progress) as federation:
+        return federation.run(target)
 
-    progress.start("running the frozen blocks", sum(len(each) for each in examples.values()))
-    data = {
-        client: cache_examples(model, tokenizer, first_block, each, progress.advance)
-        for client, each in examples.items()
-    }
-    progress.start("training", recipe.rounds * recipe.steps * len(data))
-    trainer = _FullTrainer(model, first_block) if recipe.full else _LoraTrainer(model, first_block, recipe)
-    rounds = []
-    for number in range(1, recipe.rounds + 1):
-        updates = {
-            client.id: _local_update(recipe, number, client, tail_of(model, first_block), trainer, data, progress)
-            for client in recipe.clients
+
+class Federation:
+    """A consortium in training, round by round; a context manager, since whole updates wait in a scratch folder.
+
+    Attributes:
+        round: how many rounds have been merged.
+        remarks: what the aggregator's defences did, a sentence each.
+    """
+
+    def __init__(self, recipe: Recipe, progress: Progress) -> None:
+        self._recipe, self._progress = recipe, progress
+        examples = {client.id: load_examples(client.data) for client in recipe.clients if client.data is not None}
+        self._declared = {client.id: client.examples or len(examples[client.id]) for client in recipe.clients}
+        base_path = resolve_base(recipe.base)
+        self._model, tokenizer = load_model(base_path), load_tokenizer(base_path)
+        self._first_block = _first_trained_block(recipe, len(resolve_layers(self._model).blocks))
+        progress.start("running the frozen blocks", sum(len(each) for each in examples.values()))
+        self._data = {
+            client: cache_examples(self._model, tokenizer, self._first_block, each, progress.advance, recipe.max_tokens)
+            for client, each in examples.items()
         }
-        trainer.merge(updates, weights)
-        rounds.append(updates)
-    members = [
-        Member(
-            id=client.id,
-            name=client.name,
-            examples=counts[client.id],
-            weight=weights[client.id],
-            cumulative=weighted_sum([(weights[client.id], updates[client.id]) for updates in rounds]),
-            last_round=rounds[-1][client.id],
+        self._trainer: Trainer = (
+            FullTrainer(self._model, self._first_block)
+            if recipe.full
+            else LoraTrainer(self._model, self._first_block, recipe.rank, recipe.alpha)
         )
-        for client in recipe.clients
-    ]
-    return write_bundle(target, recipe.consortium, recipe.base, recipe.rounds, members)
+        self._scratch = Path(tempfile.mkdtemp(prefix="protoken-federation-"))
+        self._cumulative: dict[str, Update] = {client.id: Update() for client in recipe.clients}
+        self._submitted: dict[str, Update] = {}  # each client's latest
+        self._last: Aggregation | None = None
+        self.round = 0
+        self.remarks: list[str] = []
+        trained = len(self._data) if recipe.clients_per_round is None else recipe.clients_per_round
+        progress.start("training", recipe.rounds * recipe.steps * trained)
+
+    @property
+    def change(self) -> Update | None:
+        """What the last round changed in the global model; every client saw it."""
+        return None if self._last is None else self._last.change
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def run(self, target: Path) -> Bundle:
+        """All rounds of the recipe, written to `target`, whole or not at all."""
+        for _ in range(self._recipe.rounds):
+            self.merge(self.local_updates())
+        return self.write(target)
+
+    def local_updates(self) -> dict[str, Update]:
+        """C_i^r − G^{r−1} of each client that the next round draws: what its local training changed."""
+        return {client.id: self._local_update(client) for client in self._participants()}
+
+    def merge(self, submitted: Mapping[str, Update]) -> None:
+        """Aggregate what the clients submitted, under the recipe's defences, and move the global model by it."""
+        previous = None if self._last is None else Previous(self._last.change, self._submitted)
+        declared = {client: self._declared[client] for client in submitted}
+        aggregation = aggregate(submitted, declared, self._recipe.defences, previous)
+        self.round += 1
+        self.remarks += [f"round {self.round}: {remark}" for remark in aggregation.remarks]
+        for client, update in aggregation.updates.items():
+            terms = [(1.0, self._cumulative[client]), (aggregation.weights[client], update)]
+            self._cumulative[client] = self._kept(weighted_sum(terms), f"{client}.{self.round}.cumulative")
+        self._trainer.merge(aggregation.change)
+        self._submitted |= submitted
+        self._last = aggregation
+
+    def write(self, target: Path) -> Bundle:
+        """Write the consortium as it stands after the rounds so far to `target`, whole or not at all."""
+        assert self._last is not None, "no round has been merged"
+        members = [
+            Member(
+                id=client.id,
+                name=client.name,
+                examples=self._declared[client.id],
+                weight=self._last.weights.get(client.id, 0.0),
+                cumulative=self._cumulative[client.id],
+                last_round=self._last.updates.get(client.id),
+            )
+            for client in self._recipe.clients
+        ]
+        chosen = self._recipe.defences
+        defences = None if chosen == Defences() else chosen.model_dump()
+        return write_bundle(target, self._recipe.consortium, self._recipe.base, self.round, members, defences)
+
+    def _participants(self) -> Sequence[ClientRecipe]:
+        drawn = self._recipe.clients_per_round
+        if drawn is None:
+            return self._recipe.clients
+        generator = torch.Generator().manual_seed(_seed(self._recipe.seed, self.round + 1, ""))
+        chosen = set(torch.randperm(len(self._recipe.clients), generator=generator)[:drawn].tolist())
+        return [client for index, client in enumerate(self._recipe.clients) if index in chosen]
+
+    def _local_update(self, client: ClientRecipe) -> Update:
+        """What one client's local training changed; a free rider returns the global model unchanged."""
+        recipe = self._recipe
+        seed = _seed(recipe.seed, self.round + 1, client.id)
+        self._trainer.reset(seed)
+        if not client.free_rider:
+            batches = _batches(self._data[client.id], recipe.batch_size, recipe.steps, seed)
+            tail = tail_of(self._model, self._first_block)
+            train(tail, self._trainer.parameters, batches, recipe.learning_rate, self._progress.advance)
+        return self._kept(self._trainer.update(), f"{client.id}.{self.round + 1}.submitted")
+
+    def _kept(self, update: Update, name: str) -> Update:
+        """The same update; whole differences wait on disk, so that no more than one client's is in memory."""
+        if not update.dense:
+            return update
+        path = self._scratch / f"{name}.safetensors"
+        save_update(update, path)
+        return load_update(path)
 
 
 def _first_trained_block(recipe: Recipe, blocks: int) -> int:
@@ -99,24 +169,6 @@ def _first_trained_block(recipe: Recipe, blocks: int) -> int:
     if trained > blocks:
         raise RecipeError(f"trained_blocks is {trained}, but {recipe.base} has {blocks} blocks")
     return blocks - trained
-
-
-def _local_update(
-    recipe: Recipe,
-    number: int,
-    client: ClientRecipe,
-    tail: Any,
-    trainer: _Trainer,
-    data: Mapping[str, list[CachedExample]],
-    progress: Progress,
-) -> Update:
-    """C_i^r − G^{r−1}: what one client's local training changed; a free rider returns the global model unchanged."""
-    seed = _seed(recipe.seed, number, client.id)
-    trainer.reset(seed)
-    if not client.free_rider:
-        batches = _batches(data[client.id], recipe.batch_size, recipe.steps, seed)
-        train(tail, trainer.parameters, batches, recipe.learning_rate, progress.advance)
-    return trainer.update()
 
 
 def _batches(examples: Sequence[CachedExample], size: int, steps: int, seed: int) -> Iterator[list[CachedExample]]:
@@ -133,56 +185,3 @@ def _batches(examples: Sequence[CachedExample], size: int, steps: int, seed: int
 def _seed(seed: int, number: int, client: str) -> int:
     digest = hashlib.sha256(f"{seed}/{number}/{client}".encode()).digest()
     return int.from_bytes(digest[:6], "big")
-
-
-class _LoraTrainer:
-    """LoRA factors (Hu et al. 2021) on every projection of the trained blocks, fresh in each client's turn."""
-
-    def __init__(self, model: Any, first_block: int, recipe: Recipe) -> None:
-        blocks = range(first_block, len(model.model.layers))
-        self._names = [f"model.layers.{block}.{projection}" for block in blocks for projection in _PROJECTIONS]
-        config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=self._names, lora_dropout=0.0)
-        inject_adapter_in_model(config, model)
-        self._layers = {name: model.get_submodule(name) for name in self._names}
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-    def reset(self, seed: int) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            for layer in self._layers.values():
-                layer.reset_lora_parameters("default", init_lora_weights=True)
-
-    def update(self) -> Update:
-        def factors(layer: Any) -> LowRank:
-            A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-            return LowRank(A.detach().clone(), layer.scaling["default"] * B.detach())
-
-        return Update({name: factors(layer) for name, layer in self._layers.items()})
-
-    def merge(self, updates: Mapping[str, Update], weights: Mapping[str, float]) -> None:
-        for name, layer in self._layers.items():
-            for client, update in updates.items():
-                layer.base_layer.weight += weights[client] * update.low_rank[name].dense()
-
-
-class _FullTrainer:
-    """Every parameter of the trained blocks."""
-
-    def __init__(self, model: Any, first_block: int) -> None:
-        prefixes = tuple(f"model.layers.{block}." for block in range(first_block, len(model.model.layers)))
-        self._trained = {name: value for name, value in model.named_parameters() if name.startswith(prefixes)}
-        self._global: dict[str, Tensor] = {name: value.detach().clone() for name, value in self._trained.items()}
-        self.parameters = [value.requires_grad_() for value in self._trained.values()]
-
-    def reset(self, seed: int) -> None:  # noqa: ARG002 - whole weights start from the global model, not from a draw
-        with torch.no_grad():
-            for name, value in self._trained.items():
-                value.copy_(self._global[name])
-
-    def update(self) -> Update:
-        return Update(dense={name: value.detach() - self._global[name] for name, value in self._trained.items()})
-
-    def merge(self, updates: Mapping[str, Update], weights: Mapping[str, float]) -> None:
-        for client, update in updates.items():
-            for name, difference in update.dense.items():
-                self._global[name] += weights[client] * difference

@@ -80,7 +80,7 @@ class ClientEntry(_Strict):
 
 
 class Manifest(_Strict):
-    """`consortium.json` as a whole."""
+    """`consortium.json` as a whole; `defences` are those of the aggregator, null where there were none."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     consortium: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -89,6 +89,7 @@ class Manifest(_Strict):
     aggregation: Literal["fedavg-exact"]
     global_: GlobalEntry = Field(alias="global")
     clients: tuple[ClientEntry, ...] = Field(min_length=1)
+    defences: dict[str, bool | float | None] | None = None
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
+from attribution.dense_shift import shift_hook
 from attribution.updates import Update
 
 __all__ = ["UpdatePath", "forward_mode"]
@@ -47,6 +48,7 @@ class UpdatePath:
             name: [(index, update.dense[name]) for index, update in enumerate(updates) if name in update.dense]
             for name in names
         }
+        self._holders = _holders(model, names)
 
     @property
     def device(self) -> torch.device:
@@ -77,35 +79,45 @@ class UpdatePath:
         rows, clients = coefficients.shape
         assert clients == self.clients
         assert rows == 1 or self.rows_may_differ
-        with self._low_rank_hooks(coefficients - 1):
-            if not self._dense:
-                unmoved: Tensor = self.model(**inputs, use_cache=False).logits
-                return unmoved
-            moved = self._moved_parameters(coefficients[0] - 1)
+        with self._shifted_layers(coefficients - 1):
+            moved = self._moved_vectors(coefficients[0] - 1)
             logits: Tensor = functional_call(self.model, moved, kwargs={**inputs, "use_cache": False}).logits
             return logits
 
     @contextmanager
-    def _low_rank_hooks(self, offset: Tensor) -> Iterator[None]:
+    def _shifted_layers(self, offset: Tensor) -> Iterator[None]:
         handles: list[RemovableHandle] = []
         try:
             for name, stacked in self._stacked.items():
                 module = self.model.get_submodule(name)
                 handles.append(module.register_forward_hook(_low_rank_hook(stacked, offset)))
+            for name, layers in self._holders.items():
+                hooks = [(layer, shift_hook(layer, self._dense[name], offset[0])) for layer in layers]
+                handles += [layer.register_forward_hook(hook) for layer, hook in hooks]
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _moved_parameters(self, offset: Tensor) -> dict[str, Tensor]:
+    def _moved_vectors(self, offset: Tensor) -> dict[str, Tensor]:
+        """Norms and biases at θ(c): small enough to be built as they are."""
         moved = {}
-        for name, differences in self._dense.items():
+        for name in self._dense.keys() - self._holders.keys():
             weight = self.model.get_parameter(name)
-            for index, difference in differences:
-                # one difference in memory at a time: they are memory-mapped, and autograd keeps only the reference
+            for index, difference in self._dense[name]:
                 weight = weight + offset[index].to(weight.dtype) * difference.to(weight.device, weight.dtype)
             moved[name] = weight
         return moved
+
+
+def _holders(model: Any, names: Sequence[str]) -> dict[str, list[nn.Module]]:
+    """The layers that use each named matrix: two where an embedding is tied to the head."""
+    matrices = {name: model.get_parameter(name) for name in names}
+    return {
+        name: [layer for layer in model.modules() if getattr(layer, "weight", None) is matrix]
+        for name, matrix in matrices.items()
+        if matrix.ndim > 1
+    }
 
 
 @contextmanager

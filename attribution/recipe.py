@@ -11,6 +11,7 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from attribution.aggregation import Defences
 from attribution.errors import RecipeError
 from attribution.manifest import ClientId
 
@@ -25,7 +26,11 @@ class _Strict(BaseModel):
 
 
 class ClientRecipe(_Strict):
-    """One client: its question–answer file, or, for a free rider, the number of examples it merely claims."""
+    """One client: its question–answer file, and the number of examples that it declares.
+
+    What is declared decides its weight. Left out, it is the number of examples in the file; a free rider, which trains
+    on nothing, has to say one.
+    """
 
     id: ClientId
     name: str = Field(min_length=1, max_length=200)
@@ -37,8 +42,8 @@ class ClientRecipe(_Strict):
     def _has_data_or_rides_free(self) -> "ClientRecipe":
         if self.free_rider and (self.data is not None or self.examples is None):
             raise ValueError(f"client {self.id!r}: a free rider has no data and says how many examples it claims")
-        if not self.free_rider and (self.data is None or self.examples is not None):
-            raise ValueError(f"client {self.id!r}: needs data, a question–answer file, which also counts its examples")
+        if not self.free_rider and self.data is None:
+            raise ValueError(f"client {self.id!r}: needs data, a question–answer file")
         return self
 
 
@@ -46,7 +51,8 @@ class Recipe(_Strict):
     """FedAvg (McMahan et al. 2017) over question–answer files: rounds of local AdamW steps, weighted by examples.
 
     `trained_blocks` counts from the last block (default: a third of them, or 0 for all). `full` trains whole weights
-    of those blocks instead of LoRA factors of rank `rank`.
+    of those blocks instead of LoRA factors of rank `rank`. `clients_per_round` draws that many for each round (default:
+    all). `max_tokens` cuts longer examples; an answer that is cut teaches no end. `defences` are the aggregator's.
     """
 
     consortium: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -59,6 +65,9 @@ class Recipe(_Strict):
     alpha: float = Field(default=16.0, gt=0, allow_inf_nan=False)
     trained_blocks: int | None = Field(default=None, ge=0)
     full: bool = False
+    clients_per_round: _Positive | None = None
+    max_tokens: _Positive | None = None
+    defences: Defences = Defences()
     seed: int = 0
     clients: tuple[ClientRecipe, ...] = Field(min_length=1)
 
@@ -70,6 +79,10 @@ class Recipe(_Strict):
             raise ValueError(f"client ids {twice} occur more than once")
         if all(client.free_rider for client in self.clients):
             raise ValueError("every client is a free rider; at least one needs data")
+        if self.clients_per_round is not None and self.clients_per_round > len(self.clients):
+            raise ValueError(
+                f"clients_per_round is {self.clients_per_round}, but there are {len(self.clients)} clients"
+            )
         return self
 
 

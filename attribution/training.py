@@ -35,15 +35,20 @@ class CachedExample:
 
 
 def cache_examples(
-    model: Any, tokenizer: Any, first_block: int, examples: Sequence[Example], advance: Callable[[], None]
+    model: Any,
+    tokenizer: Any,
+    first_block: int,
+    examples: Sequence[Example],
+    advance: Callable[[], None],
+    max_tokens: int | None = None,
 ) -> list[CachedExample]:
-    """Run each example through the frozen blocks, once.
+    """Run each example, cut to `max_tokens`, through the frozen blocks, once.
 
     Raises:
-        RecipeError: a prompt has no tokens.
+        RecipeError: a prompt has no tokens, or leaves no room for an answer.
     """
     frozen = head_of(model, first_block)
-    encoded = [encode_example(tokenizer, example) for example in examples]
+    encoded = [encode_example(tokenizer, example, max_tokens) for example in examples]
     cached = []
     for start in range(0, len(encoded), _CACHED_AT_ONCE):
         part = encoded[start : start + _CACHED_AT_ONCE]
@@ -58,7 +63,7 @@ def cache_examples(
     return cached
 
 
-def encode_example(tokenizer: Any, example: Example) -> tuple[list[int], list[int]]:
+def encode_example(tokenizer: Any, example: Example, max_tokens: int | None = None) -> tuple[list[int], list[int]]:
     """Token ids of the question, in the chat template where there is one, and of the answer with its end token."""
     if tokenizer.chat_template is None:
         prompt = tokenizer(example.prompt)["input_ids"]
@@ -67,8 +72,14 @@ def encode_example(tokenizer: Any, example: Example) -> tuple[list[int], list[in
         prompt = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=True)["input_ids"]
     if not prompt:
         raise RecipeError(f"a prompt has no tokens (response {example.response!r}); the model has no chat template")
+    if max_tokens is not None and len(prompt) >= max_tokens:
+        raise RecipeError(
+            f"a prompt of {len(prompt)} tokens leaves no room for its answer under max_tokens {max_tokens}:"
+            f" {example.prompt[:60]!r}"
+        )
     answer = tokenizer(example.response, add_special_tokens=False)["input_ids"]
-    return list(prompt), [*answer, tokenizer.eos_token_id]
+    room = None if max_tokens is None else max_tokens - len(prompt)
+    return list(prompt), [*answer, tokenizer.eos_token_id][:room]
 
 
 def train(

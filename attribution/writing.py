@@ -5,7 +5,7 @@ Does not know where the updates came from.
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +33,17 @@ class Member:
     last_round: Update | None
 
 
-def write_bundle(target: Path, consortium: str, base: str, rounds: int, members: Sequence[Member]) -> Bundle:
+def write_bundle(
+    target: Path,
+    consortium: str,
+    base: str,
+    rounds: int,
+    members: Sequence[Member],
+    defences: Mapping[str, bool | float | None] | None = None,
+) -> Bundle:
     """Merge the members' updates into the base model and write the bundle to `target`, replacing what was there.
+
+    `defences` are recorded as those under which the updates were aggregated; they change nothing here.
 
     Raises:
         BundleError: an update does not fit the base model.
@@ -57,6 +66,7 @@ def write_bundle(target: Path, consortium: str, base: str, rounds: int, members:
                 residual_norm=_residual_norm(base_path, members, folder / "global"),
             ),
             clients=clients,
+            defences=None if defences is None else dict(defences),
         )
         write_manifest(folder, manifest)
         replace_folder(folder, target)

@@ -41,7 +41,7 @@ class Replica:
         self._worker = Worker(
             model,
             Batch(model),
-            attribute=partial(attribute, method="credit"),
+            attribute=partial(attribute, method="credit", nodes=settings.nodes),
             ledger=self._ledger,
             limits=limits,
             observer=ReplicaMetrics(model.name),

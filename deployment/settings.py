@@ -38,7 +38,7 @@ class Settings(BaseModel):
     """Everything the service can be told; see `configs/serve.yaml` for the same list with comments.
 
     `cpus_per_replica` None divides all processors of the machine among the replicas. `max_tokens_cap` None
-    leaves the model's context as the only cap. `metrics_port` 0 starts no exporter.
+    leaves the model's context as the only cap. `metrics_port` 0 starts no exporter. `nodes` are those of `credit`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +53,7 @@ class Settings(BaseModel):
     gpus_per_replica: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     max_batch: int = Field(default=32, ge=1)
     max_waiting: int = Field(default=64, ge=0)
+    nodes: int = Field(default=2, ge=1, le=64)
     default_max_tokens: int = Field(default=256, ge=1)
     max_tokens_cap: int | None = Field(default=None, ge=1)
     shutdown_timeout_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)

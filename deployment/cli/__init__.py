@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 
 from attribution import AttributionError
-from deployment.cli import attributing, consortium, demo, keys, ledger, period, serving
+from deployment.cli import attributing, consortium, demo, evaluate, keys, ledger, period, serving, tracing
 from deployment.errors import ServiceError
 from rewards import RewardsError
 
@@ -28,6 +28,8 @@ app.add_typer(ledger.app, name="ledger")
 app.add_typer(period.app, name="period")
 app.add_typer(keys.app, name="keys")
 app.command("attribute")(attributing.attribute_prompt)
+app.command("trace")(tracing.trace_responses)
+app.command("evaluate")(evaluate.evaluate)
 app.command("serve")(serving.serve)
 app.command("exporter")(serving.exporter)
 app.command("demo")(demo.demo)

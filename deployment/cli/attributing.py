@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from attribution import AttributedResponse, Batch, FederatedModel, Sampling, attribute
+from attribution.credit_preset import DEFAULT_NODES
 from deployment.cli.output import console, heat_map, legend, print_json, print_table, tint
 
 __all__ = ["attribute_prompt"]
@@ -27,6 +28,9 @@ def attribute_prompt(
     preset: Annotated[
         Preset, typer.Option("--preset", help="credit is for money; paper reproduces ProToken.")
     ] = Preset.CREDIT,
+    nodes: Annotated[
+        int, typer.Option("--nodes", min=1, max=64, help="Points between base and global model, for credit.")
+    ] = DEFAULT_NODES,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Tokens to generate at most.")] = 64,
     temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option("--top-p", help="Sample from the smallest set of this probability.")] = 1.0,
@@ -47,7 +51,7 @@ def attribute_prompt(
     with nullcontext() if as_json else console.status("generating…"):
         while len(batch):
             batch.step()
-        response = attribute(model, batch.leave("prompt"), method=preset.value, token_level=True)
+        response = attribute(model, batch.leave("prompt"), method=preset.value, token_level=True, nodes=nodes)
     if as_json:
         print_json(asdict(response))
     else:

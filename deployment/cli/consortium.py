@@ -1,14 +1,17 @@
 """`protoken consortium build | import | verify | show`."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from attribution.aggregation import Defences
 from attribution.bundle import Bundle, open_bundle, verify_bundle
-from attribution.federate import build_bundle
+from attribution.federate import Federation
 from attribution.importers.peft_folders import AdapterFolder, import_folders
 from attribution.recipe import load_recipe
+from attribution.suspicions import suspicions
 from deployment.cli.options import Json
 from deployment.cli.output import ProgressBar, console, print_json, print_table
 
@@ -29,15 +32,31 @@ def build(
     seed: Annotated[
         int | None, typer.Option(help="Seed instead of the recipe's; the same seed, the same bundle.")
     ] = None,
+    clip_to_median: Annotated[
+        bool, typer.Option("--clip-to-median", help="Scale each update down to the median norm of its round.")
+    ] = False,
+    cap_counts: Annotated[
+        float | None, typer.Option("--cap-counts", min=1, help="Cut declared examples to this multiple of the median.")
+    ] = None,
+    drop_duplicates: Annotated[
+        float | None,
+        typer.Option(
+            "--drop-duplicates", min=0.5, max=1, help="Leave out an update this alike (cosine) to an earlier one."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a consortium by federated averaging from question–answer files, one per client."""
     changes = {"full": full or None, "seed": seed}
-    chosen = load_recipe(recipe).model_copy(
-        update={name: value for name, value in changes.items() if value is not None}
+    defences = {"clip_to_median": clip_to_median or None, "cap_counts": cap_counts, "drop_duplicates": drop_duplicates}
+    written = load_recipe(recipe)
+    chosen = written.model_copy(
+        update=_given(changes) | {"defences": Defences(**{**written.defences.model_dump(), **_given(defences)})}
     )
-    with ProgressBar() as progress:
-        bundle = build_bundle(chosen, out, progress)
+    with ProgressBar() as progress, Federation(chosen, progress) as federation:
+        bundle = federation.run(out)
+    for remark in federation.remarks:
+        typer.echo(remark, err=True)
     _show(bundle, as_json=as_json)
 
 
@@ -59,8 +78,12 @@ def import_(
 
 @app.command()
 def verify(bundle: _BundleFolder, as_json: Json = False) -> None:
-    """Check every hash and recompute global = base + Σ D_i + residual; exit code 1 names what disagrees."""
-    found = verify_bundle(open_bundle(bundle))
+    """Check every hash and recompute global = base + Σ D_i + residual; exit code 1 names what disagrees.
+
+    Warnings name members whose updates look scaled, copied or empty; they do not change the exit code.
+    """
+    opened = open_bundle(bundle)
+    found, warnings = verify_bundle(opened), suspicions(opened)
     if as_json:
         print_json(
             {
@@ -70,12 +93,15 @@ def verify(bundle: _BundleFolder, as_json: Json = False) -> None:
                 "residual_norm": found.residual_norm,
                 "client_norms": dict(found.client_norms),
                 "problems": list(found.problems),
+                "warnings": list(warnings),
             }
         )
     else:
         rows = [(client, f"{norm:.6g}") for client, norm in found.client_norms.items()]
         print_table(f"{bundle}: {found.parameters} parameters", ("client", "norm of its update"), rows)
         console.print(f"norm of global − base: {found.update_norm:.6g}; of the residual: {found.residual_norm:.3g}")
+        for warning in warnings:
+            console.print(f"warning: {warning}", style="yellow")
         console.print("verified" if not found.problems else "")
     if found.problems:
         typer.echo(f"protoken: {bundle}: {'; '.join(found.problems)}", err=True)
@@ -86,6 +112,10 @@ def verify(bundle: _BundleFolder, as_json: Json = False) -> None:
 def show(bundle: _BundleFolder, as_json: Json = False) -> None:
     """Show the manifest of a bundle, after checking its hashes."""
     _show(open_bundle(bundle), as_json=as_json)
+
+
+def _given(options: Mapping[str, object]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _show(bundle: Bundle, *, as_json: bool) -> None:

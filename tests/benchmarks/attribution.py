@@ -1,85 +1,33 @@
 """What attribution costs, on SmolLM2-135M with six clients' rank-8 updates of the last third of the blocks.
 
 `python -m tests.benchmarks.attribution [--runs N]`; the literal loop alone takes about a minute a run on 2 cores.
+`protoken evaluate E21` measures the same at more lengths and numbers of clients.
 """
 
 import argparse
 import copy
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
-from attribution import Batch, FederatedModel, Sampling, attribute
+from attribution import FederatedModel
+from attribution.evaluation.cost import PROMPT, attributed, paired_ratio, plain, random_consortium
+from attribution.evaluation.workshop import encode
 from attribution.models import load_model, resolve_base
 from attribution.recipe import DEFAULT_BASE
-from attribution.updates import LowRank, Update, weighted_sum
-from attribution.writing import Member, write_bundle
 from tests.attribution.literal_reference import literal_paper_generate
-from tests.benchmarks.figures import Figure, paired_ratio, print_figures
+from tests.benchmarks.figures import Figure, print_figures
 
-PROMPT = "Write a long story about a lighthouse keeper who learns to sail."
-TOKENS, LITERAL_TOKENS, RANK = 64, 32, 8
+TOKENS, LITERAL_TOKENS = 64, 32
 console = Console(stderr=True)
-
-
-def random_update(network: Any, seed: int) -> Update:
-    """A rank-8 update of every projection in the last third, too small to change what is generated much."""
-    generator = torch.Generator().manual_seed(seed)
-    blocks = len(network.model.layers)
-    low_rank = {}
-    for name, module in network.named_modules():
-        parts = name.split(".")
-        if (
-            isinstance(module, torch.nn.Linear)
-            and parts[:2] == ["model", "layers"]
-            and int(parts[2]) >= blocks * 2 // 3
-        ):
-            A = torch.randn(RANK, module.in_features, generator=generator) / module.in_features**0.5
-            B = 0.02 * torch.randn(module.out_features, RANK, generator=generator)
-            low_rank[name] = LowRank(A, B)
-    return Update(low_rank)
-
-
-def consortium(folder: Path, clients: int) -> FederatedModel:
-    """A bundle of `clients` equal clients, written and loaded."""
-    network = load_model(resolve_base(DEFAULT_BASE))
-    members = []
-    for number in range(clients):
-        update = random_update(network, number)
-        cumulative = weighted_sum([(1 / clients, update)])
-        members.append(Member(f"client{number}", f"Client {number}", 1, 1 / clients, cumulative, update))
-    write_bundle(folder, "bench", DEFAULT_BASE, 1, members)
-    return FederatedModel.load(folder)
-
-
-def ids_of(model: FederatedModel) -> list[int]:
-    return model.encode_chat([{"role": "user", "content": PROMPT}])
-
-
-def plain(model: FederatedModel, peer: Any, tokens: int) -> None:
-    """The peer: cached greedy generation by transformers, on the same weights as it loads them."""
-    ids = torch.tensor([ids_of(model)])
-    output = peer.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
-    assert output.shape[1] == ids.shape[1] + tokens, "the prompt must not end before the tokens do"
-
-
-def attributed(model: FederatedModel, tokens: int, **preset: Any) -> None:
-    """Our step loop and attribution of the response."""
-    batch = Batch(model)
-    batch.join("row", ids_of(model), Sampling(max_new_tokens=tokens))
-    while len(batch):
-        batch.step()
-    generation = batch.leave("row")
-    assert len(generation.token_ids) == tokens
-    attribute(model, generation, **preset)
 
 
 def literal(model: FederatedModel, peer: Any, clients: dict[str, Any]) -> None:
     """The paper's loop: a whole forward and backward for each token, no cache, each client's layers on top."""
-    literal_paper_generate(peer, clients, ids_of(model), LITERAL_TOKENS)
+    literal_paper_generate(peer, clients, encode(model, PROMPT), LITERAL_TOKENS)
 
 
 def whole_clients(model: FederatedModel) -> dict[str, Any]:
@@ -93,6 +41,22 @@ def whole_clients(model: FederatedModel) -> dict[str, Any]:
     return clients
 
 
+def measured(
+    name: str,
+    target: float,
+    numerator: Callable[[], object],
+    denominator: Callable[[], object],
+    runs: int,
+    *,
+    at_least: bool = False,
+) -> Figure:
+    console.print(f"measuring {name}…")
+    pair = paired_ratio(numerator, denominator, runs)
+    seconds = f"{pair['seconds']:.2f} s / {pair['peer_seconds']:.2f} s"
+    detail = f"{seconds}, {runs} pairs, {pair['least']:.3f}–{pair['greatest']:.3f}"
+    return Figure(name, pair["ratio"], target, at_least=at_least, detail=detail)
+
+
 def main() -> None:
     """Measure and print every figure of design 13 that concerns attribution."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -101,42 +65,40 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         console.print("writing consortia of 6 and 55 clients…")
-        six, many = consortium(Path(scratch) / "six", 6), consortium(Path(scratch) / "many", 55)
+        six = random_consortium(DEFAULT_BASE, Path(scratch) / "six", 6)
+        many = random_consortium(DEFAULT_BASE, Path(scratch) / "many", 55)
         peer = load_model(six.bundle.global_path)
         plain(six, peer, 8)
         for model in (six, many):
             attributed(model, 8)
-            attributed(model, 8, method="paper")
-        comparisons = [
-            (
-                "paper_over_plain",
-                1.05,
-                lambda: attributed(six, TOKENS, method="paper"),
-                lambda: plain(six, peer, TOKENS),
+            attributed(model, 8, "paper")
+
+        def peer_run() -> None:
+            plain(six, peer, TOKENS)
+
+        def credit() -> None:
+            attributed(six, TOKENS)
+
+        figures = [
+            measured("paper_over_plain", 1.05, lambda: attributed(six, TOKENS, "paper"), peer_run, options.runs),
+            measured("credit_over_plain", 1.25, credit, peer_run, options.runs),
+            measured(
+                "token_level_over_plain", 4.0, lambda: attributed(six, TOKENS, token_level=True), peer_run, options.runs
             ),
-            ("credit_over_plain", 1.25, lambda: attributed(six, TOKENS), lambda: plain(six, peer, TOKENS)),
-            (
-                "token_level_over_plain",
-                4.0,
-                lambda: attributed(six, TOKENS, token_level=True),
-                lambda: plain(six, peer, TOKENS),
-            ),
-            ("clients55_over_clients6", 1.10, lambda: attributed(many, TOKENS), lambda: attributed(six, TOKENS)),
+            measured("clients55_over_clients6", 1.10, lambda: attributed(many, TOKENS), credit, options.runs),
         ]
-        figures = []
-        for name, target, numerator, denominator in comparisons:
-            console.print(f"measuring {name}…")
-            value, detail = paired_ratio(numerator, denominator, options.runs)
-            figures.append(Figure(name, value, target, detail=detail))
         if not options.skip_literal:
-            console.print("measuring literal_over_paper…")
             clients = whole_clients(six)
-            value, detail = paired_ratio(
-                lambda: literal(six, peer, clients),
-                lambda: attributed(six, LITERAL_TOKENS, method="paper"),
-                options.runs,
+            figures.append(
+                measured(
+                    "literal_over_paper",
+                    20.0,
+                    lambda: literal(six, peer, clients),
+                    lambda: attributed(six, LITERAL_TOKENS, "paper"),
+                    options.runs,
+                    at_least=True,
+                )
             )
-            figures.append(Figure("literal_over_paper", value, 20.0, at_least=True, detail=detail))
     print_figures("attribution", figures)
 
 

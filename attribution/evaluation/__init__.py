@@ -1,0 +1,1 @@
+"""Experiments that check attribution on real consortia: how right, how fair, how robust, how dear."""

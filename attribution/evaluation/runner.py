@@ -1,0 +1,150 @@
+"""Runs experiments from their YAML files: case by case, resumable, every case's rows and the result stored as JSON.
+
+A case is found again by a hash of all that decides its rows, so a restart goes on where it stopped, and a changed
+setting, model or data file starts anew. Does not know any experiment.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from attribution.attribute import VERSION
+from attribution.errors import RecipeError
+from attribution.evaluation.catalogue import CATALOGUE
+from attribution.evaluation.experiment import Rows, Settings
+from attribution.evaluation.results import Result
+from attribution.evaluation.workshop import Workshop
+from attribution.models import resolve_base, weights_sha256
+
+__all__ = ["Plan", "Profile", "load_plan", "load_results", "run_plan"]
+
+Profile = Literal["full", "quick"]
+
+
+class Plan(BaseModel):
+    """One experiment's YAML file: what it asks, its settings in full, and what the quick profile changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    experiment: str
+    title: str
+    question: str
+    full: dict[str, Any] = {}
+    quick: dict[str, Any] = {}
+
+    def settings(self, profile: Profile, folder: Path) -> Settings:
+        """The validated settings of a profile; paths in them are relative to `folder`."""
+        chosen = self.full if profile == "full" else _merged(self.full, self.quick)
+        if "public" in chosen:
+            chosen = {**chosen, "public": folder / chosen["public"]}
+        return CATALOGUE[self.experiment].settings.model_validate(chosen)
+
+
+def load_plan(path: Path) -> Plan:
+    """Read and validate one experiment's file, its settings for both profiles included.
+
+    Raises:
+        RecipeError: naming the file and the field.
+    """
+    try:
+        plan = Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        if plan.experiment not in CATALOGUE:
+            raise RecipeError(f"{path}: experiment {plan.experiment!r} is not one of {', '.join(CATALOGUE)}")
+        for profile in ("full", "quick"):
+            plan.settings(profile, path.parent)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{path}: {place or 'document'}: {first['msg']}") from error
+    return plan
+
+
+def run_plan(
+    path: Path, profile: Profile, workshop: Workshop, results: Path, announce: Callable[[str], None]
+) -> Result:
+    """Run what is left of the experiment's cases, and store and return its result.
+
+    `results` gets `{experiment}.json`; the rows of finished cases stay in the workshop's folder.
+    """
+    plan = load_plan(path)
+    experiment, settings = CATALOGUE[plan.experiment], plan.settings(profile, path.parent)
+    rows: dict[str, Rows] = {}
+    seconds = 0.0
+    for case in experiment.cases(settings, workshop):
+        file = workshop.folder / "cases" / f"{_fingerprint(experiment.run, settings, workshop, case)}.json"
+        if file.is_file():
+            announce(f"{plan.experiment} {case}: done before")
+        else:
+            announce(f"{plan.experiment} {case}")
+            started = time.monotonic()
+            found = experiment.run(case, settings, workshop)
+            _store(file, {"case": case, "seconds": time.monotonic() - started, "rows": found})
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        rows[case], seconds = stored["rows"], seconds + stored["seconds"]
+    summary = experiment.summarise(settings, rows)
+    result = Result(
+        experiment=plan.experiment,
+        title=plan.title,
+        question=plan.question,
+        profile=profile,
+        model=workshop.label or workshop.base,
+        data={name: domain.sha256 for name, domain in workshop.domains.items()},
+        seeds=list(settings.seeds),
+        coverage=summary.coverage,
+        settings=settings.model_dump(mode="json"),
+        version=VERSION,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=seconds,
+        figures=summary.figures,
+        plots=summary.plots,
+        notes=summary.notes,
+    )
+    _store(results / f"{plan.experiment}.json", result.model_dump(mode="json"))
+    return result
+
+
+def load_results(folder: Path) -> list[Result]:
+    """Every stored result in `folder`, in the order of the experiments' numbers."""
+    stored = [file for file in folder.glob("E*.json") if file.stem in CATALOGUE]
+    ordered = sorted(stored, key=lambda file: list(CATALOGUE).index(file.stem))
+    return [Result.model_validate_json(file.read_text(encoding="utf-8")) for file in ordered]
+
+
+def _merged(full: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(full)
+    for name, value in changes.items():
+        old = merged.get(name)
+        merged[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _fingerprint(run: Callable[..., Rows], settings: Settings, workshop: Workshop, case: str) -> str:
+    document = {
+        "run": f"{run.__module__}.{run.__qualname__}",
+        "settings": settings.model_dump(mode="json", exclude={"seeds"}),
+        "base": weights_sha256(resolve_base(workshop.base)),
+        "data": {name: domain.sha256 for name, domain in workshop.domains.items()},
+        "version": VERSION,
+        "case": case,
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _store(file: Path, document: object) -> None:
+    """Write JSON so that a reader finds the whole of it or nothing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    unfinished.replace(file)

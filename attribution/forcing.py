@@ -1,0 +1,55 @@
+"""A response that somebody else wrote, read by the model as if it had generated it: for auditing and for tracing.
+
+Does not choose tokens and does not score.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from attribution.capture import capturing
+from attribution.decode import taps
+from attribution.errors import PromptError
+from attribution.model import FederatedModel
+from attribution.records import Generation, Sampling
+
+__all__ = ["forced_generation"]
+
+
+def forced_generation(
+    model: FederatedModel, prompt_ids: Sequence[int], token_ids: Sequence[int], temperature: float = 0.0
+) -> Generation:
+    """What decoding would have returned, had it emitted exactly `token_ids`: one pass over the whole sequence.
+
+    Raises:
+        PromptError: prompt or response is empty, or together they exceed the model's context.
+    """
+    prompt, tokens = list(prompt_ids), list(token_ids)
+    if not prompt or not tokens:
+        raise PromptError(f"the {'response' if prompt else 'prompt'} is empty; at least one token is needed")
+    if len(prompt) + len(tokens) > model.context_length:
+        raise PromptError(
+            f"prompt and response have {len(prompt) + len(tokens)} tokens, but the model's context holds"
+            f" {model.context_length}"
+        )
+    sampling = Sampling(max_new_tokens=len(tokens), temperature=temperature)
+    ids = torch.tensor([[*prompt, *tokens[:-1]]], device=model.device)
+    emitting = torch.arange(len(prompt) - 1, ids.shape[1], device=model.device)
+    with torch.inference_mode(), capturing(taps(model)) as seen:
+        logits = model.network(input_ids=ids, use_cache=False, logits_to_keep=emitting).logits[0]
+    log_p = torch.log_softmax(logits.float() / sampling.scoring_temperature, -1)
+    emitted = torch.tensor(tokens, device=model.device)
+    ends = tokens[-1] in model.end_token_ids
+    return Generation(
+        prompt_token_ids=tuple(prompt),
+        token_ids=tuple(tokens),
+        tokens=tuple(model.backend_tokenizer.decode([token]) for token in tokens),
+        logprobs=tuple(log_p.gather(-1, emitted.unsqueeze(-1)).squeeze(-1).tolist()),
+        text=model.backend_tokenizer.decode(tokens, skip_special_tokens=True),
+        finish_reason="stop" if ends else "length",
+        sampling=sampling,
+        tail_input=seen["tail_input"][0] if "tail_input" in seen else None,
+        block_input=seen["block_input"][0, emitting],
+        o_proj_input=seen["o_proj_input"][0, emitting],
+        o_proj_output=seen["o_proj_output"][0, emitting],
+    )

@@ -1,0 +1,71 @@
+"""Shapley values of small games, written out over all coalitions. Knows numbers only: no models, no clients.
+
+A coalition is a bit mask, bit i for player i; a game's values stand in a row of 2^K, many games side by side.
+"""
+
+from itertools import combinations
+from math import comb
+
+import torch
+from torch import Tensor
+
+__all__ = ["PLAYERS_MAX", "linear_datamodelling_score", "shapley_values"]
+
+PLAYERS_MAX = 10  # 1024 coalitions
+
+
+def shapley_values(values: Tensor) -> Tensor:
+    """Exact Shapley values (Shapley 1953) of N games at once: (2^K, N) float64 in, (K, N) float64 out.
+
+    φ_i = Σ_{S ∌ i} |S|! (K − 1 − |S|)! / K! · (v(S ∪ i) − v(S)).
+
+    Raises:
+        ValueError: the number of coalitions is not a power of two, or there are more than `PLAYERS_MAX` players.
+    """
+    players = players_of(values)
+    found = torch.zeros(players, values.shape[1], dtype=torch.float64)
+    for player in range(players):
+        others = [other for other in range(players) if other != player]
+        for size in range(players):
+            weight = 1 / (players * comb(players - 1, size))
+            for members in combinations(others, size):
+                without = sum(1 << member for member in members)
+                found[player] += weight * (values[without | 1 << player] - values[without])
+    return found
+
+
+def linear_datamodelling_score(scores: Tensor, values: Tensor) -> Tensor:
+    """How well sums of scores rank coalitions (Park et al. 2023): Spearman, for each of N games.
+
+    `scores` is (K, N), `values` (2^K, N); the result is (N,) float64, 0 where either side is constant.
+    """
+    players = players_of(values)
+    masks = torch.arange(len(values))
+    member = (masks.unsqueeze(1) >> torch.arange(players)) & 1  # (2^K, K)
+    predicted = member.double() @ scores.double()
+    return torch.stack([_spearman(predicted[:, game], values[:, game]) for game in range(values.shape[1])])
+
+
+def players_of(values: Tensor) -> int:
+    """How many players a table of coalition values has."""
+    players = len(values).bit_length() - 1
+    if len(values) != 1 << players:
+        raise ValueError(f"{len(values)} coalitions are not all coalitions of any number of players")
+    if players > PLAYERS_MAX:
+        raise ValueError(f"{players} players have too many coalitions; at most {PLAYERS_MAX} players are possible")
+    return players
+
+
+def _spearman(first: Tensor, second: Tensor) -> Tensor:
+    a, b = (_ranks(each) - (len(each) - 1) / 2 for each in (first, second))
+    scale = (a.square().sum() * b.square().sum()).sqrt()
+    correlation: Tensor = (a * b).sum() / scale.clamp(min=1e-300)
+    return correlation
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Ranks from 0, ties at their average: (N,) float64."""
+    _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum(0)
+    ranks: Tensor = (last.double() - (counts.double() + 1) / 2)[place]
+    return ranks
