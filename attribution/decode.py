@@ -16,7 +16,7 @@ from attribution.capture import Tap, capturing
 from attribution.errors import PromptError
 from attribution.records import FinishReason, Generation, Sampling, Step
 
-__all__ = ["Batch", "taps"]
+__all__ = ["Batch", "taps", "unfinished_character"]
 
 
 class _Row:
@@ -65,7 +65,9 @@ class _Row:
         elif len(self.token_ids) >= self.sampling.max_new_tokens:
             self.finish_reason = "length"
         if self.finish_reason and cut is None:
-            text += self._unfinished_character(text)
+            rest = unfinished_character(self._tokenizer, self.token_ids, text)
+            self.pieces[-1] += rest
+            text += rest
         if cut is not None:
             shown = cut
         elif self.finish_reason:
@@ -74,13 +76,6 @@ class _Row:
             shown = max(self._sent, len(text) - max((len(stop) - 1 for stop in self.sampling.stop), default=0))
         delta, self._sent = text[self._sent : shown], shown
         return Step(self.key, token, logprob, delta, self.finish_reason)
-
-    def _unfinished_character(self, text: str) -> str:
-        """What a response that was cut within a character still decodes to; it goes to the last token."""
-        whole = self._tokenizer.decode(self.token_ids, skip_special_tokens=True)
-        rest = whole[len(text) :] if whole.startswith(text) else ""
-        self.pieces[-1] += rest
-        return rest
 
     def generation(self) -> Generation:
         text = "".join(self.pieces)
@@ -232,6 +227,12 @@ def taps(model: Any) -> dict[str, Tap]:
         after_last = model.first_block == len(layers.blocks)
         taps["tail_input"] = Tap(layers.norm if after_last else layers.blocks[model.first_block], "input")
     return taps
+
+
+def unfinished_character(tokenizer: Any, token_ids: Sequence[int], text: str) -> str:
+    """What tokens that end within a character decode to beyond the `text` that was streamed: the last token's."""
+    whole: str = tokenizer.decode(list(token_ids), skip_special_tokens=True)
+    return whole[len(text) :] if whole.startswith(text) else ""
 
 
 def _left_padded(tensor: Tensor, length: int, dimension: int) -> Tensor:

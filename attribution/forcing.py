@@ -6,9 +6,10 @@ Does not choose tokens and does not score.
 from collections.abc import Sequence
 
 import torch
+from tokenizers.decoders import DecodeStream
 
 from attribution.capture import capturing
-from attribution.decode import taps
+from attribution.decode import taps, unfinished_character
 from attribution.errors import PromptError
 from attribution.model import FederatedModel
 from attribution.records import Generation, Sampling
@@ -40,12 +41,13 @@ def forced_generation(
     log_p = torch.log_softmax(logits.float() / sampling.scoring_temperature, -1)
     emitted = torch.tensor(tokens, device=model.device)
     ends = tokens[-1] in model.end_token_ids
+    pieces = _pieces(model, tokens)
     return Generation(
         prompt_token_ids=tuple(prompt),
         token_ids=tuple(tokens),
-        tokens=tuple(model.backend_tokenizer.decode([token]) for token in tokens),
+        tokens=tuple(pieces),
         logprobs=tuple(log_p.gather(-1, emitted.unsqueeze(-1)).squeeze(-1).tolist()),
-        text=model.backend_tokenizer.decode(tokens, skip_special_tokens=True),
+        text="".join(pieces),
         finish_reason="stop" if ends else "length",
         sampling=sampling,
         tail_input=seen["tail_input"][0] if "tail_input" in seen else None,
@@ -53,3 +55,11 @@ def forced_generation(
         o_proj_input=seen["o_proj_input"][0, emitting],
         o_proj_output=seen["o_proj_output"][0, emitting],
     )
+
+
+def _pieces(model: FederatedModel, tokens: Sequence[int]) -> list[str]:
+    """Each token's part of the text, as it would have been streamed."""
+    stream = DecodeStream(skip_special_tokens=True)
+    pieces = [stream.step(model.backend_tokenizer, token) or "" for token in tokens]
+    pieces[-1] += unfinished_character(model.backend_tokenizer, tokens, "".join(pieces))
+    return pieces

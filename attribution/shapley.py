@@ -7,6 +7,7 @@ from itertools import combinations
 from math import comb
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 __all__ = ["PLAYERS_MAX", "linear_datamodelling_score", "shapley_values"]
@@ -43,7 +44,11 @@ def linear_datamodelling_score(scores: Tensor, values: Tensor) -> Tensor:
     masks = torch.arange(len(values))
     member = (masks.unsqueeze(1) >> torch.arange(players)) & 1  # (2^K, K)
     predicted = member.double() @ scores.double()
-    return torch.stack([_spearman(predicted[:, game], values[:, game]) for game in range(values.shape[1])])
+    found = [
+        0.0 if bool((a == a[0]).all() | (b == b[0]).all()) else float(stats.spearmanr(a, b).statistic)
+        for a, b in zip(predicted.T, values.T, strict=True)
+    ]
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def players_of(values: Tensor) -> int:
@@ -54,18 +59,3 @@ def players_of(values: Tensor) -> int:
     if players > PLAYERS_MAX:
         raise ValueError(f"{players} players have too many coalitions; at most {PLAYERS_MAX} players are possible")
     return players
-
-
-def _spearman(first: Tensor, second: Tensor) -> Tensor:
-    a, b = (_ranks(each) - (len(each) - 1) / 2 for each in (first, second))
-    scale = (a.square().sum() * b.square().sum()).sqrt()
-    correlation: Tensor = (a * b).sum() / scale.clamp(min=1e-300)
-    return correlation
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """Ranks from 0, ties at their average: (N,) float64."""
-    _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
-    last = counts.cumsum(0)
-    ranks: Tensor = (last.double() - (counts.double() + 1) / 2)[place]
-    return ranks

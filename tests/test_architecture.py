@@ -11,7 +11,7 @@ STDLIB = set(sys.stdlib_module_names)
 ALLOWED = {
     "attribution": {
         "attribution", "torch", "transformers", "tokenizers", "peft", "safetensors", "huggingface_hub",
-        "numpy", "pydantic", "yaml", "jinja2", "matplotlib",
+        "numpy", "pydantic", "yaml", "jinja2", "matplotlib", "scipy",
     },
     "rewards": {"rewards", "sqlmodel", "sqlalchemy", "alembic", "pydantic", "yaml"},
     "deployment": {

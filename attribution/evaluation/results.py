@@ -35,9 +35,11 @@ class Figure(_Strict):
 
     @property
     def ok(self) -> bool | None:
-        """Whether the target is met; None where there is none."""
+        """Whether the target is met; None where there is none. Nothing measured meets none."""
         if self.target is None:
             return None
+        if self.n == 0:
+            return False
         return self.value >= self.target if self.at_least else self.value <= self.target
 
 

@@ -4,10 +4,12 @@ Pure functions; does not know where the numbers come from.
 """
 
 import math
-import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
 
 from attribution.evaluation.results import Figure
 
@@ -24,7 +26,6 @@ __all__ = [
     "wilson",
 ]
 
-_Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 _RESAMPLES = 2000
 _Unit = Literal["proportion", "share", "ratio", "correlation", "nats", "seconds", "relative error"]
 
@@ -33,19 +34,17 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson 1927); everything is possible where n = 0."""
     if n == 0:
         return 0.0, 1.0
-    p, spread = successes / n, _Z * _Z / n
-    centre = (p + spread / 2) / (1 + spread)
-    half = _Z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    interval = stats.binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
-def bootstrap(
-    values: Sequence[float], statistic: Callable[[Sequence[float]], float] = statistics.fmean
-) -> tuple[float, float]:
-    """95 % percentile interval of a statistic over resamples of `values` (Efron 1979), the same for the same values."""
-    chance = random.Random(0)  # noqa: S311 - statistics, not secrets
-    draws = sorted(statistic(chance.choices(values, k=len(values))) for _ in range(_RESAMPLES))
-    return draws[int(0.025 * _RESAMPLES)], draws[int(0.975 * _RESAMPLES) - 1]
+def bootstrap(values: Sequence[float], statistic: Callable[..., Any]) -> tuple[float, float]:
+    """95 % percentile interval of a statistic over resamples of two or more values (Efron 1979), always the same.
+
+    `statistic` is NumPy's, vectorised over `axis`.
+    """
+    found = stats.bootstrap((values,), statistic, n_resamples=_RESAMPLES, method="percentile", rng=0)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def total_variation(first: Mapping[str, float], second: Mapping[str, float]) -> float:
@@ -80,8 +79,8 @@ def area_under_curve(positive: Sequence[float], negative: Sequence[float]) -> fl
     """Chance that a positive value exceeds a negative one, ties half (Mann and Whitney 1947); ½ where one is empty."""
     if not positive or not negative:
         return 0.5
-    above = sum((a > b) + (a == b) / 2 for a in positive for b in negative)
-    return above / (len(positive) * len(negative))
+    above = stats.mannwhitneyu(positive, negative).statistic
+    return float(above) / (len(positive) * len(negative))
 
 
 def proportion(
@@ -105,7 +104,7 @@ def mean(
     note: str = "",
 ) -> Figure:
     """A mean with its bootstrap interval."""
-    return _centre(name, values, unit, statistics.fmean, target, at_least, note)
+    return _centre(name, values, unit, np.mean, target, at_least, note)
 
 
 def median(
@@ -118,22 +117,22 @@ def median(
     note: str = "",
 ) -> Figure:
     """A median with its bootstrap interval."""
-    return _centre(name, values, unit, statistics.median, target, at_least, note)
+    return _centre(name, values, unit, np.median, target, at_least, note)
 
 
 def _centre(
     name: str,
     values: Sequence[float],
     unit: _Unit,
-    statistic: Callable[[Sequence[float]], float],
+    statistic: Callable[..., Any],
     target: float | None,
     at_least: bool,
     note: str,
 ) -> Figure:
     if not values:
-        return Figure(name=name, value=0.0, n=0, unit=unit, note="nothing to average")
+        return Figure(name=name, value=0.0, n=0, unit=unit, target=target, at_least=at_least, note="nothing measured")
     low, high = bootstrap(values, statistic) if len(values) > 1 else (None, None)
     return Figure(
-        name=name, value=statistic(values), n=len(values), unit=unit, low=low, high=high, target=target,
+        name=name, value=float(statistic(values)), n=len(values), unit=unit, low=low, high=high, target=target,
         at_least=at_least, note=note,
     )  # fmt: skip

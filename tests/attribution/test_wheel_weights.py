@@ -79,7 +79,8 @@ def test_parts_without_a_hash_are_refused(site):
 
 
 @pytest.mark.parametrize(
-    ("reference", "named"), [("absent/x.gguf", "'absent' is not installed"), ("small/x.gguf", r"no file named 'x.gguf'")]
+    ("reference", "named"),
+    [("absent/x.gguf", "'absent' is not installed"), ("small/x.gguf", r"no file named 'x.gguf'")],
 )
 def test_what_is_not_there_is_named(site, reference, named):
     """A package that is not installed, and a file that it does not ship, are refused by name."""
