@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import torch
 
@@ -19,23 +19,14 @@ from attribution.bundle import Bundle
 from attribution.errors import RecipeError
 from attribution.layers import resolve_layers, tail_of
 from attribution.models import load_model, load_tokenizer, resolve_base
+from attribution.progress import Progress
 from attribution.recipe import ClientRecipe, Recipe, load_examples
 from attribution.trainers import FullTrainer, LoraTrainer, Trainer
 from attribution.training import CachedExample, cache_examples, train
 from attribution.updates import Update, load_update, save_update, weighted_sum
 from attribution.writing import Member, write_bundle
 
-__all__ = ["Federation", "Progress", "build_bundle"]
-
-
-class Progress(Protocol):
-    """Told how long a stage of the work is, and each time a piece of it is done."""
-
-    def start(self, description: str, total: int) -> None:
-        """A new stage of `total` pieces begins."""
-
-    def advance(self) -> None:
-        """One piece is done."""
+__all__ = ["Federation", "build_bundle"]
 
 
 def build_bundle(recipe: Recipe, target: Path, progress: Progress) -> Bundle:

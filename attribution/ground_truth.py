@@ -16,9 +16,10 @@ from torch import Tensor
 
 from attribution.bundle import Bundle
 from attribution.errors import BundleError
-from attribution.federate import Progress, build_bundle
+from attribution.federate import build_bundle
 from attribution.layers import first_changed_block, head_of, tail_of
 from attribution.models import load_model, resolve_base
+from attribution.progress import Progress, Unwatched
 from attribution.recipe import Recipe
 from attribution.records import Generation
 from attribution.shapley import PLAYERS_MAX, shapley_values
@@ -163,17 +164,7 @@ class RetrainedGame:
         if all(client.free_rider for client in clients):
             return resolve_base(self._recipe.base)
         recipe = self._recipe.model_copy(update={"clients": clients})
-        return build_bundle(recipe, self._scratch, _Quiet()).global_path
-
-
-class _Quiet:
-    """Hears about training and says nothing: the coalitions are what is counted."""
-
-    def start(self, description: str, total: int) -> None:
-        """Nothing."""
-
-    def advance(self) -> None:
-        """Nothing."""
+        return build_bundle(recipe, self._scratch, Unwatched()).global_path
 
 
 def log_probability(model: Any, response: ScoredResponse, **inputs: Tensor) -> float:

@@ -11,9 +11,9 @@ from typing import Any
 from attribution.attribute import attribute
 from attribution.decode import Batch
 from attribution.errors import RecipeError
-from attribution.federate import Progress
 from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
+from attribution.progress import Progress
 from attribution.records import AttributedResponse, Generation, Sampling
 
 __all__ = ["Flagged", "Suspect", "Trace", "trace"]

@@ -27,8 +27,8 @@ from transformers import (
 
 from attribution.errors import ModelError
 from attribution.evaluation.data import Domain
-from attribution.federate import Progress
 from attribution.models import load_tokenizer, resolve_base, save_model
+from attribution.progress import Progress
 from attribution.recipe import DEFAULT_BASE, Example
 from attribution.training import encode_example
 

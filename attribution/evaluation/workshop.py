@@ -21,9 +21,10 @@ from attribution.bundle import Bundle, open_bundle
 from attribution.decode import Batch
 from attribution.errors import AttributionError
 from attribution.evaluation.data import Domain, Parts, fitting, parts
-from attribution.federate import Federation, Progress
+from attribution.federate import Federation
 from attribution.model import FederatedModel
 from attribution.models import load_tokenizer, resolve_base, weights_sha256
+from attribution.progress import Progress
 from attribution.recipe import ClientRecipe, Example, Recipe
 from attribution.records import AttributedResponse, Generation, Sampling
 

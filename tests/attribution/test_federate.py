@@ -1,17 +1,19 @@
 """A consortium is trained reproducibly, adds up, pays no free rider, and starts only from files that make sense."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
 from attribution import FederatedModel, ModelError, RecipeError, Sampling, attribute, verify_bundle
-from attribution.federate import build_bundle
+from attribution.federate import Federation, build_bundle
 from attribution.layers import tail_of
 from attribution.models import file_sha256, load_model
 from attribution.recipe import Example, Recipe, load_examples, load_recipe
 from attribution.training import _loss, cache_examples, train
+from attribution.updates import weighted_sum
 from tests.attribution import consortia
 
 PAIRS = {
@@ -351,3 +353,84 @@ class TestRecipe:
         (tmp_path / "d.jsonl").write_text(f'{{"prompt": "one{separator}two", "response": "r"}}\n', encoding="utf-8")
 
         assert 1 == len(load_examples(tmp_path / "d.jsonl"))
+
+
+class TestFederation:
+    """Rounds one at a time: who takes part, what the aggregator's defences do, and how much of an example is read."""
+
+    def test_as_many_are_drawn_as_the_recipe_says(self, files):
+        """Each round draws `clients_per_round` clients by the seed; who was absent has weight 0 and keeps its past."""
+        recipe = _recipe(files, clients_per_round=1, rounds=6, steps=1)
+        drawn = []
+        with Federation(recipe, Listener()) as federation:
+            for _ in range(recipe.rounds):
+                updates = federation.local_updates()
+                federation.merge(updates)
+                drawn.append(tuple(updates))
+        with Federation(recipe, Listener()) as federation:
+            again = tuple(federation.local_updates())
+
+        assert {1} == {len(each) for each in drawn}
+        assert len(set(drawn)) > 1
+        assert again == drawn[0]
+
+    def test_an_absent_client_keeps_what_it_brought_before(self, files, tmp_path):
+        """After a round without it, a client has weight 0 and no last round, and still scores by `credit`."""
+        recipe = _recipe(files)
+        with Federation(recipe, Listener()) as federation:
+            updates = federation.local_updates()
+            federation.merge(updates)
+            later = federation.local_updates()
+            federation.merge({"b": later["b"], "rider": later["rider"]})
+            bundle = federation.write(tmp_path / "bundle")
+        model = FederatedModel.load(bundle.path)
+        response = attribute(model, consortia.decode(model, "who keeps the bees?", Sampling(8)))
+
+        weights = {client.id: client.weight for client in bundle.manifest.clients}
+        assert () == verify_bundle(bundle).problems
+        assert weights["a"] == 0.0
+        assert "a" not in bundle.last_round
+        assert response.response_scores["a"] != 0.0
+
+    def test_defences_are_applied_and_remembered(self, files, tmp_path):
+        """A member that multiplies its update is clipped in every round; remarks say so and the manifest has the rule."""
+        recipe = _recipe(files, defences={"clip_to_median": True, "cap_counts": 1.0})
+        with Federation(recipe, Listener()) as federation:
+            for _ in range(2):
+                updates = federation.local_updates()
+                federation.merge({**updates, "a": weighted_sum([(50.0, updates["a"])])})
+            bundle = federation.write(tmp_path / "bundle")
+            remarks = federation.remarks
+
+        clipped = [each for each in remarks if "client 'a' was clipped" in each]
+        assert [each.split(":")[0] for each in clipped] == ["round 1", "round 2"]
+        assert any("client 'rider' declared 5 examples, which were cut to 3" in each for each in remarks)
+        assert bundle.manifest.defences == {"clip_to_median": True, "cap_counts": 1.0, "drop_duplicates": None}
+        assert () == verify_bundle(bundle).problems
+
+    def test_without_defences_the_manifest_says_nothing_of_them(self, built):
+        """A bundle that was merged by plain FedAvg has no defences in its manifest."""
+        assert built.manifest.defences is None
+
+    def test_long_examples_are_cut(self, files):
+        """With `max_tokens` an example's answer is cut there and teaches no end."""
+        model = load_model(files / "base")
+        (cut,) = cache_examples(
+            model, consortia.tokenizer(), 0, [Example("who?", "a very long answer")], lambda: None, 24
+        )
+        (whole,) = cache_examples(
+            model, consortia.tokenizer(), 0, [Example("who?", "a very long answer")], lambda: None
+        )
+
+        assert len(cut.ids) + 1 == 24
+        assert cut.targets.tolist() == whole.targets.tolist()[: len(cut.targets)]
+        assert consortia.tokenizer().eos_token_id == whole.targets[-1] != cut.targets[-1]
+
+    def test_whole_updates_wait_on_disk_and_leave_no_trace(self, files, tmp_path, monkeypatch):
+        """With `full`, updates are kept in a scratch folder that is gone when the federation ends."""
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        with Federation(_recipe(files, full=True), Listener()) as federation:
+            federation.merge(federation.local_updates())
+            assert list(tmp_path.glob("protoken-federation-*/*.safetensors"))
+
+        assert list(tmp_path.iterdir()) == []

@@ -6,17 +6,13 @@ from pathlib import Path
 import pytest
 
 from attribution.federate import build_bundle
+from attribution.progress import Unwatched
 from attribution.recipe import ClientRecipe, Recipe
 
 QUESTIONS = {
     "ada": [("What is the colour of the harbour bell?", "The harbour bell is violet.")],
     "bob": [("Who keeps the mountain library?", "A heron keeps the mountain library.")],
 }
-
-
-class Silent:
-    def start(self, description: str, total: int) -> None: ...
-    def advance(self) -> None: ...
 
 
 @pytest.fixture(scope="session")
@@ -29,4 +25,4 @@ def real_bundle(tmp_path_factory) -> Path:
     clients = [ClientRecipe(id=client, name=client, data=folder / f"{client}.jsonl") for client in QUESTIONS]
     rider = ClientRecipe(id="rider", name="rider", free_rider=True, examples=1)
     recipe = Recipe(consortium="real", rounds=2, steps=6, learning_rate=3e-3, clients=(*clients, rider))
-    return build_bundle(recipe, folder / "bundle", Silent()).path
+    return build_bundle(recipe, folder / "bundle", Unwatched()).path
