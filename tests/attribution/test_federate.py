@@ -393,7 +393,7 @@ class TestFederation:
         assert response.response_scores["a"] != 0.0
 
     def test_defences_are_applied_and_remembered(self, files, tmp_path):
-        """A member that multiplies its update is clipped in every round; remarks say so and the manifest has the rule."""
+        """A member that multiplies its update is clipped in every round; remarks say so, the manifest has the rule."""
         recipe = _recipe(files, defences={"clip_to_median": True, "cap_counts": 1.0})
         with Federation(recipe, Listener()) as federation:
             for _ in range(2):

@@ -34,7 +34,7 @@ def _prompt(model: FederatedModel) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("given", [True, False])
 def test_the_culprit_is_named(tmp_path, given):
-    """The client that taught the flagged answer comes first, with confidence 1, whether the answer is given or asked."""
+    """The client that taught the flagged answer comes first, with confidence 1, the answer given or asked."""
     model = _taught(tmp_path)
     answer = tuple(model.tokenizer(PLANTED, add_special_tokens=False)["input_ids"]) if given else None
     found = trace(model, [Flagged(_prompt(model), answer)] * 5, max_new_tokens=3, progress=Unwatched())
