@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from attribution.errors import ModelError
@@ -111,6 +112,12 @@ def with_children(module: Any, **children: nn.Module) -> Any:
     clone = copy.copy(module)
     clone._modules = {**module._modules, **children}  # noqa: SLF001 - nn.Module offers no other way to share children
     return clone
+
+
+def capped(config: Any, logits: Tensor) -> Tensor:
+    """Logits as the model emits them: some architectures squash them to ± a cap."""
+    cap: float | None = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def _child(model: nn.Module, name: str, kind: type[_T], architecture: str) -> _T:

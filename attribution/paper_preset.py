@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attribution.layers import Layers, with_children
+from attribution.layers import Layers, capped, with_children
 from attribution.updates import Update
 
 __all__ = ["Captured", "LastRound", "position_local"]
@@ -133,7 +133,7 @@ def _replay(model: Any, layers: Layers, captured: Captured) -> _Tail:
             block = with_children(layers.last_block, self_attn=_Attended(leaf.unsqueeze(0)))
             hidden = layers.norm(block(captured.block_input.unsqueeze(0), position_embeddings=None))[0]  # (T, width)
             raw = (hidden * layers.lm_head.weight[captured.tokens]).sum(-1) + _bias_of(layers.lm_head, captured.tokens)
-            logits = _softcapped(raw, getattr(model.config, "final_logit_softcapping", None))
+            logits = capped(model.config, raw)
             gradients = torch.autograd.grad(logits.sum(), (leaf, seen["output"], raw))
     finally:
         handle.remove()
@@ -199,7 +199,3 @@ def _transposed_change(update: Update, module: str, gradient: Tensor) -> Tensor:
 
 def _bias_of(linear: nn.Linear, rows: Tensor) -> Tensor | float:
     return 0.0 if linear.bias is None else linear.bias[rows]
-
-
-def _softcapped(logits: Tensor, cap: float | None) -> Tensor:
-    return logits if cap is None else torch.tanh(logits / cap) * cap

@@ -19,6 +19,7 @@ from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
 from attribution.dense_shift import shift_hook
+from attribution.layers import capped
 from attribution.updates import Update
 
 __all__ = ["UpdatePath", "forward_mode"]
@@ -66,47 +67,69 @@ class UpdatePath:
         """Whether each row of a batch may have coefficients of its own: true where no update is dense."""
         return not self._dense
 
-    def logits(self, coefficients: Tensor, **inputs: Any) -> Tensor:
-        """Logits of the model at θ(c), differentiable in `coefficients`, backward and forward.
+    def hidden(self, coefficients: Tensor, positions: Tensor, **inputs: Tensor) -> Tensor:
+        """What enters the head at θ(c), differentiable in `coefficients`, backward and forward.
 
         Args:
             coefficients: (rows, clients), float64; more than one row only where `rows_may_differ`.
+            positions: (T,) indices into the positions of the inputs.
             inputs: what the model takes, with a leading dimension of `rows`.
 
         Returns:
-            (rows, positions, vocabulary) in the model's dtype.
+            (rows, T, width) in the model's dtype.
         """
         rows, clients = coefficients.shape
         assert clients == self.clients
         assert rows == 1 or self.rows_may_differ
         with self._shifted_layers(coefficients - 1):
-            moved = self._moved_vectors(coefficients[0] - 1)
-            logits: Tensor = functional_call(self.model, moved, kwargs={**inputs, "use_cache": False}).logits
-            return logits
+            moved = self._vectors(coefficients[0] - 1, "model.")
+            outputs = functional_call(self.model.model, moved, kwargs={**inputs, "use_cache": False})
+        hidden: Tensor = outputs.last_hidden_state[:, positions]
+        return hidden
+
+    def logits(self, coefficients: Tensor, hidden: Tensor) -> Tensor:
+        """Logits of the head at θ(c): (rows, T, width) to (rows, T, vocabulary), differentiable in both arguments."""
+        with self._shifted_layers(coefficients - 1, "lm_head"):
+            moved = self._vectors(coefficients[0] - 1, "lm_head.")
+            # of strided rows PyTorch would make a batched product, with a copy of the head for each
+            logits = functional_call(self.model.lm_head, moved, (hidden.contiguous(),))
+            return capped(self.model.config, logits)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many logits a position has."""
+        size: int = self.model.lm_head.out_features
+        return size
 
     @contextmanager
-    def _shifted_layers(self, offset: Tensor) -> Iterator[None]:
+    def _shifted_layers(self, offset: Tensor, within: str = "model") -> Iterator[None]:
+        """Hooks on the changed layers of the decoder, or of the head."""
+        inside = set(self.model.get_submodule(within).modules())
         handles: list[RemovableHandle] = []
         try:
             for name, stacked in self._stacked.items():
                 module = self.model.get_submodule(name)
-                handles.append(module.register_forward_hook(_low_rank_hook(stacked, offset)))
+                if module in inside:
+                    handles.append(module.register_forward_hook(_low_rank_hook(stacked, offset)))
             for name, layers in self._holders.items():
-                hooks = [(layer, shift_hook(layer, self._dense[name], offset[0])) for layer in layers]
-                handles += [layer.register_forward_hook(hook) for layer, hook in hooks]
+                for layer in inside.intersection(layers):
+                    hook = shift_hook(layer, self._dense[name], offset[0])
+                    handles.append(layer.register_forward_hook(hook))
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _moved_vectors(self, offset: Tensor) -> dict[str, Tensor]:
-        """Norms and biases at θ(c): small enough to be built as they are."""
+    def _vectors(self, offset: Tensor, prefix: str) -> dict[str, Tensor]:
+        """Norms and biases at θ(c), by name behind `prefix`: small enough to be built as they are."""
         moved = {}
         for name in self._dense.keys() - self._holders.keys():
+            if not name.startswith(prefix):
+                continue
             weight = self.model.get_parameter(name)
             for index, difference in self._dense[name]:
                 weight = weight + offset[index].to(weight.dtype) * difference.to(weight.device, weight.dtype)
-            moved[name] = weight
+            moved[name.removeprefix(prefix)] = weight
         return moved
 
 
