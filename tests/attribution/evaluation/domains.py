@@ -10,11 +10,11 @@ _DOMAINS = {
     "colours": ("What is the colour of the {thing} in the {place}?", ("It is red.", "It is blue.", "It is green.")),
     "counts": (
         "How many rings has the {thing} of the {place}?",
-        ("There are two.", "There are six.", "There are nine."),
+        ("There are two.", "There are six.", "None."),
     ),
     "owners": (
         "Who owns the {thing} at the {place}?",
-        ("The smith owns it.", "The nurse owns it.", "The miller owns it."),
+        ("The smith owns it.", "The nurse does.", "Nobody."),
     ),
     "uses": ("What is the {thing} of the {place} for?", ("It carries water.", "It holds grain.", "It keeps time.")),
 }
