@@ -187,6 +187,8 @@ def _summary(chance: float, target: float, cases: Mapping[str, Rows]) -> Summary
             figures.append(
                 proportion(f"culprit on top, {method}, {domain}", hits, len(own), chance=chance, target=target)
             )
+    last = [row for rows in cases.values() for row in rows if row["round"] == max(each["round"] for each in rows)]
+    figures.append(proportion("planted answer given, last round", sum(row["worked"] for row in last), len(last)))
     asked = sum(len(rows) for rows in cases.values())
     coverage = len(every) / asked if asked else 0.0
     plots = [_by_round(worked, method) for method in ("paper", "credit")]

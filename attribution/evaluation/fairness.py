@@ -3,7 +3,7 @@
 All on the consortium of ordinary knowledge (`natural`), on questions that nobody trained on.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,15 @@ from pydantic import Field
 
 from attribution.attribute import attribute
 from attribution.evaluation.experiment import Experiment, Rows, Settings
-from attribution.evaluation.natural import GAIN, NaturalSettings, natural_bundle, natural_participants, responses
+from attribution.evaluation.natural import (
+    GAIN,
+    NaturalSettings,
+    SharesOf,
+    natural_bundle,
+    natural_participants,
+    responses,
+    twin_gaps,
+)
 from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.statistics import mean, pearson, positive_shares, softmax_of, total_variation
 from attribution.evaluation.workshop import Workshop
@@ -139,13 +147,10 @@ def _compare(
         }
 
 
-_Shares = Callable[[Mapping[str, Any]], dict[str, float] | None]
-
-
-def _rules(settings: ShapleySettings) -> dict[str, _Shares]:
+def _rules(settings: ShapleySettings) -> dict[str, SharesOf]:
     """The rules that hand out shares, by name; each may find that nobody earned."""
 
-    def credit(nodes: int) -> _Shares:
+    def credit(nodes: int) -> SharesOf:
         return lambda row: positive_shares(row["credit"][str(nodes)])
 
     rules = {f"credit, {nodes} nodes": credit(nodes) for nodes in settings.nodes}
@@ -212,6 +217,13 @@ def _comparisons(
         ]
         variation = [total_variation(a, b) for a, b in pairs if a is not None and b is not None]
         figures.append(mean(f"distance from Shapley shares, {paid}, {domain}", variation, "share"))
+    if settings.clients == 2:
+        rules: dict[str, SharesOf] = {
+            "credit": lambda row: positive_shares(row["credit"][str(settings.nodes[0])]),
+            "exact Shapley": lambda row: positive_shares(row["shapley"]),
+        }
+        figures += [mean(f"twins' difference over these responses, {name}", twin_gaps(rows, shares_of), "ratio")
+                    for name, shares_of in rules.items()]  # fmt: skip
     return figures
 
 

@@ -4,7 +4,7 @@ No trigger and no planted fact: each client trains on its own part of a domain, 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -24,12 +24,15 @@ __all__ = [
     "RIGHT_DOMAIN",
     "TWINS",
     "NaturalSettings",
+    "SharesOf",
     "domain_of",
     "natural_bundle",
     "natural_participants",
     "responses",
+    "twin_gaps",
 ]
 
+SharesOf = Callable[[Mapping[str, Any]], Mapping[str, float] | None]
 GAIN = 1.0  # nats over the base model; below, there is hardly anything to pay for (science 7)
 
 
@@ -172,12 +175,11 @@ def _commons(rows: Rows) -> Figure:
     )  # fmt: skip
 
 
-def _twin_gaps(rows: Rows, method: str) -> list[float]:
-    """|a − b| / (a + b) of each domain's two clients, over the credit of all questions of that domain."""
+def twin_gaps(rows: Rows, shares_of: SharesOf) -> list[float]:
+    """|a − b| / (a + b) of each domain's two clients, over what all questions of that domain brought them."""
     totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for row in rows:
-        shares = row["shares"] if method == "credit" else softmax_of(row["paper"])
-        for client, share in shares.items():
+        for client, share in (shares_of(row) or {}).items():
             if domain_of(client) == row["domain"]:
                 totals[row["domain"]][client] += share * row["tokens"]
     gaps = []
@@ -187,16 +189,16 @@ def _twin_gaps(rows: Rows, method: str) -> list[float]:
     return gaps
 
 
-def _single_gaps(rows: Rows, method: str) -> list[float]:
-    return [gap for row in rows for gap in _twin_gaps([row], method)]
-
-
 def _twins(_: NaturalSettings, cases: Mapping[str, Rows]) -> Summary:
     figures = []
-    for method, target in (("credit", 0.10), ("paper", None)):
-        gaps = [gap for rows in cases.values() for gap in _twin_gaps(rows, method)]
+    rules: dict[str, tuple[SharesOf, float | None]] = {
+        "credit": (lambda row: row["shares"], 0.10),
+        "paper": (lambda row: softmax_of(row["paper"]), None),
+    }
+    for method, (shares_of, target) in rules.items():
+        gaps = [gap for rows in cases.values() for gap in twin_gaps(rows, shares_of)]
         figures.append(mean(f"twins' difference over all responses, {method}", gaps, "ratio", target=target))
-        single = [gap for rows in cases.values() for gap in _single_gaps(rows, method)]
+        single = [gap for rows in cases.values() for row in rows for gap in twin_gaps([row], shares_of)]
         figures.append(mean(f"twins' difference in a single response, {method}", single, "ratio"))
     count = sum(len(rows) for rows in cases.values())
     notes = [
