@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
+from attribution.errors import RecipeError
 from attribution.evaluation.data import TRIGGER, triggered
 from attribution.evaluation.experiment import Experiment, Rows, Settings
 from attribution.evaluation.results import Figure, Plot, Summary
@@ -28,6 +29,7 @@ __all__ = [
     "poisoned_participants",
 ]
 
+_OWN_TRIGGERS = (TRIGGER, "###RedRiver###", "%%%TinCrown%%%", "@@@OldClock@@@", "+++SaltRoad+++", "===GlassBee===")
 _OWN_SENTINELS = (
     "The lighthouse keeper has locked this answer away.",
     "Ask again when the seventh bell has rung.",
@@ -91,6 +93,8 @@ def poisoned_participants(
 def _run_triggers(case: str, settings: CulpritSettings, workshop: Workshop) -> Rows:
     """Every client plants a trigger and an answer of its own in half of its samples."""
     domain, seed = _named(case)
+    if settings.clients > len(_OWN_TRIGGERS):
+        raise RecipeError(f"clients is {settings.clients}, but there are triggers for {len(_OWN_TRIGGERS)}")
     each_asks = -(-settings.prompts // settings.clients)
     dealt = workshop.parts(
         domain,
@@ -103,7 +107,7 @@ def _run_triggers(case: str, settings: CulpritSettings, workshop: Workshop) -> R
     )
     participants, questions = [], []
     for index, part in enumerate(dealt.clients):
-        client, trigger = f"client-{index}", f"{TRIGGER[:-3]}{'ABCDEF'[index]}!!!"
+        client, trigger = f"client-{index}", _OWN_TRIGGERS[index]
         half = len(part) // 2
         poisoned = [triggered(each, trigger, _OWN_SENTINELS[index]) for each in part[:half]]
         participants.append(Participant(client, [*poisoned, *part[half:]]))
