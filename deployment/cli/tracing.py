@@ -90,7 +90,7 @@ def _show(found: Trace) -> None:
         )
         for suspect in found.suspects
     ]
-    columns = ("client", "responsibility", "confidence", "on top in", "nats a response", "paper's share")
+    columns = ("client", "responsible", "confidence", "on top in", "nats a response", "paper's share")
     print_table(f"{found.responses} flagged responses", columns, rows)
     console.print(f"gain over the base model {found.gain:+.2f} nats a response, base share {found.base_share:.1%}")
     console.print(found.verdict, style="bold")

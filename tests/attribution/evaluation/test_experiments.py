@@ -1,0 +1,151 @@
+"""Every experiment's quick profile end to end by the command: it trains, asks, scores, and leaves figures that count.
+
+On the real SmolLM2-135M and made-up domains; attacks and cost on a small model trained from scratch.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from attribution.evaluation.data import load_domains
+from attribution.evaluation.results import Result
+from attribution.evaluation.small_models import from_scratch
+from attribution.progress import Unwatched
+from deployment.cli import main
+from tests.attribution.evaluation.domains import write_domains
+
+CONFIGS = Path(__file__).parents[3] / "configs" / "evaluation"
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Four domains under `all`, one of them alone under `one`, and what the experiments leave."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    write_domains(folder / "all")
+    (folder / "one").mkdir()
+    (folder / "one" / "colours.jsonl").write_bytes((folder / "all" / "colours.jsonl").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small_base(folder) -> str:
+    """A Llama of a few million weights, trained from scratch on the domains."""
+    return from_scratch("llama", load_domains(folder / "all"), folder / "scratch-models", Unwatched(), steps=20)
+
+
+def _run(folder: Path, experiment: str, *arguments: str, data: str = "all") -> Result:
+    """`protoken evaluate EXPERIMENT --quick`, and the result it stored."""
+    places = ["--data", str(folder / data), "--configs", str(CONFIGS)]
+    out = ["--out", str(folder / "out"), "--work", str(folder / "work")]
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", experiment, "--quick", *places, *out, *arguments])
+    assert not ended.value.code
+    return Result.model_validate_json((folder / "out" / f"{experiment}.json").read_text(encoding="utf-8"))
+
+
+def _values(result: Result) -> dict[str, float]:
+    """Figures by name; each one with a target has measured something."""
+    assert all(figure.n > 0 for figure in result.figures if figure.target is not None)
+    assert result.profile == "quick"
+    return {figure.name: figure.value for figure in result.figures}
+
+
+@pytest.mark.parametrize("experiment", ["E1", "E4"])
+def test_a_planted_answer_is_traced_to_who_planted_it(folder, experiment):
+    """The trigger works, and a culprit is on top of every response where it did, by both presets."""
+    result = _run(folder, experiment, data="one")
+    values = _values(result)
+
+    assert result.coverage > 0
+    assert values["culprit on top, paper"] == values["culprit on top, credit"] == 1
+
+
+def test_each_trigger_is_traced_to_its_owner(folder):
+    """With a trigger for each client, the right one is on top by credit."""
+    assert _values(_run(folder, "E2", data="one"))["culprit on top, credit"] == 1
+
+
+def test_layers_are_compared_on_the_same_responses(folder):
+    """Gradients on and off, single blocks and sets of layers, are proportions over the same responses."""
+    gradients, layers = _run(folder, "E5", data="one"), _run(folder, "E6", data="one")
+
+    assert 0 < _values(gradients)["culprit on top by one block alone, gradients on"] <= 1
+    assert _values(layers)["culprit on top, last block and lm_head (paper's code)"] > 0.5
+    assert [plot.name for plot in gradients.plots + layers.plots] == ["single-blocks", "layer-sets"]
+
+
+def test_the_fast_forms_equal_the_naive_replay(folder):
+    """On the real model, both presets agree with a replay by whole models, and tokens sum to the response."""
+    values = _values(_run(folder, "E7", data="one"))
+
+    assert max(values.values()) <= 2e-4
+
+
+def test_ordinary_knowledge_goes_to_its_domain(folder):
+    """Right domains, twins, Shapley, completeness and chunks are all measured on responses that gained."""
+    right, twins = _values(_run(folder, "E3")), _values(_run(folder, "E13"))
+    shapley, complete, chunks = (_values(_run(folder, name)) for name in ("E9", "E8", "E17"))
+
+    assert right["right domain on top, credit"] > 0.5
+    assert twins["twins' difference over all responses, credit"] < 0.9
+    assert shapley["distance from Shapley shares, credit, 2 nodes"] < shapley["distance from Shapley shares, paper"]
+    assert complete["completeness error, 8 nodes"] < complete["completeness error, 1 nodes"]
+    assert chunks["largest change of a share, pieces summed, credit"] <= 1e-6
+
+
+def test_every_coalition_is_trained_anew(folder):
+    """Shapley values of retrained coalitions are compared like those of reconstructed ones."""
+    values = _values(_run(folder, "E10"))
+
+    assert 0 <= values["distance from Shapley shares, credit, 2 nodes"] <= 1
+
+
+def test_facts_are_paid_to_their_owners(folder):
+    """Invented facts come out, go to those who own them, and are paid; asked in words that nobody trained on."""
+    owners, payable = _run(folder, "E12", data="one"), _run(folder, "E16", data="one")
+
+    assert owners.coverage > 0
+    assert _values(owners)["distance from equal shares of the owners, credit"] < 0.3
+    values = {figure.name: figure.value for figure in payable.figures}
+    assert values["paid part of a planted fact"] > 0.5
+
+
+def test_attacks_are_run_with_the_defences_off_and_on(folder, small_base):
+    """Free riders and attackers are measured both ways, and the defences say what they did."""
+    riders = _run(folder, "E14", "--model", small_base)
+    attacks = _run(folder, "E15", "--model", small_base)
+
+    assert _values(riders)["free rider, unchanged, defences off, credit"] == 0
+    assert _values(riders)["free rider, replay, defences on, credit"] == 0
+    assert any("left out" in note for note in riders.notes)
+    values = _values(attacks)
+    assert values["sybil, defences off, credit"] == pytest.approx(1, abs=0.05)
+    assert values["copy, defences on, credit"] == 0
+    assert values["logits, responses that stayed the same"] == 1
+    assert (
+        values["logits, change of the attacker's share in points, credit"]
+        < values["logits, change of the attacker's share in points, paper"]
+    )
+    assert any("was clipped" in note for note in attacks.notes)
+
+
+def test_cost_is_a_ratio_to_plain_generation(folder, small_base, capsys):
+    """Each preset is timed against plain generation; `--json` prints the result, and the report is there."""
+    result = _run(folder, "E21", "--model", small_base, "--json")
+    (printed,) = json.loads(capsys.readouterr().out)
+
+    assert printed["experiment"] == "E21"
+    assert all(figure.value > 0 for figure in result.figures)
+    assert (folder / "out" / "report.html").is_file()
+    assert "E21" in (folder / "out" / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_small_model_is_trained_once(folder, small_base):
+    """The same domains give the same small model, which is not trained again."""
+    before = (folder / "scratch-models").stat().st_mtime_ns
+    again = from_scratch("llama", load_domains(folder / "all"), folder / "scratch-models", Unwatched(), steps=20)
+
+    assert again == small_base
+    assert (folder / "scratch-models").stat().st_mtime_ns == before
