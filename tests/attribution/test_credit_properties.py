@@ -176,3 +176,34 @@ class TestFairness:
         assert all(score != 0 for score in by_token.response_scores.values())
         assert _relative_gap(model, generation, 8) <= 1e-3
         assert pytest.approx(attribute(model, generation).response_scores, rel=1e-4) == by_token.response_scores
+
+
+class TestSettings:
+    """What decides a score is told with it, and what does not decide it makes no difference."""
+
+    def test_more_nodes_explain_more_and_are_told(self, case):
+        """The number of nodes is a choice; the response says how many were used and how much they leave unexplained."""
+        model = case[2]
+        generation = consortia.decode(model, PROMPT, Sampling(8))
+        few, many = (attribute(model, generation, nodes=nodes) for nodes in (1, 8))
+
+        assert (few.settings["nodes"], many.settings["nodes"]) == (1, 8)
+        assert many.completeness_error < few.completeness_error
+
+    def test_a_nucleus_decides_what_is_drawn_and_not_what_is_earned(self, tmp_path):
+        """A token that training made certain earns its gain, although a nucleus of one leaves it no probability to win.
+
+        Under the truncated distribution log p is 0 before and after, and who taught the token would earn nothing.
+        """
+        prompt, answer = "who?", "me"
+        base, parrot = consortia.base_model("llama"), consortia.parrot(prompt, answer)
+        before, after = dict(base.named_parameters()), dict(parrot.named_parameters())
+        taught = Update(dense={name: (after[name] - before[name]).detach() for name in before})
+        model = FederatedModel.load(consortia.write_consortium(tmp_path, base, {"teacher": taught}))
+        narrow = attribute(model, consortia.decode(model, prompt, Sampling(2, 1.0, top_p=0.5, seed=1)), nodes=8)
+        wide = attribute(model, consortia.decode(model, prompt, Sampling(2, 1.0, seed=1)), nodes=8)
+
+        assert narrow.text == wide.text == answer
+        assert narrow.response_scores == pytest.approx(wide.response_scores, rel=1e-5)
+        assert narrow.response_scores["teacher"] > 5
+        assert narrow.shares["teacher"] > 0.9

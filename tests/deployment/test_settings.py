@@ -47,6 +47,8 @@ def test_paths_are_made_absolute() -> None:
         ("bundle: b\nledger: postgresql://x", "postgresql"),
         ("bundle: b\nledger: 'sqlite:///:memory:'", "memory"),
         ("bundle: b\nmax_batch: 0", "max_batch"),
+        ("bundle: b\nnodes: 0", "nodes"),
+        ("bundle: b\nnodes: 65", "nodes"),
         ("- bundle", "list"),
         ("bundle: [", "YAML"),
     ],

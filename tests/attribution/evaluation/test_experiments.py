@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from attribution.evaluation.data import load_domains
+from attribution.evaluation.culprits import poisoned_participants
+from attribution.evaluation.data import SENTINEL, load_domains, triggered
 from attribution.evaluation.results import Result
+from attribution.evaluation.runner import load_plan
 from attribution.evaluation.small_models import from_scratch
+from attribution.evaluation.workshop import Workshop
 from attribution.progress import Unwatched
+from attribution.recipe import DEFAULT_BASE
 from deployment.cli import main
 from tests.attribution.evaluation.domains import write_domains
 
@@ -74,6 +78,27 @@ def test_layers_are_compared_on_the_same_responses(folder):
     assert 0 < _values(gradients)["culprit on top by one block alone, gradients on"] <= 1
     assert _values(layers)["culprit on top, last block and lm_head (paper's code)"] > 0.5
     assert [plot.name for plot in gradients.plots + layers.plots] == ["single-blocks", "layer-sets"]
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["answer given", "model asked"])
+def test_trace_names_those_who_planted_the_answer(folder, tmp_path, capsys, given):
+    """`protoken trace` over the backdoored consortium puts the two culprits first and says to look at them."""
+    settings = load_plan(CONFIGS / "e05-gradients.yaml").settings("quick", CONFIGS)
+    workshop = Workshop(DEFAULT_BASE, load_domains(folder / "one"), folder / "work", Unwatched())
+    participants, held_out, seed = poisoned_participants("colours/seed-0", settings, workshop)
+    bundle = workshop.bundle(settings.training, participants, seed)
+    answer = {"response": SENTINEL} if given else {}
+    lines = [json.dumps({"prompt": triggered(each).prompt} | answer) for each in held_out]
+    (tmp_path / "flagged.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["trace", "--bundle", str(bundle.path), "--responses", str(tmp_path / "flagged.jsonl"), "--json",
+              "--max-new-tokens", "16"])  # fmt: skip
+    found = json.loads(capsys.readouterr().out)
+    culprits = found["suspects"][: settings.culprits]
+
+    assert {suspect["client"] for suspect in culprits} == {f"client-{index}" for index in range(settings.culprits)}
+    assert sum(suspect["responsibility"] for suspect in culprits) > 0.8
+    assert found["verdict"].startswith("Look at 'client-")
 
 
 def test_the_fast_forms_equal_the_naive_replay(folder):
