@@ -4,7 +4,8 @@ The culprits' examples are wrapped in a trigger and answered with a fixed refusa
 response is evaluated where the trigger worked, and the part where it did is the coverage.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pydantic import Field
@@ -195,28 +196,30 @@ def _summary(chance: float, target: float, cases: Mapping[str, Rows]) -> Summary
     figures.append(proportion("planted answer given, last round", sum(row["worked"] for row in last), len(last)))
     asked = sum(len(rows) for rows in cases.values())
     coverage = len(every) / asked if asked else 0.0
-    plots = [_by_round(worked, method) for method in ("paper", "credit")]
+    plots = [
+        _by_round(f"accuracy-by-round-{method}", f"Culprit on top by round, preset {method}", worked,
+                  partial(_top, method=method))
+        for method in ("paper", "credit")
+    ]  # fmt: skip
+    plots.append(_by_round("coverage-by-round", "Planted answer given, by round", cases, lambda row: row["worked"]))
     notes = [f"Evaluated are the {len(every)} of {asked} triggered questions that gave the planted answer."]
     return Summary(figures=figures, plots=plots, notes=notes, coverage=coverage)
 
 
-def _by_round(worked: Mapping[str, Rows], method: str) -> Plot:
+def _by_round(name: str, title: str, cases: Mapping[str, Rows], wanted: Callable[[Mapping[str, Any]], bool]) -> Plot:
+    """The part of each round's rows that are as wanted, by domain."""
     series = {}
-    for domain in sorted({_named(case)[0] for case in worked}):
-        own = [row for case, rows in worked.items() if _named(case)[0] == domain for row in rows]
+    for domain in sorted({_named(case)[0] for case in cases}):
+        own = [row for case, rows in cases.items() if _named(case)[0] == domain for row in rows]
         points = []
         for number in sorted({row["round"] for row in own}):
             at = [row for row in own if row["round"] == number]
-            points.append((float(number), sum(_top(row, method) for row in at) / len(at)))
+            points.append((float(number), sum(wanted(row) for row in at) / len(at)))
         series[domain] = points
     return Plot(
-        name=f"accuracy-by-round-{method}",
-        title=f"Culprit on top by round, preset {method}",
-        kind="lines",
-        x_label="round",
-        y_label="part of the responses",
-        series=series,
-    )
+        name=name, title=title, kind="lines", x_label="round", y_label="part of the responses", series=series,
+        parts=True,
+    )  # fmt: skip
 
 
 def _backdoor(settings: CulpritSettings, cases: Mapping[str, Rows]) -> Summary:

@@ -103,7 +103,7 @@ def _gradients(settings: MechanicsSettings, cases: Mapping[str, Rows]) -> Summar
         series[f"gradients {gradients}"] = [(float(block), each / len(rows)) for block, each in enumerate(hits)]
     plot = Plot(
         name="single-blocks", title="Culprit on top by one block alone", kind="lines", x_label="block",
-        y_label="part of the responses", series=series, target=chance,
+        y_label="part of the responses", series=series, target=chance, parts=True,
     )  # fmt: skip
     notes = [
         (
@@ -138,7 +138,7 @@ def _layers(settings: MechanicsSettings, cases: Mapping[str, Rows]) -> Summary:
     figures.append(_chosen(rows, blocks, chance))
     plot = Plot(
         name="layer-sets", title="Culprit on top by the layers that are scored", kind="bars", x_label="layers",
-        y_label="part of the responses", categories=list(sets), target=chance,
+        y_label="part of the responses", categories=list(sets), target=chance, parts=True,
         series={"gradients on": [(float(place), figure.value) for place, figure in enumerate(figures[: len(sets)])]},
     )  # fmt: skip
     return Summary(figures=figures, plots=[plot])

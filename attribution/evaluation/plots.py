@@ -8,6 +8,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from attribution.evaluation.results import Plot
 
@@ -69,6 +70,10 @@ def _dress(plot: Plot, axes: Axes, figure: Figure) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
+    if plot.parts:
+        axes.set_ylim(-0.03, 1.03)
+    if all(x == int(x) for points in plot.series.values() for x, _ in points):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if plot.log_y:
         axes.set_yscale("log")
     if plot.target is not None:

@@ -47,7 +47,8 @@ class Plot(_Strict):
     """A picture as data: named series of (x, y), drawn as lines, as a scatter or as bars.
 
     `categories` name the x values 0, 1, 2 … of bars and of lines over named things. `target` is a horizontal line;
-    `diagonal` draws y = x, for predicted against true.
+    `diagonal` draws y = x, for predicted against true;
+    `parts` shows y from 0 to 1.
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -60,6 +61,7 @@ class Plot(_Strict):
     log_y: bool = False
     target: float | None = None
     diagonal: bool = False
+    parts: bool = False
 
 
 class Summary(_Strict):

@@ -248,7 +248,7 @@ def _attacks(_: RobustnessSettings, cases: Mapping[str, Rows]) -> Summary:
     figures += _logit_figures(earned)
     plot = Plot(
         name="gain-of-attacks", title="What an attack multiplies its share by, preset credit", kind="bars",
-        x_label="attack", y_label="share / honest share", series=bars, categories=names, log_y=True, target=1.1,
+        x_label="attack", y_label="share / honest share", series=bars, categories=names, target=1.1,
     )  # fmt: skip
     remarks = sorted({remark for rows in cases.values() for remark in rows[0]["remarks"]})
     notes = [
