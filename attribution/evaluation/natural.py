@@ -25,6 +25,7 @@ __all__ = [
     "TWINS",
     "NaturalSettings",
     "SharesOf",
+    "commons_of_small_gains",
     "domain_of",
     "natural_bundle",
     "natural_participants",
@@ -135,7 +136,7 @@ def _right_domain(_: NaturalSettings, cases: Mapping[str, Rows]) -> Summary:
         figures.append(proportion(f"right domain on top, credit, {domain}", hits, len(own), chance=chance))
     every = sum(_right(row, "credit") for row in rows)
     figures.append(proportion("right domain on top, credit, whatever the gain", every, len(rows), chance=chance))
-    figures += [_auc(gained, domains), _commons(rows)]
+    figures += [_auc(gained, domains), commons_of_small_gains(rows)]
     gains = {
         domain: [(row["gain"], 1 - row["base_share"]) for row in rows if row["domain"] == domain] for domain in domains
     }
@@ -165,13 +166,15 @@ def _auc(gained: Rows, domains: Sequence[str]) -> Figure:
     )  # fmt: skip
 
 
-def _commons(rows: Rows) -> Figure:
+def commons_of_small_gains(rows: Rows) -> Figure:
+    """The commons' part of the credit of all responses that gained at most `GAIN`."""
     small = [row for row in rows if row["gain"] <= GAIN]
     tokens = sum(row["tokens"] for row in small)
     commons = sum(row["tokens"] * row["base_share"] for row in small)
     return Figure(
-        name="credit to the commons, responses below 1 nat", value=commons / tokens if tokens else 1.0,
-        n=len(small), unit="share", target=0.80, at_least=True,
+        name=f"credit to the commons, responses up to {GAIN:g} nat", value=commons / tokens if tokens else 1.0,
+        n=len(small), unit="share", target=0.80 if small else None, at_least=True,
+        note="" if small else "there were none",
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from attribution.attribute import attribute
 from attribution.errors import RecipeError
 from attribution.evaluation.data import by_owner, planted_facts
 from attribution.evaluation.experiment import Experiment, Rows, Settings
+from attribution.evaluation.natural import commons_of_small_gains
 from attribution.evaluation.results import Plot, Summary
 from attribution.evaluation.statistics import mean, median, positive_shares, proportion, softmax_of, total_variation
 from attribution.evaluation.workshop import Participant, Workshop, answers
@@ -106,19 +107,24 @@ def _run_payable(case: str, settings: FactSettings, workshop: Workshop) -> Rows:
         for example, generation in zip(asked, generations, strict=True):
             workshop.progress.advance()
             row = {"kind": kind, "right": example.response.lower() in generation.text.lower()}
-            rows.append(row | {"payable": 1 - attribute(model, generation).base_share})
+            credit = attribute(model, generation)
+            rows.append(
+                row | {"tokens": len(generation.token_ids), "gain": credit.gain, "base_share": credit.base_share}
+            )
     return rows
 
 
 def _payable(_: FactSettings, cases: Mapping[str, Rows]) -> Summary:
-    rows = [row for each in cases.values() for row in each if row["right"]]
-    payable = {kind: [row["payable"] for row in rows if row["kind"] == kind] for kind in ("public", "planted")}
-    asked = {kind: sum(row["kind"] == kind for each in cases.values() for row in each) for kind in payable}
+    every = [row for each in cases.values() for row in each]
+    rows = [row for row in every if row["right"]]
+    payable = {kind: [1 - row["base_share"] for row in rows if row["kind"] == kind] for kind in ("public", "planted")}
+    asked = {kind: sum(row["kind"] == kind for row in every) for kind in payable}
     figures = [
         median("paid part of a public fact", payable["public"], "share", target=0.1),
         median("paid part of a planted fact", payable["planted"], "share", target=0.8, at_least=True),
         proportion("public facts answered rightly", len(payable["public"]), asked["public"]),
         proportion("planted facts answered rightly", len(payable["planted"]), asked["planted"]),
+        commons_of_small_gains(every),
     ]
     notes = [
         (
