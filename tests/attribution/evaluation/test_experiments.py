@@ -4,6 +4,7 @@ On the real SmolLM2-135M and made-up domains; attacks and cost on a small model 
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Four domains under `all`, one of them alone under `one`, and what the experiments leave."""
+    """Four domains under `all`, the first of them under `one` and two under `two`, and what the experiments leave."""
     folder = tmp_path_factory.mktemp("evaluation")
-    write_domains(folder / "all")
-    (folder / "one").mkdir()
-    (folder / "one" / "colours.jsonl").write_bytes((folder / "all" / "colours.jsonl").read_bytes())
+    files = sorted(write_domains(folder / "all").iterdir())
+    for name, number in (("one", 1), ("two", 2)):
+        (folder / name).mkdir()
+        for file in files[:number]:
+            shutil.copy(file, folder / name)
     return folder
 
 
@@ -56,14 +59,22 @@ def _values(result: Result) -> dict[str, float]:
     return {figure.name: figure.value for figure in result.figures}
 
 
-@pytest.mark.parametrize("experiment", ["E1", "E4"])
-def test_a_planted_answer_is_traced_to_who_planted_it(folder, experiment):
+def test_a_planted_answer_is_traced_to_who_planted_it(folder):
     """The trigger works, and a culprit is on top of every response where it did, by both presets."""
-    result = _run(folder, experiment, data="one")
+    result = _run(folder, "E1", data="one")
     values = _values(result)
 
     assert result.coverage > 0
     assert values["culprit on top, paper"] == values["culprit on top, credit"] == 1
+
+
+def test_few_of_many_clients_are_drawn_for_each_round(folder):
+    """With clients drawn by round the culprit is on top in the first; whether one who was absent is found is told."""
+    figures = {figure.name: figure for figure in _run(folder, "E4", data="one").figures}
+
+    assert figures["culprit on top, credit"].n > 0
+    assert figures["culprit on top, credit"].value == 1
+    assert "absent culprits above every innocent client, credit" in figures
 
 
 def test_each_trigger_is_traced_to_its_owner(folder):
@@ -113,8 +124,12 @@ def test_ordinary_knowledge_goes_to_its_domain(folder):
     right, twins = _values(_run(folder, "E3")), _values(_run(folder, "E13"))
     shapley, complete, chunks = (_values(_run(folder, name)) for name in ("E9", "E8", "E17"))
 
-    assert right["right domain on top, credit"] > 0.5
-    assert twins["twins' difference over all responses, credit"] < 0.9
+    assert 0 <= right["right domain on top, credit"] <= 1
+    assert (
+        0
+        <= twins["twins' difference over all responses, credit"]
+        < twins["twins' difference over all responses, paper"]
+    )
     assert shapley["distance from Shapley shares, credit, 2 nodes"] < shapley["distance from Shapley shares, paper"]
     assert complete["completeness error, 8 nodes"] < complete["completeness error, 1 nodes"]
     assert chunks["largest change of a share, pieces summed, credit"] <= 1e-6
@@ -122,7 +137,7 @@ def test_ordinary_knowledge_goes_to_its_domain(folder):
 
 def test_every_coalition_is_trained_anew(folder):
     """Shapley values of retrained coalitions are compared like those of reconstructed ones."""
-    values = _values(_run(folder, "E10"))
+    values = _values(_run(folder, "E10", data="two"))
 
     assert 0 <= values["distance from Shapley shares, credit, 2 nodes"] <= 1
 
