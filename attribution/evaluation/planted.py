@@ -3,7 +3,7 @@
 The facts are invented from a seed, so no base model knows them. Does not know what any domain is about.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from attribution.attribute import attribute
 from attribution.errors import RecipeError
 from attribution.evaluation.data import by_owner, planted_facts
 from attribution.evaluation.experiment import Experiment, Rows, Settings
-from attribution.evaluation.natural import commons_of_small_gains
+from attribution.evaluation.natural import SharesOf, commons_of_small_gains
 from attribution.evaluation.results import Plot, Summary
 from attribution.evaluation.statistics import mean, median, positive_shares, proportion, softmax_of, total_variation
 from attribution.evaluation.workshop import Participant, Workshop, answers
+from attribution.ground_truth import ReconstructedGame, ScoredResponse, exact_shapley
 from attribution.model import FederatedModel
 from attribution.recipe import Example, load_examples
+from attribution.shapley import PLAYERS_MAX
 
 __all__ = ["OWNERS", "PAYABLE", "FactSettings"]
 
@@ -27,7 +29,7 @@ __all__ = ["OWNERS", "PAYABLE", "FactSettings"]
 class FactSettings(Settings):
     """`clients` that own `facts_per_size` facts of each number of owners; `public` is a file of common questions."""
 
-    clients: int = Field(default=6, ge=2)
+    clients: int = Field(default=6, ge=2, le=PLAYERS_MAX)
     facts_per_size: int = Field(default=6, ge=1)
     public: Path = Path("public.jsonl")
     max_new_tokens: int = Field(default=16, ge=1)
@@ -59,9 +61,11 @@ def _model(case: str, settings: FactSettings, workshop: Workshop) -> tuple[Feder
 
 
 def _run_owners(case: str, settings: FactSettings, workshop: Workshop) -> Rows:
+    """Scores of each fact that came out, and its exact Shapley values, which say what the owners really brought."""
     model, questions, owners = _model(case, settings, workshop)
     workshop.progress.start("asking", len(questions))
     rows: Rows = []
+    right = []
     generations = answers(model, [each.prompt for each in questions], settings.max_new_tokens)
     for question, group, generation in zip(questions, owners, generations, strict=True):
         workshop.progress.advance()
@@ -69,31 +73,60 @@ def _run_owners(case: str, settings: FactSettings, workshop: Workshop) -> Rows:
         if row["right"]:
             row["credit"] = dict(attribute(model, generation).response_scores)
             row["paper"] = dict(attribute(model, generation, method="paper").response_scores)
+            right.append((row, ScoredResponse.from_generation(generation)))
         rows.append(row)
+    if right:
+        truth = exact_shapley(ReconstructedGame(model.bundle), [scored for _, scored in right], workshop.progress)
+        for place, (row, _) in enumerate(right):
+            row["exact Shapley"] = {client: float(truth.values[client][place]) for client in truth.players}
     return rows
+
+
+_RULES: Mapping[str, SharesOf] = {
+    "credit": lambda row: positive_shares(row["credit"]),
+    "exact Shapley": lambda row: positive_shares(row["exact Shapley"]),
+    "paper": lambda row: softmax_of(row["paper"]),
+}
 
 
 def _owners_summary(settings: FactSettings, cases: Mapping[str, Rows]) -> Summary:
     every = [row for each in cases.values() for row in each]
     rows = [row for row in every if row["right"]]
     figures, series = [], {}
-    for method, shares_of in (("credit", positive_shares), ("paper", softmax_of)):
+    for rule, shares_of in _RULES.items():
         distances: dict[int, list[float]] = {size: [] for size in range(1, settings.clients + 1)}
+        among: list[float] = []
         for row in rows:
-            shares = shares_of(row[method])
+            shares = shares_of(row)
             if shares is not None:
                 even = {client: float(client in row["owners"]) / len(row["owners"]) for client in shares}
                 distances[len(row["owners"])].append(total_variation(shares, even))
+                among += _among(row["owners"], shares)
         flat = [each for values in distances.values() for each in values]
-        target = 0.05 if method == "credit" else None
-        figures.append(mean(f"distance from equal shares of the owners, {method}", flat, "share", target=target))
-        series[method] = [(float(size), sum(v) / len(v)) for size, v in distances.items() if v]
+        target = 0.05 if rule == "credit" else None
+        figures.append(mean(f"distance from equal shares of the owners, {rule}", flat, "share", target=target))
+        figures.append(mean(f"owners among themselves, distance from equal shares, {rule}", among, "share"))
+        series[rule] = [(float(size), sum(v) / len(v)) for size, v in distances.items() if v]
     plot = Plot(
         name="distance-by-owners", title="Distance from 1 / owners each, by the number of owners", kind="lines",
         x_label="owners of the fact", y_label="total variation, mean", series=series, target=0.05,
     )  # fmt: skip
-    notes = [f"Invented facts, each asked in words that were not trained on; {len(rows)} of {len(every)} were known."]
+    notes = [
+        (
+            f"Invented facts, each asked in words that were not trained on; {len(rows)} of {len(every)} were known."
+            " Clients that do not own a fact taught its form, a name and an end, and exact Shapley pays them for it too."
+        )
+    ]
     return Summary(figures=figures, plots=[plot], notes=notes, coverage=len(rows) / len(every) if every else None)
+
+
+def _among(owners: Sequence[str], shares: Mapping[str, float]) -> list[float]:
+    """How unequal two or more owners are among themselves; nothing where they got nothing."""
+    whole = sum(shares[client] for client in owners)
+    if len(owners) == 1 or not whole:
+        return []
+    even = dict.fromkeys(owners, 1 / len(owners))
+    return [total_variation({client: shares[client] / whole for client in owners}, even)]
 
 
 def _run_payable(case: str, settings: FactSettings, workshop: Workshop) -> Rows:
