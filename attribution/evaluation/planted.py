@@ -114,7 +114,7 @@ def _owners_summary(settings: FactSettings, cases: Mapping[str, Rows]) -> Summar
     notes = [
         (
             f"Invented facts, each asked in words that were not trained on; {len(rows)} of {len(every)} were known."
-            " Clients that do not own a fact taught its form, a name and an end, and exact Shapley pays them for it too."
+            " Who does not own a fact taught its form, a name and an end; exact Shapley pays for that too."
         )
     ]
     return Summary(figures=figures, plots=[plot], notes=notes, coverage=len(rows) / len(every) if every else None)
