@@ -27,10 +27,15 @@ __all__ = ["OWNERS", "PAYABLE", "FactSettings"]
 
 
 class FactSettings(Settings):
-    """`clients` that own `facts_per_size` facts of each number of owners; `public` is a file of common questions."""
+    """`clients` that own `facts_per_size` facts of each number of owners; `public` is a file of common questions.
+
+    `examples` are a domain's questions that each client trains on beside its facts: a federation that sees nothing but
+    invented names answers everything with one.
+    """
 
     clients: int = Field(default=6, ge=2, le=PLAYERS_MAX)
     facts_per_size: int = Field(default=6, ge=1)
+    examples: int = Field(default=0, ge=0)
     public: Path = Path("public.jsonl")
     max_new_tokens: int = Field(default=16, ge=1)
 
@@ -55,9 +60,24 @@ def _model(case: str, settings: FactSettings, workshop: Workshop) -> tuple[Feder
     owners = _owners(settings)
     facts = planted_facts(len(owners), seed)
     owned = by_owner(owners, [taught for taught, _ in facts], settings.clients)
-    participants = [Participant(f"client-{client}", owned[client]) for client in range(settings.clients)]
+    ordinary = _ordinary(settings, workshop, seed)
+    participants = [
+        Participant(f"client-{client}", [*owned[client], *ordinary[client]]) for client in range(settings.clients)
+    ]
     model = FederatedModel.load(workshop.bundle(settings.training, participants, seed).path)
     return model, [asked for _, asked in facts], [[f"client-{each}" for each in group] for group in owners]
+
+
+def _ordinary(settings: FactSettings, workshop: Workshop, seed: int) -> list[Sequence[Example]]:
+    """Each client's ordinary questions, of the domains in turn; disjoint."""
+    if not settings.examples:
+        return [()] * settings.clients
+    names = workshop.domain_names(settings.domains)
+    each = -(-settings.clients // len(names))
+    dealt = [
+        workshop.parts(name, each, settings.examples, 0, seed, settings.training.max_tokens).clients for name in names
+    ]
+    return [dealt[client % len(names)][client // len(names)] for client in range(settings.clients)]
 
 
 def _run_owners(case: str, settings: FactSettings, workshop: Workshop) -> Rows:
