@@ -18,9 +18,9 @@ from attribution.evaluation.workshop import Workshop
 from attribution.progress import Unwatched
 from attribution.recipe import DEFAULT_BASE
 from deployment.cli import main
-from tests.attribution.evaluation.domains import write_domains
+from tests.end_to_end.domains import write_domains
 
-CONFIGS = Path(__file__).parents[3] / "configs" / "evaluation"
+CONFIGS = Path(__file__).parents[2] / "configs" / "evaluation"
 pytestmark = pytest.mark.slow
 
 
