@@ -3,13 +3,14 @@
 All on the consortium of ordinary knowledge (`natural`), on questions that nobody trained on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from pydantic import Field
 
 from attribution.attribute import attribute
+from attribution.bundle import Bundle
 from attribution.evaluation.experiment import Experiment, Rows, Settings
 from attribution.evaluation.natural import (
     GAIN,
@@ -104,15 +105,20 @@ def _completeness(settings: ShapleySettings, cases: Mapping[str, Rows]) -> Summa
 
 def _run_shapley(case: str, settings: ShapleySettings, workshop: Workshop) -> Rows:
     """Scores, exact Shapley values of the reconstructed game and leave-one-out, of each response above 1 nat."""
+    return _rows_with_truth(case, settings, workshop, ReconstructedGame)
+
+
+def _rows_with_truth(
+    case: str, settings: ShapleySettings, workshop: Workshop, game_of: Callable[[Bundle], Game]
+) -> Rows:
     bundle, held_out = natural_bundle(settings, workshop, _seed(case))
     model = FederatedModel.load(bundle.path)
     asked = list(responses(model, held_out, settings, workshop))
     rows = [{"domain": domain} | _scored(model, generation, settings.nodes) for domain, generation in asked]
     gained = _compared(rows, settings.compared)
     generations = [ScoredResponse.from_generation(asked[index][1]) for index in gained]
-    if not generations:
-        return rows
-    _compare(rows, gained, generations, ReconstructedGame(bundle), settings, workshop)
+    if generations:
+        _compare(rows, gained, generations, game_of(bundle), settings, workshop)
     return rows
 
 
@@ -237,19 +243,10 @@ def _retrained(settings: ShapleySettings, cases: Mapping[str, Rows]) -> Summary:
 
 def _run_retrained(case: str, settings: ShapleySettings, workshop: Workshop) -> Rows:
     """As E9, with every coalition trained anew: what would have happened without the others."""
-    seed = _seed(case)
-    bundle, held_out = natural_bundle(settings, workshop, seed)
-    model = FederatedModel.load(bundle.path)
-    asked = list(responses(model, held_out, settings, workshop))
-    rows = [{"domain": domain} | _scored(model, generation, settings.nodes) for domain, generation in asked]
-    gained = _compared(rows, settings.compared)
-    generations = [ScoredResponse.from_generation(asked[index][1]) for index in gained]
-    if not generations:
-        return rows
-    recipe = workshop.recipe(settings.training, natural_participants(settings, workshop, seed)[0], seed)
-    with workshop.scratch(f"retrained-{seed}") as folder:
-        _compare(rows, gained, generations, RetrainedGame(recipe, folder), settings, workshop)
-    return rows
+    participants, _ = natural_participants(settings, workshop, _seed(case))
+    recipe = workshop.recipe(settings.training, participants, _seed(case))
+    with workshop.scratch(case) as folder:
+        return _rows_with_truth(case, settings, workshop, lambda _: RetrainedGame(recipe, folder))
 
 
 def _run_chunks(case: str, settings: NaturalSettings, workshop: Workshop) -> Rows:
