@@ -3,6 +3,7 @@
     ServiceError
     ├── SettingsError          a setting is missing, unknown or out of range
     ├── StartError             the service cannot start here (port taken, no ledger, no bundle)
+    ├── SpoolError             the local spool cannot be written or read (full disk, damaged file)
     └── ApiError               one HTTP answer that is not a success
         ├── InvalidRequestError     400  the request cannot be served as it is
         ├── UnauthenticatedError    401  no key, or one that is not known
@@ -26,6 +27,7 @@ __all__ = [
     "OverloadedError",
     "ServiceError",
     "SettingsError",
+    "SpoolError",
     "StartError",
     "UnauthenticatedError",
     "UnavailableError",
@@ -48,6 +50,10 @@ class SettingsError(ServiceError):
 
 class StartError(ServiceError):
     """The service cannot start on this machine as it is set."""
+
+
+class SpoolError(ServiceError):
+    """The local spool cannot be written or read; the message names the file and the reason."""
 
 
 class ApiError(ServiceError):

@@ -4,6 +4,8 @@ RewardsError
 ├── CreditError             an amount, a weight or a receipt that cannot be credited
 ├── PolicyError             a settlement policy that is not valid; names the field
 ├── KeyRingError            an unknown role, or a key that does not exist
+├── SignatureError          a signature, a key or a signed text that is malformed or does not verify
+├── LogError                a place in the Merkle log that does not exist
 └── LedgerError             the ledger cannot be opened, read or written
     ├── ConflictError       a response id that is already booked with another payload
     └── PeriodError         a period that cannot be previewed or closed
@@ -33,6 +35,14 @@ class PolicyError(RewardsError):
 
 class KeyRingError(RewardsError):
     """A key that cannot be created or revoked."""
+
+
+class SignatureError(RewardsError):
+    """A signature, a signing key or a signed text that is malformed, unknown or does not verify."""
+
+
+class LogError(RewardsError):
+    """A leaf or a size of the Merkle log that does not exist."""
 
 
 class LedgerError(RewardsError):

@@ -15,6 +15,7 @@ from attribution.evaluation.experiment import Experiment, Rows, Settings
 from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.statistics import area_under_curve, mean, positive_shares, proportion, softmax_of
 from attribution.evaluation.workshop import Participant, Workshop, answers
+from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
 from attribution.recipe import Example
 from attribution.records import Generation
@@ -43,6 +44,16 @@ class NaturalSettings(Settings):
     clients: int = Field(default=2, ge=1)
     examples: int = Field(default=48, ge=1)
     prompts: int = Field(default=28, ge=1)
+
+
+class DomainSettings(NaturalSettings):
+    """Of every response, its first `short` tokens are also scored alone, as if the application had asked for no more.
+
+    Whole responses of a trained consortium nearly all gain more than `GAIN`; such short ones show what becomes of the
+    others.
+    """
+
+    short: int = Field(default=4, ge=1)
 
 
 def natural_participants(
@@ -87,7 +98,15 @@ def _cases(settings: NaturalSettings, _: Workshop) -> list[str]:
     return [f"seed-{seed}" for seed in settings.seeds]
 
 
-def _run(case: str, settings: NaturalSettings, workshop: Workshop) -> Rows:
+def _run_right_domain(case: str, settings: DomainSettings, workshop: Workshop) -> Rows:
+    return _run(case, settings, workshop, settings.short)
+
+
+def _run_twins(case: str, settings: NaturalSettings, workshop: Workshop) -> Rows:
+    return _run(case, settings, workshop, None)
+
+
+def _run(case: str, settings: NaturalSettings, workshop: Workshop, short: int | None) -> Rows:
     bundle, held_out = natural_bundle(settings, workshop, int(case.rpartition("-")[2]))
     model = FederatedModel.load(bundle.path)
     rows: Rows = []
@@ -104,7 +123,16 @@ def _run(case: str, settings: NaturalSettings, workshop: Workshop) -> Rows:
                 "paper": dict(paper.response_scores),
             }
         )
+        if short is not None:
+            rows[-1]["short"] = _short(model, generation, short)
     return rows
+
+
+def _short(model: FederatedModel, generation: Generation, tokens: int) -> dict[str, Any]:
+    """Gain and base share of a response that ends after its first `tokens` tokens."""
+    start = generation.token_ids[:tokens]
+    scored = attribute(model, forced_generation(model, generation.prompt_token_ids, start))
+    return {"tokens": len(start), "gain": scored.gain, "base_share": scored.base_share}
 
 
 def _by_domain(scores: Mapping[str, float]) -> dict[str, float]:
@@ -120,7 +148,7 @@ def _right(row: Mapping[str, Any], method: str) -> bool:
     return bool(max(totals, key=totals.__getitem__) == row["domain"])
 
 
-def _right_domain(_: NaturalSettings, cases: Mapping[str, Rows]) -> Summary:
+def _right_domain(settings: DomainSettings, cases: Mapping[str, Rows]) -> Summary:
     rows = [row for each in cases.values() for row in each]
     gained = [row for row in rows if row["gain"] > GAIN]
     domains = sorted({row["domain"] for row in rows})
@@ -136,7 +164,9 @@ def _right_domain(_: NaturalSettings, cases: Mapping[str, Rows]) -> Summary:
         figures.append(proportion(f"right domain on top, credit, {domain}", hits, len(own), chance=chance))
     every = sum(_right(row, "credit") for row in rows)
     figures.append(proportion("right domain on top, credit, whatever the gain", every, len(rows), chance=chance))
-    figures += [_auc(gained, domains), commons_of_small_gains(rows)]
+    short = commons_of_small_gains([row["short"] for row in rows])
+    short = short.model_copy(update={"name": f"{short.name}, cut at {settings.short} tokens"})
+    figures += [_auc(gained, domains), commons_of_small_gains(rows), short]
     gains = {
         domain: [(row["gain"], 1 - row["base_share"]) for row in rows if row["domain"] == domain] for domain in domains
     }
@@ -213,5 +243,5 @@ def _twins(_: NaturalSettings, cases: Mapping[str, Rows]) -> Summary:
     return Summary(figures=figures, notes=notes)
 
 
-RIGHT_DOMAIN = Experiment(NaturalSettings, _cases, _run, _right_domain)
-TWINS = Experiment(NaturalSettings, _cases, _run, _twins)
+RIGHT_DOMAIN = Experiment(DomainSettings, _cases, _run_right_domain, _right_domain)
+TWINS = Experiment(NaturalSettings, _cases, _run_twins, _twins)
