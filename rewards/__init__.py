@@ -10,7 +10,6 @@ bytes, and of two closers one wins. `KeyRing` keeps who may ask, without keeping
 This package knows nothing of models, attribution, HTTP or the command line. Everything it raises is a `RewardsError`.
 """
 
-from rewards import periods
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING, Receipt, canonical_bytes, receipt_amounts, split
 from rewards.errors import (
     ConflictError,
@@ -21,13 +20,14 @@ from rewards.errors import (
     PeriodEmptyError,
     PeriodError,
     PolicyError,
+    ReversalError,
     RewardsError,
 )
 from rewards.keys import ROLES, Key, KeyRing
 from rewards.ledger import Booked, Ledger
-from rewards.periods import Period
 from rewards.policy import Policy, load_policy
 from rewards.settlement import Line, Settlement, settle
+from rewards.writer import LedgerWriter
 
 __all__ = [
     "COMMONS",
@@ -42,19 +42,19 @@ __all__ = [
     "KeyRingError",
     "Ledger",
     "LedgerError",
+    "LedgerWriter",
     "Line",
-    "Period",
     "PeriodClosedError",
     "PeriodEmptyError",
     "PeriodError",
     "Policy",
     "PolicyError",
     "Receipt",
+    "ReversalError",
     "RewardsError",
     "Settlement",
     "canonical_bytes",
     "load_policy",
-    "periods",
     "receipt_amounts",
     "settle",
     "split",

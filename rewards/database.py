@@ -1,6 +1,6 @@
-"""The ledger's database: its schema at head, and transactions that read one moment or write alone.
+"""The ledger's database, SQLite or PostgreSQL: its schema at head, and transactions that read one moment or write alone.
 
-Knows SQLite and Alembic; knows nothing of receipts, periods or keys.
+Knows Alembic and the two databases; knows nothing of receipts, periods or keys.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from rewards.errors import LedgerError
 
@@ -25,28 +25,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BUSY_TIMEOUT_MS = 30_000
+CONNECT_TIMEOUT_S = 5
+_WRITER_LOCK = 0x70726F746F6B656E  # "protoken": the advisory lock of whoever writes on PostgreSQL
+_UNRELEASED = "0001"
 
 
 def prepare(url: str) -> None:
     """Create the ledger's schema, or upgrade it to head. Any number of processes may call, at once and again.
 
     Args:
-        url: `sqlite:////absolute/path.db`; missing folders are made.
+        url: `sqlite:////absolute/path.db` (missing folders are made), or `postgresql://user@host/database`.
 
     Raises:
-        LedgerError: the URL is not one of a SQLite file, or the file cannot be written or is no database.
+        LedgerError: the URL is of neither, or the database cannot be reached or written, or is none of ours.
     """
-    path = _file_of(url)
+    parsed = _parse(url)
     config = Config()
     config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
-    with _errors_of(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        engine = _connect(url)
+    with _errors_of(_shown(parsed)):
+        if _is_sqlite(parsed):
+            Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+        engine = _connect(parsed)
         try:
-            with engine.execution_options(begin="IMMEDIATE").begin() as connection:
+            with _writing(engine).begin() as connection:
+                _require_released(connection, _shown(parsed))
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
-            _write_ahead(engine)
+            if _is_sqlite(parsed):
+                _write_ahead(engine)
         finally:
             engine.dispose()
 
@@ -55,35 +61,49 @@ class Database:
     """A prepared ledger database, usable from several threads; several processes may each have their own.
 
     Raises:
-        LedgerError: there is no such file, or its schema is not at head; the message says what makes it so.
+        LedgerError: there is no such database, or its schema is not at head; the message says what makes it so.
     """
 
     def __init__(self, url: str) -> None:
-        self._path = _file_of(url)
-        if not self._path.is_file():
-            raise LedgerError(f"no ledger at {self._path}: Ledger.prepare({url!r}) makes one")
-        self._reader = _connect(url)
-        self._writer = self._reader.execution_options(begin="IMMEDIATE")
+        parsed = _parse(url)
+        self._name = _shown(parsed)
+        if _is_sqlite(parsed) and not Path(str(parsed.database)).is_file():
+            raise LedgerError(f"no ledger at {self._name}: Ledger.prepare({url!r}) makes one")
+        self._reader = _connect(parsed)
+        self._writer = _writing(self._reader)
         with self.read() as connection:
             found = MigrationContext.configure(connection).get_current_revision()
         head = ScriptDirectory(str(_migrations())).get_current_head()
         if found != head:
             self.close()
             raise LedgerError(
-                f"ledger {self._path} is at schema {found}, this program needs {head}: "
-                f"Ledger.prepare({url!r}) upgrades an older one"
+                f"ledger {self._name} is at schema {found}, this program needs {head}: "
+                f"Ledger.prepare({self._name!r}) upgrades an older one"
             )
 
+    @property
+    def is_postgresql(self) -> bool:
+        """Whether this is PostgreSQL, with roles and row-level security; else it is SQLite."""
+        return self._reader.dialect.name == "postgresql"
+
     @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """A transaction that sees the database as it was at one moment, and holds nobody up."""
-        with _errors_of(self._path), self._reader.begin() as connection:
+    def read(self, *, member: str | None = None) -> Iterator[Connection]:
+        """A transaction that sees the database as it was at one moment, and holds nobody up.
+
+        Args:
+            member: read as this client. On PostgreSQL the database itself then hides the entries of every other
+                client; on SQLite, which has no such wall, the queries alone do.
+        """
+        with _errors_of(self._name), self._reader.begin() as connection:
+            if member is not None and self.is_postgresql:
+                connection.execute(text("SET LOCAL ROLE protoken_member"))
+                connection.execute(text("SELECT set_config('protoken.client', :member, true)"), {"member": member})
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is alone in writing from its first statement, and durable when the block has ended."""
-        with _errors_of(self._path), self._writer.begin() as connection:
+        with _errors_of(self._name), self._writer.begin() as connection:
             yield connection
 
     def close(self) -> None:
@@ -100,18 +120,49 @@ def _migrations() -> Path:
     return Path(__file__).with_name("migrations")
 
 
-def _file_of(url: str) -> Path:
+def _parse(url: str) -> URL:
+    examples = "sqlite:////absolute/path.db or postgresql://user@host/database"
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise LedgerError(f"{url!r} is not a database URL; one is sqlite:////absolute/path.db") from error
-    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
-        shown = parsed.render_as_string(hide_password=True)
-        raise LedgerError(f"a ledger needs a SQLite file, as in sqlite:////absolute/path.db, not {shown!r}")
-    return Path(str(parsed.database))
+        raise LedgerError(f"{url!r} is not a database URL; one is {examples}") from error
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    is_file = _is_sqlite(parsed) and parsed.database not in (None, "", ":memory:")
+    if not is_file and parsed.get_backend_name() != "postgresql":
+        raise LedgerError(f"a ledger needs a SQLite file or PostgreSQL, as in {examples}, not {_shown(parsed)!r}")
+    return parsed
 
 
-def _connect(url: str) -> Engine:
+def _is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
+def _shown(url: URL) -> str:
+    """How errors name the database: the file, or the URL without its password."""
+    if _is_sqlite(url) and url.database:
+        return url.database
+    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
+
+
+def _connect(url: URL) -> Engine:
+    return _connect_sqlite(url) if _is_sqlite(url) else _connect_postgresql(url)
+
+
+def _connect_postgresql(url: URL) -> Engine:
+    """An engine whose transactions read one moment; a connection that died while idle is replaced, not handed out."""
+    try:
+        return create_engine(
+            url,
+            isolation_level="REPEATABLE READ",
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
+        )
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise LedgerError(f"ledger {_shown(url)}: the driver is missing: pip install 'psycopg[binary]'") from error
+
+
+def _connect_sqlite(url: URL) -> Engine:
     engine = create_engine(url)
 
     @event.listens_for(engine, "connect")
@@ -126,6 +177,31 @@ def _connect(url: str) -> Engine:
         connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('begin', 'DEFERRED')}")
 
     return engine
+
+
+def _writing(engine: Engine) -> Engine:
+    """The engine, such that a transaction has the database's one place to write from its first statement.
+
+    On PostgreSQL that is an advisory lock, which the reading role may not hinder and which ends with the transaction.
+    READ COMMITTED there: what the writer before us committed while we waited must be seen.
+    """
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(begin="IMMEDIATE")
+    writer = engine.execution_options(isolation_level="READ COMMITTED")
+
+    @event.listens_for(writer, "begin")
+    def lock(connection: Connection) -> None:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _WRITER_LOCK})
+
+    return writer
+
+
+def _require_released(connection: Connection, name: str) -> None:
+    if MigrationContext.configure(connection).get_current_revision() == _UNRELEASED:
+        raise LedgerError(
+            f"ledger {name} was made before there was a Merkle log, by a version that was never released; "
+            "nothing was changed: keep it, and give a new name to the new ledger"
+        )
 
 
 def _write_ahead(engine: Engine) -> None:
@@ -145,11 +221,11 @@ def _write_ahead(engine: Engine) -> None:
 
 
 @contextmanager
-def _errors_of(path: Path) -> Iterator[None]:
+def _errors_of(name: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, CommandError) as error:
-        reason = getattr(error, "orig", None) or error
-        raise LedgerError(f"ledger {path}: {reason}") from error
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise LedgerError(f"ledger {name}: {reason}") from error
     except OSError as error:
-        raise LedgerError(f"ledger {path}: {error.strerror}") from error
+        raise LedgerError(f"ledger {name}: {error.strerror}") from error

@@ -8,6 +8,7 @@ RewardsError
 ├── LogError                a place in the Merkle log that does not exist
 └── LedgerError             the ledger cannot be opened, read or written
     ├── ConflictError       a response id that is already booked with another payload
+    ├── ReversalError       a response that cannot be reversed
     └── PeriodError         a period that cannot be previewed or closed
         ├── PeriodEmptyError    nothing was booked in its window
         └── PeriodClosedError   it is closed already; carries the stored settlement
@@ -51,6 +52,10 @@ class LedgerError(RewardsError):
 
 class ConflictError(LedgerError):
     """A response id that is already booked with another payload; nothing was written."""
+
+
+class ReversalError(LedgerError):
+    """A response that cannot be reversed; nothing was written."""
 
 
 class PeriodError(LedgerError):

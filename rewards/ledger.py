@@ -1,4 +1,4 @@
-"""The only writer of receipts: books each response once, and adds up what is booked. Knows no policy and no payout.
+"""The only writer of receipts: books each response once, reverses by counter-entry. Knows no policy and no payout.
 
 What `append` promises: when it returns, the receipt and all its entries are on disk, whole; when it raises, none of
 them is. A caller that got no answer may append the same receipt again, and again: it is booked once.
@@ -6,23 +6,28 @@ them is. A caller that got no answer may append the same receipt again, and agai
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import secrets
+from dataclasses import asdict, dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import insert, select
 from sqlmodel import col
 
-from rewards.credit import MICRO_CREDITS_PER_TOKEN, canonical_bytes
+from rewards import clients, reading
+from rewards.credit import COMMONS, canonical_bytes
 from rewards.database import Database, now_us, prepare
-from rewards.errors import ConflictError
+from rewards.errors import ConflictError, CreditError, LedgerError, ReversalError
 from rewards.tables import EntryRow, ReceiptRow
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection
-    from sqlalchemy.orm import Mapped
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection
 
     from rewards.credit import Receipt
+
+SALT_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Ledger:
     """A ledger, open for booking and reading from any number of threads; processes each open their own.
 
     Args:
-        url: `sqlite:////absolute/path.db`, made by `Ledger.prepare`.
+        url: `sqlite:////absolute/path.db` or `postgresql://user@host/database`, made by `Ledger.prepare`.
 
     Raises:
         LedgerError: the schema is missing or not at head (here), the database fails (every method).
@@ -49,145 +54,203 @@ class Ledger:
 
     def __init__(self, url: str) -> None:
         self.database = Database(url)
+        self._registered: dict[str, frozenset[str]] = {}
+
+    def register(self, consortium: str, members: Mapping[str, str]) -> None:
+        """Let clients (id -> display name) be credited in a consortium. What is registered already stays as it is.
+
+        Raises:
+            CreditError: an id that a client may not have.
+        """
+        with self.database.write() as connection:
+            clients.register(connection, consortium, members)
+
+    def clients(self) -> dict[str, dict[str, str]]:
+        """Consortium -> client id -> display name, in the order of registration."""
+        with self.database.read() as connection:
+            return clients.registered(connection)
 
     def append(self, receipt: Receipt) -> Booked:
         """Book a receipt; durable on return. The same receipt again returns its first booking.
 
         Raises:
             ConflictError: the response id is booked with another payload; nothing is written.
+            CreditError: an account is neither the commons nor a registered client; nothing is written.
         """
-        payload_sha256 = receipt.payload_sha256
+        (outcome,) = self.append_many([receipt])
+        if isinstance(outcome, Booked):
+            return outcome
+        raise outcome
+
+    def append_many(self, receipts: Sequence[Receipt]) -> list[Booked | ConflictError | CreditError]:
+        """Book receipts in one transaction, durable on return; each has an outcome of its own, in the order given."""
+        outcomes: list[Booked | ConflictError | CreditError] = []
         with self.database.write() as connection:
-            first = _booking(connection, receipt.response_id)
-            if first is None:
-                sequence = _book(connection, receipt, payload_sha256)
-                return Booked(sequence, receipt.response_id, payload_sha256, replayed=False)
-        if first.payload_sha256 != payload_sha256:
-            raise ConflictError(
-                f"response {receipt.response_id!r} is booked already, as receipt {first.sequence}, with another payload"
-            )
-        return first
+            known = _bookings(connection, [receipt.response_id for receipt in receipts])
+            batch = _Batch(connection)
+            for receipt in receipts:
+                outcome = self._outcome(connection, receipt, known) or batch.add(asdict(receipt), kind="response")
+                if isinstance(outcome, Booked):
+                    known.setdefault(receipt.response_id, outcome)
+                outcomes.append(outcome)
+            batch.write()
+        return outcomes
+
+    def reverse(self, response_id: str, reason: str, actor: str) -> Booked:
+        """Book the counter-entries of a response: every amount and its tokens, negated. Once; again returns the first.
+
+        Args:
+            response_id: the response, booked before.
+            reason: why, for whoever reads the books.
+            actor: who says so: a key id, or "command line".
+
+        Raises:
+            ReversalError: there is no such response, it is a reversal itself, or no reason is given.
+        """
+        if not reason.strip() or not reason.isprintable():
+            raise ReversalError(f"reason must be printable text that says why, not {reason!r}")
+        with self.database.write() as connection:
+            original = reading.receipt(connection, response_id)
+            if original is None or original["kind"] != "response":
+                raise ReversalError(f"no response {response_id!r} is booked that could be reversed")
+            reversal_id = f"reversal-{response_id}"
+            first = _bookings(connection, [reversal_id]).get(reversal_id)
+            if first is not None:
+                return first
+            batch = _Batch(connection)
+            booked = batch.add(_reversal(original, reversal_id, reason, actor), kind="reversal", reverses=response_id)
+            batch.write()
+        return booked
 
     def receipt(self, response_id: str) -> dict[str, Any] | None:
         """A response's receipt with its amounts, sequence, payload hash and booking time; None when there is none."""
         with self.database.read() as connection:
-            found = _receipts(connection, col(ReceiptRow.response_id) == response_id, limit=1)
-        return found[0] if found else None
+            return reading.receipt(connection, response_id)
 
     def receipts_after(self, sequence: int, limit: int = 1000) -> list[dict[str, Any]]:
         """At most `limit` receipts after a sequence number, in the order of booking, each as `receipt` gives it."""
         with self.database.read() as connection:
-            return _receipts(connection, col(ReceiptRow.sequence) > sequence, limit)
+            return reading.receipts(connection, col(ReceiptRow.sequence) > sequence, limit)
 
     def balances(self, *, after: int = 0, up_to: int | None = None) -> dict[str, int]:
         """Account -> micro-credits over the receipts with after < sequence ≤ up_to (to the last one, when None)."""
         with self.database.read() as connection:
-            return credit_between(connection, after, up_to)
+            return reading.credit_between(connection, after, up_to)
 
     def tokens(self, *, after: int = 0, up_to: int | None = None) -> int:
-        """Generated tokens over the receipts with after < sequence ≤ up_to (to the last one, when None)."""
+        """Tokens, less those reversed, over the receipts with after < sequence ≤ up_to (to the last one, when None)."""
         with self.database.read() as connection:
-            return tokens_between(connection, after, up_to)
+            return reading.tokens_between(connection, after, up_to)
 
     def last_sequence(self, *, before_us: int | None = None) -> int:
         """The last sequence number such that every receipt up to it was booked before that moment; 0 when none was."""
         with self.database.read() as connection:
-            return last_sequence(connection, before_us)
+            return reading.last_sequence(connection, before_us)
 
     def close(self) -> None:
         """Close every connection."""
         self.database.close()
 
-
-def credit_between(connection: Connection, after: int, up_to: int | None) -> dict[str, int]:
-    """Account -> micro-credits over the receipts with after < sequence ≤ up_to, in the order of account names."""
-    account = col(EntryRow.account)
-    total = (
-        select(account, func.sum(col(EntryRow.amount)))
-        .where(*_window(col(EntryRow.receipt_sequence), after, up_to))
-        .group_by(account)
-        .order_by(account)
-    )
-    return dict(connection.execute(total).all())
-
-
-def tokens_between(connection: Connection, after: int, up_to: int | None) -> int:
-    """Generated tokens over the receipts with after < sequence ≤ up_to."""
-    total = select(func.sum(col(ReceiptRow.tokens))).where(*_window(col(ReceiptRow.sequence), after, up_to))
-    return connection.execute(total).scalar_one() or 0
-
-
-def last_sequence(connection: Connection, before_us: int | None) -> int:
-    """As `Ledger.last_sequence`. A clock may step back, so this looks for the first receipt that is too late."""
-    sequence = col(ReceiptRow.sequence)
-    if before_us is not None:
-        too_late = select(func.min(sequence)).where(col(ReceiptRow.booked_at_us) >= before_us)
-        first = connection.execute(too_late).scalar_one()
+    def _outcome(
+        self, connection: Connection, receipt: Receipt, known: Mapping[str, Booked]
+    ) -> Booked | ConflictError | CreditError | None:
+        """What becomes of a receipt that is not to be written; None when it is."""
+        first = known.get(receipt.response_id)
+        if first is not None and first.payload_sha256 == receipt.payload_sha256:
+            return Booked(first.sequence, first.response_id, first.payload_sha256, replayed=True)
         if first is not None:
-            return int(first) - 1
-    return connection.execute(select(func.max(sequence))).scalar_one() or 0
+            return ConflictError(
+                f"response {receipt.response_id!r} is booked already, as receipt {first.sequence}, with another payload"
+            )
+        unknown = receipt.amounts.keys() - {COMMONS} - self._members(connection, receipt)
+        if unknown:
+            return CreditError(
+                f"receipt {receipt.response_id!r} credits {', '.join(sorted(map(repr, unknown)))}, not registered in "
+                f"consortium {receipt.consortium!r}; registered are: "
+                f"{', '.join(sorted(self._registered[receipt.consortium])) or 'none'}"
+            )
+        return None
+
+    def _members(self, connection: Connection, receipt: Receipt) -> frozenset[str]:
+        """Clients of the receipt's consortium; asked for again only when one is missing, as none is ever taken away."""
+        members = self._registered.get(receipt.consortium, frozenset())
+        if not receipt.amounts.keys() - {COMMONS} <= members:
+            members = frozenset(clients.registered(connection).get(receipt.consortium, {}))
+            self._registered[receipt.consortium] = members
+        return members
 
 
-def _window(sequence: Mapped[Any], after: int, up_to: int | None) -> list[ColumnElement[bool]]:
-    return [sequence > after] if up_to is None else [sequence > after, sequence <= up_to]
+class _Batch:
+    """Rows of one transaction, numbered on from the last receipt of the ledger, written together."""
 
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        last = connection.execute(
+            select(col(ReceiptRow.sequence), col(ReceiptRow.booked_at_us))
+            .order_by(col(ReceiptRow.sequence).desc())
+            .limit(1)
+        ).one_or_none()
+        self._sequence, earliest_us = (0, 0) if last is None else (last[0], last[1])
+        self._booked_at_us = max(now_us(), earliest_us)  # a clock that steps back does not turn history around
+        self._receipts: list[dict[str, Any]] = []
+        self._entries: list[dict[str, Any]] = []
 
-def _booking(connection: Connection, response_id: str) -> Booked | None:
-    found = connection.execute(
-        select(col(ReceiptRow.sequence), col(ReceiptRow.payload_sha256)).where(
-            col(ReceiptRow.response_id) == response_id
+    def add(self, payload: dict[str, Any], *, kind: str, reverses: str | None = None) -> Booked:
+        """Number a payload and keep its rows for `write`."""
+        self._sequence += 1
+        digest = payload_sha256(payload)
+        amounts = payload["amounts"]
+        self._receipts.append(
+            {
+                **{name: value for name, value in payload.items() if name != "amounts"},
+                "settings": canonical_bytes(payload["settings"]).decode(),
+                "measurement": canonical_bytes(payload["measurement"]).decode(),
+                "sequence": self._sequence,
+                "kind": kind,
+                "reverses": reverses,
+                "payload_sha256": digest,
+                "salt": secrets.token_hex(SALT_BYTES),
+                "booked_at_us": self._booked_at_us,
+            }
         )
-    ).one_or_none()
-    return None if found is None else Booked(found[0], response_id, found[1], replayed=True)
+        self._entries += [
+            {"receipt_sequence": self._sequence, "account": account, "amount": amount}
+            for account, amount in amounts.items()
+        ]
+        return Booked(self._sequence, payload["response_id"], digest, replayed=False)
+
+    def write(self) -> None:
+        """Write what was added into the open transaction."""
+        if self._receipts:
+            self._connection.execute(insert(ReceiptRow), self._receipts)
+            self._connection.execute(insert(EntryRow), self._entries)
 
 
-def _book(connection: Connection, receipt: Receipt, payload_sha256: str) -> int:
-    """Write a receipt and its entries into the open transaction; returns the receipt's sequence number."""
-    assert sum(receipt.amounts.values()) == receipt.tokens * MICRO_CREDITS_PER_TOKEN, receipt.response_id
-    row = {
-        "response_id": receipt.response_id,
-        "payload_sha256": payload_sha256,
-        "booked_at_us": now_us(),
-        "created_at_us": receipt.created_at_us,
-        "application": receipt.application,
-        "consortium": receipt.consortium,
-        "model_sha256": receipt.model_sha256,
-        "method": receipt.method,
-        "settings": canonical_bytes(receipt.settings).decode(),
-        "version": receipt.version,
-        "tokens": receipt.tokens,
-        "measurement": canonical_bytes(receipt.measurement).decode(),
-        "duration_us": receipt.duration_us,
+def payload_sha256(payload: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of a receipt's or reversal's payload in canonical form."""
+    return sha256(canonical_bytes(dict(payload))).hexdigest()
+
+
+def _reversal(original: Mapping[str, Any], reversal_id: str, reason: str, actor: str) -> dict[str, Any]:
+    """The payload that undoes a receipt; it has a receipt's fields, with tokens and amounts negated."""
+    if sum(original["amounts"].values()) <= 0:
+        raise LedgerError(f"receipt {original['response_id']!r} has no positive credit; somebody wrote past the ledger")
+    kept = ("application", "consortium", "model_sha256", "method", "settings", "version")
+    return {
+        **{name: original[name] for name in kept},
+        "response_id": reversal_id,
+        "created_at_us": now_us(),
+        "tokens": -original["tokens"],
+        "amounts": {account: -amount for account, amount in original["amounts"].items()},
+        "measurement": {"reason": reason, "actor": actor},
+        "duration_us": 0,
     }
-    sequence = connection.execute(insert(ReceiptRow).values(row).returning(col(ReceiptRow.sequence))).scalar_one()
-    entries = [
-        {"receipt_sequence": sequence, "account": account, "amount": amount}
-        for account, amount in receipt.amounts.items()
-    ]
-    connection.execute(insert(EntryRow), entries)
-    return sequence
 
 
-def _receipts(connection: Connection, condition: ColumnElement[bool], limit: int) -> list[dict[str, Any]]:
-    """Receipts as mappings, JSON columns read and amounts beside them."""
-    sequence = col(ReceiptRow.sequence)
-    rows = connection.execute(select(ReceiptRow).where(condition).order_by(sequence).limit(limit)).mappings()
-    receipts = {
-        row["sequence"]: {
-            **row,
-            "settings": json.loads(row["settings"]),
-            "measurement": json.loads(row["measurement"]),
-            "amounts": {},
-        }
-        for row in rows
-    }
-    if receipts:
-        entry_of = col(EntryRow.receipt_sequence)
-        entries = (
-            select(entry_of, col(EntryRow.account), col(EntryRow.amount))
-            .where(entry_of >= min(receipts), entry_of <= max(receipts))
-            .order_by(col(EntryRow.id))
+def _bookings(connection: Connection, response_ids: Sequence[str]) -> dict[str, Booked]:
+    rows = connection.execute(
+        select(col(ReceiptRow.response_id), col(ReceiptRow.sequence), col(ReceiptRow.payload_sha256)).where(
+            col(ReceiptRow.response_id).in_(response_ids)
         )
-        for receipt_sequence, account, amount in connection.execute(entries):
-            receipts[receipt_sequence]["amounts"][account] = amount
-    return list(receipts.values())
+    )
+    return {row[0]: Booked(row[1], row[0], row[2], replayed=True) for row in rows}

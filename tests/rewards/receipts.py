@@ -2,6 +2,7 @@
 
 from rewards import Receipt, receipt_amounts
 
+MEMBERS = {"bank": "A bank", "clinic": "A clinic", "rider": "A free rider"}
 SHARES = {"bank": 0.25, "clinic": 0.5, "rider": 0.0}
 
 

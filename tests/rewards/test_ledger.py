@@ -1,12 +1,43 @@
 """The ledger books a response once, tells the truth about it, and lets nobody change what is booked."""
 
-import sqlite3
 from dataclasses import fields, replace
 
 import pytest
 
-from rewards import ConflictError, Ledger, LedgerError, Receipt
-from tests.rewards.receipts import make_receipt
+from sqlalchemy import text
+
+from rewards import Booked, ConflictError, CreditError, Ledger, LedgerError, Receipt, ReversalError
+from tests.rewards.receipts import MEMBERS, make_receipt
+
+COLUMN_OF = {
+    "receipts": "tokens",
+    "entries": "amount",
+    "events": "at_us",
+    "leaves": "sequence",
+    "nodes": "hash",
+    "checkpoints": "root",
+}
+
+
+def run(ledger: Ledger, statement: str) -> None:
+    """Do what somebody with the database's own client could."""
+    with ledger.database.write() as connection:
+        connection.execute(text(statement))
+
+
+def rows(ledger: Ledger, table: str) -> list[tuple]:
+    """Every row of a table."""
+    with ledger.database.read() as connection:
+        return sorted(tuple(row) for row in connection.execute(text(f"SELECT * FROM {table}")))
+
+
+def fill_every_book(ledger: Ledger) -> None:
+    """At least one row in each append-only table."""
+    ledger.append(make_receipt("r"))
+    digest = "0" * 64
+    run(ledger, "INSERT INTO leaves VALUES (0, 'receipt', 1)")
+    run(ledger, f"INSERT INTO nodes VALUES (0, 0, '{digest}')")
+    run(ledger, f"INSERT INTO checkpoints VALUES (1, '{digest}', 'key', 'note', 1)")
 
 
 def test_append_books_the_whole_receipt(ledger):
@@ -97,47 +128,116 @@ def test_last_sequence_before_a_moment(ledger):
     assert 0 == ledger.last_sequence(before_us=1)
 
 
-def test_last_sequence_survives_a_clock_that_steps_back(ledger, tmp_path):
-    """With a receipt out of order in time, only those before it count, so that no window has a hole."""
+def test_a_clock_that_steps_back_does_not_turn_history_around(ledger, monkeypatch):
+    """A receipt booked while the clock is behind gets the time of the one before it, so that no window has a hole."""
     ledger.append(make_receipt("r0"))
-    with sqlite3.connect(tmp_path / "ledger.db") as raw:
-        columns = (
-            "response_id,payload_sha256,booked_at_us,created_at_us,application,consortium,model_sha256,method,settings,"
-            "version,tokens,measurement,duration_us"
-        )
-        late = columns.replace("response_id", "'late'").replace("booked_at_us", "booked_at_us + 1000000000", 1)
-        raw.execute(f"INSERT INTO receipts ({columns}) SELECT {late} FROM receipts")
-    ledger.append(make_receipt("r2"))
+    first = ledger.receipt("r0")["booked_at_us"]
+    monkeypatch.setattr("rewards.ledger.now_us", lambda: first - 3_600_000_000)
+    ledger.append(make_receipt("r1"))
 
-    assert 1 == ledger.last_sequence(before_us=ledger.receipt("r2")["booked_at_us"] + 1)
+    assert first == ledger.receipt("r1")["booked_at_us"]
+    assert (0, 2) == (ledger.last_sequence(before_us=first), ledger.last_sequence(before_us=first + 1))
 
 
-@pytest.mark.parametrize("table", ["receipts", "entries", "periods"])
-@pytest.mark.parametrize(
-    "change", ["UPDATE {} SET {} = {}", "DELETE FROM {}", "INSERT OR REPLACE INTO {0} SELECT * FROM {0}"]
-)
-def test_database_refuses_to_change_what_is_booked(ledger, tmp_path, table, change):
-    """The database itself refuses UPDATE, DELETE and REPLACE, whoever asks, on receipts, entries and periods."""
+@pytest.mark.parametrize("table", ["receipts", "entries", "events", "leaves", "nodes", "checkpoints"])
+@pytest.mark.parametrize("change", ["UPDATE {0} SET {1} = {1}", "DELETE FROM {0}"])
+def test_database_refuses_to_change_what_is_booked(ledger, table, change):
+    """The database itself refuses UPDATE and DELETE on every book, whoever asks."""
+    fill_every_book(ledger)
+    before = rows(ledger, table)
+    with pytest.raises(LedgerError, match=f"{table} is append-only"):
+        run(ledger, change.format(table, COLUMN_OF[table]))
+
+    assert before
+    assert before == rows(ledger, table)
+
+
+@pytest.mark.parametrize("table", ["receipts", "entries", "events", "leaves", "nodes", "checkpoints"])
+def test_database_refuses_to_replace_or_truncate(ledger, table):
+    """What deletes without saying so, SQLite's REPLACE and PostgreSQL's TRUNCATE, is refused too."""
+    fill_every_book(ledger)
+    before = rows(ledger, table)
+    replace_rows = f"INSERT OR REPLACE INTO {table} SELECT * FROM {table}"
+    with pytest.raises(LedgerError, match=f"{table} is append-only|cannot truncate"):
+        run(ledger, f"TRUNCATE {table} CASCADE" if ledger.database.is_postgresql else replace_rows)
+
+    assert before == rows(ledger, table)
+
+
+@pytest.mark.parametrize("amount", ["0.5", "'much'", "NULL"])
+def test_a_strict_table_refuses_an_amount_that_is_no_integer(sqlite_url, amount):
+    """An entry's amount is an integer, also for who writes past the ledger."""
+    ledger = Ledger(sqlite_url)
     ledger.append(make_receipt("r"))
-    raw = sqlite3.connect(tmp_path / "ledger.db")
-    raw.execute(f"INSERT INTO periods VALUES ('p', 1, 1, 1, '{{}}', '{{}}', '{'0' * 64}')")
-    column = {"receipts": "tokens", "entries": "amount", "periods": "closed_at_us"}[table]
-    before = raw.execute(f"SELECT * FROM {table}").fetchall()
-    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-        raw.execute(change.format(table, column, column))
-
-    assert before == raw.execute(f"SELECT * FROM {table}").fetchall()
-    raw.close()
+    with pytest.raises(LedgerError, match=r"entries\.amount"):
+        run(ledger, f"INSERT INTO entries (receipt_sequence, account, amount) VALUES (1, 'new', {amount})")
+    ledger.close()
 
 
-@pytest.mark.parametrize("amount", [-1, 0.5, "much"])
-def test_database_refuses_an_amount_that_is_none(ledger, tmp_path, amount):
-    """An entry's amount is an integer of at least 0, also for who writes past the ledger."""
+def test_an_unregistered_client_is_refused(ledger):
+    """A receipt that credits a client who is not in the consortium is refused, naming it and who is."""
+    with pytest.raises(CreditError, match=r"'stranger'.*consortium 'demo'.*bank, clinic, rider"):
+        ledger.append(make_receipt("r", shares={"bank": 0.5, "stranger": 0.25}))
+
+    assert 0 == ledger.last_sequence()
+
+
+def test_registering_again_changes_nothing(ledger):
+    """Clients stay as they were registered first; one who joins later is added."""
+    ledger.register("demo", {"bank": "Another name", "shop": "A shop"})
+
+    assert {"demo": {**MEMBERS, "shop": "A shop"}} == ledger.clients()
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "commons", "pending", "tab\t", "x" * 101])
+def test_an_id_that_no_client_may_have_is_refused(ledger, name):
+    """Reserved, empty, unprintable or overlong ids cannot be registered."""
+    with pytest.raises(CreditError, match="client|id"):
+        ledger.register("demo", {name: "name"})
+
+
+def test_many_receipts_in_one_transaction_have_an_outcome_each(ledger):
+    """New, repeated, conflicting and unregistered receipts of one batch are each told apart, and the good are booked."""
+    batch = [
+        make_receipt("a"),
+        make_receipt("a"),
+        make_receipt("a", tokens=9),
+        make_receipt("b", shares={"stranger": 0.5}),
+        make_receipt("c"),
+    ]
+    outcomes = ledger.append_many(batch)
+
+    assert [False, True, ConflictError, CreditError, False] == [
+        outcome.replayed if isinstance(outcome, Booked) else type(outcome) for outcome in outcomes
+    ]
+    assert ["a", "c"] == [receipt["response_id"] for receipt in ledger.receipts_after(0)]
+
+
+def test_a_reversal_negates_every_entry_once(ledger):
+    """The counter-entries name what they reverse, bring balances back, and are booked once."""
+    ledger.append(make_receipt("kept", tokens=3))
     ledger.append(make_receipt("r"))
-    raw = sqlite3.connect(tmp_path / "ledger.db")
-    with pytest.raises(sqlite3.IntegrityError):
-        raw.execute("INSERT INTO entries (receipt_sequence, account, amount) VALUES (1, 'new', ?)", (amount,))
-    raw.close()
+    booked = ledger.reverse("r", "a duplicate of another response", "0123456789ab")
+    again = ledger.reverse("r", "said twice", "0123456789ab")
+    reversal = ledger.receipt("reversal-r")
+
+    assert (3, False, True) == (booked.sequence, booked.replayed, again.replayed)
+    assert ("reversal", "r", -7) == (reversal["kind"], reversal["reverses"], reversal["tokens"])
+    assert {"reason": "a duplicate of another response", "actor": "0123456789ab"} == reversal["measurement"]
+    assert ledger.balances(up_to=1) == ledger.balances()
+    assert 3 == ledger.tokens()
+
+
+@pytest.mark.parametrize(("response_id", "reason"), [("none", "why"), ("reversal-r", "why"), ("r", " "), ("r", "a\n")])
+def test_what_cannot_be_reversed_is_refused(ledger, response_id, reason):
+    """An unknown response, a reversal, and a reversal without a reason are refused; nothing is written."""
+    ledger.append(make_receipt("r"))
+    ledger.append(make_receipt("s"))
+    ledger.reverse("s", "wrong", "me")
+    with pytest.raises(ReversalError, match=r"reversed|reason"):
+        ledger.reverse(response_id.replace("reversal-r", "reversal-s"), reason, "me")
+
+    assert 3 == ledger.last_sequence()
 
 
 def test_refused_write_leaves_the_ledger_usable(ledger):
@@ -159,11 +259,11 @@ def test_opening_what_is_not_prepared_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "postgresql://me:secret@host/ledger"]
+    "url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://me:secret@host/ledger"]
 )
 @pytest.mark.parametrize("use", [Ledger, Ledger.prepare])
-def test_url_that_is_no_sqlite_file_is_refused(url, use):
-    """Only a SQLite file can be a ledger; the message shows the form, and never a password."""
+def test_url_of_another_kind_is_refused(url, use):
+    """A ledger is a SQLite file or PostgreSQL; the message shows both forms, and never a password."""
     with pytest.raises(LedgerError, match=r"sqlite:////absolute/path\.db") as refusal:
         use(url)
 

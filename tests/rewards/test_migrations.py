@@ -1,4 +1,4 @@
-"""The migrations make the schema that the code declares, from wherever the package is installed."""
+"""The migrations make the schema that the code declares, on both databases, from wherever the package is installed."""
 
 import sqlite3
 import subprocess
@@ -7,13 +7,20 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import CheckConstraint, Table, create_engine, text
 from sqlmodel import SQLModel
 
 from rewards import Ledger, LedgerError
 from tests.rewards.receipts import make_receipt
 
-TABLES = ["api_keys", "entries", "periods", "receipts"]
+TABLES = ["api_keys", "checkpoints", "claims", "entries", "events", "leaves", "nodes", "receipts"]
+
+
+def named_checks(table: Table) -> list[CheckConstraint]:
+    """The check constraints that a table declares."""
+    return [each for each in table.constraints if isinstance(each, CheckConstraint) and each.name]
 
 
 def schema(path: Path) -> dict[str, str]:
@@ -23,7 +30,7 @@ def schema(path: Path) -> dict[str, str]:
         return {name: " ".join(sql.split()) for name, sql in rows}
 
 
-def test_migrations_and_tables_declare_the_same_schema(url, tmp_path):
+def test_migrations_and_tables_declare_the_same_schema(sqlite_url, tmp_path):
     """The migrations create, statement for statement, what tables.py declares: columns, keys, checks and indexes."""
     declared = create_engine(f"sqlite:///{tmp_path}/declared.db")
     SQLModel.metadata.create_all(declared, tables=[SQLModel.metadata.tables[name] for name in TABLES])
@@ -36,7 +43,25 @@ def test_migrations_and_tables_declare_the_same_schema(url, tmp_path):
     assert expected == migrated
 
 
-def test_no_column_holds_floats(url, tmp_path):
+def test_postgresql_has_the_declared_schema(postgresql_url):
+    """Alembic finds nothing that it would have to change in a migrated PostgreSQL, checks and types included."""
+    ledger = Ledger(postgresql_url)
+    with ledger.database.read() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), SQLModel.metadata)
+        declared = {check.name for table in SQLModel.metadata.tables.values() for check in named_checks(table)}
+        checks = connection.execute(text("SELECT conname FROM pg_constraint WHERE contype = 'c'")).scalars()
+        types = connection.execute(
+            text("SELECT DISTINCT data_type FROM information_schema.columns WHERE table_name = ANY(:tables)"),
+            {"tables": TABLES},
+        ).scalars()
+
+        assert [] == differences
+        assert declared <= set(checks)
+        assert {"bigint", "text"} == set(types)
+    ledger.close()
+
+
+def test_no_column_holds_floats(sqlite_url, tmp_path):
     """Every column is INTEGER or TEXT in a STRICT table: a float has no place to go."""
     with sqlite3.connect(tmp_path / "ledger.db") as raw:
         strict = dict(raw.execute("SELECT name, strict FROM pragma_table_list WHERE schema = 'main'"))
@@ -46,18 +71,18 @@ def test_no_column_holds_floats(url, tmp_path):
     assert {"INTEGER", "TEXT"} == types
 
 
-def test_preparing_again_changes_nothing(ledger, url, tmp_path):
+def test_preparing_again_changes_nothing(ledger, url):
     """A prepared ledger can be prepared at every start; what is booked stays."""
     ledger.append(make_receipt("r"))
-    before = schema(tmp_path / "ledger.db")
     Ledger.prepare(url)
 
-    assert before == schema(tmp_path / "ledger.db")
+    assert ledger.append(make_receipt("r")).replayed
     assert 1 == ledger.last_sequence()
 
 
-def test_ledger_writes_ahead_and_durably(ledger):
+def test_ledger_writes_ahead_and_durably(sqlite_url):
     """The file is in WAL mode, and a commit waits for the disk, with foreign keys on and thirty seconds of patience."""
+    ledger = Ledger(sqlite_url)
     with ledger.database.read() as connection:
         found = [
             connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
@@ -65,25 +90,37 @@ def test_ledger_writes_ahead_and_durably(ledger):
         ]
 
     assert ["wal", 2, 1, 30_000] == found
+    ledger.close()
 
 
 @pytest.mark.parametrize("revision", ["0000", None])
-def test_a_schema_that_is_not_at_head_is_refused(url, tmp_path, revision):
+def test_a_schema_that_is_not_at_head_is_refused(sqlite_url, tmp_path, revision):
     """A ledger of another revision, or a database without one, is refused, saying both revisions and what to call."""
     with sqlite3.connect(tmp_path / "ledger.db") as raw:
         raw.execute("DELETE FROM alembic_version")
         if revision:
             raw.execute("INSERT INTO alembic_version VALUES (?)", (revision,))
-    with pytest.raises(LedgerError, match=rf"schema {revision}.*needs 0001.*Ledger\.prepare"):
-        Ledger(url)
+    with pytest.raises(LedgerError, match=rf"schema {revision}.*needs 0002.*Ledger\.prepare"):
+        Ledger(sqlite_url)
 
 
-def test_a_ledger_of_a_newer_program_is_not_touched(url, tmp_path):
+def test_a_ledger_of_the_unreleased_version_is_kept_as_it_is(sqlite_url, tmp_path):
+    """A ledger from before the Merkle log cannot be upgraded: it is refused with the reason, and nothing changes."""
+    with sqlite3.connect(tmp_path / "ledger.db") as raw:
+        raw.execute("UPDATE alembic_version SET version_num = '0001'")
+    before = schema(tmp_path / "ledger.db")
+    with pytest.raises(LedgerError, match=r"ledger\.db.*never released.*new name"):
+        Ledger.prepare(sqlite_url)
+
+    assert before == schema(tmp_path / "ledger.db")
+
+
+def test_a_ledger_of_a_newer_program_is_not_touched(sqlite_url, tmp_path):
     """Preparing a ledger whose revision is unknown here fails with the ledger named."""
     with sqlite3.connect(tmp_path / "ledger.db") as raw:
         raw.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(LedgerError, match=r"ledger\.db.*9999"):
-        Ledger.prepare(url)
+        Ledger.prepare(sqlite_url)
 
 
 def test_migrations_travel_with_the_package(tmp_path):

@@ -1,0 +1,52 @@
+"""Which clients may be credited: registered once, for ever, in the book of events. Knows no bundle and no receipt."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+from sqlmodel import col
+
+from rewards import events
+from rewards.credit import COMMONS, PENDING
+from rewards.errors import CreditError
+from rewards.tables import EventRow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection
+
+KIND = "client.registered"
+_ID_LENGTH = 100
+
+
+def register(connection: Connection, consortium: str, members: Mapping[str, str]) -> None:
+    """Register clients (id -> display name) that are not yet; within `Database.write`.
+
+    Raises:
+        CreditError: an id that is reserved, empty, unprintable, too long, or holds a slash.
+    """
+    for member in (consortium, *members):
+        if not 0 < len(member) <= _ID_LENGTH or not member.isprintable() or "/" in member:
+            raise CreditError(f"id {member!r} must be 1 to {_ID_LENGTH} printable characters without a slash")
+        if member in (COMMONS, PENDING):
+            raise CreditError(f"client {member!r} bears the name of a reserved account; rename the client")
+    there = registered(connection).get(consortium, {})
+    for member, name in members.items():
+        if member not in there:
+            subject = f"{consortium}/{member}"
+            events.record(connection, KIND, subject, "service", {"name": name}, once=f"{KIND}:{subject}")
+
+
+def registered(connection: Connection) -> dict[str, dict[str, str]]:
+    """Consortium -> client id -> display name, in the order of registration."""
+    found: dict[str, dict[str, str]] = {}
+    # Only these columns: a replica on PostgreSQL may read no others.
+    columns = (col(EventRow.subject), col(EventRow.document))
+    query = select(*columns).where(col(EventRow.kind) == KIND).order_by(col(EventRow.sequence))
+    for subject, document in connection.execute(query):
+        consortium, _, member = subject.partition("/")
+        found.setdefault(consortium, {})[member] = json.loads(document)["name"]
+    return found

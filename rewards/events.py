@@ -1,0 +1,101 @@
+"""The book of what happened besides receipts: who did what, when, and what came of it. Append-only, numbered gap-free.
+
+Knows how an event is written and found; what a kind means is the business of whoever records it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, insert, select
+from sqlmodel import col
+
+from rewards.credit import canonical_bytes
+from rewards.database import now_us
+from rewards.tables import EventRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sqlalchemy import Connection
+
+SALT_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event as it was written.
+
+    Attributes:
+        sequence: its number, from 1 without gap.
+        kind: what happened, as in "period.final".
+        subject: to what, as in the period's name.
+        at_us: when, in microseconds since 1970; never earlier than the event before it.
+        actor: who did it: a key id, or "command line".
+        document: the rest, JSON.
+        salt: 64 hex digits that keep the event's leaf in the Merkle log from being guessed.
+        once: what can happen only once, or None.
+    """
+
+    sequence: int
+    kind: str
+    subject: str
+    at_us: int
+    actor: str
+    document: dict[str, Any]
+    salt: str
+    once: str | None
+
+
+def record(
+    connection: Connection, kind: str, subject: str, actor: str, document: Mapping[str, Any], *, once: str | None = None
+) -> int:
+    """Write an event into the open transaction, which must be one of `Database.write`; returns its sequence number.
+
+    Raises:
+        CreditError: the document has no JSON form.
+    """
+    last = connection.execute(
+        select(col(EventRow.sequence), col(EventRow.at_us)).order_by(col(EventRow.sequence).desc()).limit(1)
+    ).one_or_none()
+    sequence, earliest_us = (1, 0) if last is None else (last[0] + 1, last[1])
+    row = {
+        "sequence": sequence,
+        "kind": kind,
+        "subject": subject,
+        "at_us": max(now_us(), earliest_us),  # a clock that steps back does not turn history around
+        "actor": actor,
+        "document": canonical_bytes(dict(document)).decode(),
+        "salt": secrets.token_hex(SALT_BYTES),
+        "once": once,
+    }
+    connection.execute(insert(EventRow).values(row))
+    return sequence
+
+
+def find(
+    connection: Connection,
+    *,
+    kinds: Iterable[str] | None = None,
+    subject: str | None = None,
+    after: int = 0,
+    limit: int | None = None,
+) -> list[Event]:
+    """Events after a sequence number in their order, narrowed by kind and subject; all of them without a limit."""
+    query = select(EventRow).where(col(EventRow.sequence) > after).order_by(col(EventRow.sequence))
+    if kinds is not None:
+        query = query.where(col(EventRow.kind).in_(list(kinds)))
+    if subject is not None:
+        query = query.where(col(EventRow.subject) == subject)
+    if limit is not None:
+        query = query.limit(limit)
+    rows = connection.execute(query).mappings()
+    return [Event(**{**row, "document": json.loads(row["document"])}) for row in rows]
+
+
+def last_event(connection: Connection) -> int:
+    """The sequence number of the last event; 0 when there is none."""
+    return connection.execute(select(func.max(col(EventRow.sequence)))).scalar_one() or 0
