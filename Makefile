@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo serve test lint bench-attribution clean
+.PHONY: setup demo serve test lint bench-attribution bench-ledger clean
 
 setup: $(READY)
 
@@ -36,6 +36,9 @@ lint: setup
 
 bench-attribution: setup
 	$(BIN)/python -m tests.benchmarks.attribution
+
+bench-ledger: setup
+	$(BIN)/python -m tests.benchmarks.ledger
 
 clean:
 	rm -rf $(VENV) var build dist *.egg-info
