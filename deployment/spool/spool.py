@@ -1,47 +1,27 @@
-"""The local, fsynced queue of a replica: what was generated but is not in the ledger yet, safe from a crash.
+"""The queue itself: records appended durably, forgotten once the ledger has them, and taken over from the dead."""
 
-Each process writes a file of its own and holds a lock on it for life; the kernel lets go of the lock when the process
-dies, and whoever starts next adopts the file. One line per write: `<crc32, 8 hex digits> <canonical JSON>`. Knows no
-ledger, no model and no HTTP; of a record it reads `id` and `kind`, the rest is the caller's.
-"""
-
-import fcntl
 import json
 import logging
 import os
 import threading
-import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from deployment.errors import SpoolError
+from deployment.spool.files import append_durably, make_folder, open_locked, reason, sync_folder, write_all
+from deployment.spool.lines import Contents, Live, Record, check, line_of, read
 
-__all__ = [
-    "COMPACT_BYTES",
-    "Adopted",
-    "Record",
-    "Spool",
-    "document_of",
-    "line_of",
-    "make_folder",
-    "open_locked",
-    "sync_folder",
-    "write_all",
-]
+__all__ = ["COMPACT_BYTES", "Adopted", "Spool"]
 
 _LOG = logging.getLogger(__name__)
 COMPACT_BYTES = 8 * 2**20
 """A file larger than this is compacted once more than half of it is dead."""
-_EMPTY_BYTES = 64 * 2**10  # a file larger than this is compacted once nothing in it is live
-_CRC_BYTES = 9  # eight hex digits and a space
+_GROWTH_BYTES = 64 * 2**10  # a compaction that the disk refused is tried again after this much
 _NAMES_TRIED = 8
-
-Record = Mapping[str, Any]
-"""A JSON object with `id` (the response's) and `kind` (`progress` or `receipt`)."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +53,11 @@ class Spool:
             make_folder(folder)
             self.path, self._fd = _create(folder)
         except OSError as error:
-            raise SpoolError(f"spool folder {folder} cannot be used: {_reason(error)}") from error
+            raise SpoolError(f"spool folder {folder} cannot be used: {reason(error)}") from error
         self._lock = threading.Lock()
         self._closed = False
-        self._live = _Live()
-        self._bytes = 0
+        self._live = Live()
+        self._size = 0
         self._named = False  # whether the folder durably lists the file
         self._no_compaction_below = 0
 
@@ -85,9 +65,9 @@ class Spool:
         return len(self._live.lines)
 
     @property
-    def bytes(self) -> int:
-        """Length of the file, dead lines included."""
-        return self._bytes
+    def size(self) -> int:
+        """Length of the file in bytes, dead lines included."""
+        return self._size
 
     def live(self) -> list[Record]:
         """The records that the ledger does not have yet, in the order in which their ids first appeared."""
@@ -106,20 +86,22 @@ class Spool:
         if not records:
             return
         for record in records:
-            _check(record)
+            check(record)
         lines = [line_of(record) for record in records]
         with self._lock:
             self._check_open()
             try:
                 self._write(b"".join(lines), durable=True)
             except OSError as error:
-                raise SpoolError(f"{self.path} cannot be written: {_reason(error)}") from error
+                raise SpoolError(f"{self.path} cannot be written: {reason(error)}") from error
             for record, line in zip(records, lines, strict=True):
                 self._live.put(record["id"], record["kind"], line)
             self._compact_if_worthwhile()
 
     def done(self, ids: Collection[str]) -> None:
         """Forget records that the ledger has. Not fsynced: after a crash they may come back, and are booked already.
+
+        When nothing is left the file is emptied, so that nobody's tokens lie about longer than they are needed.
 
         Raises:
             SpoolError: the spool is closed.
@@ -129,12 +111,36 @@ class Spool:
             known = [name for name in ids if name in self._live.lines]
             if not known:
                 return
-            try:
-                self._write(line_of({"kind": "done", "ids": known}), durable=False)
-            except OSError as error:
-                _LOG.warning("%s: %d booked records stay in the file: %s", self.path, len(known), _reason(error))
             self._live.forget(known)
+            try:
+                if self._live.lines:
+                    self._write(line_of({"kind": "done", "ids": known}), durable=False)
+                else:
+                    os.ftruncate(self._fd, 0)
+                    self._size = 0
+            except OSError as error:
+                _LOG.warning("%s: %d booked records stay in the file: %s", self.path, len(known), reason(error))
             self._compact_if_worthwhile()
+
+    def set_aside(self, record: Record, why: str) -> None:
+        """Move a record that can never be booked to `refused-*.jsonl` beside the spool, for somebody to look at.
+
+        When the disk refuses that too it stays in the spool, and comes up again with the next adoption.
+
+        Raises:
+            SpoolError: the spool is closed.
+        """
+        path = self.path.with_name(f"refused-{self.path.stem.removeprefix('spool-')}.jsonl")
+        line = json.dumps({"at_us": time.time_ns() // 1000, "why": why, "record": dict(record)}) + "\n"
+        name = record["id"]
+        try:
+            with self._lock:
+                append_durably(path, line.encode())
+        except OSError as error:
+            _LOG.error("record %r cannot be booked (%s), nor set aside: %s", name, why, reason(error))
+            return
+        _LOG.error("record %r cannot be booked and is set aside in %s: %s", name, path, why)
+        self.done([name])
 
     def adopt(self) -> list[Adopted]:
         """Take over the files of dead processes: their live records go to this spool durably, then the file goes.
@@ -169,28 +175,27 @@ class Spool:
             if durable and not self._named:
                 sync_folder(self.path.parent)
                 self._named = True
-            if os.fstat(self._fd).st_size != self._bytes:
-                os.ftruncate(self._fd, self._bytes)
+            if os.fstat(self._fd).st_size != self._size:
+                os.ftruncate(self._fd, self._size)
             write_all(self._fd, data)
             if durable:
                 os.fsync(self._fd)
         except OSError:
             with suppress(OSError):
-                os.ftruncate(self._fd, self._bytes)
+                os.ftruncate(self._fd, self._size)
             raise
-        self._bytes += len(data)
+        self._size += len(data)
 
     def _compact_if_worthwhile(self) -> None:
-        limit = COMPACT_BYTES if self._live.lines else _EMPTY_BYTES
-        mostly_dead = 2 * self._live.bytes < self._bytes
-        if self._bytes <= max(limit, self._no_compaction_below) or not mostly_dead:
+        mostly_dead = 2 * self._live.size < self._size
+        if self._size <= max(COMPACT_BYTES, self._no_compaction_below) or not mostly_dead:
             return
         try:
             self._compact()
             self._no_compaction_below = 0
         except OSError as error:
-            self._no_compaction_below = self._bytes + _EMPTY_BYTES  # a full disk is not tried at every append
-            _LOG.warning("%s cannot be compacted now: %s", self.path, _reason(error))
+            self._no_compaction_below = self._size + _GROWTH_BYTES  # a full disk is not tried at every append
+            _LOG.warning("%s cannot be compacted now: %s", self.path, reason(error))
 
     def _compact(self) -> None:
         """Move the live lines to a new file, locked before it gets the name, and durable before it does."""
@@ -206,7 +211,7 @@ class Spool:
             os.close(fd)
             raise
         os.close(self._fd)
-        self._fd, self._bytes, self._named = fd, self._live.bytes, False
+        self._fd, self._size, self._named = fd, self._live.size, False
         sync_folder(self.path.parent)
         self._named = True
 
@@ -217,7 +222,7 @@ class Spool:
             fd = open_locked(path, os.O_RDWR)
             if fd is None:
                 return None
-            found = _read(path.read_bytes())
+            found = read(path.read_bytes())
             records = found.live.records()
             self.append(records)
             path = _retire(path, found)
@@ -225,112 +230,11 @@ class Spool:
         except FileNotFoundError:
             return None
         except (OSError, SpoolError) as error:
-            _LOG.error("%s cannot be adopted now and is left for later: %s", path, error)  # noqa: TRY400
+            _LOG.error("%s cannot be adopted now and is left for later: %s", path, error)
             return None
         finally:
             if fd is not None:
                 os.close(fd)
-
-
-@dataclass
-class _Live:
-    """Id -> the line of its current record, in the order of first appearance, and the length of all of them."""
-
-    lines: dict[str, bytes] = field(default_factory=dict)
-    receipts: set[str] = field(default_factory=set)
-    bytes: int = 0
-
-    def put(self, name: str, kind: str, line: bytes) -> None:
-        if kind == "receipt":
-            self.receipts.add(name)
-        elif name in self.receipts:
-            return
-        self.bytes += len(line) - len(self.lines.get(name, b""))
-        self.lines[name] = line
-
-    def forget(self, names: Iterable[str]) -> None:
-        for name in names:
-            self.bytes -= len(self.lines.pop(name, b""))
-            self.receipts.discard(name)
-
-    def records(self) -> list[Record]:
-        return [json.loads(line[_CRC_BYTES:]) for line in self.lines.values()]
-
-
-@dataclass
-class _Contents:
-    """What a file says: live records, numbers of unreadable lines (from 1), and whether its end is torn."""
-
-    live: _Live = field(default_factory=_Live)
-    damaged_lines: list[int] = field(default_factory=list)
-    torn: bool = False
-
-
-def line_of(document: Mapping[str, Any]) -> bytes:
-    """A line that says whether it is whole: CRC-32 of the JSON bytes, the JSON with sorted keys, a newline.
-
-    Raises:
-        SpoolError: the document holds NaN, an infinity, or something JSON cannot express.
-    """
-    try:
-        text = json.dumps(dict(document), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        data = text.encode()
-    except (TypeError, ValueError) as error:
-        raise SpoolError(f"record {document.get('id')!r} cannot be written as JSON: {error}") from error
-    return b"%08x %s\n" % (zlib.crc32(data), data)
-
-
-def document_of(line: bytes) -> dict[str, Any] | None:
-    """The object in a line without its newline, or None when a byte of it is not what was written."""
-    data = line[_CRC_BYTES:]
-    if line[:_CRC_BYTES] != b"%08x " % zlib.crc32(data):
-        return None
-    try:
-        document = json.loads(data)
-    except ValueError:
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder that only its owner may enter, durably, with the folders above it."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in missing:
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names in a folder durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all bytes, however few the system takes at a time."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def open_locked(path: Path, flags: int) -> int | None:
-    """A descriptor that holds the lock of the file that bears the name; the lock ends when it is closed.
-
-    None when somebody else holds it, or the name went to another file before the lock was there.
-    """
-    fd = os.open(path, flags, 0o600)
-    held = False
-    try:
-        with suppress(BlockingIOError, FileNotFoundError):
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = os.path.samestat(os.fstat(fd), path.stat())
-    finally:
-        if not held:
-            os.close(fd)
-    return fd if held else None
 
 
 def _create(folder: Path) -> tuple[Path, int]:
@@ -348,41 +252,7 @@ def _fresh(path: Path) -> Path:
     return path.with_name(f"{path.name}.tmp")
 
 
-def _check(record: Record) -> None:
-    name, kind = record.get("id"), record.get("kind")
-    if not isinstance(name, str) or not name:
-        raise SpoolError(f"id of a record must be non-empty text, not {name!r}")
-    if kind not in ("progress", "receipt"):
-        raise SpoolError(f"kind of record {name!r} must be 'progress' or 'receipt', not {kind!r}")
-
-
-def _read(data: bytes) -> _Contents:
-    """Replay a file line by line; what cannot be read at the very end is torn, anywhere else it is damage."""
-    found = _Contents()
-    *lines, tail = data.split(b"\n")
-    found.torn = bool(tail)
-    for number, line in enumerate(lines, start=1):
-        document = document_of(line)
-        if document is None and number == len(lines) and not tail:
-            found.torn = True
-        elif document is None or not _replay(document, line + b"\n", found.live):
-            found.damaged_lines.append(number)
-    return found
-
-
-def _replay(document: dict[str, Any], line: bytes, live: _Live) -> bool:
-    """Do what a line says; False when it says nothing that this module writes."""
-    match document:
-        case {"kind": "done", "ids": [*names]}:
-            live.forget(names)
-        case {"kind": "progress" | "receipt" as kind, "id": str(name)}:
-            live.put(name, kind, line)
-        case _:
-            return False
-    return True
-
-
-def _retire(path: Path, found: _Contents) -> Path:
+def _retire(path: Path, found: Contents) -> Path:
     """Delete a file whose live records are safe elsewhere, or keep it aside when it is damaged; where it is now."""
     if found.torn:
         _LOG.warning("%s: the last line was cut by a crash before it was promised; dropped", path)
@@ -401,8 +271,4 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        _LOG.warning("%s cannot be deleted: %s", path, _reason(error))
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+        _LOG.warning("%s cannot be deleted: %s", path, reason(error))

@@ -1,0 +1,87 @@
+"""Files that survive a crash, and locks that do not: what the spool needs of the operating system."""
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["append_durably", "make_folder", "open_locked", "reason", "sync_folder", "write_all", "write_whole"]
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that only its owner may enter, durably, with the folders above it."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names in a folder durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all bytes, however few the system takes at a time."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def append_durably(path: Path, data: bytes) -> None:
+    """Add to a file that its owner alone may read, all of it or nothing; durable on return."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    size = os.fstat(fd).st_size
+    try:
+        write_all(fd, data)
+        os.fsync(fd)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(fd, size)
+        raise
+    finally:
+        os.close(fd)
+    sync_folder(path.parent)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """A file that is there whole or not at all, readable by its owner alone, and durable on return."""
+    fresh = path.with_name(f"{path.name}.tmp")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        write_all(fd, data)
+        os.fsync(fd)
+        fresh.replace(path)
+    except OSError:
+        with suppress(OSError):
+            fresh.unlink()
+        raise
+    finally:
+        os.close(fd)
+    sync_folder(path.parent)
+
+
+def open_locked(path: Path, flags: int) -> int | None:
+    """A descriptor that holds the lock of the file that bears the name; the lock ends when it is closed.
+
+    None when somebody else holds it, or the name went to another file before the lock was there.
+    """
+    fd = os.open(path, flags, 0o600)
+    held = False
+    try:
+        with suppress(BlockingIOError, FileNotFoundError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.path.samestat(os.fstat(fd), path.stat())
+    finally:
+        if not held:
+            os.close(fd)
+    return fd if held else None
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused, in its own words."""
+    return error.strerror or str(error)
