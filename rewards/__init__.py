@@ -14,6 +14,7 @@ from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING, Receipt, c
 from rewards.errors import (
     ConflictError,
     CreditError,
+    KeyRefusedError,
     KeyRingError,
     LedgerError,
     PeriodClosedError,
@@ -38,6 +39,7 @@ __all__ = [
     "ConflictError",
     "CreditError",
     "Key",
+    "KeyRefusedError",
     "KeyRing",
     "KeyRingError",
     "Ledger",

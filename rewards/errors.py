@@ -3,13 +3,17 @@
 RewardsError
 ├── CreditError             an amount, a weight or a receipt that cannot be credited
 ├── PolicyError             a settlement policy that is not valid; names the field
-├── KeyRingError            an unknown role, or a key that does not exist
+├── KeyRingError            a key that cannot be made, rotated or revoked, or a pepper that is missing
+│   └── KeyRefusedError         a presented key that opens nothing; carries the reason
 ├── SignatureError          a signature, a key or a signed text that is malformed or does not verify
+├── ReusedKeyError          an idempotency key that was used for another request
 ├── LogError                a place in the Merkle log that does not exist
 └── LedgerError             the ledger cannot be opened, read or written
     ├── ConflictError       a response id that is already booked with another payload
     ├── ReversalError       a response that cannot be reversed
-    └── PeriodError         a period that cannot be previewed or closed
+    ├── HoldError           a hold that cannot be placed or released
+    ├── StatementError      a statement that does not exist, or is not in the Merkle log yet
+    └── PeriodError         a period that cannot be previewed, closed or moved on
         ├── PeriodEmptyError    nothing was booked in its window
         └── PeriodClosedError   it is closed already; carries the stored settlement
 """
@@ -35,11 +39,30 @@ class PolicyError(RewardsError):
 
 
 class KeyRingError(RewardsError):
-    """A key that cannot be created or revoked."""
+    """A key that cannot be made, rotated or revoked, or a pepper that is missing."""
+
+
+class KeyRefusedError(KeyRingError):
+    """A presented key that opens nothing.
+
+    Attributes:
+        reason: "unknown" (also where malformed or wrong), or, told only to who has the secret, "expired" or "revoked".
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message, reason)  # both, so that the error survives pickling
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class SignatureError(RewardsError):
     """A signature, a signing key or a signed text that is malformed, unknown or does not verify."""
+
+
+class ReusedKeyError(RewardsError):
+    """An application's idempotency key that was used for another request; nothing was claimed."""
 
 
 class LogError(RewardsError):
@@ -58,8 +81,16 @@ class ReversalError(LedgerError):
     """A response that cannot be reversed; nothing was written."""
 
 
+class HoldError(LedgerError):
+    """A hold that cannot be placed or released; nothing was written."""
+
+
+class StatementError(LedgerError):
+    """A statement that does not exist, or that is not in the Merkle log yet."""
+
+
 class PeriodError(LedgerError):
-    """A period that cannot be previewed or closed; nothing was written."""
+    """A period that cannot be previewed, closed or moved on; nothing was written."""
 
 
 class PeriodEmptyError(PeriodError):

@@ -1,0 +1,92 @@
+"""The pepper: 32 random bytes in a file of their own, without which the hashes in the database verify no key.
+
+Whoever copies the database has no key by it, and cannot try one. Knows the file; how the hashes are made is `keys`'.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+from sqlmodel import col
+
+from rewards.database import Database, now_us
+from rewards.errors import KeyRingError
+from rewards.tables import ApiKeyRow
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PEPPER_BYTES = 32
+
+
+def load_or_make(path: Path, url: str) -> bytes:
+    """The pepper in a file; made, readable by its owner alone, where there is none and the ledger has no valid key.
+
+    Any number of processes may call at once: they get the same.
+
+    Args:
+        path: the file; missing folders are made.
+        url: the ledger, asked only where the file is missing.
+
+    Raises:
+        KeyRingError: the file is missing although there are valid keys, cannot be read or written, or is no pepper.
+        LedgerError: the file is missing and the ledger cannot be read.
+    """
+    try:
+        found = _read(path)
+        if found is None and not _has_keys(url):
+            _make(path)
+            found = _read(path)
+        elif found is None:
+            found = _read(path)  # somebody may have made it, and then a key, after we looked
+    except OSError as error:
+        raise KeyRingError(f"pepper {path}: {error.strerror}") from error
+    if found is None:
+        raise KeyRingError(
+            f"pepper {path} is missing, and without it no key of the ledger verifies: bring the file back, or name it "
+            "by pepper_file (PROTOKEN_PEPPER_FILE); where it is lost, revoke the keys, and new ones get a new pepper"
+        )
+    if len(found) != PEPPER_BYTES:
+        raise KeyRingError(f"pepper {path} holds {len(found)} bytes and must hold {PEPPER_BYTES}")
+    return found
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _has_keys(url: str) -> bool:
+    expires_at_us = col(ApiKeyRow.expires_at_us)
+    valid = col(ApiKeyRow.revoked_at_us).is_(None) & (expires_at_us.is_(None) | (expires_at_us > now_us()))
+    with closing(Database(url)) as database, database.read() as connection:
+        return connection.execute(select(col(ApiKeyRow.key_id)).where(valid).limit(1)).first() is not None
+
+
+def _make(path: Path) -> None:
+    """Write a pepper beside the name and link it there, which fails where somebody was quicker: never half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_bytes(PEPPER_BYTES))
+            file.flush()
+            os.fsync(file.fileno())  # keys that are made next must not outlive it
+        try:
+            path.hardlink_to(draft)
+        except FileExistsError:
+            return
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        draft.unlink()
