@@ -4,6 +4,7 @@ import base64
 import copy
 import json
 import stat
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
@@ -62,6 +63,16 @@ def test_checkpoints_and_notes_come_back():
     assert (CHECKPOINT.text(), KEY.public) == open_note(note + stranger, [KEY.public])
 
 
+def test_lines_under_the_root_are_signed_with_it():
+    """Extension lines come back in their order, and a checkpoint with one of them altered does not verify."""
+    extended = replace(CHECKPOINT, extensions=("sealed_at_us 17", "previous_size 5"))
+    note = sign_checkpoint(extended, KEY)
+
+    assert extended == open_checkpoint(note, [KEY.public], CHECKPOINT.origin)
+    with pytest.raises(SignatureError, match="altered"):
+        open_checkpoint(note.replace("previous_size 5", "previous_size 4"), [KEY.public], CHECKPOINT.origin)
+
+
 def test_any_altered_character_of_a_checkpoint_is_detected():
     """Each character in turn, replaced, doubled or left out, makes the note unreadable or unverifiable."""
     note = sign_checkpoint(CHECKPOINT, KEY)
@@ -89,10 +100,13 @@ def test_another_log_s_checkpoint_is_refused():
 
 @pytest.mark.parametrize(
     "text",
-    ["a\n01\n", "a\n1\n", "a\n-1\nx\n", "\n1\nAAAA\n", "a\n٣\nAAAA\n", "a\n1\nAAAA\n", CHECKPOINT.text() + "more\n"],
-)
+    [
+        "a\n01\n", "a\n1\n", "a\n-1\nx\n", "\n1\nAAAA\n", "a\n٣\nAAAA\n", "a\n1\nAAAA\n",
+        CHECKPOINT.text() + "\n", CHECKPOINT.text() + "more", CHECKPOINT.text().replace("1234", "1" * 5000),
+    ],
+)  # fmt: skip
 def test_a_malformed_checkpoint_is_refused(text):
-    """A checkpoint has exactly three lines, a plain decimal size, and a root of 32 bytes."""
+    """A checkpoint has at least three lines, none of them empty, a plain decimal size, and a root of 32 bytes."""
     with pytest.raises(SignatureError):
         Checkpoint.parse(text)
 

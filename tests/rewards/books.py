@@ -1,0 +1,63 @@
+"""Small sealed books for tests, and how to write past the ledger. Knows both databases."""
+
+from contextlib import contextmanager
+
+from sqlalchemy import text
+
+from rewards import KeyRing, Ledger
+from rewards.sealing import seal
+from rewards.signing import SigningKey
+from tests.rewards.receipts import MEMBERS, make_receipt
+
+ORIGIN = "consortium.example/ledger"
+KEY = SigningKey(ORIGIN, bytes(range(32)))
+OTHER_KEY = SigningKey(ORIGIN, bytes(32))
+BOOKS = ("receipts", "entries", "events", "leaves", "nodes", "checkpoints")
+
+
+def write_books(url: str) -> list[str]:
+    """Receipts, a reversal, clients and bearer keys, sealed in three steps; returns the notes of the checkpoints."""
+    Ledger.prepare(url)
+    ledger = Ledger(url)
+    ledger.register("demo", MEMBERS)
+    keys = KeyRing(url, bytes(32))
+    notes = []
+    for step in range(3):
+        for number in range(3):
+            ledger.append(make_receipt(f"r{3 * step + number}", tokens=5 + number))
+        if step == 1:
+            ledger.reverse("r1", "a test question", "tester")
+            shop = keys.create("application", "shop", actor="tester", token_budget=1000, requests_per_minute=60)
+            keys.create("member", "bank", actor="tester", client="bank", expires_at_us=2**52)
+            keys.rotate(shop.split("_")[1], actor="tester")
+        if step == 2:
+            keys.revoke(shop.split("_")[1], actor="tester")
+        seal(ledger, KEY, ORIGIN)
+        with ledger.database.read() as connection:
+            notes.append(connection.execute(text("SELECT note FROM checkpoints ORDER BY size DESC")).scalars().first())
+    keys.close()
+    ledger.close()
+    return notes
+
+
+@contextmanager
+def unguarded(ledger: Ledger):
+    """A transaction of somebody who owns the database: no trigger, foreign key or check stands in the way."""
+    with ledger.database.write() as connection:
+        if ledger.database.is_postgresql:
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+            checks = connection.execute(
+                text(
+                    "SELECT conrelid::regclass, conname FROM pg_constraint "
+                    "WHERE contype = 'c' AND connamespace = 'public'::regnamespace"
+                )
+            )
+            for table, name in checks.all():
+                connection.execute(text(f"ALTER TABLE {table} DROP CONSTRAINT {name}"))
+        else:
+            triggers = connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).scalars().all()
+            for name in triggers:
+                connection.execute(text(f"DROP TRIGGER {name}"))
+            connection.execute(text("PRAGMA ignore_check_constraints = ON"))
+            connection.execute(text("PRAGMA defer_foreign_keys = ON"))
+        yield connection
