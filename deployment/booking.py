@@ -3,45 +3,69 @@
 The one place where the words of `attribution` meet those of `rewards`. Computes no score and no split of its own.
 """
 
+from collections.abc import Mapping
+from typing import Any, Protocol
+
 from attribution import AttributedResponse
-from deployment.messages import Job, ModelCard, Summary, TokenCredit
-from rewards import Booked, Receipt, receipt_amounts
+from deployment.messages import ModelCard, Summary, TokenCredit
+from rewards import Receipt, receipt_amounts
 
-__all__ = ["receipt_of", "summary_of", "token_credits"]
+__all__ = ["Asked", "receipt_of", "summary_of", "token_credits"]
 
 
-def receipt_of(job: Job, card: ModelCard, response: AttributedResponse, duration_us: int) -> Receipt:
+class Asked(Protocol):
+    """Who asked for a response, and when: what a job and the progress of one have in common."""
+
+    @property
+    def response_id(self) -> str:
+        """Unique for ever."""
+
+    @property
+    def application(self) -> str:
+        """Key id of the caller."""
+
+    @property
+    def created_at_us(self) -> int:
+        """In microseconds since 1970."""
+
+
+def receipt_of(
+    asked: Asked, card: ModelCard, response: AttributedResponse, duration_us: int, cut: Mapping[str, Any] | None = None
+) -> Receipt:
     """The receipt of a response. `duration_us` runs from the moment the job was taken to the end of attribution.
+
+    `cut` goes into the measurement of a response that was not finished, and tells how far it came.
 
     Raises:
         CreditError: the shares are not finite, or do not sum to 1 with the base share.
     """
     tokens = len(response.token_ids)
     return Receipt(
-        response_id=job.response_id,
-        created_at_us=job.created_at_us,
-        application=job.application,
+        response_id=asked.response_id,
+        created_at_us=asked.created_at_us,
+        application=asked.application,
         consortium=card.name,
         model_sha256=card.global_sha256,
         method=response.method,
         settings=response.settings,
         version=response.version,
         tokens=tokens,
-        amounts=receipt_amounts(job.response_id, tokens, response.shares, response.base_share),
+        amounts=receipt_amounts(asked.response_id, tokens, response.shares, response.base_share),
         measurement={
             "response_scores": dict(response.response_scores),
             "base_share": response.base_share,
             "gain": response.gain,
             "completeness_error": response.completeness_error,
+            **({} if cut is None else {"cut": True, **cut}),
         },
         duration_us=duration_us,
     )
 
 
-def summary_of(response: AttributedResponse, receipt: Receipt, booked: Booked) -> Summary:
-    """What an application is told about the booked credit; the receipt's id is the hash of its payload."""
+def summary_of(response: AttributedResponse, receipt: Receipt) -> Summary:
+    """What an application is told about the credit; the receipt's id is the hash of its payload."""
     return Summary(
-        receipt_id=booked.payload_sha256,
+        receipt_id=receipt.payload_sha256,
         method=response.method,
         shares=dict(response.shares),
         base_share=response.base_share,

@@ -9,7 +9,10 @@
         ├── UnauthenticatedError    401  no key, or one that is not known
         ├── ForbiddenError          403  a good key of another role
         ├── NotFoundError           404  no such route, model or response
-        ├── OverloadedError         429  every place is taken; says when to come back
+        ├── ConflictError           409  a request of this kind is under way, or was answered and cannot be again
+        ├── UnprocessableError      422  a key that stands for another request
+        ├── OverloadedError         429  every place is taken, or the key asks too often; says when to come back
+        ├── QuotaError              429  the key's token budget does not cover this; asking again does not help
         ├── InternalError      500  our fault: nothing was booked
         └── UnavailableError        503  the model or the ledger is away for now
 
@@ -20,17 +23,20 @@ from typing import Any, ClassVar
 
 __all__ = [
     "ApiError",
+    "ConflictError",
     "ForbiddenError",
     "InternalError",
     "InvalidRequestError",
     "NotFoundError",
     "OverloadedError",
+    "QuotaError",
     "ServiceError",
     "SettingsError",
     "SpoolError",
     "StartError",
     "UnauthenticatedError",
     "UnavailableError",
+    "UnprocessableError",
     "envelope",
 ]
 
@@ -63,18 +69,27 @@ class ApiError(ServiceError):
     kind: ClassVar[str] = "server_error"
 
     def __init__(
-        self, message: str, *, param: str | None = None, code: str | None = None, retry_after_s: int | None = None
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: int | None = None,
+        should_retry: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.code = code
         self.retry_after_s = retry_after_s
+        self.should_retry = should_retry
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers that belong to this answer: `Retry-After` in whole seconds, and the scheme asked for on 401."""
+        """Headers of this answer: `Retry-After` in whole seconds, `x-should-retry` for SDKs, the scheme on 401."""
         headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        if self.should_retry is not None:
+            headers["x-should-retry"] = str(self.should_retry).lower()
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return headers
@@ -112,11 +127,32 @@ class NotFoundError(ApiError):
     kind = "not_found_error"
 
 
+class ConflictError(ApiError):
+    """409: what is asked conflicts with how things stand."""
+
+    status = 409
+    kind = "conflict_error"
+
+
+class UnprocessableError(ApiError):
+    """422: the request is well-formed, and contradicts an earlier one."""
+
+    status = 422
+    kind = "invalid_request_error"
+
+
 class OverloadedError(ApiError):
-    """429: every place in the batch and in the waiting queue is taken."""
+    """429: every place in the batch and in the waiting queue is taken, or the key asks too often."""
 
     status = 429
     kind = "rate_limit_error"
+
+
+class QuotaError(ApiError):
+    """429: what the key may still generate does not cover the request; nothing was generated."""
+
+    status = 429
+    kind = "insufficient_quota"
 
 
 class InternalError(ApiError):

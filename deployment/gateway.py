@@ -19,7 +19,8 @@ from deployment.errors import NotFoundError, UnavailableError
 from deployment.failures import RequestId, answer
 from deployment.ingress import build_app
 from deployment.messages import Event, Failed, Job, ModelCard
-from deployment.settings import Settings
+from deployment.replays import Replays
+from deployment.settings import Settings, pepper_of
 from rewards import KeyRing, Ledger
 
 __all__ = ["HandleEngine", "Ingress", "proxy_middleware"]
@@ -98,10 +99,18 @@ class Ingress:
 
     def __init__(self, handle: DeploymentHandle[Any], settings: Settings) -> None:
         self._engine = HandleEngine(handle)
+        self._settings = settings
         self._ledger = Ledger(settings.ledger)
-        self._keys = KeyRing(settings.ledger)
-        self._max_tokens_cap = settings.max_tokens_cap
+        self._keys = KeyRing(settings.ledger, pepper_of(settings.ledger, settings.pepper_file))
+        self._replays = Replays(settings.spool / "replays", settings.replay_window_s)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve in the process where the app runs."""
-        return build_app(self._engine, self._ledger, self._keys, max_tokens_cap=self._max_tokens_cap)
+        return build_app(
+            self._engine,
+            self._ledger,
+            self._keys,
+            self._replays,
+            default_max_tokens=self._settings.default_max_tokens,
+            max_tokens_cap=self._settings.max_tokens_cap,
+        )

@@ -1,48 +1,34 @@
 """The OpenAI-compatible routes, as a function that builds the FastAPI app. No rule of the domain lives here.
 
 The app is built where it runs and is never pickled. What it needs of a replica is the `Engine` protocol; Ray
-stands behind it in the service (`gateway`), a plain class in tests.
+stands behind it in the service (`gateway`), a plain class in tests. How an answer comes about is told in `answering`.
 """
 
-import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response
 from starlette.middleware import Middleware
 
 from deployment import operator
-from deployment.errors import InternalError, InvalidRequestError, NotFoundError
+from deployment.answering import Answers, Engine
+from deployment.errors import InvalidRequestError, NotFoundError, UnavailableError
 from deployment.failures import LastResort, RequestId, handle_failures
-from deployment.messages import ChatMessage, Delta, Event, Failed, Finished, Job, ModelCard
+from deployment.idempotency import Idempotency, checked_key
+from deployment.limits import Limits
+from deployment.messages import ChatMessage, Job, ModelCard
+from deployment.replays import Replays
 from deployment.schemas import ChatRequest, CompletionRequest, ModelList, ModelObject
 from deployment.security import BodyLimit, Gate, caller
-from deployment.wire import ChatWire, TextWire, Wire
-from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, Key, KeyRing, Ledger
+from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, Key, KeyRing, Ledger, LedgerError
+from rewards.claims import Claims
 
-__all__ = ["Engine", "build_app"]
+__all__ = ["build_app"]
 
-
-class Engine(Protocol):
-    """What the ingress asks of the replicas."""
-
-    async def describe(self) -> ModelCard:
-        """What is served."""
-
-    async def check(self) -> None:
-        """Return when a replica answers.
-
-        Raises:
-            UnavailableError: none does.
-        """
-
-    def generate(self, job: Job) -> AsyncGenerator[Event, None]:
-        """Events of one response: any number of `Delta`, then one `Finished` or `Failed`. Closing it cancels."""
+RETRY_AFTER_S = 5
 
 
 @dataclass(frozen=True)
@@ -50,6 +36,7 @@ class Service:
     """What the routes work with; `created` is when this app was built, in seconds since 1970."""
 
     engine: Engine
+    answers: Answers
     ledger: Ledger
     max_tokens_cap: int | None
     created: int
@@ -61,17 +48,34 @@ def _service(request: Request) -> Service:
 
 
 TheService = Annotated[Service, Depends(_service)]
+
+
+def _idempotency_key(request: Request) -> str | None:
+    return checked_key(request.headers.getlist("idempotency-key"))
+
+
 Caller = Annotated[Key, Depends(caller)]
+IdempotencyKey = Annotated[str | None, Depends(_idempotency_key)]
 router = APIRouter()
 
 
-def build_app(engine: Engine, ledger: Ledger, keys: KeyRing, *, max_tokens_cap: int | None = None) -> FastAPI:
+def build_app(
+    engine: Engine,
+    ledger: Ledger,
+    keys: KeyRing,
+    replays: Replays,
+    *,
+    default_max_tokens: int,
+    max_tokens_cap: int | None = None,
+) -> FastAPI:
     """The service's whole HTTP surface.
 
     Args:
         engine: makes the responses.
-        ledger: where receipts are read.
+        ledger: where receipts are read, and idempotency keys are claimed.
         keys: who may call.
+        replays: where the texts are kept that may be asked for again.
+        default_max_tokens: the most tokens of a request that does not say.
         max_tokens_cap: the most tokens a request may ask for; None leaves the model's context as the only cap.
     """
     app = FastAPI(
@@ -80,7 +84,9 @@ def build_app(engine: Engine, ledger: Ledger, keys: KeyRing, *, max_tokens_cap: 
         redoc_url=None,
         middleware=[Middleware(RequestId), Middleware(LastResort), Middleware(Gate, keys=keys), Middleware(BodyLimit)],
     )
-    app.state.service = Service(engine, ledger, max_tokens_cap, int(time.time()))
+    idempotency = Idempotency(Claims(ledger.database), replays)
+    answers = Answers(engine, Limits(ledger), idempotency, default_max_tokens)
+    app.state.service = Service(engine, answers, ledger, max_tokens_cap, int(time.time()))
     app.state.ledger = ledger
     app.include_router(router)
     app.include_router(operator.router)
@@ -110,11 +116,7 @@ async def get_model(service: TheService, name: str) -> ModelObject:
 @router.get("/v1/attributions/{response_id}")
 def get_attribution(service: TheService, key: Caller, response_id: str) -> dict[str, Any]:
     """The booked credit of a response, for the key that asked for it; to any other key it does not exist."""
-    receipt = service.ledger.receipt(response_id)
-    if receipt is None or receipt["application"] != key.key_id:
-        raise NotFoundError(
-            f"this key made no response {response_id!r}", param="response_id", code="response_not_found"
-        )
+    receipt = _receipt(service, key, response_id)
     whole = receipt["tokens"] * MICRO_CREDITS_PER_TOKEN
     shares = {account: amount / whole for account, amount in receipt["amounts"].items()}
     base_share = shares.pop(COMMONS)
@@ -136,8 +138,29 @@ def get_attribution(service: TheService, key: Caller, response_id: str) -> dict[
     }
 
 
+def _receipt(service: Service, key: Key, response_id: str) -> dict[str, Any]:
+    try:
+        receipt = service.ledger.receipt(response_id)
+    except LedgerError as error:
+        raise UnavailableError(
+            "the ledger is away; try again", code="ledger_unavailable", retry_after_s=RETRY_AFTER_S
+        ) from error
+    if receipt is not None and receipt["application"] == key.key_id:
+        return receipt
+    if service.answers.is_promised(response_id, key.key_id):
+        raise NotFoundError(
+            f"the receipt of {response_id!r} is safe on disk, and on its way to the ledger; try again",
+            param="response_id",
+            code="response_not_booked_yet",
+            retry_after_s=RETRY_AFTER_S,
+        )
+    raise NotFoundError(f"this key made no response {response_id!r}", param="response_id", code="response_not_found")
+
+
 @router.post("/v1/chat/completions", response_model=None)
-async def chat_completions(service: TheService, key: Caller, request: ChatRequest) -> Response:
+async def chat_completions(
+    service: TheService, key: Caller, idempotency_key: IdempotencyKey, request: ChatRequest
+) -> Response:
     """Continue a conversation."""
     # `developer` is OpenAI's newer name for `system`; chat templates know the older one.
     prompt = tuple(
@@ -147,16 +170,16 @@ async def chat_completions(service: TheService, key: Caller, request: ChatReques
     limit_name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     response_id = f"chatcmpl-{uuid4().hex}"
     job = await _job(service, key, request, response_id=response_id, prompt=prompt, limit_name=limit_name)
-    wire = ChatWire(job.response_id, _seconds(job), request.model, request.attribution)
-    return await _respond(service.engine, job, wire, request)
+    return await service.answers.answer(key, job, request, idempotency_key)
 
 
 @router.post("/v1/completions", response_model=None)
-async def completions(service: TheService, key: Caller, request: CompletionRequest) -> Response:
+async def completions(
+    service: TheService, key: Caller, idempotency_key: IdempotencyKey, request: CompletionRequest
+) -> Response:
     """Continue a text."""
     job = await _job(service, key, request, response_id=f"cmpl-{uuid4().hex}", prompt=request.prompt)
-    wire = TextWire(job.response_id, _seconds(job), request.model, request.attribution)
-    return await _respond(service.engine, job, wire, request)
+    return await service.answers.answer(key, job, request, idempotency_key)
 
 
 async def _served(service: Service, name: str) -> ModelCard:
@@ -207,61 +230,5 @@ async def _job(
         seed=request.seed,
         stop=request.stop,
         token_level=request.attribution == "tokens",
+        streamed=request.stream,
     )
-
-
-def _seconds(job: Job) -> int:
-    return job.created_at_us // 1_000_000
-
-
-async def _respond(engine: Engine, job: Job, wire: Wire, request: ChatRequest | CompletionRequest) -> Response:
-    events = engine.generate(job)
-    if not request.stream:
-        text, end = await _collect(events)
-        return JSONResponse(wire.whole(text, end))
-    first = await anext(events)  # awaited here, so that a refusal still has a status of its own
-    if isinstance(first, Failed):
-        await events.aclose()
-        raise first.error()
-    stream = _server_sent(wire, first, events, with_usage=request.wants_usage)
-    return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-
-
-async def _collect(events: AsyncGenerator[Event, None]) -> tuple[str, Finished]:
-    """The whole text and the end of a response; on failure nothing of the text is given away."""
-    pieces: list[str] = []
-    async with aclosing(events):
-        async for event in events:
-            match event:
-                case Delta():
-                    pieces.append(event.text)
-                case Finished():
-                    return "".join(pieces) + event.text, event
-                case Failed():
-                    raise event.error()
-    raise InternalError("the model stopped without an end", code="internal_error")
-
-
-async def _server_sent(
-    wire: Wire, first: Event, events: AsyncGenerator[Event, None], *, with_usage: bool
-) -> AsyncIterator[str]:
-    """The response as server-sent events. Every event is awaited, so a disconnect cancels the job at the next one."""
-    async with aclosing(events):
-        for body in wire.opening():
-            yield _data(body)
-        event: Event = first
-        while isinstance(event, Delta):
-            yield _data(wire.delta(event.text))
-            event = await anext(events)
-        if isinstance(event, Failed):
-            yield _data(event.error().body())
-            return
-        if event.text:
-            yield _data(wire.delta(event.text))
-        for body in wire.closing(event, with_usage=with_usage):
-            yield _data(body)
-        yield "data: [DONE]\n\n"
-
-
-def _data(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'), allow_nan=False)}\n\n"

@@ -39,7 +39,10 @@ class ChatMessage:
 
 @dataclass(frozen=True)
 class Job:
-    """One response to make. `prompt` is a conversation or plain text; `application` is the key id, never the key."""
+    """One response to make. `prompt` is a conversation or plain text; `application` is the key id, never the key.
+
+    `streamed` when the application sees text before the end, so that a crash cuts a response that was seen in part.
+    """
 
     response_id: str
     application: str
@@ -51,6 +54,7 @@ class Job:
     seed: int | None
     stop: tuple[str, ...]
     token_level: bool
+    streamed: bool
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of a response, sent only after its receipt is durable; `text` is what had been held back."""
+    """The end of a response, sent only after its receipt is durable; `text` is what had been held back.
+
+    `booked` when the receipt is in the ledger already, and not yet in the replica's spool alone.
+    """
 
     text: str
     finish_reason: str
@@ -96,17 +103,22 @@ class Finished:
     completion_tokens: int
     summary: Summary
     tokens: tuple[TokenCredit, ...]
+    booked: bool = True
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The end of a response that cannot be had; `status` is the HTTP status it would be answered with."""
+    """The end of a response that cannot be had; `status` is the HTTP status it would be answered with.
+
+    `credited` when tokens of it were booked all the same, so that a client shall not try again by itself.
+    """
 
     status: int
     message: str
     code: str
     param: str | None = None
     retry_after_s: int | None = None
+    credited: bool = False
 
     def error(self) -> ApiError:
         """The same failure as an exception of the service.
@@ -115,7 +127,13 @@ class Failed:
             KeyError: when the status is none that a replica may give.
         """
         kind = {error.status: error for error in _ERRORS}[self.status]
-        return kind(self.message, param=self.param, code=self.code, retry_after_s=self.retry_after_s)
+        return kind(
+            self.message,
+            param=self.param,
+            code=self.code,
+            retry_after_s=self.retry_after_s,
+            should_retry=False if self.credited else None,
+        )
 
 
 Event = Delta | Finished | Failed

@@ -38,12 +38,27 @@ class ReplicaMetrics:
             description="Requests that ended, by outcome: finished, cancelled, refused, failed.",
             tag_keys=("model", "outcome"),
         )
-        for metric in (self._first_token, self._duration, self._requests):
+        self._spooled = metrics.Gauge(
+            "protoken_ledger_spool_entries",
+            description="Receipts of this replica that are spooled and not in the ledger yet.",
+            tag_keys=("model",),
+        )
+        self._lag = metrics.Gauge(
+            "protoken_ledger_lag_seconds",
+            description="How long the oldest of these receipts has been waiting; 0 when there is none.",
+            tag_keys=("model",),
+        )
+        for metric in (self._first_token, self._duration, self._requests, self._spooled, self._lag):
             metric.set_default_tags({"model": model})  # a mapping each: Ray writes its own labels into it
 
     def first_token(self, seconds: float) -> None:
         """A request's first token came this long after the request."""
         self._first_token.observe(seconds)
+
+    def lag(self, receipts: int, seconds: float) -> None:
+        """So many receipts wait for the ledger, the oldest of them for so long."""
+        self._spooled.set(receipts)
+        self._lag.set(seconds)
 
     def ended(self, outcome: str, seconds: float) -> None:
         """A request ended this long after it came."""

@@ -10,10 +10,13 @@ from functools import partial
 import torch
 
 from attribution import Batch, FederatedModel, attribute
+from deployment.booker import Booker
 from deployment.messages import Delta, Event, Job, ModelCard
 from deployment.metrics import ReplicaMetrics
+from deployment.recovery import Recovery
 from deployment.settings import Settings
-from deployment.worker import Limits, Worker
+from deployment.spool import Spool
+from deployment.worker import Capacity, Worker
 from rewards import Ledger
 
 __all__ = ["Replica", "WorkerDiedError"]
@@ -22,7 +25,7 @@ STOP_TIMEOUT_S = 60.0
 
 
 class WorkerDiedError(RuntimeError):
-    """The thread that owns the model is gone, so this replica must be replaced."""
+    """A thread without which nothing is generated or booked is gone, so this replica must be replaced."""
 
 
 class Replica:
@@ -31,21 +34,26 @@ class Replica:
     Raises:
         BundleError: the bundle is missing, altered or malformed.
         LedgerError: the ledger is missing or not at head.
+        SpoolError: the spool's folder cannot be written.
     """
 
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(settings.processors)
         model = FederatedModel.load(settings.bundle, device=settings.device)
-        limits = Limits(settings.max_batch, settings.max_waiting, settings.default_max_tokens)
+        metrics = ReplicaMetrics(model.name)
         self._ledger = Ledger(settings.ledger)
+        self._spool = Spool(settings.spool)
+        self._booker = Booker(self._ledger, self._spool, metrics.lag)
         self._worker = Worker(
             model,
             Batch(model),
             attribute=partial(attribute, method="credit", nodes=settings.nodes),
-            ledger=self._ledger,
-            limits=limits,
-            observer=ReplicaMetrics(model.name),
+            spool=self._spool,
+            booker=self._booker,
+            capacity=Capacity(settings.max_batch, settings.max_waiting, settings.default_max_tokens),
+            observer=metrics,
         )
+        self._recovery = Recovery(self._spool, self._booker, self._ledger, self._worker.card, self._worker.recover)
 
     async def describe(self) -> ModelCard:
         """What is served."""
@@ -69,15 +77,19 @@ class Replica:
         """Called by Serve now and then.
 
         Raises:
-            WorkerDiedError: the worker's thread has ended; Serve replaces the replica.
+            WorkerDiedError: a thread has ended; Serve replaces the replica, and the next one takes over its spool.
         """
-        if not self._worker.alive:
-            raise WorkerDiedError("the worker thread died; see the replica's log")
+        for part in (self._worker, self._booker, self._recovery):
+            if not part.alive:
+                raise WorkerDiedError(f"the thread of {type(part).__name__} died; see the replica's log")
 
     def __del__(self) -> None:
         """Called by Serve when the replica stops: what cancelled jobs had generated is still booked."""
-        if hasattr(self, "_worker"):
+        if hasattr(self, "_recovery"):
             self._worker.stop(STOP_TIMEOUT_S)
+            self._recovery.close()
+            self._booker.close()
+            self._spool.close()
             self._ledger.close()
 
 

@@ -1,44 +1,29 @@
 """The one thread that owns a model: jobs join its batch between steps, leave when done, and are booked before they end.
 
-What it promises: a job's `Finished` is delivered only after its receipt is durable, and the last piece of text comes
-with it; a job that was cancelled is booked for what had been generated. Knows no Ray, no HTTP and no event loop.
+A job's `Finished` is delivered only after its receipt is durable, and the last piece of text comes with it; a job that
+was cancelled is booked for what had been generated. Knows no Ray, no HTTP and no event loop.
 """
 
 import logging
 import threading
-import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
-from attribution import (
-    AttributedResponse,
-    AttributionError,
-    Batch,
-    FederatedModel,
-    Generation,
-    PromptError,
-    Sampling,
-    Step,
-)
-from deployment.booking import receipt_of, summary_of, token_credits
-from deployment.messages import Delta, Event, Failed, Finished, Job, ModelCard
-from rewards import CreditError, Ledger, LedgerError
+from attribution import Batch, FederatedModel, PromptError, Sampling, Step
+from deployment.accounts import Accounts, Attribute, Deliver, Row
+from deployment.booker import Booker
+from deployment.errors import SpoolError
+from deployment.messages import Event, Failed, Finished, Job, ModelCard
+from deployment.records import Progress
+from deployment.spool import Spool
 
-__all__ = ["Attribute", "Limits", "Observer", "Worker"]
+__all__ = ["Capacity", "Observer", "Worker"]
 
 _LOG = logging.getLogger(__name__)
 RETRY_AFTER_S = 1
-
-Deliver = Callable[[Event], None]
-
-
-class Attribute(Protocol):
-    """`attribution.attribute` under the preset that feeds the ledger."""
-
-    def __call__(self, model: FederatedModel, generation: Generation, *, token_level: bool) -> AttributedResponse:
-        """Scores and shares of a generation."""
 
 
 class Observer(Protocol):
@@ -52,7 +37,7 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True)
-class Limits:
+class Capacity:
     """How many rows are decoded together, how many jobs may wait, and how many tokens a silent job gets."""
 
     max_batch: int
@@ -60,23 +45,11 @@ class Limits:
     default_max_tokens: int
 
 
-@dataclass
-class _Row:
-    job: Job
-    deliver: Deliver
-    since: float = field(default_factory=time.perf_counter)
-    has_token: bool = False
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.since
-
-
 class Worker:
     """Continuous batching at the iteration level, in a thread of its own.
 
-    `submit` and `cancel` may be called from any thread; events are delivered from the worker's, or from the caller's
-    where a job is refused at once.
+    `submit`, `cancel` and `recover` may be called from any thread; events are delivered from the worker's, from the
+    booker's, or from the caller's where a job is refused at once.
     """
 
     def __init__(
@@ -85,21 +58,22 @@ class Worker:
         batch: Batch,
         *,
         attribute: Attribute,
-        ledger: Ledger,
-        limits: Limits,
+        spool: Spool,
+        booker: Booker,
+        capacity: Capacity,
         observer: Observer,
     ) -> None:
         self.card = ModelCard(model.name, model.global_sha256, model.client_ids, model.context_length)
         self._model = model
         self._batch = batch
-        self._attribute = attribute
-        self._ledger = ledger
-        self._limits = limits
+        self._accounts = Accounts(model, self.card, attribute=attribute, spool=spool, booker=booker)
+        self._capacity = capacity
         self._observer = observer
         self._changed = threading.Condition()
-        self._waiting: deque[_Row] = deque()
-        self._running: dict[str, _Row] = {}
+        self._waiting: deque[Row] = deque()
+        self._running: dict[str, Row] = {}
         self._cancelled: set[str] = set()
+        self._recovering: deque[Progress] = deque()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="protoken-worker", daemon=True)
         self._thread.start()
@@ -111,10 +85,10 @@ class Worker:
 
     def submit(self, job: Job, deliver: Deliver) -> None:
         """Take a job; its events go to `deliver`, the last of them a `Finished` or a `Failed`."""
-        row = _Row(job, deliver)
+        row = Row(job, deliver)
         with self._changed:
             gone = self._stopping or not self.alive
-            full = len(self._waiting) + len(self._running) >= self._limits.max_batch + self._limits.max_waiting
+            full = len(self._waiting) + len(self._running) >= self._capacity.max_batch + self._capacity.max_waiting
             if not gone and not full:
                 self._waiting.append(row)
                 self._changed.notify()
@@ -122,7 +96,7 @@ class Worker:
         if gone:
             self._end(row, _stopped())
         else:
-            message = f"all {self._limits.max_batch} places and {self._limits.max_waiting} waiting places are taken"
+            message = f"all {self._capacity.max_batch} places and {self._capacity.max_waiting} waiting places are taken"
             self._end(row, Failed(429, f"{message}; try again later", "overloaded", retry_after_s=RETRY_AFTER_S))
 
     def cancel(self, response_id: str) -> None:
@@ -136,6 +110,12 @@ class Worker:
                 self._cancelled.add(response_id)
                 self._changed.notify()
 
+    def recover(self, progress: Progress) -> None:
+        """Credit a stream that a dead process left, between steps; until that is done it stays in the spool."""
+        with self._changed:
+            self._recovering.append(progress)
+            self._changed.notify()
+
     def stop(self, timeout_s: float) -> None:
         """Refuse new jobs, book what was generated so far, and end the thread."""
         with self._changed:
@@ -147,8 +127,9 @@ class Worker:
         try:
             while not self._stopping:
                 self._admit()
-                for step in self._batch.step():
-                    self._advance(step)
+                self._advance(self._batch.step())
+                if self._recovering:
+                    self._accounts.recover(self._recovering.popleft())
             for response_id in list(self._running):
                 self._withdraw(response_id, _stopped())
         finally:
@@ -157,9 +138,9 @@ class Worker:
     def _admit(self) -> None:
         """Wait for work; then let go who was cancelled, and let join whom there is room for."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._running or self._stopping)
+            self._changed.wait_for(lambda: self._waiting or self._running or self._recovering or self._stopping)
             cancelled, self._cancelled = self._cancelled, set()
-            room = self._limits.max_batch - len(self._running) + len(cancelled & self._running.keys())
+            room = self._capacity.max_batch - len(self._running) + len(cancelled & self._running.keys())
             joining = [] if self._stopping else [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
             self._running.update({row.job.response_id: row for row in joining})
         for response_id in cancelled & self._running.keys():
@@ -167,7 +148,7 @@ class Worker:
         for row in joining:
             self._join(row)
 
-    def _join(self, row: _Row) -> None:
+    def _join(self, row: Row) -> None:
         job = row.job
         is_text = isinstance(job.prompt, str)
         prompt_ids: list[int] = []
@@ -176,10 +157,12 @@ class Worker:
             prompt_ids = self._encode(job)
             sampling = Sampling(self._token_limit(job, prompt_ids), job.temperature, job.top_p, job.seed, job.stop)
             self._batch.join(job.response_id, prompt_ids, sampling)
+            row.prompt_ids = tuple(prompt_ids)
         except PromptError as error:
             too_long = sampling and len(prompt_ids) + sampling.max_new_tokens > self.card.context_length
             param = "prompt" if is_text and error.parameter == "messages" else error.parameter
             code = "context_length_exceeded" if too_long else "invalid_value"
+            del self._running[job.response_id]
             self._end(row, Failed(400, str(error), code, param))
 
     def _encode(self, job: Job) -> list[int]:
@@ -191,52 +174,44 @@ class Worker:
         """Tokens to generate: what was asked for, else the default or what the context leaves, whichever is less."""
         if job.max_tokens is not None:
             return job.max_tokens
-        return max(1, min(self._limits.default_max_tokens, self.card.context_length - len(prompt_ids)))
+        return max(1, min(self._capacity.default_max_tokens, self.card.context_length - len(prompt_ids)))
 
-    def _advance(self, step: Step) -> None:
-        row = self._running[step.key]
-        if not row.has_token:
-            row.has_token = True
-            self._observer.first_token(row.seconds)
-        if step.finish_reason is None:
-            if step.text:
-                row.deliver(Delta(step.text))
-            return
-        generation = self._batch.leave(step.key)
-        self._end(row, self._book(row, generation, step.text, token_level=row.job.token_level))
+    def _advance(self, steps: Sequence[Step]) -> None:
+        """What a step brought: progress is spooled before its text is shown, and then come the ends."""
+        for step in steps:
+            row = self._running[step.key]
+            row.token_ids.append(step.token_id)
+            if len(row.token_ids) == 1:
+                self._observer.first_token(row.seconds)
+        ended = [step for step in steps if step.finish_reason is not None]
+        self._show([step for step in steps if step.finish_reason is None])
+        for step in ended:
+            row = self._running[step.key]
+            self._accounts.finish(row, self._batch.leave(step.key), step.text, partial(self._end, row))
+            del self._running[step.key]
 
-    def _withdraw(self, response_id: str, event: Event | None = None) -> None:
-        """Take a row out before its end and book what it had; `event` tells whoever still listens."""
-        row = self._running[response_id]
-        generation = self._batch.leave(response_id)
-        if generation.token_ids:
-            self._book(row, generation, "", token_level=False)
-        self._end(row, event)
-
-    def _book(self, row: _Row, generation: Generation, text: str, *, token_level: bool) -> Finished | Failed:
-        """Attribute and book a generation: the end to deliver, which says that it is durable or that nothing is."""
+    def _show(self, steps: Sequence[Step]) -> None:
+        """Deliver the texts of rows that go on; a stream whose progress the disk refuses ends here."""
+        due = [row for step in steps if (row := self._running[step.key]).is_due]
         try:
-            response = self._attribute(self._model, generation, token_level=token_level)
-            receipt = receipt_of(row.job, self.card, response, duration_us=round(row.seconds * 1e6))
-            booked = self._ledger.append(receipt)
-        except (AttributionError, CreditError):
-            _LOG.exception("response %s could not be attributed; nothing is booked", row.job.response_id)
-            return Failed(500, "the response could not be attributed, so it is withheld", "attribution_failed")
-        except LedgerError:
-            _LOG.exception("response %s could not be booked", row.job.response_id)
-            return Failed(503, "the ledger could not be written, so the response is withheld", "ledger_unavailable")
-        return Finished(
-            text=text,
-            finish_reason=generation.finish_reason or "stop",
-            prompt_tokens=len(generation.prompt_token_ids),
-            completion_tokens=len(generation.token_ids),
-            summary=summary_of(response, receipt, booked),
-            tokens=token_credits(response) if token_level else (),
-        )
+            self._accounts.record(due)
+        except SpoolError:
+            _LOG.exception("%d streams end, as their progress cannot be spooled", len(due))
+            for row in due:
+                self._withdraw(row.job.response_id, _no_disk())
+        for step in steps:
+            if step.text and step.key in self._running:
+                self._running[step.key].show(step.text)
 
-    def _end(self, row: _Row, event: Event | None) -> None:
-        """Forget a row, count how it ended, and deliver its last event; None when nobody listens any more."""
-        self._running.pop(row.job.response_id, None)
+    def _withdraw(self, response_id: str, failed: Failed | None = None) -> None:
+        """Take a row out before its end and book what it had; whoever still listens is told that it `failed`."""
+        row = self._running[response_id]
+        credited = self._accounts.withdraw(row, self._batch.leave(response_id))
+        del self._running[response_id]
+        self._end(row, failed and replace(failed, credited=credited))
+
+    def _end(self, row: Row, event: Event | None) -> None:
+        """Count how a row ended, and deliver its last event; None when nobody listens any more."""
         self._observer.ended(_outcome(event), row.seconds)
         if event is not None:
             row.deliver(event)
@@ -246,6 +221,7 @@ class Worker:
         with self._changed:
             self._stopping = True
             left = [*self._running.values(), *self._waiting]
+            self._running.clear()
             self._waiting.clear()
         for row in left:
             self._end(row, _stopped())
@@ -253,6 +229,10 @@ class Worker:
 
 def _stopped() -> Failed:
     return Failed(503, "the model is stopping or was restarted; try again", "engine_unavailable", retry_after_s=5)
+
+
+def _no_disk() -> Failed:
+    return Failed(503, "the disk for receipts cannot be written, so the response ends here", "ledger_unavailable")
 
 
 def _outcome(event: Event | None) -> str:

@@ -7,7 +7,7 @@ RewardsError
 │   └── KeyRefusedError         a presented key that opens nothing; carries the reason
 ├── SignatureError          a signature, a key or a signed text that is malformed or does not verify
 ├── ReusedKeyError          an idempotency key that was used for another request
-├── LogError                a place in the Merkle log that does not exist
+├── LogError                a place in the Merkle log that does not exist, or a proof that does not fit
 └── LedgerError             the ledger cannot be opened, read or written
     ├── ConflictError       a response id that is already booked with another payload
     ├── ReversalError       a response that cannot be reversed
@@ -66,7 +66,7 @@ class ReusedKeyError(RewardsError):
 
 
 class LogError(RewardsError):
-    """A leaf or a size of the Merkle log that does not exist."""
+    """A leaf or a size of the Merkle log that does not exist, or a proof that does not lead to a signed root."""
 
 
 class LedgerError(RewardsError):

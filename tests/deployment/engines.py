@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import Any
 
 from deployment.errors import UnavailableError
 from deployment.messages import Delta, Event, Failed, Finished, Job, ModelCard, Summary, TokenCredit
@@ -19,6 +20,7 @@ class ScriptedEngine:
         pieces: what it says; the last piece is held back for the end.
         failure: what it ends with instead, after `pieces` but the last.
         pause_s: how long it waits before each piece.
+        books: whether receipts are in the ledger at the end, or only promised.
         down: whether it does not answer at all.
         jobs: what it was asked.
         left: response ids whose caller has gone before the end.
@@ -28,6 +30,7 @@ class ScriptedEngine:
         self.pieces: tuple[str, ...] = ("Grüß", " ", "Gott")
         self.failure: Failed | None = None
         self.pause_s = 0.0
+        self.books = True
         self.down = False
         self.jobs: list[Job] = []
         self.left: list[str] = []
@@ -53,13 +56,15 @@ class ScriptedEngine:
                 yield Delta(piece)
                 said += 1
         except (asyncio.CancelledError, GeneratorExit):
-            self._book(job, said)
+            self._book(job, said, {"cut": True, "delivered": said})
             self.left.append(job.response_id)
             raise
+        if self.failure is not None and self.failure.credited:
+            self._book(job, said, {"cut": True, "delivered": said})
         yield self.failure or self._finished(job)
 
     def _finished(self, job: Job) -> Finished:
-        receipt_id, amounts = self._book(job, len(self.pieces))
+        receipt = self._book(job, len(self.pieces), {})
         scores = {client: 2 * share for client, share in SHARES.items()}
         tokens = tuple(TokenCredit(piece, 7 + n, SHARES, scores, BASE_SHARE) for n, piece in enumerate(self.pieces))
         return Finished(
@@ -67,14 +72,14 @@ class ScriptedEngine:
             finish_reason="stop",
             prompt_tokens=5,
             completion_tokens=len(self.pieces),
-            summary=Summary(receipt_id, "credit", SHARES, BASE_SHARE, amounts, completeness_error=0.001),
+            summary=Summary(receipt.payload_sha256, "credit", SHARES, BASE_SHARE, receipt.amounts, 0.001),
             tokens=tokens if job.token_level else (),
+            booked=self.books,
         )
 
-    def _book(self, job: Job, tokens: int) -> tuple[str, dict[str, int]]:
+    def _book(self, job: Job, tokens: int, cut: dict[str, Any]) -> Receipt | None:
         if tokens == 0:
-            return "", {}
-        amounts = receipt_amounts(job.response_id, tokens, SHARES, BASE_SHARE)
+            return None
         receipt = Receipt(
             response_id=job.response_id,
             created_at_us=job.created_at_us,
@@ -85,8 +90,10 @@ class ScriptedEngine:
             settings={"nodes": 2},
             version="1",
             tokens=tokens,
-            amounts=amounts,
-            measurement={"response_scores": {"clinic": 1.0, "bank": 0.5}},
+            amounts=receipt_amounts(job.response_id, tokens, SHARES, BASE_SHARE),
+            measurement={"response_scores": {"clinic": 1.0, "bank": 0.5}, **cut},
             duration_us=400_000,
         )
-        return self._ledger.append(receipt).payload_sha256, amounts
+        if self.books:
+            self._ledger.append(receipt)
+        return receipt

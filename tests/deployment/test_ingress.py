@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 
 from rewards import KeyRing, Ledger
 from tests.deployment.engines import CARD, ScriptedEngine
+from tests.deployment.outages import away
 
 CHAT = {"model": CARD.name, "messages": [{"role": "user", "content": "hello"}]}
 TEXT = {"model": CARD.name, "prompt": "hello"}
@@ -191,12 +192,32 @@ def test_attribution_can_be_asked_for_later(application: TestClient) -> None:
 def test_attribution_of_others_does_not_exist(application: TestClient, anonymous: TestClient, keys: KeyRing) -> None:
     """To another application's key a response is as unknown as one that never was."""
     made = application.post("/v1/completions", json=TEXT).json()
-    other = {"Authorization": f"Bearer {keys.create('application', 'rival')}"}
+    other = {"Authorization": f"Bearer {keys.create('application', 'rival', actor='test')}"}
 
     theirs = anonymous.get(f"/v1/attributions/{made['id']}", headers=other)
     nobodys = anonymous.get("/v1/attributions/cmpl-none", headers=other)
     assert (404, 404) == (theirs.status_code, nobodys.status_code)
     assert theirs.json()["error"]["message"].replace(made["id"], "cmpl-none") == nobodys.json()["error"]["message"]
+
+
+def test_receipt_on_its_way_is_told_from_one_that_never_was(
+    application: TestClient, engine: ScriptedEngine, ledger: Ledger
+) -> None:
+    """What was promised and is not in the ledger yet is 404 with a time to come back; while that is away it is 503."""
+    engine.books = False
+    made = application.post("/v1/completions", json=TEXT).json()
+    promised = application.get(f"/v1/attributions/{made['id']}")
+    unknown = application.get("/v1/attributions/cmpl-none")
+    with away(ledger.database, "receipts"):
+        dark = application.get(f"/v1/attributions/{made['id']}")
+
+    assert (404, "response_not_booked_yet", "5") == (
+        promised.status_code, promised.json()["error"]["code"], promised.headers["retry-after"]
+    )  # fmt: skip
+    assert (404, None) == (unknown.status_code, unknown.headers.get("retry-after"))
+    assert (503, "ledger_unavailable", "5") == (
+        dark.status_code, dark.json()["error"]["code"], dark.headers["retry-after"]
+    )  # fmt: skip
 
 
 def test_every_answer_has_a_request_id(application: TestClient, anonymous: TestClient) -> None:

@@ -2,23 +2,35 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from attribution import Batch, FederatedModel, ScoreError, attribute
+from deployment.accounts import PROGRESS_TOKENS
+from deployment.booker import Booker
+from deployment.errors import SpoolError
 from deployment.messages import ChatMessage, Delta, Event, Failed, Finished, Job
-from deployment.worker import Limits, Worker
+from deployment.records import Progress
+from deployment.recovery import Recovery
+from deployment.spool import Record, Spool
+from deployment.worker import Capacity, Worker
 from rewards import Ledger
 from tests.attribution.consortia import base_model, lora_update, write_consortium
+from tests.deployment.test_booker import MovingLedger, until
 from tests.rewards.receipts import make_receipt
 
 CREDIT = partial(attribute, method="credit")
-LIMITS = Limits(max_batch=4, max_waiting=100, default_max_tokens=16)
+CAPACITY = Capacity(max_batch=4, max_waiting=100, default_max_tokens=16)
+MEMBERS = {"clinic": "A clinic", "bank": "A bank"}
 
 
 class Notes:
@@ -42,8 +54,9 @@ class Notes:
 class Caller:
     """Collects one job's events; on its end it looks at once whether the ledger has the receipt."""
 
-    def __init__(self, worker: Worker, job: Job, ledger: Ledger) -> None:
+    def __init__(self, worker: Worker, job: Job, ledger: Ledger, *, look: bool = True) -> None:
         self.job = job
+        self._look = look
         self.deltas: list[str] = []
         self.booked_at_end = False
         self._ledger = ledger
@@ -54,7 +67,7 @@ class Caller:
         if isinstance(event, Delta):
             self.deltas.append(event.text)
             return
-        self.booked_at_end = self._ledger.receipt(self.job.response_id) is not None
+        self.booked_at_end = self._look and self._ledger.receipt(self.job.response_id) is not None
         self._ends.put(event)
 
     def end(self) -> Any:
@@ -69,8 +82,20 @@ class Caller:
 
 def job(response_id: str, prompt: Any = "tell me", max_tokens: int | None = 8, **changes: Any) -> Job:
     """A greedy job."""
-    made = Job(response_id, "0123456789ab", 1_700_000_000_000_000, prompt, max_tokens, 0.0, 1.0, None, (), False)
+    made = Job(response_id, "0123456789ab", 1_700_000_000_000_000, prompt, max_tokens, 0.0, 1.0, None, (), False, False)
     return replace(made, **changes)
+
+
+class SmallDisk(Spool):
+    """A spool whose disk can be full."""
+
+    full = False
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Append, or fail as a full disk does."""
+        if self.full and records:
+            raise SpoolError(f"{self.path} cannot be written: No space left on device")
+        super().append(records)
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +116,38 @@ def notes() -> Notes:
 
 
 @pytest.fixture
-def worker(model: FederatedModel, ledger: Ledger, notes: Notes) -> Iterator[Worker]:
-    """A worker over that model."""
-    worker = Worker(model, Batch(model), attribute=CREDIT, ledger=ledger, limits=LIMITS, observer=notes)
+def ledger(tmp_path: Path, model: FederatedModel) -> Iterator[MovingLedger]:
+    """An empty ledger that knows the model's clients, there for now."""
+    url = f"sqlite:///{tmp_path}/worker.db"
+    Ledger.prepare(url)
+    ledger = MovingLedger(url)
+    ledger.register(model.name, MEMBERS)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> SmallDisk:
+    """An empty spool with room."""
+    return SmallDisk(tmp_path / "spool")
+
+
+@contextmanager
+def working(model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes, **changes: Any) -> Iterator[Worker]:
+    """A worker over the model, with a booker; both are stopped in the end."""
+    booker = Booker(ledger, spool, lambda *_: None)
+    options = {"attribute": CREDIT, "capacity": CAPACITY, "batch": Batch(model)} | changes
+    worker = Worker(model, spool=spool, booker=booker, observer=notes, **options)
     yield worker
     worker.stop(30)
+    booker.close()
+
+
+@pytest.fixture
+def worker(model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes) -> Iterator[Worker]:
+    """A worker over that model."""
+    with working(model, ledger, spool, notes) as worker:
+        yield worker
 
 
 def test_end_is_told_only_once_it_is_booked(worker: Worker, ledger: Ledger, notes: Notes) -> None:
@@ -158,31 +210,31 @@ def test_cancelled_job_is_booked_for_what_it_had(worker: Worker, ledger: Ledger,
     assert ["cancelled", "finished"] == notes.outcomes
 
 
-def test_waiting_job_is_cancelled_without_a_trace(model: FederatedModel, ledger: Ledger, notes: Notes) -> None:
+def test_waiting_job_is_cancelled_without_a_trace(
+    model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes
+) -> None:
     """A job that never ran books nothing; cancelling what is unknown or has ended does nothing."""
-    worker = Worker(model, Batch(model), attribute=CREDIT, ledger=ledger, limits=Limits(1, 5, 8), observer=notes)
-    running = Caller(worker, job("running", max_tokens=100), ledger)
-    assert notes.began.wait(30)
-    Caller(worker, job("waiting"), ledger)
-    worker.cancel("waiting")
-    worker.cancel("unknown")
-    running.end()
-    worker.cancel("running")
-    worker.stop(30)
+    with working(model, ledger, spool, notes, capacity=Capacity(1, 5, 8)) as worker:
+        running = Caller(worker, job("running", max_tokens=100), ledger)
+        assert notes.began.wait(30)
+        Caller(worker, job("waiting"), ledger)
+        worker.cancel("waiting")
+        worker.cancel("unknown")
+        running.end()
+        worker.cancel("running")
 
     assert ["running"] == [receipt["response_id"] for receipt in ledger.receipts_after(0)]
     assert ["cancelled", "finished"] == notes.outcomes
 
 
-def test_full_worker_refuses_at_once(model: FederatedModel, ledger: Ledger, notes: Notes) -> None:
+def test_full_worker_refuses_at_once(model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes) -> None:
     """When every place is taken a job is refused with 429 and a time to come back; the others do not notice."""
-    worker = Worker(model, Batch(model), attribute=CREDIT, ledger=ledger, limits=Limits(1, 1, 8), observer=notes)
-    taken = [Caller(worker, job(f"r{n}", max_tokens=60), ledger) for n in range(2)]
-    refused = Caller(worker, job("r2"), ledger).end()
+    with working(model, ledger, spool, notes, capacity=Capacity(1, 1, 8)) as worker:
+        taken = [Caller(worker, job(f"r{n}", max_tokens=60), ledger) for n in range(2)]
+        refused = Caller(worker, job("r2"), ledger).end()
 
-    assert (429, "overloaded", 1) == (refused.status, refused.code, refused.retry_after_s)
-    assert [Finished, Finished] == [type(caller.end()) for caller in taken]
-    worker.stop(30)
+        assert (429, "overloaded", 1) == (refused.status, refused.code, refused.retry_after_s)
+        assert [Finished, Finished] == [type(caller.end()) for caller in taken]
 
 
 def test_prompt_that_cannot_be_decoded_is_the_callers_fault(worker: Worker, ledger: Ledger) -> None:
@@ -224,24 +276,25 @@ def _nan_share(*arguments: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("broken", [_score_error, _nan_share])
 def test_nan_books_nothing_and_withholds_the_rest(
-    model: FederatedModel, ledger: Ledger, notes: Notes, broken: Any
+    model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes, broken: Any
 ) -> None:
     """A score that is not finite ends the response in an error without its last text; the ledger stays as it was."""
-    worker = Worker(model, Batch(model), attribute=broken, ledger=ledger, limits=LIMITS, observer=notes)
-    ends = [Caller(worker, job(f"r{n}"), ledger).end() for n in range(2)]
+    with working(model, ledger, spool, notes, attribute=broken) as worker:
+        streams = [Caller(worker, job(f"r{n}", max_tokens=40, streamed=True), ledger) for n in range(2)]
+        ends = [caller.end() for caller in streams]
 
     assert [(500, "attribution_failed")] * 2 == [(end.status, end.code) for end in ends]
-    assert (0, {}) == (ledger.last_sequence(), ledger.balances())
+    assert (0, {}, []) == (ledger.last_sequence(), ledger.balances(), spool.live())
     assert ["failed", "failed"] == notes.outcomes
-    worker.stop(30)
 
 
 def test_response_that_cannot_be_booked_is_withheld(worker: Worker, ledger: Ledger) -> None:
-    """When the ledger refuses, the response ends in 503, and the next one is served."""
+    """When the ledger refuses for ever, the response ends in an error, and the next one is served."""
+    ledger.register("demo", dict.fromkeys(("bank", "clinic", "rider"), "A client"))
     ledger.append(make_receipt("taken"))
     end = Caller(worker, job("taken"), ledger).end()
 
-    assert (503, "ledger_unavailable") == (end.status, end.code)
+    assert (500, "booking_refused") == (end.status, end.code)
     assert isinstance(Caller(worker, job("free"), ledger).end(), Finished)
 
 
@@ -259,26 +312,187 @@ class FallingBatch(Batch):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_death_of_the_thread_leaves_nobody_hanging(model: FederatedModel, ledger: Ledger, notes: Notes) -> None:
+def test_death_of_the_thread_leaves_nobody_hanging(
+    model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes
+) -> None:
     """When the model fails, whoever runs, waits or comes later gets 503, and the worker says that it is not alive."""
-    worker = Worker(model, FallingBatch(model), attribute=CREDIT, ledger=ledger, limits=Limits(1, 5, 8), observer=notes)
-    ends = [caller.end() for caller in [Caller(worker, job(f"r{n}", max_tokens=50), ledger) for n in range(2)]]
-    worker.stop(30)
-    late = Caller(worker, job("late"), ledger).end()
+    with working(model, ledger, spool, notes, batch=FallingBatch(model), capacity=Capacity(1, 5, 8)) as worker:
+        ends = [caller.end() for caller in [Caller(worker, job(f"r{n}", max_tokens=50), ledger) for n in range(2)]]
+        worker.stop(30)
+        late = Caller(worker, job("late"), ledger).end()
 
     assert [(503, "engine_unavailable")] * 3 == [(end.status, end.code) for end in (*ends, late)]
     assert not worker.alive
 
 
-def test_stop_books_what_was_generated(model: FederatedModel, ledger: Ledger, notes: Notes) -> None:
+def test_stop_books_what_was_generated(model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes) -> None:
     """A worker that is stopped books its running rows and tells their callers; it takes nothing more."""
-    worker = Worker(model, Batch(model), attribute=CREDIT, ledger=ledger, limits=LIMITS, observer=notes)
-    caller = Caller(worker, job("cut", max_tokens=110), ledger)
-    assert notes.began.wait(30)
-    worker.stop(30)
+    with working(model, ledger, spool, notes) as worker:
+        caller = Caller(worker, job("cut", max_tokens=110), ledger)
+        assert notes.began.wait(30)
+        worker.stop(30)
 
+        end = caller.end()
+        assert isinstance(end, Failed)
+        assert (503, True) == (end.status, end.credited)
+        until(lambda: ledger.receipt("cut"))
+        assert 1 <= ledger.tokens() < 110
+        assert not worker.alive
+
+
+class CountingBatch(Batch):
+    """A batch that knows how many tokens each row has."""
+
+    def __init__(self, model: FederatedModel) -> None:
+        super().__init__(model)
+        self.tokens: Counter[str] = Counter()
+
+    def step(self) -> Any:
+        """One step."""
+        steps = super().step()
+        self.tokens.update(step.key for step in steps)
+        return steps
+
+
+class Watcher(Caller):
+    """A stream's caller that notes at each piece the tokens made, and those that a crash now would leave credited."""
+
+    def __init__(self, worker: Worker, job: Job, ledger: Ledger, spool: Spool, batch: CountingBatch) -> None:
+        self.seen: list[tuple[int, int]] = []
+        self._spool = spool
+        self._batch = batch
+        super().__init__(worker, job, ledger)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Delta):
+            name = self.job.response_id
+            self.seen.append((self._batch.tokens[name], tokens_spooled(self._spool, name)))
+        super()._take(event)
+
+
+def tokens_spooled(spool: Spool, response_id: str) -> int:
+    """Tokens of a stream whose progress is durable."""
+    found = [Progress.from_record(record) for record in spool.live() if record["id"] == response_id]
+    return len(found[0].token_ids) if found else 0
+
+
+def test_progress_of_a_stream_is_durable_before_it_is_shown(
+    model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes
+) -> None:
+    """At no moment are more than 15 delivered tokens without durable credit; and in the end all are booked."""
+    batch = CountingBatch(model)
+    with working(model, ledger, spool, notes, batch=batch) as worker:
+        jobs = [job(f"r{n}", f"tell {n}", 100, temperature=1.0, seed=n, streamed=True) for n in range(4)]
+        callers = [Watcher(worker, each, ledger, spool, batch) for each in jobs]
+        ends = [caller.end() for caller in callers]
+
+        assert [Finished] * 4 == [type(end) for end in ends]
+        seen = [pair for caller in callers for pair in caller.seen]
+        assert all(0 <= made - spooled < PROGRESS_TOKENS for made, spooled in seen)
+        assert {0, 16, 32, 48, 64, 80, 96} == {spooled for _, spooled in seen}
+        until(lambda: not spool.live())
+        assert 400 == ledger.tokens()
+
+
+def test_response_that_is_not_streamed_has_no_progress(
+    model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes
+) -> None:
+    """Nothing of it is seen before the end, so nothing of it is credited if it never ends."""
+    batch = CountingBatch(model)
+    with working(model, ledger, spool, notes, batch=batch) as worker:
+        caller = Watcher(worker, job("one", max_tokens=60), ledger, spool, batch)
+        caller.end()
+
+    assert {0} == {spooled for _, spooled in caller.seen}
+
+
+def test_stream_cut_by_a_crash_is_credited_by_the_next_replica(
+    model: FederatedModel, ledger: MovingLedger, spool: SmallDisk, notes: Notes, tmp_path: Path
+) -> None:
+    """What another replica finds in the file of the dead one it attributes as that one would have; once."""
+    with working(model, ledger, spool, notes) as worker:
+        whole = Caller(worker, job("whole", max_tokens=48, temperature=0.7, seed=3), ledger)
+        whole.end()
+        caller = Caller(worker, job("cut", max_tokens=110, temperature=0.7, seed=3, streamed=True), ledger)
+        until(lambda: tokens_spooled(spool, "cut") == 48)
+        left = tmp_path / "crash" / "spool-dead.jsonl"
+        left.parent.mkdir()
+        left.write_bytes(spool.path.read_bytes())
+        caller.end()
+
+    url = f"sqlite:///{tmp_path}/second.db"
+    Ledger.prepare(url)
+    second, heir = Ledger(url), Spool(left.parent)
+    second.register(model.name, MEMBERS)
+    booker = Booker(second, heir, lambda *_: None)
+    worker = Worker(
+        model, Batch(model), attribute=CREDIT, spool=heir, booker=booker, capacity=CAPACITY, observer=Notes()
+    )
+    recovery = Recovery(heir, booker, second, worker.card, worker.recover)
+    until(lambda: second.receipt("cut") and not heir.live())
+    recovery.close()
+    worker.stop(30)
+    booker.close()
+
+    expected, receipt = ledger.receipt("whole"), second.receipt("cut")
+    assert expected is not None and receipt is not None
+    assert 1 == second.last_sequence()
+    assert (48, "credit", expected["settings"]) == (receipt["tokens"], receipt["method"], receipt["settings"])
+    assert (True, True) == (receipt["measurement"]["cut"], receipt["measurement"]["recovered"])
+    scores = receipt["measurement"]["response_scores"]
+    assert scores == pytest.approx(expected["measurement"]["response_scores"], rel=1e-3)
+
+
+def test_serving_goes_on_while_the_ledger_is_away(worker: Worker, ledger: MovingLedger, spool: Spool) -> None:
+    """A response ends within about a second on the word of the spool, others are decoded meanwhile; booked later."""
+    ledger.away = True
+    since = time.monotonic()
+    ends = [caller.end() for caller in [Caller(worker, job(f"r{n}"), ledger, look=False) for n in range(8)]]
+
+    assert [(Finished, False)] * 8 == [(type(end), end.booked) for end in ends]
+    assert time.monotonic() - since < 3, "callers waited for each other"
+    assert 8 == len(spool)
+    ledger.away = False
+    until(lambda: not spool.live(), 10)
+    assert [end.summary.receipt_id for end in ends] == [
+        ledger.receipt(f"r{n}")["payload_sha256"] for n in range(8)
+    ]  # fmt: skip
+
+
+def test_full_disk_is_made_good_by_the_ledger(worker: Worker, ledger: Ledger, spool: SmallDisk) -> None:
+    """A response whose receipt cannot be spooled is told its end once the ledger itself has it."""
+    spool.full = True
+    caller = Caller(worker, job("one"), ledger)
+
+    assert isinstance(caller.end(), Finished)
+    assert caller.booked_at_end
+
+
+def test_stream_ends_where_its_progress_cannot_be_spooled(worker: Worker, ledger: Ledger, spool: SmallDisk) -> None:
+    """On a full disk a long stream ends in 503 before its sixteenth token is shown; what it had is in the ledger."""
+    spool.full = True
+    caller = Caller(worker, job("long", max_tokens=100, streamed=True), ledger)
     end = caller.end()
-    assert isinstance(end, Failed)
-    assert (503, True) == (end.status, caller.booked_at_end)
-    assert 1 <= ledger.tokens() < 110
-    assert not worker.alive
+    until(lambda: ledger.receipt("long"))
+
+    assert (503, "ledger_unavailable", True) == (end.status, end.code, end.credited)
+    assert len(caller.deltas) < PROGRESS_TOKENS
+    receipt = ledger.receipt("long")
+    assert receipt is not None
+    assert PROGRESS_TOKENS == receipt["tokens"]
+    assert 0 < receipt["measurement"]["delivered"] < PROGRESS_TOKENS
+    spool.full = False
+    assert isinstance(Caller(worker, job("next", max_tokens=40, streamed=True), ledger).end(), Finished)
+
+
+def test_response_that_nobody_can_keep_is_withheld(worker: Worker, ledger: MovingLedger, spool: SmallDisk) -> None:
+    """With a full disk and no ledger a response ends in 503 after the patience, and is not credited later."""
+    spool.full = ledger.away = True
+    caller = Caller(worker, job("lost"), ledger, look=False)
+    end = caller.end()
+    assert (503, "ledger_unavailable", False) == (end.status, end.code, end.credited)
+
+    spool.full = ledger.away = False
+    Caller(worker, job("next"), ledger).end()
+    time.sleep(0.5)
+    assert ["next"] == [receipt["response_id"] for receipt in ledger.receipts_after(0)]

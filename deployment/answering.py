@@ -1,0 +1,188 @@
+"""From a job to its HTTP answer, whole or streamed: limits, idempotency, and what the application is told of the end.
+
+Knows what an engine promises, and no model; knows no route.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from deployment.errors import InternalError
+from deployment.idempotency import Attempt, Idempotency, request_hash
+from deployment.limits import Limits, Ticket
+from deployment.messages import Delta, Event, Failed, Finished, Job, ModelCard
+from deployment.replays import Replay
+from deployment.schemas import ChatRequest, CompletionRequest
+from deployment.wire import ChatWire, TextWire, Wire
+from rewards import Key
+
+__all__ = ["Answers", "Engine"]
+
+_MOST_PROMISED = 10_000
+
+_Request = ChatRequest | CompletionRequest
+
+
+class Engine(Protocol):
+    """What the ingress asks of the replicas."""
+
+    async def describe(self) -> ModelCard:
+        """What is served."""
+
+    async def check(self) -> None:
+        """Return when a replica answers.
+
+        Raises:
+            UnavailableError: none does.
+        """
+
+    def generate(self, job: Job) -> AsyncGenerator[Event, None]:
+        """Events of one response: any number of `Delta`, then one `Finished` or `Failed`. Closing it cancels."""
+
+
+class Answers:
+    """Makes the answers of one ingress.
+
+    Args:
+        engine: makes the responses.
+        limits: what each key may ask for.
+        idempotency: whether a response was made before.
+        default_max_tokens: the most tokens of a request that does not say.
+    """
+
+    def __init__(self, engine: Engine, limits: Limits, idempotency: Idempotency, default_max_tokens: int) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._idempotency = idempotency
+        self._default_max_tokens = default_max_tokens
+        self._promised: dict[str, str] = {}  # response id -> application, of receipts that were only spooled
+
+    def is_promised(self, response_id: str, application: str) -> bool:
+        """Whether the receipt of a response of this application may still be on its way to the ledger."""
+        return self._promised.get(response_id) == application
+
+    async def answer(self, caller: Key, job: Job, request: _Request, idempotency_key: str | None) -> Response:
+        """The answer to a request, made now, or made before when it is the same under the same key.
+
+        Raises:
+            ApiError: there is none, and nothing of it was sent.
+        """
+        if idempotency_key is None:
+            return await self._make(caller, job, request, None)
+        route = "chat/completions" if isinstance(request, ChatRequest) else "completions"
+        begun = await self._idempotency.begin(job, idempotency_key, request_hash(route, request.model_dump()))
+        if isinstance(begun, Attempt):
+            return await self._make(caller, job, request, begun)
+        wire = _wire(begun.response_id, begun.replay.created_at_us, request)
+        response = await _respond(_again(begun.replay), wire, request)
+        response.headers["Idempotency-Replayed"] = "true"
+        return response
+
+    async def _make(self, caller: Key, job: Job, request: _Request, attempt: Attempt | None) -> Response:
+        try:
+            most = job.max_tokens if job.max_tokens is not None else self._default_max_tokens
+            ticket = await asyncio.to_thread(self._limits.admit, caller, most)
+        except BaseException:
+            if attempt is not None:
+                attempt.close()
+            raise
+        wire = _wire(job.response_id, job.created_at_us, request)
+        return await _respond(self._watched(job, ticket, attempt), wire, request)
+
+    async def _watched(self, job: Job, ticket: Ticket, attempt: Attempt | None) -> AsyncGenerator[Event, None]:
+        """The events of a response; its limits and its claim are settled by the time its end is passed on."""
+        pieces: list[str] = []
+        tokens = 0
+        try:
+            async with aclosing(self._engine.generate(job)) as events:
+                async for event in events:
+                    if isinstance(event, Delta):
+                        tokens += 1  # at least: the receipt will tell
+                        if attempt is not None:
+                            pieces.append(event.text)
+                    elif isinstance(event, Finished):
+                        tokens = event.completion_tokens
+                        self._promise(job, event)
+                        if attempt is not None:
+                            await attempt.finished(pieces, event)
+                    elif attempt is not None:
+                        await attempt.failed()
+                    yield event
+        finally:
+            ticket.end(tokens)
+            if attempt is not None:
+                attempt.close()
+
+    def _promise(self, job: Job, end: Finished) -> None:
+        if end.booked:
+            return
+        if len(self._promised) >= _MOST_PROMISED:
+            del self._promised[next(iter(self._promised))]
+        self._promised[job.response_id] = job.application
+
+
+async def _again(replay: Replay) -> AsyncGenerator[Event, None]:
+    for piece in replay.pieces:
+        yield Delta(piece)
+    yield replay.end
+
+
+def _wire(response_id: str, created_at_us: int, request: _Request) -> Wire:
+    kind = ChatWire if isinstance(request, ChatRequest) else TextWire
+    return kind(response_id, created_at_us // 1_000_000, request.model, request.attribution)
+
+
+async def _respond(events: AsyncGenerator[Event, None], wire: Wire, request: _Request) -> Response:
+    if not request.stream:
+        text, end = await _collect(events)
+        return JSONResponse(wire.whole(text, end))
+    first = await anext(events)  # awaited here, so that a refusal still has a status of its own
+    if isinstance(first, Failed):
+        await events.aclose()
+        raise first.error()
+    stream = _server_sent(wire, first, events, with_usage=request.wants_usage)
+    return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+async def _collect(events: AsyncGenerator[Event, None]) -> tuple[str, Finished]:
+    """The whole text and the end of a response; on failure nothing of the text is given away."""
+    pieces: list[str] = []
+    async with aclosing(events):
+        async for event in events:
+            match event:
+                case Delta():
+                    pieces.append(event.text)
+                case Finished():
+                    return "".join(pieces) + event.text, event
+                case Failed():
+                    raise event.error()
+    raise InternalError("the model stopped without an end", code="internal_error")
+
+
+async def _server_sent(
+    wire: Wire, first: Event, events: AsyncGenerator[Event, None], *, with_usage: bool
+) -> AsyncIterator[str]:
+    """The response as server-sent events. Every event is awaited, so a disconnect cancels the job at the next one."""
+    async with aclosing(events):
+        for body in wire.opening():
+            yield _data(body)
+        event: Event = first
+        while isinstance(event, Delta):
+            yield _data(wire.delta(event.text))
+            event = await anext(events)
+        if isinstance(event, Failed):
+            yield _data(event.error().body())
+            return
+        if event.text:
+            yield _data(wire.delta(event.text))
+        for body in wire.closing(event, with_usage=with_usage):
+            yield _data(body)
+        yield "data: [DONE]\n\n"
+
+
+def _data(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'), allow_nan=False)}\n\n"

@@ -1,0 +1,98 @@
+"""What a spool holds for the ledger: finished receipts, and the progress of streams, as records and back.
+
+Knows the receipt and its fields; knows no model, so whoever starts without one can still book what is here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from deployment.spool import Record
+from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, CreditError, Receipt
+
+__all__ = ["Progress", "commons_receipt", "receipt_from", "record_of"]
+
+UNATTRIBUTED = "none"
+"""Method and version of a receipt for tokens that no model could attribute any more."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A stream on its way: what is needed to attribute and book its tokens so far, should nobody finish it.
+
+    `created_at_us` is when it was asked for, in microseconds since 1970; `duration_us` how long it has taken since.
+    """
+
+    response_id: str
+    application: str
+    created_at_us: int
+    consortium: str
+    model_sha256: str
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    temperature: float
+    duration_us: int
+
+    def record(self) -> Record:
+        """The form in which it is spooled."""
+        return {"id": self.response_id, "kind": "progress", "progress": asdict(self)}
+
+    @classmethod
+    def from_record(cls, record: Record) -> "Progress":
+        """The progress that a record of that kind holds.
+
+        Raises:
+            CreditError: it holds something else.
+        """
+        fields = _fields(record, "progress")
+        try:
+            return cls(**fields | {name: tuple(fields[name]) for name in ("prompt_ids", "token_ids")})
+        except (KeyError, TypeError) as error:
+            raise CreditError(f"record {record['id']!r} is no progress of a stream: {error}") from error
+
+
+def record_of(receipt: Receipt) -> Record:
+    """The form in which a receipt is spooled."""
+    return {"id": receipt.response_id, "kind": "receipt", "receipt": asdict(receipt)}
+
+
+def receipt_from(record: Record) -> Receipt:
+    """The receipt that a record of that kind holds, equal to the one that was spooled, payload hash included.
+
+    Raises:
+        CreditError: it holds something else.
+    """
+    try:
+        return Receipt(**_fields(record, "receipt"))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CreditError(f"record {record['id']!r} is no receipt: {error}") from error
+
+
+def commons_receipt(progress: Progress, why: str) -> Receipt:
+    """The receipt of a stream's tokens that nobody can attribute: all of it is the commons'.
+
+    Raises:
+        CreditError: there are no tokens, or a field cannot be booked.
+    """
+    tokens = len(progress.token_ids)
+    return Receipt(
+        response_id=progress.response_id,
+        created_at_us=progress.created_at_us,
+        application=progress.application,
+        consortium=progress.consortium,
+        model_sha256=progress.model_sha256,
+        method=UNATTRIBUTED,
+        settings={},
+        version=UNATTRIBUTED,
+        tokens=tokens,
+        amounts={COMMONS: tokens * MICRO_CREDITS_PER_TOKEN},
+        measurement={"base_share": 1.0, "cut": True, "recovered": True, "unattributed": why},
+        duration_us=progress.duration_us,
+    )
+
+
+def _fields(record: Record, name: str) -> dict[str, Any]:
+    fields = record.get(name)
+    if not isinstance(fields, Mapping):
+        raise CreditError(f"record {record['id']!r} holds no {name}")
+    return dict(fields)
