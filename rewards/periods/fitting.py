@@ -1,0 +1,51 @@
+"""Whether a policy speaks of this ledger: a client or an application that nobody knows is a slip of the pen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select, union
+from sqlmodel import col
+
+from rewards import clients
+from rewards.errors import PolicyError
+from rewards.tables import ApiKeyRow, ReceiptRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Connection
+
+    from rewards.policy import Policy
+
+_SHOWN = 20
+
+
+def require_fit(connection: Connection, policy: Policy) -> None:
+    """Check every name in a policy.
+
+    Raises:
+        PolicyError: a client in `caps` that is not registered, or an application in `fees` that has no key and made
+            no request; it is named, and those that are known are.
+    """
+    if policy.caps:
+        known = {client for members in clients.registered(connection).values() for client in members}
+        _require("caps", "client", policy.caps, known)
+    if policy.fees:
+        called = select(col(ReceiptRow.application)).where(col(ReceiptRow.application).in_(policy.fees)).distinct()
+        keys = select(col(ApiKeyRow.key_id)).where(col(ApiKeyRow.role) == "application")
+        _require("fees", "application", policy.fees, set(connection.execute(union(called, keys)).scalars()))
+
+
+def _require(field: str, what: str, named: Iterable[str], known: set[str]) -> None:
+    unknown = sorted(set(named) - known)
+    if unknown:
+        raise PolicyError(
+            f"{field}: no {what} {', '.join(map(repr, unknown))} is known to this ledger; "
+            f"known are: {_listed(sorted(known))}"
+        )
+
+
+def _listed(names: list[str]) -> str:
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + rest if names else "none"

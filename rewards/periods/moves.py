@@ -1,0 +1,280 @@
+"""The moves of a period: previewed at will, closed once as a draft, disputed, made final, paid. Their only writer.
+
+Knows when a move is possible and what is settled over; how is `rewards.settlement`'s business. Each move is one event,
+with who made it and when. What takes long, adding up a window, is done before the ledger is held for writing, and
+again only if a period or a hold has changed meanwhile; a window that is fixed by sequence numbers cannot.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rewards import events
+from rewards.database import now_us
+from rewards.errors import PeriodClosedError, PeriodEmptyError, PeriodError
+from rewards.periods import bodies, book, fitting
+from rewards.periods.contents import Contents, contents
+from rewards.periods.window import Frame, freeze, refreeze, shown
+from rewards.settlement import Settlement, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from rewards.ledger import Ledger
+    from rewards.periods.book import Book, Period
+    from rewards.policy import Policy
+
+DAY_US = 24 * 3_600_000_000
+POSSIBLE = {"draft": ("disputed", "finalised"), "disputed": ("finalised",), "final": ("paid",), "paid": ()}
+"""State -> what can be done with a period in it."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a close, or of a draft the finalising, would store at this moment.
+
+    Attributes:
+        settlement: the settlement.
+        compared_with: what it is compared with, as in "draft of 2026-11"; None when there is nothing to compare with.
+        difference: account -> minor units that its payout is above (or, negative, below) that.
+    """
+
+    settlement: Settlement
+    compared_with: str | None
+    difference: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """A settlement that is not written yet, and all that is written with it."""
+
+    ordinal: int
+    frame: Frame
+    contents: Contents
+    settlement: Settlement
+
+
+def preview(ledger: Ledger, name: str, policy: Policy, until_us: int | None = None) -> Preview:
+    """What `close` would store at this moment, or `finalise` if the period is a draft. Writes nothing.
+
+    Args and errors are those of `close`; a draft keeps its own policy and its own end.
+
+    Raises:
+        PeriodClosedError: the period is final.
+    """
+    with ledger.database.read() as connection:
+        there = book.read(connection)
+        period = there.find(name)
+        if period is None:
+            settled = _draft(connection, there, name, policy, until_us)
+            return _compared(settled.settlement, there.before(settled.ordinal), "final of")
+        if period.final is not None:
+            raise _closed_already(period)
+        return _compared(_resettled(connection, there, period).settlement, period, "draft of")
+
+
+def close(ledger: Ledger, name: str, policy: Policy, actor: str, until_us: int | None = None) -> Settlement:
+    """Settle what was booked since the last closed period, and keep it as a draft, or as final without dispute days.
+
+    Of any number of closers exactly one wins.
+
+    Args:
+        ledger: the ledger.
+        name: letters, digits, dot, dash and underscore, at most 64, as in "2026-11".
+        policy: what to settle by.
+        actor: who closes: a key id, or "command line".
+        until_us: the end of the period in microseconds since 1970; this moment when None. What was made before it and
+            booked within the policy's grace hours is in, what was made later is the next period's.
+
+    Raises:
+        PeriodClosedError: the name is closed already; carries the stored settlement.
+        PeriodEmptyError: nothing was booked in the window.
+        PeriodError: the name is not valid, the period before is not final, or the grace hours are not over.
+        PolicyError: the policy names a client or an application that the ledger does not know.
+        LedgerError: the entries of the window do not sum to its tokens; somebody wrote past the ledger.
+    """
+
+    def prepare(connection: Connection, there: Book) -> _Settled:
+        return _draft(connection, there, name, policy, until_us)
+
+    def write(connection: Connection, settled: _Settled) -> None:
+        _record(connection, "period.draft", name, actor, settled)
+        if policy.dispute_days == 0:
+            _record_final(connection, name, actor, settled)
+
+    return _write(ledger, prepare, write).settlement
+
+
+def finalise(ledger: Ledger, name: str, actor: str) -> Settlement:
+    """Settle a draft's window again with the holds of this moment, make that final, and write every client's statement.
+
+    Raises:
+        PeriodError: there is no such draft, or its dispute days are not over.
+    """
+
+    def prepare(connection: Connection, there: Book) -> _Settled:
+        period = _require(there, name, "finalised")
+        opens_us = period.closed_at_us + period.draft.policy.dispute_days * DAY_US
+        if now_us() < opens_us:
+            raise PeriodError(f"period {name!r} may be disputed until {shown(opens_us)}, and finalised from then on")
+        return _resettled(connection, there, period)
+
+    def write(connection: Connection, settled: _Settled) -> None:
+        _record_final(connection, name, actor, settled)
+
+    return _write(ledger, prepare, write).settlement
+
+
+def dispute(ledger: Ledger, name: str, reason: str, actor: str) -> None:
+    """Mark a draft as disputed.
+
+    Raises:
+        PeriodError: there is no such draft, it is disputed already, or no reason is given.
+    """
+    if not reason.strip() or not reason.isprintable():
+        raise PeriodError(f"reason must be printable text that says why, not {reason!r}")
+    with ledger.database.write() as connection:
+        _require(book.read(connection), name, "disputed")
+        mark_disputed(connection, name, reason, actor)
+
+
+def pay(ledger: Ledger, name: str, reference: str, actor: str) -> None:
+    """Note that a final period was paid.
+
+    Args:
+        ledger: the ledger.
+        name: the period's name.
+        reference: by which the payment is found elsewhere, as in a bank's number.
+        actor: who says so.
+
+    Raises:
+        PeriodError: the period is not final or is paid already, or no reference is given.
+    """
+    if not reference.strip() or not reference.isprintable():
+        raise PeriodError(f"reference must be printable text by which the payment is found, not {reference!r}")
+    with ledger.database.write() as connection:
+        _require(book.read(connection), name, "paid")
+        events.record(connection, "period.paid", name, actor, {"reference": reference}, once=f"period.paid:{name}")
+
+
+def mark_disputed(connection: Connection, name: str, reason: str, actor: str) -> None:
+    """Write the event; whether the move is possible, the caller has seen in the same transaction."""
+    events.record(connection, "period.disputed", name, actor, {"reason": reason}, once=f"period.disputed:{name}")
+
+
+def _write(
+    ledger: Ledger,
+    prepare: Callable[[Connection, Book], _Settled],
+    write: Callable[[Connection, _Settled], None],
+) -> _Settled:
+    with ledger.database.read() as connection:
+        seen = book.read(connection)
+        settled = prepare(connection, seen)
+    with ledger.database.write() as connection:
+        there = book.read(connection)
+        if there.last_event != seen.last_event:
+            settled = prepare(connection, there)
+        write(connection, settled)
+    return settled
+
+
+def _draft(connection: Connection, there: Book, name: str, policy: Policy, until_us: int | None) -> _Settled:
+    """The next period, settled."""
+    if _NAME.fullmatch(name) is None:
+        raise PeriodError(f"period name {name!r} must be 1 to 64 letters, digits, dots, dashes or underscores")
+    period = there.find(name)
+    if period is not None:
+        raise _closed_already(period)
+    previous = there.periods[-1] if there.periods else None
+    if previous is not None and previous.final is None:
+        raise PeriodError(
+            f"period {name!r} cannot be closed while {previous.name!r} before it is {previous.state}: "
+            "finalise that first"
+        )
+    fitting.require_fit(connection, policy)
+    frame = freeze(connection, previous, policy.grace_hours, until_us)
+    settled = _settled(connection, there, name, len(there.periods) + 1, frame, policy)
+    if frame.after == frame.up_to and not frame.arrived and not settled.contents.taken_in:
+        moment = "" if until_us is None else f" that was made before {shown(until_us)}"
+        raise PeriodEmptyError(f"period {name!r} is empty: nothing was booked since receipt {frame.after}{moment}")
+    return settled
+
+
+def _resettled(connection: Connection, there: Book, period: Period) -> _Settled:
+    frame = refreeze(period, there.before(period.ordinal))
+    return _settled(connection, there, period.name, period.ordinal, frame, period.draft.policy)
+
+
+def _settled(connection: Connection, there: Book, name: str, ordinal: int, frame: Frame, policy: Policy) -> _Settled:
+    earlier = there.periods[: ordinal - 1]
+    found = contents(
+        connection,
+        frame,
+        earlier,
+        there.held("response"),
+        by_application=policy.allocation == "user_centric",
+    )
+    carried = earlier[-1].settlement.carried if earlier else {}
+    settlement = settle(name, ordinal, found.credit, policy, carried, there.held("client"))
+    return _Settled(ordinal, frame, found, settlement)
+
+
+def _record(connection: Connection, kind: str, name: str, actor: str, settled: _Settled) -> None:
+    document = {
+        "ordinal": settled.ordinal,
+        "window": {"after": settled.frame.after, "up_to": settled.frame.up_to},
+        "until_us": settled.frame.until_us,
+        "deferred": list(settled.frame.deferred),
+        "left_out": list(settled.contents.left_out),
+        "taken_in": list(settled.contents.taken_in),
+        "reversed": {period: dict(credit) for period, credit in settled.contents.reversed.items()},
+        "settlement": settled.settlement.to_document(),
+    }
+    events.record(connection, kind, name, actor, book.sealed(document), once=f"{kind}:{name}")
+
+
+def _record_final(connection: Connection, name: str, actor: str, settled: _Settled) -> None:
+    _record(connection, "period.final", name, actor, settled)
+    period = book.read(connection).find(name)
+    assert period is not None
+    assert period.final == settled.settlement  # what is read back is what was meant
+    bodies.record(connection, period, settled.contents.receipts, actor)
+
+
+def _require(there: Book, name: str, move: str) -> Period:
+    """The period, if it can make the move."""
+    period = there.find(name)
+    if period is None:
+        closed = ", ".join(each.name for each in there.periods)
+        raise PeriodError(f"no period {name!r} was closed; there are: {closed or 'none'}")
+    possible = POSSIBLE[period.state]
+    if move not in possible:
+        raise PeriodError(
+            f"period {name!r} is {period.state} and cannot be {move}; "
+            f"it can be: {' or '.join(possible) or 'nothing else'}"
+        )
+    return period
+
+
+def _closed_already(period: Period) -> PeriodClosedError:
+    after, up_to = period.window
+    return PeriodClosedError(
+        f"period {period.name!r} is closed already ({period.state}, receipts {after + 1} to {up_to})", period.settlement
+    )
+
+
+def _compared(settlement: Settlement, other: Period | None, what: str) -> Preview:
+    """A settlement beside another period's, or beside its own draft, where the currency is the same."""
+    if other is None or other.settlement.policy.currency != settlement.policy.currency:
+        return Preview(settlement, None, {})
+    before = {line.account: line.payout for line in other.settlement.lines}
+    now = {line.account: line.payout for line in settlement.lines}
+    difference = {
+        account: now.get(account, 0) - before.get(account, 0) for account in sorted(before.keys() | now.keys())
+    }
+    return Preview(settlement, f"{what} {other.name}", difference)

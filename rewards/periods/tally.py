@@ -1,0 +1,130 @@
+"""Adding up receipts: whole windows by one query each, single receipts by their sequence numbers. Knows no period."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import String, case, column, func, select, values
+from sqlmodel import col
+
+from rewards import reading
+from rewards.tables import EntryRow, ReceiptRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sqlalchemy import ColumnElement, Connection
+
+EVERY = ""
+"""The application under which a tally stands that does not tell applications apart."""
+_AT_ONCE = 500  # SQLite takes some thousands of parameters in a statement
+_SIGN = case((col(EntryRow.amount) > 0, 1), (col(EntryRow.amount) < 0, -1), else_=0)
+
+
+@dataclass
+class Tally:
+    """What some receipts come to; reversals count against it.
+
+    Attributes:
+        tokens: application -> generated tokens.
+        credit: (application, account) -> micro-credits.
+        receipts: account -> receipts that credit it; one that was reversed counts no more.
+    """
+
+    tokens: Counter[str] = field(default_factory=Counter)
+    credit: Counter[tuple[str, str]] = field(default_factory=Counter)
+    receipts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Tally, sign: int = 1) -> None:
+        """Count another tally in, or out with a sign of -1."""
+        for own, others in ((self.tokens, other.tokens), (self.receipts, other.receipts)):
+            for key, amount in others.items():
+                own[key] += sign * amount
+        for pair, amount in other.credit.items():
+            self.credit[pair] += sign * amount
+
+    def accounts(self) -> dict[str, int]:
+        """Account -> micro-credits, of all applications together."""
+        found: Counter[str] = Counter()
+        for (_, account), amount in self.credit.items():
+            found[account] += amount
+        return dict(found)
+
+    def by_application(self) -> dict[str, dict[str, int]]:
+        """Application -> account -> micro-credits."""
+        found: dict[str, dict[str, int]] = {application: {} for application in self.tokens}
+        for (application, account), amount in self.credit.items():
+            found.setdefault(application, {})[account] = amount
+        return found
+
+
+def window(connection: Connection, after: int, up_to: int, *, by_application: bool) -> Tally:
+    """The receipts with after < sequence ≤ up_to; memory for accounts and applications, not for receipts."""
+    receipts = _signs(connection, after, up_to)
+    if by_application:
+        found = _joined(connection, col(ReceiptRow.sequence).between(after + 1, up_to))
+        return Tally(found.tokens, found.credit, receipts)
+    credit = reading.credit_between(connection, after, up_to)
+    return Tally(
+        Counter({EVERY: reading.tokens_between(connection, after, up_to)}),
+        Counter({(EVERY, account): amount for account, amount in credit.items()}),
+        receipts,
+    )
+
+
+def receipts(connection: Connection, sequences: Iterable[int], *, by_application: bool) -> Tally:
+    """The receipts of these sequence numbers."""
+    found = Tally()
+    for some in batches(sorted(sequences)):
+        found.add(_joined(connection, col(ReceiptRow.sequence).in_(some)))
+    if not by_application:
+        found.tokens = Counter({EVERY: found.tokens.total()})
+        found.credit = Counter({(EVERY, account): amount for account, amount in found.accounts().items()})
+    return found
+
+
+def entries_between(connection: Connection, after: int, up_to: int) -> int:
+    """Sum of every entry with after < receipt sequence ≤ up_to, whosoever account it is on."""
+    entry_of = col(EntryRow.receipt_sequence)
+    total = select(func.sum(col(EntryRow.amount))).where(entry_of > after, entry_of <= up_to)
+    return int(connection.execute(total).scalar_one() or 0)
+
+
+def batches(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """The items in lists that are short enough for one statement."""
+    rest = iter(items)
+    while some := list(islice(rest, _AT_ONCE)):
+        yield some
+
+
+def _joined(connection: Connection, condition: ColumnElement[bool]) -> Tally:
+    application, account = col(ReceiptRow.application), col(EntryRow.account)
+    tokens = select(application, func.sum(col(ReceiptRow.tokens))).where(condition).group_by(application)
+    entries = (
+        select(application, account, func.sum(col(EntryRow.amount)), func.sum(_SIGN))
+        .join_from(ReceiptRow, EntryRow, col(EntryRow.receipt_sequence) == col(ReceiptRow.sequence))
+        .where(condition)
+        .group_by(application, account)
+    )
+    found = Tally(Counter({name: int(amount) for name, amount in connection.execute(tokens)}))
+    for name, credited, amount, receipts in connection.execute(entries):
+        found.credit[name, credited] = int(amount)
+        found.receipts[credited] += int(receipts)
+    return found
+
+
+def _signs(connection: Connection, after: int, up_to: int) -> Counter[str]:
+    """Account -> receipts of the window that credit it, less reversals; one index range for each account on SQLite."""
+    account, total = col(EntryRow.account), func.sum(_SIGN)
+    window = (col(EntryRow.receipt_sequence) > after, col(EntryRow.receipt_sequence) <= up_to)
+    if connection.dialect.name == "sqlite":
+        known = [(name,) for name in reading.accounts(connection)]
+        names = values(column("account", String), name="names").data(known).cte()
+        of_name = select(total).where(account == names.c.account, *window).scalar_subquery()
+        query = select(names.c.account, of_name)
+    else:
+        query = select(account, total).where(*window).group_by(account)
+    return Counter({name: int(count) for name, count in connection.execute(query) if count is not None})

@@ -1,0 +1,230 @@
+"""Statements: what a client was told of a final period, signed, and provably in the ledger's Merkle log.
+
+A statement is the body that stood in the book of events when its period became final, what else rebuilds that event's
+leaf, the proof that the leaf is under a signed checkpoint, and a signature over all of that. Whoever has the public key
+checks it offline. Knows no way to settle anything.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+from sqlmodel import col
+
+from rewards import events, leaves, log, proofs
+from rewards.credit import canonical_bytes
+from rewards.errors import LogError, SignatureError, StatementError
+from rewards.periods.bodies import KIND, MONEY_IN, MONEY_OUT, SCHEMA
+from rewards.signing import Checkpoint, SigningKey, VerifyKey, open_note, sign_document, verify_document
+from rewards.signing.encoding import base64_bytes
+from rewards.tables import EventRow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+_EVENT = ("sequence", "kind", "subject", "at_us", "actor", "salt", "once")
+_LOG = ("leaf_index", "size", "hashes", "checkpoint")
+_ADDED = ("event", "log", "signature")
+_HASH_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the check of a statement found.
+
+    Attributes:
+        period: of which period it is.
+        client: whose it is.
+        key: who signed it.
+        checkpoint: the signed root of the log that it is under.
+        checks: what was checked, each a sentence.
+    """
+
+    period: str
+    client: str
+    key: VerifyKey
+    checkpoint: Checkpoint
+    checks: tuple[str, ...]
+
+
+def issue(connection: Connection, period: str, client: str, key: SigningKey) -> dict[str, Any]:
+    """A client's statement of a final period, signed.
+
+    Args:
+        connection: of `Database.read`; of a member is enough for its own.
+        period: name of a final period.
+        client: id of a client that was registered when the period became final.
+        key: signs the statement.
+
+    Raises:
+        StatementError: there is no such statement, or it is not in the log yet: seal the log first.
+    """
+    found = events.find(connection, kinds=[KIND], subject=f"{period}/{client}", limit=1)
+    if not found:
+        raise StatementError(
+            f"there is no statement of period {period!r} for client {client!r}: statements are written when a period "
+            "becomes final, one for every client that is registered then"
+        )
+    event = found[0]
+    try:
+        place = proofs.inclusion(connection, "event", event.sequence)
+    except LogError as error:
+        raise StatementError(
+            f"the statement of {client!r} cannot be issued before the log is sealed: {error}"
+        ) from error
+    row = {name: getattr(event, name) for name in _EVENT}
+    return sign_document({**event.document, "event": row, "log": place}, key)
+
+
+def clients(connection: Connection, period: str) -> tuple[str, ...]:
+    """The clients that have a statement of a period, in the order of their registration; none before it is final."""
+    prefix = f"{period}/"
+    query = select(col(EventRow.subject)).where(
+        col(EventRow.kind) == KIND, col(EventRow.subject).startswith(prefix, autoescape=True)
+    )
+    subjects = connection.execute(query.order_by(col(EventRow.sequence))).scalars()
+    return tuple(subject.removeprefix(prefix) for subject in subjects)
+
+
+def load(text: str | bytes) -> dict[str, Any]:
+    """A statement from JSON, in any layout; refuses what two readers could read differently.
+
+    Raises:
+        SignatureError: it is not JSON, no object, or an object in it gives a field twice.
+    """
+    try:
+        document = json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise SignatureError(f"the statement is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise SignatureError("the statement is not a JSON object")
+    return document
+
+
+def verify(document: dict[str, Any], keys: Sequence[VerifyKey], origin: str | None = None) -> Checked:
+    """Check a statement offline: every signature, its place in the log, and its arithmetic.
+
+    Args:
+        document: as `issue` gave it.
+        keys: public keys of the ledger that the checker knows from elsewhere.
+        origin: the log's name that the checker knows from elsewhere; not checked when None.
+
+    Raises:
+        SignatureError: something in it does not hold; the message names what.
+    """
+    key = verify_document(document, keys)
+    _require_form(document)
+    checkpoint, sealer = _checkpoint(document["log"], keys, origin)
+    _require_leaf(document, checkpoint)
+    try:
+        money = _check_money(document)
+        share = _check_share(document)
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise SignatureError(f"the statement's amounts are not spelt as statements spell them: {error!r}") from error
+    place = f"leaf {document['log']['leaf_index']} of these {checkpoint.size} leaves"
+    return Checked(
+        period=document["period"],
+        client=document["client"],
+        key=key,
+        checkpoint=checkpoint,
+        checks=(
+            f"the statement is signed by {key}",
+            f"the checkpoint of log {checkpoint.origin} at {checkpoint.size} leaves is signed by {sealer}",
+            f"the statement is {place}, as it was written when its period became final",
+            money,
+            share,
+        ),
+    )
+
+
+def _require_form(document: dict[str, Any]) -> None:
+    if document.get("schema") != SCHEMA:
+        raise SignatureError(f"schema must be {SCHEMA!r}, not {document.get('schema')!r}")
+    for name, fields in (("event", _EVENT), ("log", _LOG)):
+        if not isinstance(document.get(name), dict) or set(document[name]) != set(fields):
+            raise SignatureError(f"{name} must be an object of exactly {', '.join(sorted(fields))}")
+
+
+def _checkpoint(place: dict[str, Any], keys: Sequence[VerifyKey], origin: str | None) -> tuple[Checkpoint, VerifyKey]:
+    if not isinstance(place["checkpoint"], str):
+        raise SignatureError("log.checkpoint must be a signed note")
+    try:
+        text, sealer = open_note(place["checkpoint"], keys)
+        checkpoint = Checkpoint.parse(text)
+    except SignatureError as error:
+        raise SignatureError(f"log.checkpoint: {error}") from error
+    if origin is not None and checkpoint.origin != origin:
+        raise SignatureError(f"log.checkpoint is of log {checkpoint.origin!r}, not of {origin!r}")
+    if type(place["size"]) is not int or place["size"] != checkpoint.size:
+        raise SignatureError(f"log.size is {place['size']!r}, but the checkpoint is of {checkpoint.size} leaves")
+    return checkpoint, sealer
+
+
+def _require_leaf(document: dict[str, Any], checkpoint: Checkpoint) -> None:
+    """The leaf is rebuilt from what the statement says, so that a body that is not the one in the log is found out."""
+    body = {name: value for name, value in document.items() if name not in _ADDED}
+    event, place = document["event"], document["log"]
+    subject = f"{document.get('period')}/{document.get('client')}"
+    if (event["kind"], event["subject"], event["once"]) != (KIND, subject, f"{KIND}:{subject}"):
+        raise SignatureError(f"event is not the statement of {subject}: {event['kind']} of {event['subject']}")
+    if not isinstance(place["hashes"], list):
+        raise SignatureError("log.hashes must be a list of hashes in base64")
+    path = [base64_bytes(text, _HASH_BYTES, f"log.hashes[{index}]") for index, text in enumerate(place["hashes"])]
+    leaf = leaves.event_leaf({**event, "document": canonical_bytes(body).decode()})
+    if not log.verify_inclusion(leaf, place["leaf_index"], checkpoint.size, path, checkpoint.root):
+        raise SignatureError(
+            f"the statement is not leaf {place['leaf_index']!r} of the log: statement, event and checkpoint do not "
+            "belong together"
+        )
+
+
+def _check_money(document: dict[str, Any]) -> str:
+    if set(document["money"]) != {*MONEY_IN, *MONEY_OUT}:
+        raise SignatureError(f"money must have exactly {', '.join((*MONEY_IN, *MONEY_OUT))}")
+    money = {name: _integer(text) for name, text in document["money"].items()}
+    came, left = sum(money[name] for name in MONEY_IN), sum(money[name] for name in MONEY_OUT)
+    if came != left:
+        raise SignatureError(f"money does not add up: {came} minor units come in, {left} go out")
+    if _integer(document["pool"]) - _integer(document["fee"]) != _integer(document["distributable"]):
+        raise SignatureError("pool less fee is not what is distributable")
+    digits, currency = document["minor_digits"], document["currency"]
+    return f"the money adds up: {in_currency(came, digits)} {currency} come in and go out"
+
+
+def _check_share(document: dict[str, Any]) -> str:
+    share, distributable = Fraction(document["share"]), _integer(document["distributable"])
+    gross = _integer(document["money"]["gross"])
+    if not 0 <= share <= 1 or abs(share * distributable - gross) >= 1:
+        raise SignatureError(f"gross {gross} is not share {document['share']} of {distributable} minor units")
+    digits, currency = document["minor_digits"], document["currency"]
+    return (
+        f"the gross of {in_currency(gross, digits)} {currency} is the share of {in_currency(distributable, digits)} "
+        f"{currency}, rounded by less than one minor unit"
+    )
+
+
+def in_currency(minor_units: int, minor_digits: int) -> str:
+    """Minor units as an amount of the currency, such as -1.05 for -105 at two digits."""
+    whole, rest = divmod(abs(minor_units), 10**minor_digits)
+    sign = "-" if minor_units < 0 else ""
+    return f"{sign}{whole}.{rest:0{minor_digits}d}" if minor_digits else f"{sign}{whole}"
+
+
+def _integer(text: Any) -> int:
+    """An integer spelt in the one way that statements spell it."""
+    if not isinstance(text, str) or str(int(text)) != text:
+        raise ValueError(f"{text!r} is no integer as text")
+    return int(text)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object gives a field twice")
+    return found
