@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 
-from sqlalchemy import text
+from sqlalchemy import NullPool, create_engine, text
 
 from rewards import KeyRing, Ledger
 from rewards.sealing import seal
@@ -41,23 +41,23 @@ def write_books(url: str) -> list[str]:
 
 
 @contextmanager
-def unguarded(ledger: Ledger):
+def unguarded(url: str):
     """A transaction of somebody who owns the database: no trigger, foreign key or check stands in the way."""
-    with ledger.database.write() as connection:
-        if ledger.database.is_postgresql:
-            connection.execute(text("SET LOCAL session_replication_role = replica"))
-            checks = connection.execute(
-                text(
-                    "SELECT conrelid::regclass, conname FROM pg_constraint "
-                    "WHERE contype = 'c' AND connamespace = 'public'::regnamespace"
-                )
-            )
-            for table, name in checks.all():
-                connection.execute(text(f"ALTER TABLE {table} DROP CONSTRAINT {name}"))
-        else:
-            triggers = connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).scalars().all()
-            for name in triggers:
-                connection.execute(text(f"DROP TRIGGER {name}"))
-            connection.execute(text("PRAGMA ignore_check_constraints = ON"))
-            connection.execute(text("PRAGMA defer_foreign_keys = ON"))
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=NullPool)
+    with engine.begin() as connection:
+        (_drop_guards_postgresql if engine.dialect.name == "postgresql" else _drop_guards_sqlite)(connection)
         yield connection
+
+
+def _drop_guards_postgresql(connection):
+    connection.execute(text("SET LOCAL session_replication_role = replica"))
+    query = "SELECT conrelid::regclass, conname FROM pg_constraint WHERE contype = 'c' AND connamespace = 2200"
+    for table, name in connection.execute(text(query)).all():
+        connection.execute(text(f"ALTER TABLE {table} DROP CONSTRAINT {name}"))
+
+
+def _drop_guards_sqlite(connection):
+    triggers = connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).scalars().all()
+    for name in triggers:
+        connection.execute(text(f"DROP TRIGGER {name}"))
+    connection.execute(text("PRAGMA ignore_check_constraints = ON"))

@@ -1,0 +1,136 @@
+"""What an audit says: the first row that differs, or none, and what the rows add up to. Checks nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rewards.audit import hashing
+from rewards.errors import RewardsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row that is not what it must be.
+
+    Attributes:
+        table: the table it stands in.
+        key: its primary key; a tuple where the key has several columns.
+        field: the column, or what is computed from the row.
+        found: what is there; None when the row is missing.
+        expected: what must be there; None when there must be no such row.
+    """
+
+    table: str
+    key: Any
+    field: str
+    found: Any
+    expected: Any
+
+    def __str__(self) -> str:
+        key = ", ".join(map(repr, self.key)) if isinstance(self.key, tuple) else repr(self.key)
+        return f"{self.table}[{key}]: {self.field} is {self.found!r}, expected {self.expected!r}"
+
+
+class DifferenceError(RewardsError):
+    """A check found a difference. Stays within the audit, which turns it into a report."""
+
+    def __init__(self, table: str, key: Any, field: str, *, found: Any, expected: Any) -> None:
+        self.difference = Difference(table, key, field, found, expected)
+        super().__init__(str(self.difference))
+
+
+def canonical_object(table: str, key: Any, field: str, text: str) -> dict[str, Any]:
+    """The JSON object in a column.
+
+    Raises:
+        DifferenceError: it is none, or is spelled otherwise than the books spell it.
+    """
+    try:
+        document = json.loads(text)
+        expected = hashing.canonical(document)
+    except (ValueError, RecursionError):
+        document, expected = None, "JSON"
+    if expected != text or not isinstance(document, dict):
+        raise DifferenceError(table, key, field, found=text, expected=expected)
+    return document
+
+
+def first_difference(path: str, found: Any, expected: Any) -> tuple[str, Any, Any] | None:
+    """Where two JSON documents differ first, as in "document.lines[2].payout", and both values; None where nowhere."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for name in sorted({*found, *expected}):
+            if name not in found or name not in expected:
+                return f"{path}.{name}", found.get(name), expected.get(name)
+            inner = first_difference(f"{path}.{name}", found[name], expected[name])
+            if inner is not None:
+                return inner
+        return None
+    if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
+        for place, (one, other) in enumerate(zip(found, expected, strict=True)):
+            inner = first_difference(f"{path}[{place}]", one, other)
+            if inner is not None:
+                return inner
+        return None
+    return None if type(found) is type(expected) and found == expected else (path, found, expected)
+
+
+class Progress(Protocol):
+    """Who is told how far the audit is."""
+
+    def start(self, description: str, total: int) -> None:
+        """A stage of `total` pieces begins."""
+
+    def advance(self) -> None:
+        """One piece is done."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of an audit.
+
+    Attributes:
+        difference: the first row that differs; None when the books are in order.
+        counts: table -> number of rows.
+        unsealed: receipts and events that are not in the log yet.
+        balances: account -> micro-credits, added up anew; of all rows before the difference, where there is one.
+        tokens: generated tokens, less those reversed, likewise.
+        origin: the log's name; None before the first checkpoint.
+        size: leaves of the log.
+        root: the log's root, computed anew, as hex.
+        keys: public keys by which signatures were checked, as `VerifyKey.encode` spells them.
+        extends: size of the older checkpoint that the auditor holds, when one was given.
+    """
+
+    difference: Difference | None
+    counts: Mapping[str, int]
+    unsealed: int = 0
+    balances: Mapping[str, int] = field(default_factory=dict)
+    tokens: int = 0
+    origin: str | None = None
+    size: int = 0
+    root: str = ""
+    keys: tuple[str, ...] = ()
+    extends: int | None = None
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether no row differs."""
+        return self.difference is None
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "ok": self.is_ok,
+            "difference": None if self.difference is None else vars(self.difference),
+            "counts": dict(self.counts),
+            "unsealed": self.unsealed,
+            "balances": dict(self.balances),
+            "tokens": self.tokens,
+            "log": {"origin": self.origin, "size": self.size, "root": self.root, "extends": self.extends},
+            "keys": list(self.keys),
+        }

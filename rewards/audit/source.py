@@ -1,0 +1,83 @@
+"""Where an audit reads: a live ledger, or a copy of a SQLite file that nobody can write. Writes nothing itself."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from sqlalchemy import NullPool, create_engine, func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from rewards.database import Database
+from rewards.errors import LedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection, Select
+
+_ROWS = 1000  # fetched at a time: memory stays flat, whatever the ledger's size
+
+
+class Source:
+    """The rows of a ledger as they are at one moment."""
+
+    def __init__(self, connection: Connection, results: ExitStack) -> None:
+        self._connection = connection
+        self._results = results
+
+    def rows(self, query: Select[Any]) -> Iterator[dict[str, Any]]:
+        """The rows of a query, streamed; any number of queries may be under way at once."""
+        result = self._results.enter_context(
+            closing(self._connection.execute(query, execution_options={"yield_per": _ROWS}))
+        )
+        return (dict(**row) for row in result.mappings())
+
+    def all(self, query: Select[Any]) -> list[dict[str, Any]]:
+        """The rows of a query that has few."""
+        return [dict(**row) for row in self._connection.execute(query).mappings()]
+
+    def count(self, table: Any) -> int:
+        """The number of rows of a table."""
+        return int(self._connection.execute(select(func.count()).select_from(table)).scalar_one())
+
+
+@contextmanager
+def opened(ledger: str | Path) -> Iterator[Source]:
+    """A transaction that sees the ledger as it is at one moment.
+
+    Args:
+        ledger: URL of a ledger, or the path of a SQLite file that nobody writes any more.
+
+    Raises:
+        LedgerError: there is no ledger, or it cannot be read.
+    """
+    with ExitStack() as stack:
+        if isinstance(ledger, Path):
+            connection = stack.enter_context(_opened_copy(ledger))
+        else:
+            database = stack.enter_context(closing(Database(ledger)))
+            connection = stack.enter_context(database.read())
+        yield Source(connection, stack.enter_context(ExitStack()))
+
+
+@contextmanager
+def _opened_copy(path: Path) -> Iterator[Connection]:
+    if not path.is_file():
+        raise LedgerError(f"no ledger at {path}")
+    wal = path.with_name(f"{path.name}-wal")
+    # Without pages that wait in a -wal file, `immutable` spares the file that SQLite would want to write beside it.
+    is_whole = not wal.exists() or wal.stat().st_size == 0
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro{'&immutable=1' if is_whole else ''}"
+    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            yield connection
+    except SQLAlchemyError as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        hint = "" if is_whole else f"; {wal.name} has to be beside it, in a folder that can be written"
+        raise LedgerError(f"ledger {path}: {reason}{hint}") from error
