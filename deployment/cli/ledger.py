@@ -1,25 +1,33 @@
-"""`protoken ledger balances | entries`: what was booked."""
+"""`protoken ledger balances | entries | reverse`: what was booked; the log over it is the business of `log`."""
 
+from contextlib import closing
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from deployment.cli.options import Json, LedgerUrl, date
+from deployment.cli import log
+from deployment.cli.options import ACTOR, Json, LedgerUrl, date
 from deployment.cli.output import credit, print_json, print_table
 from deployment.settings import ledger_url
 from rewards import MICRO_CREDITS_PER_TOKEN, Ledger
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Read the credit ledger.", no_args_is_help=True)
+app = typer.Typer(help="The credit ledger: what is booked, and the signed log that proves it.", no_args_is_help=True)
+app.command("seal")(log.seal)
+app.command("checkpoint")(log.checkpoint)
+app.command("proof")(log.proof)
+app.command("check-proof")(log.check_proof)
+app.command("verify")(log.verify)
 
 
 @app.command()
 def balances(ledger: LedgerUrl = None, as_json: Json = False) -> None:
     """Credit of every account since the beginning; the sum is the generated tokens × 1 000 000."""
-    book = Ledger(ledger_url(ledger))
-    up_to = book.last_sequence()
-    accounts, tokens = book.balances(up_to=up_to), book.tokens(up_to=up_to)
+    with closing(Ledger(ledger_url(ledger))) as book:
+        up_to = book.last_sequence()
+        accounts, tokens = book.balances(up_to=up_to), book.tokens(up_to=up_to)
     if as_json:
         print_json({"balances": accounts, "tokens": tokens, "sum": sum(accounts.values()), "last_sequence": up_to})
         return
@@ -36,7 +44,8 @@ def entries(
     as_json: Json = False,
 ) -> None:
     """Receipts and their entries, in the order in which they were booked."""
-    receipts = Ledger(ledger_url(ledger)).receipts_after(after, limit)
+    with closing(Ledger(ledger_url(ledger))) as book:
+        receipts = book.receipts_after(after, limit)
     if as_json:
         print_json(receipts)
         return
@@ -46,3 +55,20 @@ def entries(
         for account, amount in receipt["amounts"].items()
     ]
     print_table("entries", ("sequence", "response", "booked", "account", "credit"), rows)
+
+
+@app.command()
+def reverse(
+    response: Annotated[str, typer.Argument(help="Id of the response.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for whoever reads the books.")],
+    ledger: LedgerUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Take a response's credit back by counter-entries, once; what a settled period paid for it is clawed back."""
+    with closing(Ledger(ledger_url(ledger))) as book:
+        booked = book.reverse(response, reason, ACTOR)
+    if as_json:
+        print_json(asdict(booked))
+    else:
+        known = ", as it was before" if booked.replayed else ""
+        typer.echo(f"{response} is reversed by receipt {booked.sequence}, {booked.response_id}{known}")

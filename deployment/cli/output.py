@@ -37,13 +37,15 @@ class ProgressBar:
     """A progress bar on stderr that satisfies `attribution.federate.Progress`; silent where stderr is no terminal."""
 
     def __init__(self) -> None:
+        stderr = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=stderr,
+            disable=not stderr.is_terminal,  # else it would leave its last state as a line
         )
         self._task: Any = None
 

@@ -89,6 +89,8 @@ class _Replay:
         for source in sources.values():
             for _ in source:
                 pass
+        if self._progress is not None and self._replayed % _ROWS_OF_PROGRESS:
+            self._progress.advance()
         self._receipts.check_nothing_more()
         self._origin = checkpoints.check_signatures(self._source, self._keys())
         self._check_end(sealed)
