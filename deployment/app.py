@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from types import FrameType
 
 import ray
@@ -22,9 +22,11 @@ from attribution import open_bundle
 from deployment.errors import StartError
 from deployment.exporter import serve_exporter
 from deployment.gateway import Ingress, proxy_middleware
+from deployment.places import log_origin, signing_key
 from deployment.replica import Replica
-from deployment.settings import Settings
+from deployment.settings import Settings, pepper_of
 from rewards import Ledger
+from rewards.sealing import Sealer
 
 __all__ = ["build_graph", "run", "serving"]
 
@@ -64,6 +66,8 @@ def run(settings: Settings) -> None:
         StartError: a port is taken, or the graph does not come up.
         BundleError: the bundle is missing, altered or malformed.
         LedgerError: the ledger cannot be made or opened.
+        KeyRingError: the pepper is missing although the ledger has valid keys, or its file cannot be used.
+        SignatureError: the signing key's file cannot be used.
     """
     stop = threading.Event()
 
@@ -83,19 +87,22 @@ def run(settings: Settings) -> None:
 def serving(settings: Settings) -> Iterator[None]:
     """The whole service, up and answering for as long as the `with` lasts. Raises as `run` does."""
     _require_free(settings.host, settings.port)
-    open_bundle(settings.bundle)  # refused here with the file named, not by a replica that Serve would start again
+    manifest = open_bundle(settings.bundle).manifest  # refused here, not by a replica that Serve would start again
     Ledger.prepare(settings.ledger)
-    exporter = None
-    if settings.metrics_port:
-        exporter = serve_exporter(settings.ledger, settings.host, settings.metrics_port)
-    try:
+    pepper_of(settings.ledger, settings.pepper_file)
+    with ExitStack() as stack:
+        ledger = stack.enter_context(closing(Ledger(settings.ledger)))
+        ledger.register(manifest.consortium, {client.id: client.name for client in manifest.clients})
+        key = signing_key(settings.signing_key, f"{manifest.consortium}/ledger")
+        if settings.metrics_port:
+            exporter = serve_exporter(settings.ledger, settings.host, settings.metrics_port)
+            stack.callback(exporter.server_close)
+            stack.callback(exporter.shutdown)
+        sealer = Sealer(ledger, key, log_origin(ledger, key), settings.seal_interval_s)
+        stack.callback(sealer.close)  # after the service has stopped: its last receipts are sealed too
+        stack.callback(_stop, settings.shutdown_timeout_s)
         _start(settings)
         yield
-    finally:
-        _stop(settings.shutdown_timeout_s)
-        if exporter is not None:
-            exporter.shutdown()
-            exporter.server_close()
 
 
 def _require_free(host: str, port: int) -> None:

@@ -1,6 +1,7 @@
 """The ledger as Prometheus series: credit by client, commons, generated tokens, and request duration.
 
-The book is the only truth: every counter is a sum over receipts, so it survives restarts and never falls. Reads only.
+The book is the only truth: every counter is a sum over receipts, so it survives restarts and never falls: what was
+reversed is counted beside what was booked, and not taken off it. Reads only.
 """
 
 import bisect
@@ -35,10 +36,17 @@ class _Totals:
     receipts: int = 0
     tokens: int = 0
     credit: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # micro-credits by account
+    reversed_tokens: int = 0
+    reversed_credit: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     duration_us: int = 0
     by_bucket: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BUCKETS_US) + 1))
 
     def add(self, receipt: Mapping[str, Any]) -> None:
+        if receipt["kind"] == "reversal":
+            self.reversed_tokens -= receipt["tokens"]
+            for account, amount in receipt["amounts"].items():
+                self.reversed_credit[account] -= amount
+            return
         self.receipts += 1
         self.tokens += receipt["tokens"]
         for account, amount in receipt["amounts"].items():
@@ -63,8 +71,8 @@ class LedgerCollector(Collector):
             LedgerError: the ledger cannot be read; the scrape fails, and `up` tells.
         """
         with self._lock:
-            self._catch_up()
-            yield from (*_counters(self._models), _durations(self._models), _build_info())
+            self._catch_up()  # before the first series: a scrape that fails gives none
+            yield from (*_counters(self._models), *_reversed(self._models), _durations(self._models), _build_info())
 
     def _catch_up(self) -> None:
         while page := self._ledger.receipts_after(self._sequence, PAGE):
@@ -94,6 +102,24 @@ def _counters(models: Mapping[str, _Totals]) -> Iterator[Metric]:
         generated.add_metric([model], totals.tokens)
         receipts.add_metric([model], totals.receipts)
     yield from (attributed, commons, generated, receipts)
+
+
+def _reversed(models: Mapping[str, _Totals]) -> Iterator[Metric]:
+    tokens = CounterMetricFamily(
+        "protoken_reversed_tokens",
+        "Generated tokens whose receipts were reversed; still among the generated ones.",
+        labels=["model"],
+    )
+    by_client = CounterMetricFamily(
+        "protoken_reversed_client_tokens",
+        "Tokens of reversed receipts that a client had been credited; still among its attributed ones.",
+        labels=["client", "model"],
+    )
+    for model, totals in models.items():
+        tokens.add_metric([model], totals.reversed_tokens)
+        for account in sorted(totals.credit.keys() - {COMMONS}):
+            by_client.add_metric([account, model], totals.reversed_credit[account] / MICRO_CREDITS_PER_TOKEN)
+    yield from (tokens, by_client)
 
 
 def _durations(models: Mapping[str, _Totals]) -> Metric:

@@ -19,6 +19,7 @@ from deployment.errors import NotFoundError, UnavailableError
 from deployment.failures import RequestId, answer
 from deployment.ingress import build_app
 from deployment.messages import Event, Failed, Job, ModelCard
+from deployment.places import ledger_folder
 from deployment.replays import Replays
 from deployment.settings import Settings, pepper_of
 from rewards import KeyRing, Ledger
@@ -102,7 +103,7 @@ class Ingress:
         self._settings = settings
         self._ledger = Ledger(settings.ledger)
         self._keys = KeyRing(settings.ledger, pepper_of(settings.ledger, settings.pepper_file))
-        self._replays = Replays(settings.spool / "replays", settings.replay_window_s)
+        self._replays = Replays(ledger_folder(settings.spool, self._ledger) / "replays", settings.replay_window_s)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve in the process where the app runs."""

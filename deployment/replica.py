@@ -13,6 +13,7 @@ from attribution import Batch, FederatedModel, attribute
 from deployment.booker import Booker
 from deployment.messages import Delta, Event, Job, ModelCard
 from deployment.metrics import ReplicaMetrics
+from deployment.places import ledger_folder
 from deployment.recovery import Recovery
 from deployment.settings import Settings
 from deployment.spool import Spool
@@ -42,7 +43,7 @@ class Replica:
         model = FederatedModel.load(settings.bundle, device=settings.device)
         metrics = ReplicaMetrics(model.name)
         self._ledger = Ledger(settings.ledger)
-        self._spool = Spool(settings.spool)
+        self._spool = Spool(ledger_folder(settings.spool, self._ledger))
         self._booker = Booker(self._ledger, self._spool, metrics.lag)
         self._worker = Worker(
             model,

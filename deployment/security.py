@@ -1,39 +1,71 @@
-"""Who may call what, and how much they may send: bearer key to role to route. Only `GET /health` is open.
+"""Who may call what, and how much they may send: bearer key to role to method and path. Only `GET /health` is open.
 
 The gate stands in front of the router, so a route that is added later is closed before anybody thinks of it.
 Knows roles and paths; how keys are made and checked is `rewards.keys`.
 """
 
 import asyncio
+import re
+import time
+from collections.abc import Callable
 from typing import Final
 
 from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployment.errors import ApiError, ForbiddenError, UnauthenticatedError
+from deployment.calls import Calls
+from deployment.errors import ApiError, ForbiddenError, NotFoundError, UnauthenticatedError, UnavailableError
 from deployment.failures import answer
+from deployment.key_cache import KeyCache
+from rewards.errors import KeyRefusedError, LedgerError
 from rewards.keys import Key, KeyRing
 
-__all__ = ["MAX_BODY_BYTES", "OPEN_ROUTES", "BodyLimit", "Gate", "caller", "role_of"]
+__all__ = ["MAX_BODY_BYTES", "OPEN_ROUTES", "RULES", "BodyLimit", "Gate", "caller", "roles_for", "visible_client"]
 
 MAX_BODY_BYTES: Final = 1024 * 1024
+RETRY_AFTER_S: Final = 5
 
 OPEN_ROUTES: Final = frozenset({("GET", "/health")})
 
-ROLE_OF_PREFIX: Final = (
-    ("/v1/", "application"),
-    ("/api/v1/", "operator"),
-    ("/openapi.json", "operator"),
-)
-"""The role that each part of the service asks for. A path outside takes any good key, and is then not found."""
+_READERS: Final = ("operator", "auditor", "admin")
+
+# The first line that fits decides. In a path, * is one name, /** is the path itself and everything below it, and
+# {a|b} is one of these names. A path that no line fits does not exist, with whatever key.
+RULES: Final = (
+    # methods           path                                                         roles that may
+    ("ANY",             "/v1/**",                                                    ("application",)),
+    ("GET POST DELETE", "/api/v1/keys/**",                                           ("admin",)),
+    ("GET",             "/api/v1/{consortium|clients|shares|credit|entries}/**",     ("member", *_READERS)),
+    ("GET",             "/api/v1/{periods|statements|log}/**",                       ("member", *_READERS)),
+    ("GET",             "/api/v1/**",                                                _READERS),
+    ("POST",            "/api/v1/{periods|holds}/**",                                ("operator",)),
+    ("POST",            "/api/v1/receipts/*/reversal",                               ("operator",)),
+    ("POST",            "/api/v1/log/seal",                                          ("operator",)),
+    ("ANY",             "/api/v1/**",                                                ()),
+    ("GET",             "/openapi.json",                                             _READERS),
+    ("GET",             "/docs/**",                                                  _READERS),
+)  # fmt: skip
+
+_AUDITED: Final = "/api/v1/"
 
 
-def role_of(path: str) -> str | None:
-    """The role that `path` asks for, or None where any good key will do."""
-    return next((role for prefix, role in ROLE_OF_PREFIX if path.startswith(prefix)), None)
+def _pattern(path: str) -> re.Pattern[str]:
+    meaning = {"/**": "(/.*)?", "*": "[^/]+", "{": "(", "}": ")", "|": "|"}
+    parts = re.split(r"(/\*\*|\*|[{}|])", path)
+    return re.compile("".join(meaning.get(part, re.escape(part)) for part in parts), re.DOTALL)
+
+
+_PATTERNS: Final = tuple((methods.split(), _pattern(path), roles) for methods, path, roles in RULES)
+
+
+def roles_for(method: str, path: str) -> tuple[str, ...] | None:
+    """The roles that may call `path` with `method`, perhaps none; None where there is no such part of the service."""
+    for methods, pattern, roles in _PATTERNS:
+        if (method in methods or methods == ["ANY"]) and pattern.fullmatch(path):
+            return roles
+    return None
 
 
 def caller(request: Request) -> Key:
@@ -43,42 +75,91 @@ def caller(request: Request) -> Key:
     return key
 
 
-class Gate:
-    """ASGI middleware that lets a request through only with a key of the right role, which it notes in the state."""
+def visible_client(request: Request) -> str | None:
+    """The one client whose figures the caller may see, for a member's key; None for whoever may see all of them.
 
-    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
+    The only place where this is decided: from the key, never from what was asked for.
+    """
+    key = caller(request)
+    assert key.role in ("member", *_READERS), f"a key of role {key.role!r} sees no figures at all"
+    assert (key.role == "member") == (key.client is not None), "exactly a member's key has a client"
+    return key.client
+
+
+class Gate:
+    """ASGI middleware that lets a request through only with a key of the right role, which it notes in the state.
+
+    Calls of the operators' API are written down in the ledger, also those that a role may not make.
+
+    Args:
+        app: what is behind the gate.
+        keys: who may pass.
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, app: ASGIApp, keys: KeyRing, clock: Callable[[], float] = time.monotonic) -> None:
         self._app = app
         self._keys = keys
+        self._cache = KeyCache(keys, clock)
+        self._calls = Calls(keys.database)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 401 or 403 in OpenAI's shape."""
+        """Pass the request on, or answer 401, 403, 404 or 503 in OpenAI's shape."""
         if scope["type"] == "lifespan" or (scope.get("method"), scope["path"]) in OPEN_ROUTES:
             await self._app(scope, receive, send)
             return
         try:
-            key = await self._admit(HTTPConnection(scope))
+            key = await self._known(Headers(scope=scope).get("authorization", ""))
         except ApiError as error:
             await answer(error)(scope, receive, send)
             return
         scope.setdefault("state", {})["key"] = key
-        await self._app(scope, receive, send)
+        refusal = _refusal(key, scope.get("method", "WEBSOCKET"), scope["path"])
+        app = self._app if refusal is None else answer(refusal)
+        if scope["path"].startswith(_AUDITED):
+            await self._calls.watch(app, key, scope, receive, send)
+        else:
+            await app(scope, receive, send)
 
-    async def _admit(self, connection: HTTPConnection) -> Key:
-        scheme, _, presented = connection.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not presented.strip():
+    async def _known(self, authorization: str) -> Key:
+        """The valid key of an `Authorization` header."""
+        scheme, _, presented = authorization.partition(" ")
+        presented = presented.strip()
+        if scheme.lower() != "bearer" or not presented:
             raise UnauthenticatedError(
                 "no API key was given: send `Authorization: Bearer ptk_…` (made by `protoken keys create`)",
                 code="missing_api_key",
             )
-        key = await asyncio.to_thread(self._keys.verify, presented.strip())
-        if key is None:
-            raise UnauthenticatedError("the API key is not known, or it was revoked", code="invalid_api_key")
-        needed = role_of(connection.url.path)
-        if needed not in (None, key.role):
-            raise ForbiddenError(
-                f"this needs a key of role {needed!r}; the key {key.key_id} has role {key.role!r}", code="wrong_role"
-            )
+        try:
+            key = self._cache.recent(presented)
+            return await self._ask(presented) if key is None else key
+        except KeyRefusedError as error:
+            raise UnauthenticatedError(str(error), code="invalid_api_key") from error
+        except LedgerError as error:
+            raise UnavailableError(
+                "the ledger is away, and this API key cannot be checked; try again",
+                code="ledger_unavailable",
+                retry_after_s=RETRY_AFTER_S,
+            ) from error
+
+    async def _ask(self, presented: str) -> Key:
+        key = await asyncio.to_thread(self._cache.ask, presented)
+        # Not awaited: that a key was used is noted when the ledger has time for it.
+        asyncio.get_running_loop().run_in_executor(None, self._keys.used, key)
         return key
+
+
+def _refusal(key: Key, method: str, path: str) -> ApiError | None:
+    """Why `key` may not make this call; None when it may."""
+    roles = roles_for(method, path)
+    if roles is None:
+        return NotFoundError(f"there is no {method} {path} here", code="unknown_route")
+    if key.role in roles:
+        return None
+    needed = f"a key of role {' or '.join(roles)}" if roles else "what no role may do"
+    return ForbiddenError(
+        f"{method} {path} needs {needed}; the key {key.key_id} has role {key.role!r}", code="wrong_role"
+    )
 
 
 class BodyLimit:

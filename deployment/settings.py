@@ -7,31 +7,64 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from deployment.errors import SettingsError
+from rewards import pepper
 
-__all__ = ["ENVIRONMENT_PREFIX", "Settings", "ledger_url", "load_settings"]
+__all__ = ["ENVIRONMENT_PREFIX", "Settings", "ledger_url", "load_settings", "pepper_of", "shown_url"]
 
 ENVIRONMENT_PREFIX = "PROTOKEN_"
 _SQLITE = "sqlite:///"
+_POSTGRESQL = "postgresql://"
 _LEDGER = f"{_SQLITE}var/ledger.db"
+_PEPPER = Path("var/pepper")
 
 
 def _absolute_path(path: Path) -> Path:
     return path.expanduser().absolute()
 
 
+AbsolutePath = Annotated[Path, AfterValidator(_absolute_path)]
+
+
 def _absolute_url(url: str) -> str:
     """A relative SQLite path made absolute: replicas do not run in the folder where the service was started."""
+    if url.startswith(_POSTGRESQL) and _names_database(url):
+        return url
     if not url.startswith(_SQLITE):
-        raise ValueError(f"the ledger is an SQLite URL such as {_LEDGER}, not {url!r}")
+        raise ValueError(
+            f"the ledger is a file, as in {_LEDGER}, or a database, as in {_POSTGRESQL}user@host/database, "
+            f"not {shown_url(url)!r}"
+        )
     path = url.removeprefix(_SQLITE)
     if path in {"", ":memory:"}:
         raise ValueError("the ledger must be a file: a ledger in memory is lost with the process")
     return f"{_SQLITE}{_absolute_path(Path(path))}"
+
+
+def _names_database(url: str) -> bool:
+    """Whether the URL is whole; an odd one is refused here, as later errors would repeat it with its password."""
+    try:
+        parts = urlsplit(url)
+        return parts.port != 0 and len(parts.path) > 1 and "@" not in parts.path
+    except ValueError:
+        return False
+
+
+def shown_url(url: str) -> str:
+    """A ledger's URL as it may be shown: without password and options, and not at all where it is odd."""
+    if url.startswith(_SQLITE):
+        return url
+    kind, slashes, rest = url.partition("://")
+    login, at, place = rest.rpartition("@")
+    if not slashes or set("@/?") & set(login):
+        return "…"
+    user, colon, _password = login.partition(":")
+    return f"{kind}://{user}{':***' if colon else ''}{at}{place.partition('?')[0]}"
 
 
 class Settings(BaseModel):
@@ -39,12 +72,20 @@ class Settings(BaseModel):
 
     `cpus_per_replica` None divides all processors of the machine among the replicas. `max_tokens_cap` None
     leaves the model's context as the only cap. `metrics_port` 0 starts no exporter. `nodes` are those of `credit`.
+    `pepper_file` None leaves the choice to `pepper_of`. `policy` None settles nothing here.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Errors do not repeat what was given, and the ledger's URL is not shown: there may be a password in it.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    bundle: Annotated[Path, AfterValidator(_absolute_path)]
-    ledger: Annotated[str, AfterValidator(_absolute_url)] = Field(default=_LEDGER, validate_default=True)
+    bundle: AbsolutePath
+    ledger: Annotated[str, AfterValidator(_absolute_url)] = Field(default=_LEDGER, validate_default=True, repr=False)
+    pepper_file: AbsolutePath | None = None
+    signing_key: AbsolutePath = Field(default=Path("var/signing.key"), validate_default=True)
+    seal_interval_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    policy: AbsolutePath | None = None
+    spool: AbsolutePath = Field(default=Path("var/spool"), validate_default=True)
+    replay_window_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     metrics_port: int = Field(default=9464, ge=0, le=65535)
@@ -96,13 +137,32 @@ def ledger_url(override: str | None = None) -> str:
     """The ledger's URL where nothing else is needed: the override, else `PROTOKEN_LEDGER`, else `var/ledger.db`.
 
     Raises:
-        SettingsError: it is not the URL of an SQLite file.
+        SettingsError: it is not the URL of an SQLite file or of a PostgreSQL database.
     """
     url = override or os.environ.get(f"{ENVIRONMENT_PREFIX}LEDGER") or _LEDGER
     try:
         return _absolute_url(url)
     except ValueError as error:
         raise SettingsError(str(error)) from error
+
+
+def pepper_of(ledger: str, pepper_file: Path | None = None) -> bytes:
+    """The secret that the hashes of a ledger's keys are made with; made on first use, and the same for whoever asks.
+
+    It lies in `pepper_file`, else in the file that `PROTOKEN_PEPPER_FILE` names, else beside an SQLite ledger as
+    `<ledger>.pepper` and for PostgreSQL in `var/pepper`: never in the database, whose copy then opens nothing.
+
+    Args:
+        ledger: URL of a prepared ledger, as `ledger_url` gives it.
+        pepper_file: the setting of that name.
+
+    Raises:
+        KeyRingError: the file is missing although the ledger has valid keys, or cannot be used.
+        LedgerError: the file is missing and the ledger cannot be read.
+    """
+    named = pepper_file or os.environ.get(f"{ENVIRONMENT_PREFIX}PEPPER_FILE")
+    beside = Path(f"{ledger.removeprefix(_SQLITE)}.pepper") if ledger.startswith(_SQLITE) else _PEPPER
+    return pepper.load_or_make(_absolute_path(Path(named or beside)), ledger)
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -1,60 +1,263 @@
-"""The settlement policy: what a period pays, in which currency, and what becomes of the commons. Computes nothing."""
+"""The settlement policy: what a period pays, to whom, and what is kept back. Computes nothing.
+
+Every field says in its description what would be right; the errors and the schema of the YAML file repeat it.
+"""
 
 from __future__ import annotations
 
+import re
+from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from reprlib import Repr
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
+from rewards.credit import COMMONS, PENDING
 from rewards.errors import PolicyError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+LARGEST = 2**53 - 1
+"""The largest integer that every reader of JSON keeps exact; no amount of money is larger."""
+
+_DECIMAL = r"100(\.0{1,6})?|[0-9]{1,2}(\.[0-9]{1,6})?"
+_MILLIONTHS = 10**6
+
+
+def _percent(value: Any) -> Fraction:
+    if type(value) not in (int, str) or re.fullmatch(_DECIMAL, str(value)) is None:
+        raise ValueError("not a percentage")
+    return Fraction(value)
+
+
+def _decimal(percent: Fraction) -> str:
+    whole, millionths = divmod(int(percent * _MILLIONTHS), _MILLIONTHS)
+    return f"{whole}.{millionths:06d}".rstrip("0").rstrip(".")
+
+
+def _name(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("not a name")
+    return value
+
+
+def _client(value: str) -> str:
+    if value in (COMMONS, PENDING):
+        raise ValueError("not a client")
+    return _name(value)
+
+
+Percent = Annotated[
+    Fraction,
+    BeforeValidator(_percent),
+    PlainSerializer(_decimal, return_type=str),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": 100},
+                {"type": "string", "pattern": f"^({_DECIMAL})$"},
+            ]
+        }
+    ),
+]
+"""0 to 100, exact; in YAML a whole number or quoted text. What it is a percentage of, the field says."""
+
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+_Application = Annotated[str, AfterValidator(_name), Field(min_length=1)]
+_Client = Annotated[str, AfterValidator(_client), Field(min_length=1)]
+
+_WHOLE = f"a whole number from 0 to {LARGEST}"
+_PERCENTAGE = 'from 0 to 100 with at most 6 decimals, as a whole number or in quotes as in "2.5"'
 
 
 class Policy(BaseModel):
     """How a period is paid out; frozen, and unknown fields are refused.
 
+    Minor units are the smallest of the currency (cents). Percentages are exact fractions of 100.
+
     Attributes:
-        pool: what is paid in all, in minor units of the currency (cents), > 0.
         currency: three capital letters, as in ISO 4217.
         minor_digits: decimal places of the currency, 0 to 4.
+        pool: what a period pays in all, in minor units.
+        price_per_million_tokens: instead of `pool`: minor units per million generated tokens.
+        allocation: `pro_rata`: the pool is split by credit; `user_centric`: the fee of each application is split by
+            the credit in its own responses.
+        fees: application key id -> minor units that it paid for the period; makes up the pool of `user_centric`.
+        max_price_per_million_tokens: of `user_centric`: what an application brings to clients, at most, in minor
+            units per million tokens of its own; the rest of its fee goes to the commons.
+        fee_percent: part of the pool that whoever runs the service keeps.
+        cap_percent: largest part of the distributable pool for one client.
+        caps: client -> its own cap instead of `cap_percent`.
+        holdback_percent: part of each client's gross that is kept back for later.
+        holdback_release_after: after how many periods it is paid.
+        minimum_payout: minor units below which a client's money is carried over.
         commons: `retain`: the commons is paid like an account and the consortium's treasury keeps it;
             `distribute`: its part goes to the clients in proportion to their credit.
+        dispute_days: how long a closed period stays a draft, 0 = final at once.
+        grace_hours: how long after its end a period still takes what was booked late.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, title="Settlement policy")
 
-    pool: Annotated[int, Field(gt=0)]
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
-    minor_digits: Annotated[int, Field(ge=0, le=4)] = 2
-    commons: Literal["retain", "distribute"] = "retain"
+    currency: Annotated[
+        str, Field(pattern=r"^[A-Z]{3}$", description="three capital letters as in ISO 4217, such as EUR")
+    ]
+    minor_digits: Annotated[
+        int, Field(ge=0, le=4, description="the decimal places of the currency, 0 to 4 (EUR has 2, JPY 0)")
+    ] = 2
+    pool: Annotated[Count | None, Field(description=f"{_WHOLE}: minor units (cents) that a period pays in all")] = None
+    price_per_million_tokens: Annotated[
+        Count | None, Field(description=f"{_WHOLE}: minor units per million generated tokens")
+    ] = None
+    allocation: Annotated[
+        Literal["pro_rata", "user_centric"], Field(description="pro_rata or user_centric, as text")
+    ] = "pro_rata"
+    fees: Annotated[
+        dict[_Application, Count] | None,
+        Field(min_length=1, description=f"minor units by application key id, at least one, each {_WHOLE}"),
+    ] = None
+    max_price_per_million_tokens: Annotated[
+        Count | None, Field(description=f"{_WHOLE}: minor units per million tokens of the application")
+    ] = None
+    fee_percent: Annotated[Percent, Field(description=f"a percentage of the pool {_PERCENTAGE}")] = Fraction(0)
+    cap_percent: Annotated[Percent, Field(description=f"a percentage of the distributable pool {_PERCENTAGE}")] = (
+        Fraction(100)
+    )
+    caps: Annotated[
+        dict[_Client, Percent],
+        Field(description=f"by client (the commons has no cap) a percentage of the distributable pool {_PERCENTAGE}"),
+    ] = {}
+    holdback_percent: Annotated[Percent, Field(description=f"a percentage of each gross {_PERCENTAGE}")] = Fraction(0)
+    holdback_release_after: Annotated[
+        int, Field(ge=1, le=LARGEST, description=f"a whole number of periods from 1 to {LARGEST}")
+    ] = 1
+    minimum_payout: Annotated[Count, Field(description=f"{_WHOLE}: minor units")] = 0
+    commons: Annotated[Literal["retain", "distribute"], Field(description="retain or distribute, as text")] = "retain"
+    dispute_days: Annotated[Count, Field(description=f"{_WHOLE}: days")] = 0
+    grace_hours: Annotated[Count, Field(description=f"{_WHOLE}: hours")] = 0
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.allocation == "user_centric":
+            self._check_user_centric()
+        else:
+            self._check_pro_rata()
+        parts = self.fee_percent + self.holdback_percent
+        if parts > 100:
+            raise ValueError(
+                f"fee_percent {_decimal(self.fee_percent)} and holdback_percent {_decimal(self.holdback_percent)} add "
+                f"up to {_decimal(parts)}, but the parts of a pool must not exceed 100"
+            )
+        if self.holdback_release_after > 1 and not self.holdback_percent:
+            raise ValueError("holdback_release_after: nothing is held back; give holdback_percent as well, or neither")
+        return self
+
+    def _check_pro_rata(self) -> None:
+        if (self.pool is None) == (self.price_per_million_tokens is None):
+            given = "neither" if self.pool is None else "both"
+            raise ValueError(f"pool, price_per_million_tokens: {given} is given; give exactly one of the two")
+        for field in ("fees", "max_price_per_million_tokens"):
+            if getattr(self, field) is not None:
+                raise ValueError(f"{field}: is for allocation user_centric; leave it out, or set the allocation")
+
+    def _check_user_centric(self) -> None:
+        if self.fees is None:
+            raise ValueError("fees: is missing; allocation user_centric needs the fee of each application key id")
+        for field in ("pool", "price_per_million_tokens"):
+            if getattr(self, field) is not None:
+                raise ValueError(f"{field}: leave it out; under allocation user_centric the fees make up the pool")
+
+    def cap(self, client: str) -> Fraction:
+        """The largest part of the distributable pool for this client, in percent."""
+        return self.caps.get(client, self.cap_percent)
 
     @classmethod
     def from_mapping(cls, document: Any, source: str = "policy") -> Policy:
         """A policy from plain data.
 
         Raises:
-            PolicyError: names the source, and each field that is missing, unknown or out of its range.
+            PolicyError: names the source, each field that is missing, unknown or out of its range, and what would be
+                right.
         """
         try:
             return cls.model_validate(document)
         except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, fault['loc'])) or 'document'}: {fault['msg']}" for fault in error.errors()
-            )
-            raise PolicyError(f"{source}: {faults}") from error
+            raise PolicyError(f"{source}: {'; '.join(_fault(fault) for fault in error.errors())}") from error
 
 
 def load_policy(path: str | Path) -> Policy:
     """The policy in a YAML file.
 
     Raises:
-        PolicyError: the file cannot be read, is not YAML, or is not a policy; names the file and the field.
+        PolicyError: the file cannot be read, is not YAML, gives a field twice, or is not a policy; names the file, the
+            field and what would be right.
     """
     try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        document = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_OnceLoader)  # noqa: S506 (a SafeLoader)
     except OSError as error:
         raise PolicyError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise PolicyError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     return Policy.from_mapping(document, source=str(path))
+
+
+def policy_schema() -> dict[str, Any]:
+    """The JSON schema of the YAML file, for editors; `configs/policy.schema.json` is what it returns."""
+    schema = Policy.model_json_schema()
+    del schema["description"]  # the attributes, said again
+    for field in schema["properties"].values():
+        if {"type": "null"} in field.get("anyOf", ()):  # no value is a line left out, not a line left empty
+            kind, _ = field.pop("anyOf")
+            del field["default"]
+            field.update(kind)
+    schema["oneOf"] = [{"required": [source]} for source in ("pool", "price_per_million_tokens", "fees")]
+    by_application = [{"required": [field]} for field in ("fees", "max_price_per_million_tokens")]
+    schema["if"] = {"properties": {"allocation": {"const": "user_centric"}}, "required": ["allocation"]}
+    schema["then"] = {"required": ["fees"]}
+    schema["else"] = {"not": {"anyOf": by_application}}
+    return schema
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_shown = Repr()
+_shown.maxstring = _shown.maxother = 60
+
+
+def _fault(fault: ErrorDetails) -> str:
+    """One fault in words: which field, what would be right, what was found."""
+    where = [str(part) for part in fault["loc"] if part != "[key]"]
+    if not where:
+        found = fault.get("ctx", {}).get("error")
+        return str(found or f"document: must be a mapping of fields, not {_shown.repr(fault['input'])}")
+    field = Policy.model_fields.get(where[0])
+    if field is None:
+        return f"{where[0]}: is no field of a policy; the fields are {', '.join(Policy.model_fields)}"
+    if fault["type"] == "missing":
+        return f"{where[0]}: is missing; must be {field.description}"
+    return f"{'.'.join(where)}: must be {field.description}, not {_shown.repr(fault['input'])}"

@@ -1,15 +1,31 @@
 """Options that several nouns of the command line share."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["Json", "LedgerUrl", "date"]
+__all__ = ["ACTOR", "Json", "LedgerUrl", "PepperFile", "date"]
+
+ACTOR = "command line"
+"""How the ledger's events name whoever has a shell on the machine."""
 
 LedgerUrl = Annotated[
     str | None,
-    typer.Option("--ledger", help="Ledger, sqlite:///FILE; else PROTOKEN_LEDGER, else sqlite:///var/ledger.db."),
+    typer.Option(
+        "--ledger",
+        help="Ledger, sqlite:///FILE or postgresql://USER@HOST/DATABASE; "
+        "else PROTOKEN_LEDGER, else sqlite:///var/ledger.db.",
+    ),
+]
+PepperFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--pepper-file",
+        help="Secret that keys are hashed with, as in the service's settings; else PROTOKEN_PEPPER_FILE, "
+        "else beside the ledger.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

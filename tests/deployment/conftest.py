@@ -1,8 +1,9 @@
-"""Fixtures: a ledger, keys of both roles, the app over the scripted engine, and the same app on a real port."""
+"""Fixtures: a ledger, a key and a caller of each role, the app over the scripted engine, and it on a real port."""
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,22 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from deployment.ingress import build_app
+from deployment.replays import Replays
 from rewards import KeyRing, Ledger
-from tests.deployment.engines import ScriptedEngine
+from tests.deployment.engines import CARD, ScriptedEngine
+
+PEPPER = bytes(range(32))
+CLIENTS = {"clinic": "A clinic", "bank": "A bank"}
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    """The URL of a prepared, empty ledger."""
+    """The URL of a prepared, empty ledger in which the consortium's clients are registered."""
     url = f"sqlite:///{tmp_path}/ledger.db"
     Ledger.prepare(url)
+    ledger = Ledger(url)
+    ledger.register(CARD.name, CLIENTS)
+    ledger.close()
     return url
 
 
@@ -34,7 +42,7 @@ def ledger(url: str) -> Iterator[Ledger]:
 @pytest.fixture
 def keys(url: str) -> Iterator[KeyRing]:
     """The key ring of that ledger."""
-    keys = KeyRing(url)
+    keys = KeyRing(url, PEPPER)
     yield keys
     keys.close()
 
@@ -42,13 +50,7 @@ def keys(url: str) -> Iterator[KeyRing]:
 @pytest.fixture
 def application_key(keys: KeyRing) -> str:
     """A key of an application."""
-    return keys.create("application", "shop")
-
-
-@pytest.fixture
-def operator_key(keys: KeyRing) -> str:
-    """A key of an operator."""
-    return keys.create("operator", "treasurer")
+    return keys.create("application", "shop", actor="test")
 
 
 @pytest.fixture
@@ -58,32 +60,63 @@ def engine(ledger: Ledger) -> ScriptedEngine:
 
 
 @pytest.fixture
-def app(engine: ScriptedEngine, ledger: Ledger, keys: KeyRing) -> FastAPI:
+def replays(tmp_path: Path) -> Replays:
+    """An empty store of texts, kept for a minute."""
+    return Replays(tmp_path / "replays", 60.0)
+
+
+@pytest.fixture
+def app(engine: ScriptedEngine, ledger: Ledger, keys: KeyRing, replays: Replays) -> FastAPI:
     """The HTTP surface over it."""
-    return build_app(engine, ledger, keys, max_tokens_cap=100)
+    return build_app(engine, ledger, keys, replays, default_max_tokens=64, max_tokens_cap=100)
 
 
 @pytest.fixture
-def anonymous(app: FastAPI) -> Iterator[TestClient]:
+def call_as(app: FastAPI) -> Iterator[Callable[[str | None], TestClient]]:
+    """A function from a key, or None, to a caller with it."""
+    with ExitStack() as stack:
+
+        def caller(key: str | None) -> TestClient:
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            return stack.enter_context(TestClient(app, raise_server_exceptions=False, headers=headers))
+
+        yield caller
+
+
+@pytest.fixture
+def anonymous(call_as: Callable[[str | None], TestClient]) -> TestClient:
     """A caller without a key."""
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield client
+    return call_as(None)
 
 
 @pytest.fixture
-def application(app: FastAPI, application_key: str) -> Iterator[TestClient]:
+def application(call_as: Callable[[str | None], TestClient], application_key: str) -> TestClient:
     """A caller with an application's key."""
-    headers = {"Authorization": f"Bearer {application_key}"}
-    with TestClient(app, raise_server_exceptions=False, headers=headers) as client:
-        yield client
+    return call_as(application_key)
 
 
 @pytest.fixture
-def operator(app: FastAPI, operator_key: str) -> Iterator[TestClient]:
+def member(call_as: Callable[[str | None], TestClient], keys: KeyRing) -> TestClient:
+    """A caller with the key of a member, whose client is the bank."""
+    return call_as(keys.create("member", "bank's desk", actor="test", client="bank"))
+
+
+@pytest.fixture
+def operator(call_as: Callable[[str | None], TestClient], keys: KeyRing) -> TestClient:
     """A caller with an operator's key."""
-    headers = {"Authorization": f"Bearer {operator_key}"}
-    with TestClient(app, raise_server_exceptions=False, headers=headers) as client:
-        yield client
+    return call_as(keys.create("operator", "treasurer", actor="test"))
+
+
+@pytest.fixture
+def auditor(call_as: Callable[[str | None], TestClient], keys: KeyRing) -> TestClient:
+    """A caller with an auditor's key."""
+    return call_as(keys.create("auditor", "auditors", actor="test"))
+
+
+@pytest.fixture
+def admin(call_as: Callable[[str | None], TestClient], keys: KeyRing) -> TestClient:
+    """A caller with an admin's key."""
+    return call_as(keys.create("admin", "admins", actor="test"))
 
 
 @pytest.fixture

@@ -14,7 +14,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from deployment.errors import StartError
 from deployment.exporter import serve_exporter
 from rewards import Ledger, LedgerError
-from tests.rewards.receipts import make_receipt
+from tests.deployment.outages import away
+from tests.rewards.receipts import MEMBERS, make_receipt
+
+
+@pytest.fixture
+def ledger(ledger: Ledger) -> Ledger:
+    """The ledger, with the clients of the test receipts."""
+    ledger.register("demo", MEMBERS)
+    return ledger
 
 
 @pytest.fixture
@@ -81,6 +89,37 @@ def test_each_scrape_goes_on_where_the_last_one_ended(metrics: str, ledger: Ledg
         totals += [samples(metrics)["protoken_generated_tokens_total", "demo"] for _ in range(2)]
 
     assert [1001, 1001, 1002, 1002] == totals
+
+
+def test_what_was_reversed_is_counted_beside_and_nothing_falls(metrics: str, ledger: Ledger) -> None:
+    """A reversal takes nothing off what was booked: its tokens go to counters of their own, by client too."""
+    ledger.append(make_receipt("one", tokens=8))
+    ledger.append(make_receipt("two", tokens=4))
+    before = samples(metrics)
+    ledger.reverse("one", "a test", "command line")
+    after = samples(metrics)
+
+    assert {0.0} == {before["protoken_reversed_tokens_total", "demo"], before[
+        "protoken_reversed_client_tokens_total", "clinic", "demo"]}  # fmt: skip
+    assert 8 == after["protoken_reversed_tokens_total", "demo"]
+    assert (2, 4, 0) == tuple(
+        after["protoken_reversed_client_tokens_total", client, "demo"] for client in ("bank", "clinic", "rider")
+    )
+    booked = {name: value for name, value in before.items() if "reversed" not in name[0]}
+    assert booked == {name: value for name, value in after.items() if "reversed" not in name[0]}
+    assert 4 == ledger.tokens()
+
+
+def test_scrape_fails_whole_while_the_database_is_away(metrics: str, ledger: Ledger) -> None:
+    """A scrape without the ledger is an error and no series; the next one after it counts everything once."""
+    ledger.append(make_receipt("one", tokens=8))
+    assert 8 == samples(metrics)["protoken_generated_tokens_total", "demo"]
+    ledger.append(make_receipt("two", tokens=4))
+    with away(ledger.database, "receipts"):
+        failed = httpx.get(metrics)
+
+    assert (500, False) == (failed.status_code, "protoken_" in failed.text)
+    assert 12 == samples(metrics)["protoken_generated_tokens_total", "demo"]
 
 
 def test_a_second_exporter_counts_the_same(metrics: str, url: str, ledger: Ledger) -> None:

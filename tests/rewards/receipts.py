@@ -6,11 +6,16 @@ MEMBERS = {"bank": "A bank", "clinic": "A clinic", "rider": "A free rider"}
 SHARES = {"bank": 0.25, "clinic": 0.5, "rider": 0.0}
 
 
-def make_receipt(response_id: str, tokens: int = 7, shares: dict[str, float] = SHARES) -> Receipt:
+def make_receipt(
+    response_id: str,
+    tokens: int = 7,
+    shares: dict[str, float] = SHARES,
+    created_at_us: int = 1_700_000_000_000_000,
+) -> Receipt:
     """A receipt whose commons gets what the clients' shares leave."""
     return Receipt(
         response_id=response_id,
-        created_at_us=1_700_000_000_000_000,
+        created_at_us=created_at_us,
         application="0123456789ab",
         consortium="demo",
         model_sha256="a" * 64,

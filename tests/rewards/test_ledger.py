@@ -3,7 +3,6 @@
 from dataclasses import fields, replace
 
 import pytest
-
 from sqlalchemy import text
 
 from rewards import Booked, ConflictError, CreditError, Ledger, LedgerError, Receipt, ReversalError
@@ -258,9 +257,7 @@ def test_opening_what_is_not_prepared_is_refused(tmp_path):
     assert [] == list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://me:secret@host/ledger"]
-)
+@pytest.mark.parametrize("url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://me:secret@host/ledger"])
 @pytest.mark.parametrize("use", [Ledger, Ledger.prepare])
 def test_url_of_another_kind_is_refused(url, use):
     """A ledger is a SQLite file or PostgreSQL; the message shows both forms, and never a password."""

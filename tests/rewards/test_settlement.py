@@ -1,76 +1,184 @@
-"""Payouts follow credit, sum to the pool to the unit, and come out the same every time."""
+"""Settlements as a whole: as the slow rules say, no money made or lost, and the same bytes every time."""
 
 import json
+import re
+from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+import rfc8785
+from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards import COMMONS, CreditError, Policy, Settlement, canonical_bytes, settle
+from rewards import COMMONS, CreditError, Policy, PolicyError, canonical_bytes
+from rewards.rounding import UNIT
+from rewards.settlement import Balance, PeriodCredit, Settlement, settle
+from tests.rewards.settlement_cases import CHAINS, cases, policies, windows
+from tests.rewards.settlement_oracle import settle_slowly
 
-NAMES = st.sampled_from([COMMONS, "bank", "clinic", "rider", "school", "é"])
-CREDITS = st.dictionaries(NAMES, st.integers(min_value=0, max_value=10**15))
-POLICIES = st.builds(
-    Policy,
-    pool=st.integers(min_value=1, max_value=10**12),
-    currency=st.just("EUR"),
-    commons=st.sampled_from(["retain", "distribute"]),
-)
+EUR = Policy(currency="EUR", pool=100)
 
 
-@settings(max_examples=150, deadline=None)
-@given(CREDITS, POLICIES)
-def test_payouts_sum_to_the_pool(credit, policy):
-    """Payouts sum to the pool and shares to 1; each payout is within one unit of its share, and zero gets zero."""
-    settlement = settle("2026-11", credit, policy, (0, 9))
-
-    assert policy.pool == sum(line.payout for line in settlement.lines)
-    assert 1 == sum(line.share for line in settlement.lines)
-    assert sorted({*credit, COMMONS}) == [line.account for line in settlement.lines]
-    for line in settlement.lines:
-        assert abs(line.payout - line.share * policy.pool) < 1
-        assert line.credit == credit.get(line.account, 0)
-        assert line.payout == 0 or line.credit > 0 or (settlement.unclaimed and line.account == COMMONS)
+def period_credit(credit, **fields):
+    """Credit of a window of one token."""
+    return PeriodCredit(window=(0, 1), tokens=1, credit=credit, **fields)
 
 
-@settings(max_examples=60, deadline=None)
-@given(CREDITS, POLICIES, st.randoms(use_true_random=False))
-def test_same_input_gives_the_same_bytes(credit, policy, random):
-    """The document depends on nothing but credit, policy, name and window, and reads back as the same settlement."""
-    shuffled = list(credit.items())
-    random.shuffle(shuffled)
-    settlement = settle("2026-11", credit, policy, (3, 9))
+def payouts(credit, policy):
+    """Account -> payout, and whether the pool was unclaimed."""
+    settlement = settle("p", 1, period_credit(credit), policy)
+    return {line.account: line.payout for line in settlement.lines}, settlement.unclaimed
+
+
+def chain(policies, windows):
+    """The settlements of one period after the other, each with what it was given to carry."""
+    carried = {}
+    for ordinal, (policy, window) in enumerate(zip(policies, windows, strict=True), start=1):
+        settlement = settle(f"p{ordinal}", ordinal, window.credit, policy, carried, window.held_clients)
+        yield settlement, carried
+        carried = settlement.carried
+
+
+def on_fields(line, wanted):
+    """The fields of a line that the oracle speaks of."""
+    return {name: getattr(line, name) for name in wanted}
+
+
+@cases
+@given(st.lists(policies(), min_size=5, max_size=5), CHAINS)
+def test_every_line_is_what_the_slow_rules_say(policies, windows):
+    """Over chains of periods, under policies that change, the settlement is the oracle's, field by field."""
+    policies, purses = policies[: len(windows)], {}
+    for (settlement, _), policy, window in zip(chain(policies, windows), policies, windows, strict=True):
+        pool, fee, lines = settle_slowly(
+            settlement.period, settlement.ordinal, window.credit, policy, purses, window.held_clients
+        )
+
+        assert (pool, fee) == (settlement.pool, settlement.fee)
+        assert list(lines) == [line.account for line in settlement.lines]
+        for line in settlement.lines:
+            expected = lines[line.account] | {"residue": lines[line.account]["residue"] * UNIT}
+            assert expected == on_fields(line, expected)
+            assert window.credit.credit.get(line.account, 0) == line.credit
+            assert window.credit.late.get(line.account, 0) == line.late
+            assert window.credit.held.get(line.account, 0) == line.held_credit
+
+
+@cases
+@given(st.lists(policies(), min_size=5, max_size=5), CHAINS)
+def test_no_money_is_made_or_lost(policies, windows):
+    """Line by line what comes in goes out; over a chain of periods the pools are the fees, payouts and what is left."""
+    pools = fees = paid = 0
+    for settlement, carried in chain(policies[: len(windows)], windows):
+        lines = {line.account: line for line in settlement.lines}
+        assert settlement.pool - settlement.fee == settlement.distributable
+        assert settlement.distributable == sum(line.gross for line in settlement.lines)
+        for line in settlement.lines:
+            assert (
+                line.gross + line.carried_in + line.released_holdback + line.released_hold
+                + line.drawn_holdback + line.recovered
+                == line.clawback + line.holdback + line.held + line.payout + line.carried_out
+            )  # fmt: skip
+            before = carried.get(line.account, Balance())
+            assert before.held - line.released_hold + line.held == line.held_total
+            kept = sum(amount for _, amount in before.holdbacks)
+            assert kept - line.released_holdback - line.drawn_holdback + line.holdback == sum(
+                amount for _, amount in line.holdbacks
+            )
+            assert line.payout >= 0
+        assert lines[COMMONS].recovered == sum(
+            line.clawback + max(-line.carried_in, 0) - max(-line.carried_out, 0)
+            for line in settlement.lines
+            if line.account != COMMONS
+        )
+        pools, fees = pools + settlement.pool, fees + settlement.fee
+        paid += sum(line.payout for line in settlement.lines)
+        advanced = max(-lines[COMMONS].carried_out, 0)
+        assert advanced < len(lines)
+        assert pools + advanced == fees + paid + sum(balance.money for balance in settlement.carried.values())
+
+
+@cases
+@given(st.lists(policies(), min_size=5, max_size=5), CHAINS)
+def test_no_client_drifts(policies, windows):
+    """A client's gross is its share rounded down or up in each period, and within one unit of it over all of them."""
+    entitled, got = Counter(), Counter()
+    for settlement, _ in chain(policies[: len(windows)], windows):
+        assert 1 == sum(line.share for line in settlement.lines)
+        assert 0 == sum(line.residue for line in settlement.lines)
+        for line in settlement.lines:
+            entitled[line.account] += line.share * settlement.distributable
+            got[line.account] += line.gross
+            assert entitled[line.account] - got[line.account] == Fraction(line.residue, UNIT)
+            if line.account != COMMONS:
+                assert abs(line.gross - line.share * settlement.distributable) < 1
+                assert abs(line.residue) < UNIT
+                assert line.gross == 0 or line.credit > 0
+
+
+@cases
+@given(policies(), windows(), st.randoms(use_true_random=False))
+def test_the_same_input_gives_the_same_bytes(policy, window, random):
+    """Nothing depends on the order of mappings; the document has no float, and reads back as the same settlement."""
+
+    def shuffled(mapping):
+        items = list(mapping.items())
+        random.shuffle(items)
+        return dict(items)
+
+    credit = window.credit
+    carried = settle("p1", 1, credit, policy).carried
+    settlement = settle("p2", 2, credit, policy, carried, window.held_clients)
+    other = replace(
+        credit,
+        **{name: shuffled(getattr(credit, name)) for name in ("credit", "late", "held", "clawbacks")},
+        by_application=shuffled({name: shuffled(each) for name, each in credit.by_application.items()}),
+        tokens_by_application=shuffled(credit.tokens_by_application),
+    )
+    again = Policy.from_mapping(shuffled(policy.model_dump(exclude_none=True)))
     stored = canonical_bytes(settlement.to_document())
 
-    assert stored == canonical_bytes(settle("2026-11", dict(shuffled), policy, (3, 9)).to_document())
+    assert settlement.sha256 == settle("p2", 2, other, again, shuffled(carried), window.held_clients).sha256
     assert settlement == Settlement.from_document(json.loads(stored))
-    assert stored == canonical_bytes(Settlement.from_document(json.loads(stored)).to_document())
+    assert stored == rfc8785.dumps(settlement.to_document())
+    assert settlement.carried == Settlement.from_document(json.loads(stored)).carried
 
 
-def payouts(credit, commons):
-    """Account -> payout out of a pool of 100, and whether it was unclaimed."""
-    settlement = settle("p", credit, Policy(pool=100, currency="EUR", commons=commons), (0, 1))
-    return {line.account: line.payout for line in settlement.lines}, settlement.unclaimed
+def test_the_bytes_never_change():
+    """The document of one fixed input is pinned: statements that were signed stay checkable for ever."""
+    policy = Policy(
+        currency="EUR", pool=10_007, fee_percent="2.5", cap_percent=40, holdback_percent=10, minimum_payout=50
+    )
+    credit = period_credit(
+        {"bank": 7_000_001, "clinic": 2_000_000, "rider": 0, COMMONS: 1_999_999},
+        late={"bank": 1},
+        held={"clinic": 5},
+        clawbacks={"rider": 3},
+    )
+    carried = {"bank": Balance(5, 7, 0, ((2, 9),)), "clinic": Balance(-5, 0, 11, ())}
+    settlement = settle("2026-11", 2, credit, policy, carried, frozenset({"clinic"}))
+
+    assert "GOLDEN" == settlement.sha256
 
 
 def test_a_retained_commons_is_paid_like_an_account():
     """With `retain`, the commons' part stays with the consortium's treasury."""
-    assert ({"bank": 10, "clinic": 30, COMMONS: 60}, False) == payouts({"bank": 1, "clinic": 3, COMMONS: 6}, "retain")
+    assert ({"bank": 10, "clinic": 30, COMMONS: 60}, False) == payouts({"bank": 1, "clinic": 3, COMMONS: 6}, EUR)
 
 
 def test_a_distributed_commons_goes_to_the_clients():
     """With `distribute`, the pool is shared among the clients alone, in proportion to their credit."""
     assert ({"bank": 25, "clinic": 75, COMMONS: 0}, False) == payouts(
-        {"bank": 1, "clinic": 3, COMMONS: 6}, "distribute"
+        {"bank": 1, "clinic": 3, COMMONS: 6}, Policy(currency="EUR", pool=100, commons="distribute")
     )
 
 
 @pytest.mark.parametrize("commons", ["retain", "distribute"])
-@pytest.mark.parametrize("credit", [{}, {"bank": 0}, {"bank": 0, COMMONS: 0}])
+@pytest.mark.parametrize("credit", [{}, {"bank": 0}, {"bank": 0, COMMONS: 0}, {"bank": -5}])
 def test_without_credit_the_commons_holds_the_pool_and_says_so(commons, credit):
-    """When nobody has credit, the whole pool is the commons' and the settlement is marked unclaimed."""
-    paid, unclaimed = payouts(credit, commons)
+    """When nobody has positive credit, the commons has all of it and the settlement is marked unclaimed."""
+    paid, unclaimed = payouts(credit, Policy(currency="EUR", pool=100, commons=commons))
 
     assert (100, True) == (paid.pop(COMMONS), unclaimed)
     assert not any(paid.values())
@@ -78,32 +186,86 @@ def test_without_credit_the_commons_holds_the_pool_and_says_so(commons, credit):
 
 def test_distributing_among_clients_without_credit_is_unclaimed():
     """With `distribute` and credit of the commons only, there is nobody to distribute to: the commons keeps it."""
-    assert ({"bank": 0, COMMONS: 100}, True) == payouts({"bank": 0, COMMONS: 5}, "distribute")
-    assert ({"bank": 0, COMMONS: 100}, False) == payouts({"bank": 0, COMMONS: 5}, "retain")
+    distribute = Policy(currency="EUR", pool=100, commons="distribute")
+
+    assert ({"bank": 0, COMMONS: 100}, True) == payouts({"bank": 0, COMMONS: 5}, distribute)
+    assert ({"bank": 0, COMMONS: 100}, False) == payouts({"bank": 0, COMMONS: 5}, EUR)
 
 
-def test_document_holds_no_float():
-    """Shares are written as exact fractions; a settlement has no float anywhere."""
-    document = settle("p", {"bank": 1, "clinic": 2}, Policy(pool=100, currency="EUR"), (0, 1)).to_document()
+def test_fees_that_nobody_earned_are_unclaimed():
+    """Under `user_centric`, a period in which no paying application was served is unclaimed."""
+    policy = Policy(currency="EUR", allocation="user_centric", fees={"shop": 100})
+    others = period_credit({"bank": 5}, by_application={"desk": {"bank": 5}}, tokens_by_application={"desk": 1})
+    settlement = settle("p", 1, others, policy)
 
-    assert ["1/3", "2/3", "0/1"] == [line["share"] for line in document["lines"]]
-    assert "." not in canonical_bytes(document).decode()
+    assert ([0, 100], True) == ([line.payout for line in settlement.lines], settlement.unclaimed)
 
 
-def test_exact_share_of_large_numbers():
-    """Shares are exact where floats would not be."""
-    credit = {"bank": 2**60 + 1, "clinic": 2**60}
-    lines = settle("p", credit, Policy(pool=2**61 + 1, currency="EUR"), (0, 1)).lines
+def test_an_account_with_only_a_balance_has_a_line():
+    """What is carried for a client without credit stays on the settlement, and is not forgotten."""
+    settlement = settle("p", 2, period_credit({COMMONS: 1}), EUR, {"bank": Balance(residue=7, held=30)}, frozenset())
 
-    assert {"bank": 2**60 + 1, "clinic": 2**60, COMMONS: 0} == {line.account: line.payout for line in lines}
-    assert Fraction(2**60, 2**61 + 1) == lines[1].share
+    assert ["bank", COMMONS] == [line.account for line in settlement.lines]
+    assert (30, Balance(residue=7)) == (settlement.lines[0].payout, settlement.carried["bank"])
+
+
+def test_large_numbers_are_text():
+    """Credit and residues beyond what JSON keeps exact are decimal text, and a share is an exact fraction."""
+    line = settle("p", 1, period_credit({"bank": 2**62, "clinic": 2**61}), EUR).to_document()["lines"][0]
+
+    assert ("4611686018427387904", "-333333333333") == (line["credit"], line["residue"])
+    assert "66666666666667/100000000000000" == line["share"]
 
 
 @pytest.mark.parametrize(
-    ("credit", "named"),
-    [({"bank": -1}, "bank"), ({"bank": 1.0}, "bank"), ({"bank": True}, "bank"), ({"pending": 5}, "pending")],
+    ("arguments", "named"),
+    [
+        ({"period": ""}, "name of the period"),
+        ({"period": "a\nb"}, "name of the period"),
+        ({"ordinal": -1}, "ordinal"),
+        ({"ordinal": True}, "ordinal"),
+        ({"held_clients": frozenset({COMMONS})}, "the commons cannot be on hold"),
+        ({"carried": {"bank": Balance(residue=UNIT)}}, "residue of 'bank'"),
+        ({"carried": {"bank": Balance(residue=-UNIT)}}, "residue of 'bank'"),
+        ({"carried": {"bank": Balance(residue=0.5)}}, "residue of 'bank'"),
+        ({"carried": {"bank": Balance(carry=2**53)}}, "balance of 'bank'"),
+        ({"carried": {"bank": Balance(held=-1)}}, "held of 'bank'"),
+        ({"carried": {"bank": Balance(holdbacks=((1, -1),))}}, "held of 'bank'"),
+        ({"carried": {COMMONS: Balance(held=1)}}, "balance of the commons"),
+        ({"carried": {"pending": Balance()}}, "pending"),
+        ({"carried": {"bank": Balance(carry=2**53 - 1)}}, "of 'bank' must be"),
+    ],
 )
-def test_what_is_no_credit_is_refused(credit, named):
-    """Negative, float and pending credit is refused by account."""
+def test_what_no_period_carries_is_refused(arguments, named):
+    """Residues of a unit or more, holds on the commons, pending balances and sums beyond JSON are refused by name."""
+    given = {"period": "p", "ordinal": 1, "credit": period_credit({"bank": 1}), "policy": EUR}
     with pytest.raises(CreditError, match=named):
-        settle("p", credit, Policy(pool=100, currency="EUR"), (0, 1))
+        settle(**given | arguments)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda document: document.pop("fee"),
+        lambda document: document.update(more=1),
+        lambda document: document.update(fee=0.0),
+        lambda document: document.update(window=[0, 1]),
+        lambda document: document.update(lines=None),
+        lambda document: document["window"].update(more=1),
+        lambda document: document["lines"][0].update(share="2/4"),
+        lambda document: document["lines"][0].update(share="1/0"),
+        lambda document: document["lines"][0].update(credit=1),
+        lambda document: document["lines"][0].update(credit="1_0"),
+        lambda document: document["lines"][0].update(gross="50"),
+        lambda document: document["lines"][0].update(gross=2**53),
+        lambda document: document["lines"][0].update(payout=50.0),
+        lambda document: document["lines"][0].pop("holdbacks"),
+        lambda document: document["policy"].update(pool=None, price_per_million_tokens=0.5),
+    ],
+)
+def test_a_document_that_no_settlement_writes_is_refused(change):
+    """Fields missing, unknown, of the wrong kind or spelt in another way are refused, never read for something else."""
+    document = settle("p", 1, period_credit({"bank": 1, COMMONS: 1}), EUR).to_document()
+    change(document)
+    with pytest.raises((CreditError, PolicyError), match=re.compile("not a settlement|policy of the|of 'bank'")):
+        Settlement.from_document(document)

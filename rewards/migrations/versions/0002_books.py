@@ -237,9 +237,7 @@ def _create_api_keys() -> None:
         sa.Column("requests_per_minute", BIGINT, nullable=True),
         sa.Column("last_used_at_us", BIGINT, nullable=True),
         sa.PrimaryKeyConstraint("key_id"),
-        sa.CheckConstraint(
-            "role IN ('application', 'member', 'operator', 'auditor', 'admin')", name="api_keys_role"
-        ),
+        sa.CheckConstraint("role IN ('application', 'member', 'operator', 'auditor', 'admin')", name="api_keys_role"),
         sa.CheckConstraint("(role = 'member') = (client IS NOT NULL)", name="api_keys_client"),
         sa.CheckConstraint("length(secret_hmac) = 64", name="api_keys_secret"),
         sa.CheckConstraint(

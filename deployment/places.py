@@ -1,0 +1,50 @@
+"""What a service keeps beside its ledger: the folder of its spool, and its signing key. Knows files, and no thread."""
+
+from hashlib import sha256
+from pathlib import Path
+
+from deployment.errors import StartError
+from rewards import Ledger, events
+from rewards.sealing import latest_checkpoint
+from rewards.signing import SigningKey
+
+__all__ = ["ledger_folder", "log_origin", "signing_key"]
+
+
+def ledger_folder(spool: Path, ledger: Ledger) -> Path:
+    """The part of the spool's folder that belongs to one ledger, wherever that lies and whatever its URL.
+
+    Several services may share a folder, and must not adopt for one ledger what was spooled for another. A ledger is
+    known by its first event, which nothing can change.
+
+    Raises:
+        StartError: the ledger has no event, so no client is registered in it.
+    """
+    with ledger.database.read() as connection:
+        first = events.find(connection, limit=1)
+    if not first:
+        raise StartError("the ledger is empty: register the consortium's clients before anything is spooled for it")
+    return spool / sha256(first[0].salt.encode()).hexdigest()[:16]
+
+
+def signing_key(path: Path, name: str) -> SigningKey:
+    """The key that signs checkpoints and statements; made under `name` when there is no such file.
+
+    Raises:
+        SignatureError: the file holds no signing key, or cannot be read or written.
+        StartError: its folder cannot be made.
+    """
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"folder {path.parent} of the signing key cannot be made: {error.strerror}") from error
+        SigningKey.generate(name).save(path)
+    return SigningKey.load(path)
+
+
+def log_origin(ledger: Ledger, key: SigningKey) -> str:
+    """The name under which the ledger's log is sealed: for ever the one of the first seal, which is the key's."""
+    with ledger.database.read() as connection:
+        last = latest_checkpoint(connection)
+    return key.name if last is None else last.origin
