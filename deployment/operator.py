@@ -28,8 +28,8 @@ def shares(ledger: TheLedger) -> dict[str, Any]:
 
     `credit` is in micro-credits; the shares are floats for reading, and a settlement computes its own from integers.
     """
-    closed = periods.closed(ledger)
-    after = closed[-1].last_sequence if closed else 0
+    closed = periods.all(ledger)
+    after = closed[-1].window[1] if closed else 0
     up_to = ledger.last_sequence()
     tokens = ledger.tokens(after=after, up_to=up_to)
     credit = ledger.balances(after=after, up_to=up_to)

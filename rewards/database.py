@@ -1,4 +1,4 @@
-"""The ledger's database, SQLite or PostgreSQL: its schema at head, and transactions that read one moment or write alone.
+"""The ledger's database, SQLite or PostgreSQL: its schema at head, and transactions.
 
 Knows Alembic and the two databases; knows nothing of receipts, periods or keys.
 """

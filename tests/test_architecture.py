@@ -13,7 +13,9 @@ ALLOWED = {
         "attribution", "torch", "transformers", "tokenizers", "peft", "safetensors", "huggingface_hub",
         "numpy", "pydantic", "yaml", "jinja2", "matplotlib", "scipy",
     },
-    "rewards": {"rewards", "sqlmodel", "sqlalchemy", "alembic", "pydantic", "yaml", "cryptography", "rfc8785"},
+    "rewards": {
+        "rewards", "sqlmodel", "sqlalchemy", "alembic", "pydantic", "pydantic_core", "yaml", "cryptography", "rfc8785",
+    },
     "deployment": {
         "deployment", "attribution", "rewards", "ray", "fastapi", "starlette", "pydantic", "pydantic_core", "yaml",
         "typer", "rich", "httpx", "prometheus_client", "torch",

@@ -10,7 +10,19 @@ from collections.abc import Sequence
 import typer
 
 from attribution import AttributionError
-from deployment.cli import attributing, consortium, demo, evaluate, keys, ledger, period, serving, tracing
+from deployment.cli import (
+    attributing,
+    consortium,
+    demo,
+    evaluate,
+    hold,
+    keys,
+    ledger,
+    period,
+    serving,
+    statement,
+    tracing,
+)
 from deployment.errors import ServiceError
 from rewards import RewardsError
 
@@ -26,6 +38,8 @@ app = typer.Typer(
 app.add_typer(consortium.app, name="consortium")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(period.app, name="period")
+app.add_typer(hold.app, name="hold")
+app.add_typer(statement.app, name="statement")
 app.add_typer(keys.app, name="keys")
 app.command("attribute")(attributing.attribute_prompt)
 app.command("trace")(tracing.trace_responses)

@@ -25,10 +25,15 @@ from rich.progress import track
 from attribution import BundleError, open_bundle
 from attribution.federate import build_bundle
 from attribution.recipe import Recipe, load_recipe
+from deployment.cli.options import ACTOR
 from deployment.cli.output import ProgressBar, console, credit, heat_map, legend, money, print_table, save_picture, tint
 from deployment.cli.period import show_settlement
 from deployment.errors import StartError
-from rewards import MICRO_CREDITS_PER_TOKEN, KeyRing, Ledger, Settlement, load_policy, periods
+from deployment.places import log_origin
+from deployment.settings import pepper_of
+from rewards import MICRO_CREDITS_PER_TOKEN, KeyRing, Ledger, Settlement, load_policy, periods, statements
+from rewards.sealing import seal
+from rewards.signing import SigningKey
 
 __all__ = ["demo"]
 
@@ -78,7 +83,8 @@ def demo(
         file.unlink()
     url = f"sqlite:///{ledger.absolute()}"
     Ledger.prepare(url)
-    keys = {role: KeyRing(url).create(role, "demo") for role in ("application", "operator")}
+    ring = KeyRing(url, pepper_of(url))
+    keys = {role: ring.create(role, "demo", actor=ACTOR) for role in ("application", "operator")}
 
     console.rule("serving")
     with _service(bundle, url, work / "serve.log") as address:
@@ -92,9 +98,12 @@ def demo(
         console.rule("credit")
         _show_credit(address, keys["operator"])
     console.rule("settlement")
-    settlement = periods.close(Ledger(url), time.strftime("demo-%Y-%m-%d"), load_policy(configuration / "policy.yaml"))
+    period, policy = time.strftime("demo-%Y-%m-%d"), load_policy(configuration / "policy.yaml")
+    settlement = periods.close(Ledger(url), period, policy, ACTOR)
     show_settlement(settlement, "closed", as_json=False)
     _show_free_riders(recipe, settlement)
+    console.rule("statements")
+    _show_statements(url, period, work)
     console.print(f"everything is in {work}; `protoken ledger balances --ledger {url}` shows the books")
     if picture:
         save_picture(picture, "make demo")
@@ -245,3 +254,23 @@ def _show_free_riders(recipe: Recipe, settlement: Settlement) -> None:
                 f"{client.name} ({client.id}) trained on nothing, claimed {client.examples} examples,"
                 f" and earned {earned}: {float(line.share):.2%} of the pool."
             )
+
+
+def _show_statements(url: str, period: str, work: Path) -> None:
+    """Issue every member's signed statement, and check each from its file with the public key alone."""
+    path = work / "signing.key"
+    if not path.exists():
+        SigningKey.generate("demo/ledger").save(path)
+    key, ledger = SigningKey.load(path), Ledger(url)
+    origin = log_origin(ledger, key)
+    seal(ledger, key, origin)
+    folder = work / "statements"
+    folder.mkdir(exist_ok=True)
+    rows = []
+    with ledger.database.read() as connection:
+        for client in statements.clients(connection, period):
+            file = folder / f"{client}.json"
+            file.write_text(json.dumps(statements.issue(connection, period, client, key)), encoding="utf-8")
+            checked = statements.verify(statements.load(file.read_bytes()), [key.public], origin)
+            rows.append((client, f"{len(checked.checks)} things hold", str(file)))
+    print_table("each checked offline with the public key alone", ("client", "verified", "statement"), rows)

@@ -1,4 +1,4 @@
-"""`protoken period list | preview | close`: credit of a period into payouts that sum to the pool."""
+"""`protoken period list | preview | close | dispute | finalise | pay`: credit of a period into exact payouts."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deployment.cli.options import Json, LedgerUrl, date
+from deployment.cli.options import ACTOR, Json, LedgerUrl, date
 from deployment.cli.output import credit, money, print_json, print_table
 from deployment.settings import ledger_url
 from rewards import Ledger, PeriodClosedError, Settlement, load_policy, periods
@@ -25,20 +25,22 @@ _Until = Annotated[
 @app.command("list")
 def list_(ledger: LedgerUrl = None, as_json: Json = False) -> None:
     """List the closed periods."""
-    closed = periods.closed(Ledger(ledger_url(ledger)))
+    closed = periods.all(Ledger(ledger_url(ledger)))
     if as_json:
-        print_json([_document(period.settlement) | {"closed_at_us": period.closed_at_us} for period in closed])
+        states = [{"state": period.state, "closed_at_us": period.closed_at_us} for period in closed]
+        print_json([_document(period.settlement) | state for period, state in zip(closed, states, strict=True)])
         return
     rows = [
         (
             period.name,
-            f"{period.first_sequence}–{period.last_sequence}",
+            period.state,
+            f"{period.window[0] + 1}–{period.window[1]}",
             date(period.closed_at_us),
-            _money(period.settlement, period.settlement.policy.pool),
+            _money(period.settlement, period.settlement.pool),
         )
         for period in closed
     ]
-    print_table("closed periods", ("period", "receipts", "closed", "pool"), rows)
+    print_table("closed periods", ("period", "state", "receipts", "closed", "pool"), rows)
 
 
 @app.command()
@@ -46,8 +48,12 @@ def preview(
     period: _Name, policy: _PolicyFile, until: _Until = None, ledger: LedgerUrl = None, as_json: Json = False
 ) -> None:
     """Show what closing the period now would pay; changes nothing."""
-    settlement = periods.preview(Ledger(ledger_url(ledger)), period, load_policy(policy), _microseconds(until))
-    show_settlement(settlement, "preview", as_json=as_json)
+    found = periods.preview(Ledger(ledger_url(ledger)), period, load_policy(policy), _microseconds(until))
+    show_settlement(found.settlement, "preview", as_json=as_json)
+    changed = {account: units for account, units in found.difference.items() if units}
+    if found.compared_with and not as_json:
+        rows = [(account, _money(found.settlement, units)) for account, units in changed.items()]
+        print_table(f"payouts against the {found.compared_with}", ("account", "difference"), rows)
 
 
 @app.command()
@@ -59,11 +65,40 @@ def close(
     A period that is closed already stays as it is: its settlement is shown again, and the exit code is 1.
     """
     try:
-        settlement = periods.close(Ledger(ledger_url(ledger)), period, load_policy(policy), _microseconds(until))
+        settlement = periods.close(Ledger(ledger_url(ledger)), period, load_policy(policy), ACTOR, _microseconds(until))
     except PeriodClosedError as error:
         show_settlement(error.settlement, "closed before", as_json=as_json)
         raise
     show_settlement(settlement, "closed", as_json=as_json)
+
+
+@app.command()
+def dispute(
+    period: _Name, reason: Annotated[str, typer.Option("--reason", help="Why.")], ledger: LedgerUrl = None
+) -> None:
+    """Mark a draft as disputed."""
+    periods.dispute(Ledger(ledger_url(ledger)), period, reason, ACTOR)
+    typer.echo(f"{period} is disputed")
+
+
+@app.command()
+def finalise(period: _Name, ledger: LedgerUrl = None, as_json: Json = False) -> None:
+    """Make a draft final after its dispute days, with the holds of this moment."""
+    settlement = periods.finalise(Ledger(ledger_url(ledger)), period, ACTOR)
+    show_settlement(settlement, "final", as_json=as_json)
+
+
+@app.command()
+def pay(
+    period: _Name,
+    reference: Annotated[
+        str, typer.Option("--reference", help="By which the payment is found, as in a bank's number.")
+    ],
+    ledger: LedgerUrl = None,
+) -> None:
+    """Note that a final period was paid."""
+    periods.pay(Ledger(ledger_url(ledger)), period, reference, ACTOR)
+    typer.echo(f"{period} is paid")
 
 
 def show_settlement(settlement: Settlement, state: str, *, as_json: bool) -> None:

@@ -21,7 +21,7 @@ def parts(credit, *, tokens=1, by_application=None, tokens_by_application=None, 
 @cases
 @given(policies(), windows())
 def test_parts_are_whole_and_capped(policy, window):
-    """Parts sum to the whole, nobody exceeds a cap, nobody without positive credit has a part, the fee is rounded down."""
+    """Parts sum to the whole, caps hold, nobody without positive credit has a part, the fee is rounded down."""
     allocation = allocate("p", window.credit, policy)
 
     assert allocation.whole == sum(allocation.parts.values()) == max(allocation.distributable, 1) * UNIT
@@ -35,7 +35,7 @@ def test_parts_are_whole_and_capped(policy, window):
 
 
 def test_a_price_makes_the_pool():
-    """The pool is price times tokens, rounded down to a minor unit; more reversals than tokens make it 0, not negative."""
+    """The pool is price times tokens, rounded down; more reversals than tokens make it 0, not negative."""
     assert {"bank": 2999} == parts({"bank": 1}, tokens=1_499_999, price_per_million_tokens=2000)
     policy = Policy(currency="JPY", minor_digits=0, price_per_million_tokens=2000)
     assert 0 == allocate("p", PeriodCredit((0, 1), -5, {"bank": 1}), policy).pool

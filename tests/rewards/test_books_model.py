@@ -379,10 +379,7 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
         """
         if crash > 5:
             return operation()
-        if crash == 0:
-            first = operation()
-        else:
-            first = self._cut(operation, crash)
+        first = operation() if crash == 0 else self._cut(operation, crash)
         self.reopen()
         if first is not None and retry is not None:
             with pytest.raises(retry):

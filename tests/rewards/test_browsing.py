@@ -1,4 +1,4 @@
-"""Pages of receipts, entries and events, and the sums of a selection: against lists of everything, on both databases."""
+"""Pages of receipts, entries and events, and sums of a selection, against lists of everything, on both databases."""
 
 import itertools
 

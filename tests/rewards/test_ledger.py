@@ -191,12 +191,12 @@ def test_registering_again_changes_nothing(ledger):
 @pytest.mark.parametrize("name", ["", "a/b", "commons", "pending", "tab\t", "x" * 101])
 def test_an_id_that_no_client_may_have_is_refused(ledger, name):
     """Reserved, empty, unprintable or overlong ids cannot be registered."""
-    with pytest.raises(CreditError, match="client|id"):
+    with pytest.raises(CreditError, match=r"client|id"):
         ledger.register("demo", {name: "name"})
 
 
 def test_many_receipts_in_one_transaction_have_an_outcome_each(ledger):
-    """New, repeated, conflicting and unregistered receipts of one batch are each told apart, and the good are booked."""
+    """New, repeated, conflicting and unregistered receipts of one batch are told apart; the good are booked."""
     batch = [
         make_receipt("a"),
         make_receipt("a"),
