@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from deployment.errors import InternalError
+from deployment.errors import ApiError, InternalError
 from deployment.idempotency import Attempt, Idempotency, request_hash
 from deployment.limits import Limits, Ticket
 from deployment.messages import Delta, Event, Failed, Finished, Job, ModelCard
@@ -86,8 +86,10 @@ class Answers:
         try:
             most = job.max_tokens if job.max_tokens is not None else self._default_max_tokens
             ticket = await asyncio.to_thread(self._limits.admit, caller, most)
-        except BaseException:
-            if attempt is not None:
+        except BaseException as error:
+            if attempt is not None and isinstance(error, ApiError):
+                await attempt.failed()  # a refused application may come back under the same key at once
+            elif attempt is not None:
                 attempt.close()
             raise
         wire = _wire(job.response_id, job.created_at_us, request)

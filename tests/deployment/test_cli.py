@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from deployment.cli import main
 from rewards import Ledger
 from tests.attribution import consortia
-from tests.rewards.receipts import make_receipt
+from tests.rewards.receipts import MEMBERS, make_receipt
 
 POLICY = "pool: 100001\ncurrency: EUR\n"
 
@@ -148,7 +148,9 @@ def test_periods_are_previewed_closed_once_and_listed(capsys, tmp_path):
     """Preview changes nothing, close pays the pool to the unit, a second close shows the first and exits with 1."""
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     Ledger.prepare(url)
-    Ledger(url).append(make_receipt("r1"))
+    book = Ledger(url)
+    book.register("demo", MEMBERS)
+    book.append(make_receipt("r1"))
     (tmp_path / "policy.yaml").write_text(POLICY)
     options = ["2026-11", "--policy", str(tmp_path / "policy.yaml"), "--ledger", url, "--json"]
 
@@ -196,7 +198,9 @@ def test_balances_and_entries_show_what_was_booked(capsys, tmp_path):
     """`ledger balances` sums to tokens × 1 000 000 and `ledger entries` shows each receipt."""
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     Ledger.prepare(url)
-    Ledger(url).append(make_receipt("r1"))
+    book = Ledger(url)
+    book.register("demo", MEMBERS)
+    book.append(make_receipt("r1"))
 
     balances = json.loads(run(capsys, "ledger", "balances", "--ledger", url, "--json")[1])
     entries = json.loads(run(capsys, "ledger", "entries", "--ledger", url, "--json")[1])

@@ -20,7 +20,7 @@ def test_shares_of_an_empty_ledger_are_none(operator: TestClient) -> None:
 def test_shares_are_those_of_the_open_period(operator: TestClient, application: TestClient, ledger: Ledger) -> None:
     """What a closed period settled is not in the open period's shares; what came after is, and sums to one."""
     application.post("/v1/completions", json=TEXT)
-    periods.close(ledger, "2026-10", POLICY)
+    periods.close(ledger, "2026-10", POLICY, "test")
     for _ in range(2):
         application.post("/v1/completions", json=TEXT)
     body = operator.get("/api/v1/shares").json()
@@ -35,7 +35,7 @@ def test_shares_are_those_of_the_open_period(operator: TestClient, application: 
 def test_credit_is_all_that_was_ever_booked(operator: TestClient, application: TestClient, ledger: Ledger) -> None:
     """All-time balances go on over the close of a period, and sum to the tokens."""
     application.post("/v1/completions", json=TEXT)
-    periods.close(ledger, "2026-10", POLICY)
+    periods.close(ledger, "2026-10", POLICY, "test")
     application.post("/v1/completions", json=TEXT)
     body = operator.get("/api/v1/credit").json()
 

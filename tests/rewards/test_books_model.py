@@ -191,7 +191,10 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
         try:
             self._survive(crash, lambda: periods.close(self.ledger, name, policy, "me"), retry=PeriodClosedError)
         except PeriodEmptyError:
-            assert not self._next_frame(self._after(), len(self.receipts), self._deferred(), set())
+            new = self.receipts[self._after() :]
+            made = [self._find(each["reverses"]) or each for each in new]
+            assert not self._deferred()
+            assert all(each["created"] > now_us() - HOUR_US and each["sequence"] > self._after() for each in made)
             return
         stored = periods.get(self.ledger, name)
         self._add_period(stored)
