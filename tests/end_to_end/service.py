@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from deployment.settings import pepper_of
 from rewards import KeyRing, Ledger
 
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ def service(bundle: Path, ledger: str, log: Path) -> Iterator[Service]:
     port, metrics_port = free_port(), free_port()
     command = [sys.executable, "-m", "deployment.cli", "serve", "--bundle", str(bundle), "--ledger", ledger]
     command += ["--port", str(port), "--metrics-port", str(metrics_port)]
-    keys = {role: KeyRing(ledger).create(role, "test") for role in ("application", "operator")}
+    keys = {
+        role: KeyRing(ledger, pepper_of(ledger)).create(role, "test", actor="test")
+        for role in ("application", "operator")
+    }
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
     running = Service(

@@ -8,7 +8,7 @@ from itertools import count
 from multiprocessing.connection import Connection
 
 from rewards import ConflictError, Ledger, PeriodClosedError, Policy, periods
-from tests.rewards.receipts import make_receipt
+from tests.rewards.receipts import MEMBERS, make_receipt
 
 POLICY = Policy(pool=1001, currency="EUR")
 PROCESSES = multiprocessing.get_context("spawn")  # as Ray starts its workers: nothing is inherited
@@ -26,6 +26,7 @@ def append_all(url: str, ids: list[str], pipe: Connection) -> None:
     """Prepare, open and book as one of several processes that do just the same; report what was new."""
     Ledger.prepare(url)
     ledger = Ledger(url)
+    ledger.register("demo", MEMBERS)
     pipe.send([response_id for response_id in ids if not ledger.append(make_receipt(response_id)).replayed])
 
 
@@ -34,7 +35,7 @@ def close_period(url: str, name: str, pipe: Connection) -> None:
     ledger = Ledger(url)
     pipe.send("ready")
     try:
-        pipe.send(("won", periods.close(ledger, name, POLICY)))
+        pipe.send(("won", periods.close(ledger, name, POLICY, "test")))
     except PeriodClosedError as error:
         pipe.send(("lost", error.settlement))
 
@@ -123,6 +124,7 @@ def test_preparing_at_once_from_many_threads_makes_one_schema(tmp_path):
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(Ledger.prepare, [url] * 16))
     ledger = Ledger(url)
+    ledger.register("demo", MEMBERS)
 
     assert 1 == ledger.append(make_receipt("r")).sequence
     ledger.close()
@@ -141,7 +143,7 @@ def test_of_two_closers_exactly_one_wins(ledger, url):
 
     assert {"won", "lost"} == set(outcomes)
     assert outcomes["won"] == outcomes["lost"]
-    assert [outcomes["won"]] == [period.settlement for period in periods.closed(ledger)]
+    assert [outcomes["won"]] == [period.settlement for period in periods.all(ledger)]
 
 
 def test_closing_while_booking_loses_nothing(ledger):
@@ -156,11 +158,11 @@ def test_closing_while_booking_loses_nothing(ledger):
         ledger.append(make_receipt("first"))
         for name in count():
             done = all(writer.done() for writer in writers)
-            if ledger.last_sequence() > max([0, *(period.last_sequence for period in periods.closed(ledger))]):
-                periods.close(ledger, f"p{name}", POLICY)
+            if ledger.last_sequence() > max([0, *(period.window[1] for period in periods.all(ledger))]):
+                periods.close(ledger, f"p{name}", POLICY, "test")
             if done:
                 break
-    settlements = [period.settlement for period in periods.closed(ledger)]
+    settlements = [period.settlement for period in periods.all(ledger)]
 
     assert 46 * 7_000_000 == sum(line.credit for settlement in settlements for line in settlement.lines)
     assert [0, *(settlement.window[1] for settlement in settlements)][:-1] == [

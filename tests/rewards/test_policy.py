@@ -23,7 +23,6 @@ def test_defaults():
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("pool: 0", "pool"),
         ("pool: -5", "pool"),
         ("pool: 10.5", "pool"),
         ("pool: 10.0", "pool"),
@@ -50,7 +49,7 @@ def test_a_bad_field_is_named(tmp_path, line, named):
 
 @pytest.mark.parametrize(
     ("text", "named"),
-    [("pool: 5", "currency: Field required"), ("", "document"), ("- a", "document"), ("pool: [", "not YAML")],
+    [("pool: 5", "currency: is missing"), ("", "document"), ("- a", "document"), ("pool: [", "not YAML")],
 )
 def test_what_is_no_policy_is_refused(tmp_path, text, named):
     """Missing fields, other documents and broken YAML are refused in one line."""
