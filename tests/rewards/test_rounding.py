@@ -51,7 +51,7 @@ def test_each_client_gets_its_entitlement_rounded_down_or_up(units, weights, res
 
 
 @cases
-@given(st.integers(0, 10**6), WEIGHTS)
+@given(st.integers(1, 10**6), WEIGHTS)
 def test_without_history_it_is_the_largest_remainder(units, weights):
     """In a first period, the units are those of `split` over the entitlements."""
     entitlements = {COMMONS: 0, **divide(units * UNIT, weights, "salt")}
