@@ -58,8 +58,10 @@ def service(bundle: Path, ledger: str, log: Path) -> Iterator[Service]:
         role: KeyRing(ledger, pepper_of(ledger)).create(role, "test", actor="test")
         for role in ("application", "operator")
     }
+    beside = {"PROTOKEN_SPOOL": log.with_name("spool"), "PROTOKEN_SIGNING_KEY": log.with_name("signing.key")}
+    environment = os.environ | {name: str(path) for name, path in beside.items()}
     with log.open("ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True, env=environment)
     running = Service(
         f"http://127.0.0.1:{port}",
         f"http://127.0.0.1:{metrics_port}/metrics",
