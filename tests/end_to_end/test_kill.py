@@ -1,4 +1,4 @@
-"""SIGKILL in the middle of traffic: what an application saw complete is in the ledger, exactly once."""
+"""SIGKILL in the middle of traffic: what an application saw is in the ledger, whole responses exactly, once."""
 
 import json
 import os
@@ -17,6 +17,8 @@ from tests.end_to_end.service import Service, new_ledger, service
 
 pytestmark = pytest.mark.slow
 REQUESTS = 20
+STREAMS = 6
+RESTART_TIMEOUT_S = 90
 
 
 def test_sigkill_among_twenty_requests_loses_and_doubles_nothing(real_bundle, tmp_path):
@@ -43,6 +45,103 @@ def test_sigkill_among_twenty_requests_loses_and_doubles_nothing(real_bundle, tm
         booked = [row[0] for row in rows.execute("SELECT response_id FROM receipts")]
     assert len(booked) == len(set(booked))
     assert sum(book.balances().values()) == book.tokens() * 1_000_000
+
+
+def test_sigkill_of_the_replica_cuts_streams_that_are_credited_to_within_16_tokens(real_bundle, tmp_path):
+    """Serve starts the replica again, which credits what the dead one had shown; who asks again gets a whole answer."""
+    ledger, log = new_ledger(tmp_path), tmp_path / "serve.log"
+    with service(real_bundle, ledger, log) as running, ThreadPoolExecutor(STREAMS) as pool:
+        seen = _Seen()
+        seen.ask(running, 0)
+        streams = [_Stream(running, number) for number in range(STREAMS)]
+        asked = [pool.submit(stream.read) for stream in streams]
+        _until(lambda: sum(stream.pieces for stream in streams) > 40 * STREAMS, 60)
+        os.kill(_replica(running).pid, signal.SIGKILL)
+        for each in asked:
+            each.result(60)
+        _until(lambda: _is_up(running), RESTART_TIMEOUT_S)
+        seen.ask(running, 1)
+        book = Ledger(ledger)
+        _until(lambda: all(book.receipt(stream.response_id) for stream in streams), 30)
+        again = _Stream(running, 0)
+        again.read()
+
+    assert [False] * STREAMS == [stream.is_whole for stream in streams], "the kill came too late"
+    for stream in streams:
+        receipt = book.receipt(stream.response_id)
+        assert -16 <= receipt["tokens"] - stream.pieces <= 16, (receipt["tokens"], stream.pieces)
+        assert receipt["measurement"]["recovered"]
+        assert receipt["method"] == "credit"
+        assert sum(receipt["amounts"].values()) == receipt["tokens"] * 1_000_000
+    assert again.is_whole
+    assert again.response_id != streams[0].response_id
+    assert not book.receipt(again.response_id)["measurement"].get("cut")
+    assert len(seen.complete) == 2
+    for response_id, tokens in seen.complete.items():
+        assert book.receipt(response_id)["tokens"] == tokens
+    assert book.last_sequence() == STREAMS + 3
+
+
+class _Stream:
+    """One stream under an idempotency key, and what came of it."""
+
+    def __init__(self, running: Service, number: int) -> None:
+        self.pieces = 0
+        self.response_id = ""
+        self.is_whole = False
+        self._running = running
+        self._number = number
+
+    def read(self) -> None:
+        """Ask, and read to the end, whatever it is."""
+        body = {
+            "model": "real",
+            "prompt": f"{self._number} bottles stood on the wall, and",
+            "max_tokens": 160,
+            "temperature": 2.0,
+            "seed": self._number,
+            "stream": True,
+        }
+        headers = {"Authorization": f"Bearer {self._running.application}", "Idempotency-Key": f"wall {self._number}"}
+        url = f"{self._running.address}/v1/completions"
+        try:
+            with httpx.stream("POST", url, json=body, headers=headers, timeout=300) as got:
+                for line in got.iter_lines():
+                    self._take(line)
+        except httpx.TransportError:
+            return
+
+    def _take(self, line: str) -> None:
+        self.is_whole = self.is_whole or line == "data: [DONE]"
+        if line.startswith('data: {"id"'):
+            chunk = json.loads(line[6:])
+            self.response_id = chunk["id"]
+            self.pieces += any(choice["text"] for choice in chunk["choices"])
+
+
+def _replica(running: Service) -> psutil.Process:
+    """The process that holds the model."""
+    (found,) = [
+        process
+        for process in psutil.Process(running.process.pid).children(recursive=True)
+        if ":replica" in " ".join(process.cmdline())
+    ]
+    return found
+
+
+def _is_up(running: Service) -> bool:
+    try:
+        return httpx.get(f"{running.address}/health", timeout=10).is_success
+    except httpx.TransportError:
+        return False
+
+
+def _until(condition, timeout_s: float) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never came about"
+        time.sleep(0.2)
 
 
 class _Seen:
