@@ -16,12 +16,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployment.errors import ApiError, InternalError, InvalidRequestError, envelope
+from deployment.errors import ApiError, InternalError, InvalidRequestError, UnavailableError, envelope
 from rewards import LedgerError
 
 __all__ = ["LastResort", "RequestId", "answer", "handle_failures"]
 
 _LOG = logging.getLogger(__name__)
+RETRY_AFTER_S = 5
 _REQUEST_ID = "x-request-id"
 _GOOD_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -46,7 +47,9 @@ async def _own(_request: Request, error: Exception) -> JSONResponse:
 
 async def _ledger(_request: Request, error: Exception) -> JSONResponse:
     _LOG.error("the ledger could not be read: %s", error)
-    return answer(InternalError("the ledger could not be read", code="ledger_unavailable"))
+    return answer(
+        UnavailableError("the ledger is away; try again", code="ledger_unavailable", retry_after_s=RETRY_AFTER_S)
+    )
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:

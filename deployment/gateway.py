@@ -19,6 +19,7 @@ from deployment.errors import NotFoundError, UnavailableError
 from deployment.failures import RequestId, answer
 from deployment.ingress import build_app
 from deployment.messages import Event, Failed, Job, ModelCard
+from deployment.operator import Books
 from deployment.places import ledger_folder
 from deployment.replays import Replays
 from deployment.settings import Settings, pepper_of
@@ -109,8 +110,7 @@ class Ingress:
         """Called by Serve in the process where the app runs."""
         return build_app(
             self._engine,
-            self._ledger,
-            self._keys,
+            Books(self._ledger, self._keys, self._settings.signing_key, self._settings.policy),
             self._replays,
             default_max_tokens=self._settings.default_max_tokens,
             max_tokens_cap=self._settings.max_tokens_cap,

@@ -23,7 +23,7 @@ from deployment.messages import ChatMessage, Job, ModelCard
 from deployment.replays import Replays
 from deployment.schemas import ChatRequest, CompletionRequest, ModelList, ModelObject
 from deployment.security import BodyLimit, Gate, caller
-from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, Key, KeyRing, Ledger, LedgerError
+from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, Key, Ledger, LedgerError
 from rewards.claims import Claims
 
 __all__ = ["build_app"]
@@ -61,8 +61,7 @@ router = APIRouter()
 
 def build_app(
     engine: Engine,
-    ledger: Ledger,
-    keys: KeyRing,
+    books: operator.Books,
     replays: Replays,
     *,
     default_max_tokens: int,
@@ -72,8 +71,7 @@ def build_app(
 
     Args:
         engine: makes the responses.
-        ledger: where receipts are read, and idempotency keys are claimed.
-        keys: who may call.
+        books: the ledger, where receipts are read and idempotency keys are claimed, and who may call.
         replays: where the texts are kept that may be asked for again.
         default_max_tokens: the most tokens of a request that does not say.
         max_tokens_cap: the most tokens a request may ask for; None leaves the model's context as the only cap.
@@ -82,12 +80,17 @@ def build_app(
         title="protoken",
         docs_url=None,
         redoc_url=None,
-        middleware=[Middleware(RequestId), Middleware(LastResort), Middleware(Gate, keys=keys), Middleware(BodyLimit)],
+        middleware=[
+            Middleware(RequestId),
+            Middleware(LastResort),
+            Middleware(Gate, keys=books.keys),
+            Middleware(BodyLimit),
+        ],
     )
-    idempotency = Idempotency(Claims(ledger.database), replays)
-    answers = Answers(engine, Limits(ledger), idempotency, default_max_tokens)
-    app.state.service = Service(engine, answers, ledger, max_tokens_cap, int(time.time()))
-    app.state.ledger = ledger
+    idempotency = Idempotency(Claims(books.ledger.database), replays)
+    answers = Answers(engine, Limits(books.ledger), idempotency, default_max_tokens)
+    app.state.service = Service(engine, answers, books.ledger, max_tokens_cap, int(time.time()))
+    app.state.books = books
     app.include_router(router)
     app.include_router(operator.router)
     handle_failures(app)

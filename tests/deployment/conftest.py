@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from deployment.ingress import build_app
+from deployment.operator import Books
 from deployment.replays import Replays
 from rewards import KeyRing, Ledger
 from tests.deployment.engines import CARD, ScriptedEngine
@@ -68,7 +69,7 @@ def replays(tmp_path: Path) -> Replays:
 @pytest.fixture
 def app(engine: ScriptedEngine, ledger: Ledger, keys: KeyRing, replays: Replays) -> FastAPI:
     """The HTTP surface over it."""
-    return build_app(engine, ledger, keys, replays, default_max_tokens=64, max_tokens_cap=100)
+    return build_app(engine, Books(ledger, keys), replays, default_max_tokens=64, max_tokens_cap=100)
 
 
 @pytest.fixture

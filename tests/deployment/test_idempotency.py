@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from deployment.errors import SpoolError
 from deployment.ingress import build_app
 from deployment.messages import Failed
+from deployment.operator import Books
 from deployment.replays import Replay, Replays
 from rewards import KeyRing, Ledger
 from tests.deployment.engines import CARD, ScriptedEngine
@@ -37,7 +38,7 @@ def error(response: Any) -> tuple[int, str]:
 
 def app_over(engine: ScriptedEngine, ledger: Ledger, keys: KeyRing, folder: Path, window_s: float) -> Any:
     """Another ingress over the same ledger and folder, as after a restart."""
-    return build_app(engine, ledger, keys, Replays(folder, window_s), default_max_tokens=64)
+    return build_app(engine, Books(ledger, keys), Replays(folder, window_s), default_max_tokens=64)
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -365,7 +366,7 @@ def test_response_that_cannot_be_kept_is_given_once(
 ) -> None:
     """On a full disk the answer is given all the same; the second time it is told that it was."""
     headers = KEY | {"Authorization": f"Bearer {application_key}"}
-    app = build_app(engine, ledger, keys, FullReplays(tmp_path / "r", 60.0), default_max_tokens=64)
+    app = build_app(engine, Books(ledger, keys), FullReplays(tmp_path / "r", 60.0), default_max_tokens=64)
     client = TestClient(app, headers=headers)
 
     assert 200 == client.post("/v1/completions", json=TEXT).status_code

@@ -1,33 +1,28 @@
-"""The operator API under `/api/v1`: credit, shares and receipts, read from the ledger and from nothing else.
+"""`/shares` and `/credit`: who earned what, in the open period and of all time. Reads only.
 
-Reads only. Who may call is `security`'s business; what a share is worth is `rewards.settlement`'s.
+What a share is worth is `rewards.settlement`'s business.
 """
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter
 
-from deployment.errors import NotFoundError
-from rewards import MICRO_CREDITS_PER_TOKEN, Ledger, periods
+from deployment.operator.books import TheBooks
+from rewards import MICRO_CREDITS_PER_TOKEN, periods
 
 __all__ = ["router"]
 
 
-def _ledger(request: Request) -> Ledger:
-    ledger: Ledger = request.app.state.ledger
-    return ledger
-
-
-TheLedger = Annotated[Ledger, Depends(_ledger)]
-router = APIRouter(prefix="/api/v1")
+router = APIRouter(tags=["credit"])
 
 
 @router.get("/shares")
-def shares(ledger: TheLedger) -> dict[str, Any]:
+def shares(books: TheBooks) -> dict[str, Any]:
     """Each account's credit and share in the open period: what was booked since the last one was closed.
 
     `credit` is in micro-credits; the shares are floats for reading, and a settlement computes its own from integers.
     """
+    ledger = books.ledger
     closed = periods.all(ledger)
     after = closed[-1].window[1] if closed else 0
     up_to = ledger.last_sequence()
@@ -50,8 +45,9 @@ def shares(ledger: TheLedger) -> dict[str, Any]:
 
 
 @router.get("/credit")
-def credit(ledger: TheLedger) -> dict[str, Any]:
+def credit(books: TheBooks) -> dict[str, Any]:
     """All that was ever booked: receipts, tokens, and micro-credits by account, which sum to tokens * 1 000 000."""
+    ledger = books.ledger
     up_to = ledger.last_sequence()
     return {
         "object": "credit",
@@ -59,12 +55,3 @@ def credit(ledger: TheLedger) -> dict[str, Any]:
         "tokens": ledger.tokens(up_to=up_to),
         "balances": ledger.balances(up_to=up_to),
     }
-
-
-@router.get("/receipts/{response_id}")
-def receipt(ledger: TheLedger, response_id: str) -> dict[str, Any]:
-    """The receipt of one response, whole, as it was booked."""
-    found = ledger.receipt(response_id)
-    if found is None:
-        raise NotFoundError(f"no response {response_id!r} is booked", param="response_id", code="response_not_found")
-    return {"object": "receipt", **found}
