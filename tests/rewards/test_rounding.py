@@ -104,17 +104,19 @@ def test_the_harmonic_adversary_gains_nothing(count):
     due as soon as a whole unit is owed to them, and the commons pays it.
     """
     clients = [f"client-{number}" for number in range(count)]
+    waiting = list(clients)
 
-    def periods(residues):
-        while len(waiting := [client for client in clients if residues[client] >= 0]) > 1:
+    def periods(_):
+        while len(waiting) > 1:
             yield {COMMONS: 0, **divide(UNIT, dict.fromkeys(waiting, 1), "p")}
 
     lengths, lowest = 0, 0
     for _, paid, residues in run(periods, clients):
+        waiting = [client for client in waiting if not paid.get(client)]
         lengths += 1
         lowest = min(lowest, paid[COMMONS])
+        assert lengths < count
         assert all(abs(residues[client]) < UNIT for client in clients)
-    assert lengths < count
     assert -count < lowest < 0
 
 
