@@ -12,7 +12,8 @@ import yaml
 from attribution.recipe import load_recipe
 from deployment.cli import app
 from deployment.settings import Settings
-from rewards import load_policy
+from rewards import Policy, load_policy
+from rewards.policy import policy_schema
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -70,6 +71,21 @@ def test_every_setting_is_explained():
 
     assert set(Settings.model_fields) == named
     assert set(yaml.safe_load(text)) <= named
+
+
+def test_every_field_of_a_policy_is_explained():
+    """The example policy holds every field, commented out where it is not wanted, and nothing else."""
+    text = (ROOT / "configs" / "policy.yaml").read_text(encoding="utf-8")
+    named = set(re.findall(r"^(?:# )?([a-z_]+): \S", text, flags=re.MULTILINE))
+
+    assert set(Policy.model_fields) == named
+
+
+def test_the_schema_of_policies_is_the_code_s():
+    """`configs/policy.schema.json`, which editors read, is what `policy_schema` returns."""
+    written = json.loads((ROOT / "configs" / "policy.schema.json").read_text(encoding="utf-8"))
+
+    assert policy_schema() == written
 
 
 def test_the_shipped_configuration_is_valid():
