@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 
 from deployment import operator
 from deployment.answering import Answers, Engine
+from deployment.documentation import TITLE, document
 from deployment.errors import InvalidRequestError, NotFoundError, UnavailableError
 from deployment.failures import LastResort, RequestId, handle_failures
 from deployment.idempotency import Idempotency, checked_key
@@ -22,6 +23,7 @@ from deployment.limits import Limits
 from deployment.messages import ChatMessage, Job, ModelCard
 from deployment.replays import Replays
 from deployment.schemas import ChatRequest, CompletionRequest, ModelList, ModelObject
+from deployment.schemas.errors import failures
 from deployment.security import BodyLimit, Gate, caller
 from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, Key, Ledger, LedgerError
 from rewards.claims import Claims
@@ -56,7 +58,18 @@ def _idempotency_key(request: Request) -> str | None:
 
 Caller = Annotated[Key, Depends(caller)]
 IdempotencyKey = Annotated[str | None, Depends(_idempotency_key)]
-router = APIRouter()
+router = APIRouter(tags=["openai"])
+service_router = APIRouter(tags=["service"])
+_COMPLETED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The response, whole or, with `stream`, as server-sent events that end in `[DONE]`.",
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "text/event-stream": {"schema": {"type": "string"}},
+        },
+    },
+    **failures(400, 404, 409, 422, 429),
+}
 
 
 def build_app(
@@ -77,7 +90,7 @@ def build_app(
         max_tokens_cap: the most tokens a request may ask for; None leaves the model's context as the only cap.
     """
     app = FastAPI(
-        title="protoken",
+        title=TITLE,
         docs_url=None,
         redoc_url=None,
         middleware=[
@@ -91,13 +104,15 @@ def build_app(
     answers = Answers(engine, Limits(books.ledger), idempotency, default_max_tokens)
     app.state.service = Service(engine, answers, books.ledger, max_tokens_cap, int(time.time()))
     app.state.books = books
+    app.include_router(service_router)
     app.include_router(router)
     app.include_router(operator.router)
     handle_failures(app)
+    document(app)
     return app
 
 
-@router.get("/health")
+@service_router.get("/health")
 async def health(service: TheService) -> dict[str, str]:
     """Whether a replica answers: 200, or 503."""
     await service.engine.check()
@@ -110,13 +125,13 @@ async def list_models(service: TheService) -> ModelList:
     return ModelList(data=[_model_object(service, await service.engine.describe())])
 
 
-@router.get("/v1/models/{name}")
+@router.get("/v1/models/{name}", responses=failures(404))
 async def get_model(service: TheService, name: str) -> ModelObject:
     """One model by its name."""
     return _model_object(service, await _served(service, name))
 
 
-@router.get("/v1/attributions/{response_id}")
+@router.get("/v1/attributions/{response_id}", responses=failures(404))
 def get_attribution(service: TheService, key: Caller, response_id: str) -> dict[str, Any]:
     """The booked credit of a response, for the key that asked for it; to any other key it does not exist."""
     receipt = _receipt(service, key, response_id)
@@ -160,7 +175,7 @@ def _receipt(service: Service, key: Key, response_id: str) -> dict[str, Any]:
     raise NotFoundError(f"this key made no response {response_id!r}", param="response_id", code="response_not_found")
 
 
-@router.post("/v1/chat/completions", response_model=None)
+@router.post("/v1/chat/completions", response_model=None, responses=_COMPLETED)
 async def chat_completions(
     service: TheService, key: Caller, idempotency_key: IdempotencyKey, request: ChatRequest
 ) -> Response:
@@ -176,7 +191,7 @@ async def chat_completions(
     return await service.answers.answer(key, job, request, idempotency_key)
 
 
-@router.post("/v1/completions", response_model=None)
+@router.post("/v1/completions", response_model=None, responses=_COMPLETED)
 async def completions(
     service: TheService, key: Caller, idempotency_key: IdempotencyKey, request: CompletionRequest
 ) -> Response:

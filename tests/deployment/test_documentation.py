@@ -1,0 +1,53 @@
+"""The OpenAPI document: what it says of every route."""
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+
+@pytest.fixture
+def openapi(app: FastAPI) -> dict[str, Any]:
+    return app.openapi()
+
+
+def operations(openapi: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """(method, path) -> operation; at least those that have always been there."""
+    found = {(method, path): each for path, item in openapi["paths"].items() for method, each in item.items()}
+    assert len(found) >= 9, "no routes were seen"
+    return found
+
+
+def test_the_service_is_introduced(openapi: dict[str, Any]) -> None:
+    """The document has a title, a version, a description, and says what each tag that a route bears means."""
+    assert "protoken" == openapi["info"]["title"]
+    assert openapi["info"]["version"]
+    assert "bearer key" in openapi["info"]["description"]
+    told = {tag["name"] for tag in openapi["tags"] if tag["description"]}
+    for call, operation in operations(openapi).items():
+        assert 1 == len(operation["tags"]), call
+        assert set(operation["tags"]) <= told, call
+
+
+def test_every_call_but_health_wants_a_bearer_key(openapi: dict[str, Any]) -> None:
+    """The one scheme is HTTP bearer; 401 and 403 are declared wherever it is asked for."""
+    assert {"bearer": ("http", "bearer")} == {
+        name: (scheme["type"], scheme["scheme"]) for name, scheme in openapi["components"]["securitySchemes"].items()
+    }
+    for call, operation in operations(openapi).items():
+        is_open = call == ("get", "/health")
+        assert ([] if is_open else [{"bearer": []}]) == operation["security"], call
+        assert is_open or {"401", "403", "503"} <= operation["responses"].keys(), call
+
+
+def test_every_refusal_has_the_shape_of_openai(openapi: dict[str, Any]) -> None:
+    """Each declared refusal is an `ErrorBody`; a bad parameter or body is 400, and FastAPI's own 422 is nowhere."""
+    for call, operation in operations(openapi).items():
+        takes = "requestBody" in operation or operation.get("parameters")
+        assert not takes or "400" in operation["responses"], call
+        for status, answer in operation["responses"].items():
+            if int(status) >= 400:
+                schema = answer["content"]["application/json"]["schema"]
+                assert {"$ref": "#/components/schemas/ErrorBody"} == schema, (call, status)
+    assert "ValidationError" not in str(openapi)
+    assert {"message", "type", "param", "code"} == openapi["components"]["schemas"]["ErrorDetail"]["properties"].keys()
