@@ -159,7 +159,7 @@ def test_the_bytes_never_change():
     carried = {"bank": Balance(5, 7, 0, ((2, 9),)), "clinic": Balance(-5, 0, 11, ())}
     settlement = settle("2026-11", 2, credit, policy, carried, frozenset({"clinic"}))
 
-    assert "GOLDEN" == settlement.sha256
+    assert "4fd66bb424b573def2075b9239fd5042751041a33495e74bfecd88f7a011cb84" == settlement.sha256
 
 
 def test_a_retained_commons_is_paid_like_an_account():
@@ -269,3 +269,12 @@ def test_a_document_that_no_settlement_writes_is_refused(change):
     change(document)
     with pytest.raises((CreditError, PolicyError), match=re.compile("not a settlement|policy of the|of 'bank'")):
         Settlement.from_document(document)
+
+
+def test_money_beyond_what_json_keeps_exact_is_refused():
+    """A payout above 2**53 - 1 minor units is refused by the name of its account, and never rounded."""
+    policy = Policy(currency="EUR", pool=2**53 - 1)
+    carried = {"bank": Balance(carry=1)}
+
+    with pytest.raises(CreditError, match="'bank' must be an integer of minor units"):
+        settle("2026-11", 2, period_credit({"bank": 1_000_000}), policy, carried)
