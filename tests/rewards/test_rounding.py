@@ -110,12 +110,11 @@ def test_the_harmonic_adversary_gains_nothing(count):
         while len(waiting) > 1:
             yield {COMMONS: 0, **divide(UNIT, dict.fromkeys(waiting, 1), "p")}
 
-    lengths, lowest = 0, 0
-    for _, paid, residues in run(periods, clients):
+    lowest = 0
+    for length, (_, paid, residues) in enumerate(run(periods, clients), start=1):
         waiting = [client for client in waiting if not paid.get(client)]
-        lengths += 1
         lowest = min(lowest, paid[COMMONS])
-        assert lengths < count
+        assert length < count
         assert all(abs(residues[client]) < UNIT for client in clients)
     assert -count < lowest < 0
 
