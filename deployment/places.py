@@ -4,7 +4,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from deployment.errors import StartError
-from rewards import Ledger, events
+from rewards import Ledger, clients, events
 from rewards.sealing import latest_checkpoint
 from rewards.signing import SigningKey
 
@@ -15,13 +15,13 @@ def ledger_folder(spool: Path, ledger: Ledger) -> Path:
     """The part of the spool's folder that belongs to one ledger, wherever that lies and whatever its URL.
 
     Several services may share a folder, and must not adopt for one ledger what was spooled for another. A ledger is
-    known by its first event, which nothing can change.
+    known by the event of its first client, which nothing can change and a login that may only book is allowed to read.
 
     Raises:
-        StartError: the ledger has no event, so no client is registered in it.
+        StartError: no client is registered in the ledger.
     """
     with ledger.database.read() as connection:
-        first = events.find(connection, limit=1)
+        first = events.find(connection, kinds=[clients.KIND], limit=1)
     if not first:
         raise StartError("the ledger is empty: register the consortium's clients before anything is spooled for it")
     return spool / sha256(first[0].salt.encode()).hexdigest()[:16]

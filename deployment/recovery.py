@@ -101,6 +101,6 @@ class Recovery:
     def _is_booked(self, response_id: str) -> bool:
         """Whether the ledger has it: its end was booked, and only the news of that was lost. False when unknown."""
         try:
-            return self._ledger.receipt(response_id) is not None
+            return self._ledger.is_booked(response_id)
         except LedgerError:
             return False

@@ -42,7 +42,7 @@ class Replica:
         torch.set_num_threads(settings.processors)
         model = FederatedModel.load(settings.bundle, device=settings.device)
         metrics = ReplicaMetrics(model.name)
-        self._ledger = Ledger(settings.ledger)
+        self._ledger = Ledger(settings.replica_ledger or settings.ledger)
         self._spool = Spool(ledger_folder(settings.spool, self._ledger))
         self._booker = Booker(self._ledger, self._spool, metrics.lag)
         self._worker = Worker(

@@ -70,9 +70,10 @@ def shown_url(url: str) -> str:
 class Settings(BaseModel):
     """Everything the service can be told; see `configs/serve.yaml` for the same list with comments.
 
-    `cpus_per_replica` None divides all processors of the machine among the replicas. `max_tokens_cap` None
-    leaves the model's context as the only cap. `metrics_port` 0 starts no exporter. `nodes` are those of `credit`.
-    `pepper_file` None leaves the choice to `pepper_of`. `policy` None settles nothing here.
+    `cpus_per_replica` None divides all processors of the machine among the replicas. `max_tokens_cap` None leaves the
+    model's context as the only cap. `metrics_port` 0 starts no exporter. `nodes` are those of `credit`.
+    `replica_ledger` None lets replicas book with `ledger`. `pepper_file` None leaves the choice to `pepper_of`.
+    `policy` None settles nothing here.
     """
 
     # Errors do not repeat what was given, and the ledger's URL is not shown: there may be a password in it.
@@ -80,6 +81,7 @@ class Settings(BaseModel):
 
     bundle: AbsolutePath
     ledger: Annotated[str, AfterValidator(_absolute_url)] = Field(default=_LEDGER, validate_default=True, repr=False)
+    replica_ledger: Annotated[str, AfterValidator(_absolute_url)] | None = Field(default=None, repr=False)
     pepper_file: AbsolutePath | None = None
     signing_key: AbsolutePath = Field(default=Path("var/signing.key"), validate_default=True)
     seal_interval_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)

@@ -122,6 +122,11 @@ class Ledger:
             batch.write()
         return booked
 
+    def is_booked(self, response_id: str) -> bool:
+        """Whether a response has its receipt; a login that may only book is allowed to ask this."""
+        with self.database.read() as connection:
+            return bool(_bookings(connection, [response_id]))
+
     def receipt(self, response_id: str) -> dict[str, Any] | None:
         """A response's receipt with its amounts, sequence, payload hash and booking time; None when there is none."""
         with self.database.read() as connection:

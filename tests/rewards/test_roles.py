@@ -1,9 +1,12 @@
 """On PostgreSQL the database itself keeps replicas, the exporter and members to what is theirs."""
 
+from pathlib import Path
+
 import psycopg
 import pytest
 from sqlalchemy import text
 
+from deployment.places import ledger_folder
 from rewards import Ledger, LedgerError, events
 from tests.rewards.receipts import make_receipt
 
@@ -17,7 +20,7 @@ def logins(postgresql_url):
         for client in ("bank", "clinic"):
             events.record(connection, "statement", f"2026-11/{client}", "me", {"client": client})
         events.record(connection, "period.final", "2026-11", "me", {"everything": True})
-    found = {}
+    found = {"owner": postgresql_url}
     with psycopg.connect(postgresql_url, autocommit=True) as admin:
         for role in ("replica", "exporter", "member"):
             login = f"{role}_{abs(hash(postgresql_url))}"
@@ -39,6 +42,7 @@ def test_a_replica_books_and_can_do_nothing_else(logins):
 
     assert (2, False) == (replica.append(make_receipt("s")).sequence, replica.append(make_receipt("t")).replayed)
     assert replica.append(make_receipt("s")).replayed
+    assert (True, False) == (replica.is_booked("s"), replica.is_booked("u"))
     for statement in (
         "SELECT amount FROM entries",
         "SELECT measurement FROM receipts",
@@ -52,6 +56,9 @@ def test_a_replica_books_and_can_do_nothing_else(logins):
         refused(logins["replica"], statement)
     with psycopg.connect(logins["replica"]) as connection:
         assert {"client.registered"} == {row[0] for row in connection.execute("SELECT kind FROM events")}
+    owner = Ledger(logins["owner"])
+    assert ledger_folder(Path("spool"), owner) == ledger_folder(Path("spool"), replica)
+    owner.close()
     replica.close()
 
 
