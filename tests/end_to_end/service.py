@@ -49,17 +49,16 @@ def new_ledger(folder: Path) -> str:
 
 
 @contextmanager
-def service(bundle: Path, ledger: str, log: Path) -> Iterator[Service]:
+def service(bundle: Path, ledger: str, log: Path, replica_ledger: str = "") -> Iterator[Service]:
     """The service on free ports; SIGTERM at the end, and SIGKILL to its whole group where that does not do."""
     port, metrics_port = free_port(), free_port()
     command = [sys.executable, "-m", "deployment.cli", "serve", "--bundle", str(bundle), "--ledger", ledger]
     command += ["--port", str(port), "--metrics-port", str(metrics_port)]
-    keys = {
-        role: KeyRing(ledger, pepper_of(ledger)).create(role, "test", actor="test")
-        for role in ("application", "operator")
-    }
-    beside = {"PROTOKEN_SPOOL": log.with_name("spool"), "PROTOKEN_SIGNING_KEY": log.with_name("signing.key")}
-    environment = os.environ | {name: str(path) for name, path in beside.items()}
+    beside = {name: str(log.with_name(name)) for name in ("spool", "signing_key", "pepper_file")}
+    ring = KeyRing(ledger, pepper_of(ledger, Path(beside["pepper_file"])))
+    keys = {role: ring.create(role, "test", actor="test") for role in ("application", "operator")}
+    settings = beside | {"replica_ledger": replica_ledger}
+    environment = os.environ | {f"PROTOKEN_{name.upper()}": value for name, value in settings.items()}
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True, env=environment)
     running = Service(

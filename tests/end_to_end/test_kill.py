@@ -7,13 +7,16 @@ import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
 
 import httpx
 import psutil
+import psycopg
 import pytest
 
 from rewards import Ledger
 from tests.end_to_end.service import Service, new_ledger, service
+from tests.rewards.conftest import new_database
 
 pytestmark = pytest.mark.slow
 REQUESTS = 20
@@ -47,10 +50,15 @@ def test_sigkill_among_twenty_requests_loses_and_doubles_nothing(real_bundle, tm
     assert sum(book.balances().values()) == book.tokens() * 1_000_000
 
 
-def test_sigkill_of_the_replica_cuts_streams_that_are_credited_to_within_16_tokens(real_bundle, tmp_path):
-    """Serve starts the replica again, which credits what the dead one had shown; who asks again gets a whole answer."""
-    ledger, log = new_ledger(tmp_path), tmp_path / "serve.log"
-    with service(real_bundle, ledger, log) as running, ThreadPoolExecutor(STREAMS) as pool:
+def test_sigkill_of_the_replica_cuts_streams_that_are_credited_to_within_16_tokens(real_bundle, tmp_path, postgresql):
+    """Serve starts the replica again, which credits what the dead one had shown; who asks again gets a whole answer.
+
+    The ledger is PostgreSQL, and the replica's login may book in it and nothing else.
+    """
+    ledger, log = new_database(postgresql), tmp_path / "serve.log"
+    Ledger.prepare(ledger)
+    replica_ledger = _login(ledger, "protoken_replica")
+    with service(real_bundle, ledger, log, replica_ledger) as running, ThreadPoolExecutor(STREAMS) as pool:
         seen = _Seen()
         seen.ask(running, 0)
         streams = [_Stream(running, number) for number in range(STREAMS)]
@@ -80,6 +88,14 @@ def test_sigkill_of_the_replica_cuts_streams_that_are_credited_to_within_16_toke
     for response_id, tokens in seen.complete.items():
         assert book.receipt(response_id)["tokens"] == tokens
     assert book.last_sequence() == STREAMS + 3
+
+
+def _login(ledger: str, role: str) -> str:
+    """The URL of the ledger for a new login that was granted a role."""
+    login = f"login_{uuid4().hex}"
+    with psycopg.connect(ledger, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {login} LOGIN IN ROLE {role}")
+    return ledger.replace("postgres:@", f"{login}:@")
 
 
 class _Stream:
