@@ -49,7 +49,7 @@ def app(engine: ScriptedEngine, world: World, replays: Replays) -> FastAPI:
 def test_no_input_makes_the_service_fail_or_break_its_word(
     role: str | None, app: FastAPI, address: str, world: World, tmp_path: Path
 ) -> None:
-    """Whatever is sent, with the key of any role or without one, the answer is one that the OpenAPI document declares."""
+    """Whatever is sent, with any role's key or none, the answer is one that the OpenAPI document declares."""
     document = tmp_path / "openapi.json"
     document.write_text(json.dumps(app.openapi()), encoding="utf-8")
     command = [sys.executable, "-m", "schemathesis.cli", "run", str(document), "--url", address, "--no-color"]
