@@ -68,7 +68,7 @@ def _param(problem: Mapping[str, Any]) -> str | None:
     named = problem.get("ctx", {}).get("param")
     if named:
         return str(named)
-    place = [str(part) for part in problem["loc"] if part != "body"]
+    place = [str(part) for part in problem["loc"][1:]]  # the first is body, query or path
     return ".".join(place) or None
 
 

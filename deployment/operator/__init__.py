@@ -4,17 +4,25 @@ Who may call what is `security`'s business; a member's routes show its own figur
 money lives here: each module takes a request apart, calls `rewards`, and shapes the answer.
 
     books         what the routes work with, and whose figures a caller sees
-    shares        credit and shares: of the open period, of a closed one, of all time
+    pages         lists in pages
+    filters       what a caller asks to see, and what of it the caller may see
+    consortium    consortia and their models
+    clients       clients and their credit
+    shares        each account's share of a period, open or closed
+    credit        credit by account, of all time or of a closed period
+    entries       the lines that credit is made of
     receipts      receipts, one and many, and their reversal
+    events        what happened besides
+    exports       entries as CSV, receipts as CloudEvents
 """
 
 from fastapi import APIRouter
 
-from deployment.operator import receipts, shares
+from deployment.operator import clients, consortium, credit, entries, events, exports, receipts, shares
 from deployment.operator.books import Books
 
 __all__ = ["Books", "router"]
 
 router = APIRouter(prefix="/api/v1")
-for _part in (shares, receipts):
+for _part in (consortium, clients, shares, credit, entries, receipts, events, exports):
     router.include_router(_part.router)

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Annotated, Generic, Literal, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from deployment.errors import InvalidRequestError
 
-__all__ = ["Cursor", "Limit", "Listing", "cursor_at", "place_of"]
+__all__ = ["Cursor", "Limit", "Listing", "Paging", "cursor_at", "place_of"]
 
 Row = TypeVar("Row")
 _MOST = 2**63 - 1
@@ -24,6 +24,18 @@ Cursor = Annotated[
     str | None,
     Query(max_length=2000, description="Where the page begins: `next_cursor` of the page before; none for the first."),
 ]
+
+
+class Paging(BaseModel):
+    """Which page of a list is wanted: the part of a query that every list has. A parameter it does not have is refused.
+
+    What a list is narrowed by must stay the same from page to page.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Limit = 100
+    cursor: Cursor = None
 
 
 class Listing(BaseModel, Generic[Row]):

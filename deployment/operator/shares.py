@@ -1,57 +1,53 @@
-"""`/shares` and `/credit`: who earned what, in the open period and of all time. Reads only.
+"""`/shares`: who earned which part of a period. Reads only.
 
 What a share is worth is `rewards.settlement`'s business.
 """
 
-from typing import Any
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
-from deployment.operator.books import TheBooks
-from rewards import MICRO_CREDITS_PER_TOKEN, periods
+from deployment.operator.books import TheBooks, Visible
+from deployment.operator.filters import Narrowed, OpenPeriodFilters, narrowed
+from deployment.schemas.credit import AccountShare, Shares, Window
+from deployment.schemas.errors import failures
+from rewards import MICRO_CREDITS_PER_TOKEN
+from rewards.selection import totals
 
 __all__ = ["router"]
-
 
 router = APIRouter(tags=["credit"])
 
 
-@router.get("/shares")
-def shares(books: TheBooks) -> dict[str, Any]:
-    """Each account's credit and share in the open period: what was booked since the last one was closed.
+@router.get("/shares", summary="Each account's share of a period", responses=failures(404))
+def shares(books: TheBooks, visible: Visible, asked: Annotated[OpenPeriodFilters, Query()]) -> Shares:
+    """Each account's credit and share in the open period, or in a closed one as it was settled last.
 
-    `credit` is in micro-credits; the shares are floats for reading, and a settlement computes its own from integers.
+    Credit is in micro-credits; the shares are floats for reading, and a settlement computes its own from integers.
+    What is on hold counts in the open period until that is closed. A member's key sees its own account and share.
     """
-    ledger = books.ledger
-    closed = periods.all(ledger)
-    after = closed[-1].window[1] if closed else 0
-    up_to = ledger.last_sequence()
-    tokens = ledger.tokens(after=after, up_to=up_to)
-    credit = ledger.balances(after=after, up_to=up_to)
-    return {
-        "object": "shares",
-        "period": {
-            "previous": closed[-1].name if closed else None,
-            "opened_at_us": closed[-1].closed_at_us if closed else None,
-            "first_sequence": after + 1,
-            "last_sequence": up_to,
-        },
-        "tokens": tokens,
-        "accounts": [
-            {"account": account, "credit": amount, "share": amount / (tokens * MICRO_CREDITS_PER_TOKEN)}
+    wanted = narrowed(books, visible, asked)
+    with books.ledger.database.read(member=visible) as connection:
+        found = totals(connection, wanted.selection, wanted.account)
+    whole = found.tokens * MICRO_CREDITS_PER_TOKEN
+    credit = found.credit if wanted.account is None else {wanted.account: found.credit.get(wanted.account, 0)}
+    return Shares(
+        period=_window(wanted, visible),
+        tokens=found.tokens if visible is None else None,
+        accounts=[
+            AccountShare(account=account, credit=amount, share=amount / whole if whole else 0.0)
             for account, amount in credit.items()
         ],
-    }
+    )
 
 
-@router.get("/credit")
-def credit(books: TheBooks) -> dict[str, Any]:
-    """All that was ever booked: receipts, tokens, and micro-credits by account, which sum to tokens * 1 000 000."""
-    ledger = books.ledger
-    up_to = ledger.last_sequence()
-    return {
-        "object": "credit",
-        "receipts": up_to,
-        "tokens": ledger.tokens(up_to=up_to),
-        "balances": ledger.balances(up_to=up_to),
-    }
+def _window(wanted: Narrowed, visible: str | None) -> Window:
+    period, previous = wanted.period, wanted.previous
+    return Window(
+        name=None if period is None else period.name,
+        previous=None if previous is None else previous.name,
+        opened_at_us=None if previous is None else previous.closed_at_us,
+        closed_at_us=None if period is None else period.closed_at_us,
+        first_sequence=wanted.selection.after + 1 if visible is None else None,
+        last_sequence=wanted.selection.up_to if visible is None else None,
+    )

@@ -1,0 +1,318 @@
+"""What the operator API tells of credit: consortia, clients, shares, credit, entries, receipts and events."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deployment.schemas.fields import Count, Micro, Moment, Reason
+
+__all__ = [
+    "AccountShare",
+    "Client",
+    "Consortia",
+    "Consortium",
+    "Credit",
+    "Entry",
+    "Event",
+    "Model",
+    "Receipt",
+    "ReversalRequest",
+    "Shares",
+    "Window",
+]
+
+_OF_EVERYBODY = "Null for a member's key: it speaks of everybody."
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Model(_Answer):
+    """A global model that answered."""
+
+    model_sha256: str = Field(description="The hash of its weights.")
+    receipts: Count | None = Field(description=f"Its responses and their reversals. {_OF_EVERYBODY}")
+    tokens: Count | None = Field(description=f"Its generated tokens, less those reversed. {_OF_EVERYBODY}")
+    first_booked_at_us: Moment
+    last_booked_at_us: Moment
+
+
+class Consortium(_Answer):
+    """Members that trained models together."""
+
+    object: Literal["consortium"] = "consortium"
+    id: str = Field(description="Its name, which is also its model's name in `/v1/models`.")
+    clients: list[str] = Field(description="Ids of its clients, in the order of registration; a member sees its own.")
+    models: list[Model] = Field(description="The models that answered, in the order of their first response.")
+
+
+class Consortia(_Answer):
+    """Every consortium of the ledger, and the ledger's own figures."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "object": "consortia",
+                    "data": [
+                        {
+                            "object": "consortium",
+                            "id": "hospital-net",
+                            "clients": ["clinic", "bank"],
+                            "models": [
+                                {
+                                    "model_sha256": "ab" * 32,
+                                    "receipts": 2,
+                                    "tokens": 6,
+                                    "first_booked_at_us": 1790000000000000,
+                                    "last_booked_at_us": 1790000001000000,
+                                }
+                            ],
+                        }
+                    ],
+                    "receipts": 2,
+                    "tokens": 6,
+                    "periods": 1,
+                    "last_period": "2026-10",
+                }
+            ]
+        }
+    )
+
+    object: Literal["consortia"] = "consortia"
+    data: list[Consortium]
+    receipts: Count | None = Field(description=f"Every receipt of the ledger. {_OF_EVERYBODY}")
+    tokens: Count | None = Field(description=f"Every token, less those reversed. {_OF_EVERYBODY}")
+    periods: Count = Field(description="Closed periods.")
+    last_period: str | None = Field(description="The last closed period.")
+
+
+class Client(_Answer):
+    """A member organisation, and all credit it ever got."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"object": "client", "id": "bank", "name": "A bank", "consortia": ["hospital-net"], "credit": 1_500_000}
+            ]
+        }
+    )
+
+    object: Literal["client"] = "client"
+    id: str
+    name: str = Field(description="Its display name, as registered first.")
+    consortia: list[str]
+    credit: Micro = Field(description="Micro-credits of all time.")
+
+
+class AccountShare(_Answer):
+    """An account's part of the credit of some receipts."""
+
+    account: str = Field(description="A client's id, or `commons`.")
+    credit: Micro
+    share: float = Field(description="Of all credit of these receipts; for reading: money is computed from integers.")
+
+
+class Window(_Answer):
+    """A period, closed or open."""
+
+    name: str | None = Field(description="Null while it is open.")
+    previous: str | None = Field(description="The closed period before it.")
+    opened_at_us: Moment | None = Field(description="When the period before it was closed.")
+    closed_at_us: Moment | None
+    first_sequence: Count | None = Field(description=f"The number of its first receipt. {_OF_EVERYBODY}")
+    last_sequence: Count | None = Field(description=f"The number of its last receipt so far. {_OF_EVERYBODY}")
+
+
+class Shares(_Answer):
+    """Who earned what in a period."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "object": "shares",
+                    "period": {
+                        "name": None,
+                        "previous": "2026-10",
+                        "opened_at_us": 1790000000000000,
+                        "closed_at_us": None,
+                        "first_sequence": 2,
+                        "last_sequence": 3,
+                    },
+                    "tokens": 6,
+                    "accounts": [
+                        {"account": "bank", "credit": 1_500_000, "share": 0.25},
+                        {"account": "clinic", "credit": 3_000_000, "share": 0.5},
+                        {"account": "commons", "credit": 1_500_000, "share": 0.25},
+                    ],
+                }
+            ]
+        }
+    )
+
+    object: Literal["shares"] = "shares"
+    period: Window
+    tokens: Count | None = Field(description=f"Tokens of these receipts, less those reversed. {_OF_EVERYBODY}")
+    accounts: list[AccountShare]
+
+
+class Credit(_Answer):
+    """Credit of all time, or of a closed period."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "object": "credit",
+                    "period": None,
+                    "receipts": 2,
+                    "tokens": 6,
+                    "balances": {"bank": 1_500_000, "clinic": 3_000_000, "commons": 1_500_000},
+                }
+            ]
+        }
+    )
+
+    object: Literal["credit"] = "credit"
+    period: str | None = Field(description="The closed period; null is all time.")
+    receipts: Count | None = Field(description=f"How many receipts there are, of whomever. {_OF_EVERYBODY}")
+    tokens: Count | None = Field(description=f"Their tokens, less those reversed. {_OF_EVERYBODY}")
+    balances: dict[str, Micro] = Field(
+        description="Account to micro-credits; those of all accounts sum to `tokens` * 1 000 000."
+    )
+
+
+class Entry(_Answer):
+    """One account's credit of one receipt, with what the receipt says of itself."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "object": "entry",
+                    "sequence": 1,
+                    "response_id": "cmpl-7",
+                    "kind": "response",
+                    "reverses": None,
+                    "booked_at_us": 1790000000000000,
+                    "created_at_us": 1789999999000000,
+                    "consortium": "hospital-net",
+                    "model_sha256": "ab" * 32,
+                    "tokens": 3,
+                    "application": "0123456789ab",
+                    "account": "bank",
+                    "credit": 750_000,
+                }
+            ]
+        }
+    )
+
+    object: Literal["entry"] = "entry"
+    sequence: Count = Field(description="The number of its receipt.")
+    response_id: str
+    kind: Literal["response", "reversal"]
+    reverses: str | None = Field(description="The response that this takes back.")
+    booked_at_us: Moment
+    created_at_us: Moment
+    consortium: str
+    model_sha256: str
+    tokens: int = Field(description="Generated tokens of the whole response; negative in a reversal.")
+    application: str | None = Field(description="The id of the key that asked; null for a member's key.")
+    account: str
+    credit: Micro
+
+
+class Receipt(_Answer):
+    """The credit of one response, or the counter-entry that reverses one, as it was booked."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "object": "receipt",
+                    "sequence": 1,
+                    "kind": "response",
+                    "response_id": "cmpl-7",
+                    "reverses": None,
+                    "payload_sha256": "cd" * 32,
+                    "salt": "ef" * 32,
+                    "booked_at_us": 1790000000000000,
+                    "created_at_us": 1789999999000000,
+                    "application": "0123456789ab",
+                    "consortium": "hospital-net",
+                    "model_sha256": "ab" * 32,
+                    "method": "credit",
+                    "settings": {"nodes": 2},
+                    "version": "1",
+                    "tokens": 3,
+                    "measurement": {"response_scores": {"bank": 0.5, "clinic": 1.0}},
+                    "duration_us": 400_000,
+                    "amounts": {"bank": 750_000, "clinic": 1_500_000, "commons": 750_000},
+                }
+            ]
+        }
+    )
+
+    object: Literal["receipt"] = "receipt"
+    sequence: Count = Field(description="Its number in the ledger, from 1 without gap.")
+    kind: Literal["response", "reversal"]
+    response_id: str
+    reverses: str | None = Field(description="The response that this takes back.")
+    payload_sha256: str
+    salt: str = Field(description="What keeps its leaf in the Merkle log from being guessed.")
+    booked_at_us: Moment
+    created_at_us: Moment
+    application: str = Field(description="The id of the key that asked.")
+    consortium: str
+    model_sha256: str
+    method: str
+    settings: dict[str, Any]
+    version: str
+    tokens: int = Field(description="Generated tokens; negative in a reversal.")
+    measurement: dict[str, Any] = Field(description="Evidence; of a reversal, who says so and why.")
+    duration_us: Count
+    amounts: dict[str, Micro] = Field(description="Account to micro-credits; they sum to `tokens` * 1 000 000.")
+
+
+class ReversalRequest(BaseModel):
+    """Why a response's credit is taken back."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"examples": [{"reason": "generated by our own load test"}]}
+    )
+
+    reason: Reason
+
+
+class Event(_Answer):
+    """Something that happened besides receipts."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "object": "event",
+                    "sequence": 1,
+                    "kind": "client.registered",
+                    "subject": "hospital-net/bank",
+                    "at_us": 1790000000000000,
+                    "actor": "service",
+                    "document": {"name": "A bank"},
+                    "salt": "ef" * 32,
+                    "once": "client.registered:hospital-net/bank",
+                }
+            ]
+        }
+    )
+
+    object: Literal["event"] = "event"
+    sequence: Count = Field(description="Its number, from 1 without gap.")
+    kind: str
+    subject: str
+    at_us: Moment
+    actor: str = Field(description="A key id, or the part of the service that did it.")
+    document: dict[str, Any] = Field(description="What came of it, depending on the kind.")
+    salt: str = Field(description="What keeps its leaf in the Merkle log from being guessed.")
+    once: str | None = Field(description="What could happen only once, where this is of that kind.")

@@ -1,0 +1,61 @@
+"""Fixtures: the ledger on a database of choice, and books with a little of everything in it.
+
+A module that is to run on both databases says `pytest.mark.parametrize("url", DATABASES, indirect=True)`.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from rewards import Ledger, Receipt, receipt_amounts
+from tests.deployment.conftest import CLIENTS
+from tests.deployment.engines import CARD
+from tests.rewards.conftest import new_database
+
+OTHER = "harbour"
+OTHER_CLIENTS = {"port": "A port", "bank": "The same bank"}
+MODELS = {CARD.name: CARD.global_sha256, OTHER: "cd" * 32}
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a prepared ledger in which two consortia are registered; on SQLite, unless a module says otherwise."""
+    is_postgresql = getattr(request, "param", "sqlite") == "postgresql"
+    url = new_database(request.getfixturevalue("postgresql")) if is_postgresql else f"sqlite:///{tmp_path}/ledger.db"
+    Ledger.prepare(url)
+    ledger = Ledger(url)
+    ledger.register(CARD.name, CLIENTS)
+    ledger.register(OTHER, OTHER_CLIENTS)
+    ledger.close()
+    return url
+
+
+@pytest.fixture
+def books(ledger: Ledger) -> Ledger:
+    """Eleven receipts of two consortia and two applications, and the reversals of two of them."""
+    ledger.append_many([make_receipt(number) for number in range(1, 12)])
+    ledger.reverse("r4", "a test question", "tester")
+    ledger.reverse("r5", "a test question", "tester")
+    return ledger
+
+
+def make_receipt(number: int, created_at_us: int = 1_790_000_000_000_000) -> Receipt:
+    """A receipt whose fields follow from its number; every third credits the commons alone, every fifth is OTHER's."""
+    consortium = OTHER if number % 5 == 0 else CARD.name
+    members = OTHER_CLIENTS if consortium == OTHER else CLIENTS
+    shares = dict.fromkeys(members, 0.0 if number % 3 == 0 else 0.25)
+    response_id = f"r{number}"
+    return Receipt(
+        response_id=response_id,
+        created_at_us=created_at_us,
+        application="shop" if number % 2 else "desk",
+        consortium=consortium,
+        model_sha256=MODELS[consortium],
+        method="credit",
+        settings={"nodes": 2},
+        version="1",
+        tokens=number,
+        amounts=receipt_amounts(response_id, number, shares, 1 - sum(shares.values())),
+        measurement={"gain": 0.5},
+        duration_us=1,
+    )
