@@ -16,12 +16,13 @@ from sqlmodel import col
 
 from rewards import reading
 from rewards.periods.tally import batches
+from rewards.selection import among
 from rewards.tables import EntryRow, ReceiptRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, RowMapping, Select
+    from sqlalchemy import Connection, RowMapping, Select
     from sqlalchemy.orm import Mapped
 
     from rewards.selection import Selection
@@ -66,11 +67,13 @@ def receipts(
         account: only receipts that give this account credit, or take some back.
     """
     sequence = col(ReceiptRow.sequence)
-    query = select(sequence).where(*selection.conditions)
+    query, order = select(sequence).where(*selection.conditions), [sequence]
     if account is not None:
-        own = (col(EntryRow.account) == account, col(EntryRow.amount) != 0)
-        query = query.join(EntryRow, sequence == col(EntryRow.receipt_sequence)).where(*own)
-    found = _page(_rows(connection, query, [sequence], selection, place, limit), ["sequence"], limit)
+        entry_of = col(EntryRow.receipt_sequence)
+        query = query.join(EntryRow, sequence == entry_of)
+        query = query.where(col(EntryRow.account) == account, col(EntryRow.amount) != 0)
+        order = [entry_of]  # the order of the index `entries_by_account`
+    found = _page(_rows(connection, query, order, selection, place, limit), ["sequence"], limit)
     numbers = [row["sequence"] for row in found.rows]
     rows = [
         row for some in batches(numbers) for row in reading.receipts(connection, sequence.in_(some), limit=len(some))
@@ -139,22 +142,25 @@ def _rows(
     limit: int,
 ) -> Iterator[RowMapping]:
     """The rows of a selection after a place, read as they are wanted. `order`: sequence numbers, and maybe accounts."""
-    for span in _spans(order[0], selection, 0 if place is None else place[0]):
+    sequence = col(ReceiptRow.sequence)
+    # Of receipts and of their entries: PostgreSQL would not conclude the one from the other, and would read them all.
+    numbers = (sequence,) if order[0] is sequence else (sequence, order[0])
+    for sequences in _spans(selection, 0 if place is None else place[0]):
+        asked = query.where(*(among(number, sequences) for number in numbers))
         at = place
         while True:
-            asked = query.where(span) if at is None else query.where(span, tuple_(*order) > tuple_(*at))
-            read = connection.execute(asked.order_by(*order).limit(limit + 1)).mappings().all()
+            rest = asked if at is None else asked.where(tuple_(*order) > tuple_(*at))
+            read = connection.execute(rest.order_by(*order).limit(limit + 1)).mappings().all()
             yield from (row for row in read if row["sequence"] not in selection.excluded)
             if len(read) <= limit:
                 break
             at = _place(read[-1], ("sequence", "account")[: len(order)])
 
 
-def _spans(sequence: Mapped[int], selection: Selection, begin: int) -> Iterator[ColumnElement[bool]]:
-    """Conditions for which receipts to read, one after the other, each few enough for a statement."""
-    for some in batches(sorted(number for number in selection.included if number >= begin)):
-        yield sequence.in_(some)
-    yield sequence.between(selection.after + 1, selection.up_to)
+def _spans(selection: Selection, begin: int) -> Iterator[Sequence[int]]:
+    """Which receipts to read from a number on, one after the other, each few enough for a statement."""
+    yield from batches(sorted(number for number in selection.included if number >= begin))
+    yield range(max(selection.after + 1, begin), selection.up_to + 1)
 
 
 def _page(rows: Iterator[RowMapping], names: Sequence[str], limit: int) -> Page:

@@ -19,7 +19,7 @@ from rewards.periods.tally import batches
 from rewards.tables import EntryRow, ReceiptRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Connection
     from sqlalchemy.orm import Mapped
@@ -108,6 +108,13 @@ def totals(connection: Connection, selection: Selection, account: str | None = N
     return found
 
 
+def among(sequence: Mapped[int], sequences: Sequence[int]) -> ColumnElement[bool]:
+    """The condition that a number is one of these: a range, or as few as one statement takes."""
+    if isinstance(sequences, range):
+        return sequence.between(sequences.start, sequences.stop - 1)
+    return sequence.in_(sequences)
+
+
 def _counted(
     connection: Connection, after: int, up_to: int, excluded: frozenset[int], included: frozenset[int]
 ) -> Selection:
@@ -134,29 +141,23 @@ def _reversals(connection: Connection, selection: Selection) -> Iterator[tuple[i
                 yield taking, taken
 
 
-def _sums(connection: Connection, selection: Selection, sequences: range | list[int], account: str | None) -> Totals:
+def _sums(connection: Connection, selection: Selection, sequences: Sequence[int], account: str | None) -> Totals:
     """Sums over the receipts of these numbers that meet the selection's conditions."""
     sequence = col(ReceiptRow.sequence)
     counted = select(func.count(), func.sum(col(ReceiptRow.tokens)))
-    counted = counted.where(_among(sequence, sequences), *selection.conditions)
+    counted = counted.where(among(sequence, sequences), *selection.conditions)
     receipts, tokens = connection.execute(counted).one()
     if isinstance(sequences, range) and not selection.conditions and account is None:
         credit = reading.credit_between(connection, selection.after, selection.up_to)
         return Totals(receipts, int(tokens or 0), credit)
     entry_of, owner = col(EntryRow.receipt_sequence), col(EntryRow.account)
-    query = select(owner, func.sum(col(EntryRow.amount))).where(_among(entry_of, sequences)).group_by(owner)
+    query = select(owner, func.sum(col(EntryRow.amount))).where(among(entry_of, sequences)).group_by(owner)
     if account is not None:
         query = query.where(owner == account)
     if selection.conditions:
         query = query.join_from(EntryRow, ReceiptRow, entry_of == sequence).where(*selection.conditions)
     credit = {name: int(amount) for name, amount in connection.execute(query.order_by(owner))}
     return Totals(receipts, int(tokens or 0), credit)
-
-
-def _among(sequence: Mapped[int], sequences: range | list[int]) -> ColumnElement[bool]:
-    if isinstance(sequences, range):
-        return sequence.between(sequences.start, sequences.stop - 1)
-    return sequence.in_(sequences)
 
 
 def _added(first: Totals, second: Totals, sign: int) -> Totals:
