@@ -415,17 +415,22 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
 
 
 def run(machine):
-    """As many examples as make the steps, and a few more, as some end early."""
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=STEPS * 11 // (10 * STEPS_PER_EXAMPLE) + 1,
-            stateful_step_count=STEPS_PER_EXAMPLE,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a short failing history would take hours to find
-        ),
-    )
+    """As many examples as make the steps; some end early."""
+    while machine.compared < STEPS:
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=(STEPS - machine.compared) // STEPS_PER_EXAMPLE + 1,
+                stateful_step_count=STEPS_PER_EXAMPLE,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                phases=[
+                    Phase.explicit,
+                    Phase.reuse,
+                    Phase.generate,
+                ],  # a short failing history would take hours to find
+            ),
+        )
     print(f"{machine.compared} steps without a difference")
 
     assert machine.compared >= STEPS
