@@ -1,6 +1,7 @@
-"""OpenAI's chat and text completions as pydantic models, with attribution: `requests` come in, `responses` go out.
+"""What crosses the wire as pydantic models; the OpenAPI document is made of them.
 
-Knows the shapes on the wire, nothing of who may ask or of how a response is made.
+Of OpenAI's API, with attribution, `requests` come in and `responses` go out. Of the operator API there is a module for
+each of its parts. Knows the shapes on the wire, nothing of who may ask or of how an answer is made.
 """
 
 from deployment.schemas.requests import AttributionLevel, ChatRequest, CompletionRequest

@@ -1,9 +1,12 @@
 """The OpenAPI document: what it says of every route."""
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 
 @pytest.fixture
@@ -16,6 +19,16 @@ def operations(openapi: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]
     found = {(method, path): each for path, item in openapi["paths"].items() for method, each in item.items()}
     assert len(found) >= 9, "no routes were seen"
     return found
+
+
+def models(base: type[BaseModel] = BaseModel) -> Iterator[type[BaseModel]]:
+    """Every model of `deployment.schemas` that an example was written for."""
+    for model in base.__subclasses__():
+        if model.__module__.startswith("deployment.schemas") and "examples" in (
+            model.model_config.get("json_schema_extra") or {}
+        ):
+            yield model
+        yield from models(model)
 
 
 def test_the_service_is_introduced(openapi: dict[str, Any]) -> None:
@@ -51,3 +64,29 @@ def test_every_refusal_has_the_shape_of_openai(openapi: dict[str, Any]) -> None:
                 assert {"$ref": "#/components/schemas/ErrorBody"} == schema, (call, status)
     assert "ValidationError" not in str(openapi)
     assert {"message", "type", "param", "code"} == openapi["components"]["schemas"]["ErrorDetail"]["properties"].keys()
+
+
+def test_every_part_of_the_operator_api_is_explained(openapi: dict[str, Any]) -> None:
+    """Each call has a summary and a description, each parameter a description, each success a described body."""
+    for call, operation in operations(openapi).items():
+        if not call[1].startswith("/api/v1/"):
+            continue
+        assert operation["summary"] and operation["description"], call
+        for parameter in operation.get("parameters", ()):
+            assert parameter.get("description") or parameter["in"] == "path", (call, parameter["name"])
+        successes = [answer for status, answer in operation["responses"].items() if status.startswith("2")]
+        assert successes, call
+        for answer in successes:
+            (content,) = answer["content"].values()
+            assert "$ref" in content["schema"] or content["schema"].get("type") == "string", call
+
+
+def test_examples_are_what_they_are_examples_of() -> None:
+    """Each example in the document is valid in strict mode, and has every field."""
+    found = list(models())
+    assert len(found) >= 9, "no examples were seen"
+    for model in found:
+        extra = model.model_config["json_schema_extra"]
+        assert isinstance(extra, dict)
+        for example in extra["examples"]:  # type: ignore[union-attr]
+            assert example == model.model_validate_json(json.dumps(example)).model_dump(mode="json"), model
