@@ -6,7 +6,7 @@ Covers our own errors, FastAPI's validation and malformed JSON, unknown routes, 
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from fastapi import FastAPI, Request
@@ -16,8 +16,25 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployment.errors import ApiError, InternalError, InvalidRequestError, UnavailableError, envelope
-from rewards import LedgerError
+from deployment.errors import (
+    ApiError,
+    ConflictError,
+    InternalError,
+    InvalidRequestError,
+    UnavailableError,
+    envelope,
+)
+from rewards import (
+    CreditError,
+    KeyRingError,
+    LedgerError,
+    PeriodClosedError,
+    PeriodEmptyError,
+    PeriodError,
+    PolicyError,
+    RewardsError,
+)
+from rewards.errors import HoldError, SignatureError
 
 __all__ = ["LastResort", "RequestId", "answer", "handle_failures"]
 
@@ -25,6 +42,18 @@ _LOG = logging.getLogger(__name__)
 RETRY_AFTER_S = 5
 _REQUEST_ID = "x-request-id"
 _GOOD_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+_REFUSALS: Final[dict[type[RewardsError], tuple[type[ApiError], str]]] = {
+    PeriodClosedError: (ConflictError, "period_closed"),
+    PeriodEmptyError: (ConflictError, "period_empty"),
+    PeriodError: (ConflictError, "period_state"),
+    HoldError: (ConflictError, "hold_state"),
+    PolicyError: (InvalidRequestError, "invalid_policy"),
+    CreditError: (ConflictError, "not_settleable"),
+    KeyRingError: (InvalidRequestError, "invalid_key"),
+    SignatureError: (UnavailableError, "signing_key_unavailable"),
+}
+"""What the books refuse, and what that is over HTTP."""
 
 
 def answer(error: ApiError) -> JSONResponse:
@@ -38,6 +67,8 @@ def handle_failures(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(LedgerError, _ledger)
+    for error in _REFUSALS:
+        app.add_exception_handler(error, _refused)
 
 
 async def _own(_request: Request, error: Exception) -> JSONResponse:
@@ -50,6 +81,12 @@ async def _ledger(_request: Request, error: Exception) -> JSONResponse:
     return answer(
         UnavailableError("the ledger is away; try again", code="ledger_unavailable", retry_after_s=RETRY_AFTER_S)
     )
+
+
+async def _refused(_request: Request, error: Exception) -> JSONResponse:
+    """What the books refuse: the most telling class of the error decides."""
+    refusal, code = next(_REFUSALS[kind] for kind in type(error).__mro__ if kind in _REFUSALS)
+    return answer(refusal(str(error), code=code))
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:

@@ -20,7 +20,7 @@ from rewards.tables import EventRow
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
 
 SALT_BYTES = 32
 
@@ -92,6 +92,11 @@ def find(
         query = query.where(col(EventRow.subject) == subject)
     if limit is not None:
         query = query.limit(limit)
+    return read(connection, query)
+
+
+def read(connection: Connection, query: Select[Any]) -> list[Event]:
+    """The events that a query over their rows finds."""
     rows = connection.execute(query).mappings()
     return [Event(**{**row, "document": json.loads(row["document"])}) for row in rows]
 

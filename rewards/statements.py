@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from rewards.events import Event
+
 _EVENT = ("sequence", "kind", "subject", "at_us", "actor", "salt", "once")
 _LOG = ("leaf_index", "size", "hashes", "checkpoint")
 _ADDED = ("event", "log", "signature")
@@ -90,6 +92,20 @@ def clients(connection: Connection, period: str) -> tuple[str, ...]:
     )
     subjects = connection.execute(query.order_by(col(EventRow.sequence))).scalars()
     return tuple(subject.removeprefix(prefix) for subject in subjects)
+
+
+def written(
+    connection: Connection, *, period: str | None = None, client: str | None = None, after: int = 0, limit: int
+) -> list[Event]:
+    """At most `limit` events that are statements, after an event's number, of one period or client where given."""
+    query = select(EventRow).where(col(EventRow.kind) == KIND, col(EventRow.sequence) > after)
+    if period is not None and client is not None:
+        query = query.where(col(EventRow.subject) == f"{period}/{client}")
+    elif period is not None:
+        query = query.where(col(EventRow.subject).startswith(f"{period}/", autoescape=True))
+    elif client is not None:
+        query = query.where(col(EventRow.subject).endswith(f"/{client}", autoescape=True))
+    return events.read(connection, query.order_by(col(EventRow.sequence)).limit(limit))
 
 
 def load(text: str | bytes) -> dict[str, Any]:

@@ -14,15 +14,37 @@ money lives here: each module takes a request apart, calls `rewards`, and shapes
     receipts      receipts, one and many, and their reversal
     events        what happened besides
     exports       entries as CSV, receipts as CloudEvents
+    periods       periods, their moves and their settlements
+    holds         what is not to be paid for the time being
+    statements    what each client is told, signed
+    log           checkpoints and proofs
+    keys          bearer keys
 """
 
 from fastapi import APIRouter
 
-from deployment.operator import clients, consortium, credit, entries, events, exports, receipts, shares
+from deployment.operator import (
+    clients,
+    consortium,
+    credit,
+    entries,
+    events,
+    exports,
+    holds,
+    keys,
+    log,
+    periods,
+    receipts,
+    shares,
+    statements,
+)
 from deployment.operator.books import Books
 
 __all__ = ["Books", "router"]
 
 router = APIRouter(prefix="/api/v1")
-for _part in (consortium, clients, shares, credit, entries, receipts, events, exports):
+for _part in (
+    *(consortium, clients, shares, credit, entries, receipts, events, exports),
+    *(periods, holds, statements, log, keys),
+):
     router.include_router(_part.router)

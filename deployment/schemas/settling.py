@@ -1,0 +1,289 @@
+"""What the operator API takes and tells of money: periods, their settlements, holds and statements."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
+
+from deployment.schemas.fields import Count, Moment, Name, Reason
+from rewards.policy import policy_schema
+
+__all__ = [
+    "Close",
+    "Hold",
+    "HoldRequest",
+    "Line",
+    "Move",
+    "Payment",
+    "Period",
+    "Preview",
+    "Settlement",
+    "StatementEntry",
+    "Why",
+]
+
+_OF_EVERYBODY = "Null for a member's key: it speaks of everybody."
+_POLICY: dict[str, JsonValue] = {"currency": "EUR", "pool": 1_000_000}
+_LINE: dict[str, JsonValue] = {
+    "account": "clinic",
+    "credit": "3000000",
+    "late": "0",
+    "held_credit": "0",
+    "share": "1/2",
+    "residue": "0",
+    "gross": 500_000,
+    "carried_in": 0,
+    "released_holdback": 0,
+    "released_hold": 0,
+    "drawn_holdback": 0,
+    "recovered": 0,
+    "clawback": 0,
+    "holdback": 0,
+    "held": 0,
+    "payout": 500_000,
+    "carried_out": 0,
+    "held_total": 0,
+    "holdbacks": [],
+}
+_SETTLEMENT: dict[str, JsonValue] = {
+    "period": "2026-11",
+    "ordinal": 1,
+    "window": {"after": 0, "up_to": 2},
+    "tokens": 6,
+    "policy": _POLICY,
+    "pool": 1_000_000,
+    "fee": 0,
+    "distributable": 1_000_000,
+    "lines": [_LINE],
+    "unclaimed": False,
+    "sha256": "ab" * 32,
+}
+_PERIOD: dict[str, JsonValue] = {
+    "object": "period",
+    "name": "2026-11",
+    "ordinal": 1,
+    "state": "final",
+    "until_us": 1790000000000000,
+    "closed_at_us": 1790000000000000,
+    "currency": "EUR",
+    "minor_digits": 2,
+    "pool": 1_000_000,
+    "fee": 0,
+    "distributable": 1_000_000,
+    "settlement_sha256": "ab" * 32,
+    "own": None,
+    "moves": [{"state": "draft", "at_us": 1790000000000000, "actor": "0123456789ab", "note": None}],
+    "deferred": 0,
+    "left_out": 0,
+    "taken_in": 0,
+    "settlement": _SETTLEMENT,
+}
+_HOLD: dict[str, JsonValue] = {
+    "object": "hold",
+    "id": "hold-1",
+    "kind": "client",
+    "target": "bank",
+    "reason": "its data are audited",
+    "actor": "0123456789ab",
+    "placed_at_us": 1790000000000000,
+    "released_at_us": None,
+}
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Line(_Answer):
+    """What one account gets and why: credit as decimal text in micro-credits, money in minor units."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_LINE]})
+
+    account: str
+    credit: str = Field(description="Net credit in the period; may be negative.")
+    late: str = Field(description="The part of it that is of responses made before the previous period ended.")
+    held_credit: str = Field(description="Credit left out because of holds on responses.")
+    share: str = Field(description='Exact part of what is distributable, "numerator/denominator".')
+    residue: str = Field(description="Trillionths of a minor unit that rounding still owes to the account.")
+    gross: int = Field(description="The share in whole minor units.")
+    carried_in: int = Field(description="Carried over from the period before; negative: owed.")
+    released_holdback: int
+    released_hold: int
+    drawn_holdback: int
+    recovered: int = Field(description="Of the commons: what clients gave back in this period.")
+    clawback: int = Field(description="What is taken back for reversed responses.")
+    holdback: int = Field(description="Part of the gross that is kept back from now on.")
+    held: int = Field(description="What would be paid, but for a hold on the client.")
+    payout: int
+    carried_out: int = Field(description="Carried to the next period; negative: owed.")
+    held_total: int
+    holdbacks: list[dict[str, int]] = Field(description="All that is kept back, and in which period it is released.")
+
+
+class Settlement(_Answer):
+    """A settlement whole; `sha256` is of the canonical JSON (RFC 8785) of all its other fields."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_SETTLEMENT]})
+
+    period: str
+    ordinal: Count
+    window: dict[str, int] = Field(description="Receipts with after < sequence ≤ up_to.")
+    tokens: int = Field(description="Generated tokens, less those reversed.")
+    policy: dict[str, Any]
+    pool: int
+    fee: int
+    distributable: int
+    lines: list[Line]
+    unclaimed: bool = Field(description="No client had credit that is paid: the commons has everything distributable.")
+    sha256: str
+
+
+class Move(_Answer):
+    """A move of a period from one state to another."""
+
+    state: Literal["draft", "disputed", "final", "paid"]
+    at_us: Moment
+    actor: str = Field(description='A key id, or "command line".')
+    note: str | None = Field(description="The reason or the payment's reference. Null for a member's key.")
+
+
+class Period(_Answer):
+    """A closed period as it stands. Everybody sees the sums; a member's key sees its own line alone."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_PERIOD]})
+
+    object: Literal["period"] = "period"
+    name: str
+    ordinal: Count = Field(description="1 for the first period of the ledger.")
+    state: Literal["draft", "disputed", "final", "paid"]
+    until_us: Moment = Field(description="What was made at or after this moment is the next period's.")
+    closed_at_us: Moment
+    currency: str
+    minor_digits: int
+    pool: int = Field(description="Minor units in all.")
+    fee: int = Field(description="Minor units for whoever runs the service.")
+    distributable: int
+    settlement_sha256: str
+    own: Line | None = Field(description="The line of the member whose key asks; null for other keys.")
+    moves: list[Move]
+    deferred: Count | None = Field(description=f"Receipts that count in the next period. {_OF_EVERYBODY}")
+    left_out: Count | None = Field(description=f"Responses left out as they are held. {_OF_EVERYBODY}")
+    taken_in: Count | None = Field(description=f"Responses of earlier periods that count here. {_OF_EVERYBODY}")
+    settlement: Settlement | None = Field(description=f"The final one; the draft while there is none. {_OF_EVERYBODY}")
+
+
+class Preview(_Answer):
+    """What a close, or of a draft the finalising, would settle at this moment."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "object": "preview",
+                    "settlement": _SETTLEMENT,
+                    "compared_with": "draft of 2026-11",
+                    "difference": {"bank": -200, "clinic": 200, "commons": 0},
+                }
+            ]
+        }
+    )
+
+    object: Literal["preview"] = "preview"
+    settlement: Settlement
+    compared_with: str | None = Field(description="Null where there is nothing to compare with.")
+    difference: dict[str, int] = Field(description="Account to minor units that its payout is above that.")
+
+
+class Close(_Request):
+    """How to settle a period."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"examples": [{"policy": _POLICY, "until_us": None}]}
+    )
+
+    policy: Annotated[
+        dict[str, Any] | None,
+        WithJsonSchema({"anyOf": [policy_schema(), {"type": "null"}]}),
+        Field(description="What to settle by; null takes the policy file of the service."),
+    ] = None
+    until_us: Moment | None = Field(None, description="The end of the period; this moment without it.")
+
+
+class Why(_Request):
+    """Why something is done."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"examples": [{"reason": "the bank objects to its credit"}]}
+    )
+
+    reason: Reason
+
+
+class Payment(_Request):
+    """By which a payment is found elsewhere."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [{"reference": "SEPA 4711"}]})
+
+    reference: Reason = Field(description="As in a bank's number.")
+
+
+class Hold(_Answer):
+    """What is not to be paid for the time being."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_HOLD]})
+
+    object: Literal["hold"] = "hold"
+    id: str
+    kind: Literal["client", "response"]
+    target: str
+    reason: str
+    actor: str = Field(description='Who placed it: a key id, or "command line".')
+    placed_at_us: Moment
+    released_at_us: Moment | None = Field(description="Null while it is active.")
+
+
+class HoldRequest(_Request):
+    """What to hold, and why."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"kind": "client", "target": "bank", "reason": "its data are audited"}]},
+    )
+
+    kind: Literal["client", "response"]
+    target: Name = Field(description="The id of a registered client, or of a booked response.")
+    reason: Reason
+
+
+class StatementEntry(_Answer):
+    """A statement that can be fetched."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "object": "statement_entry",
+                    "period": "2026-11",
+                    "client": "clinic",
+                    "name": "A clinic",
+                    "written_at_us": 1790000000000000,
+                    "payout": "500000",
+                    "currency": "EUR",
+                    "minor_digits": 2,
+                }
+            ]
+        }
+    )
+
+    object: Literal["statement_entry"] = "statement_entry"
+    period: str
+    client: str
+    name: str = Field(description="The client's display name.")
+    written_at_us: Moment = Field(description="When its period became final.")
+    payout: str = Field(description="Minor units, as decimal text as in the statement.")
+    currency: str
+    minor_digits: int
