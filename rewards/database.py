@@ -21,6 +21,8 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from rewards.errors import LedgerError
 
+__all__ = ["BUSY_TIMEOUT_MS", "Connection", "Database", "now_us", "prepare"]
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -15,12 +15,12 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
-from sqlalchemy import Connection
 
 from deployment.operator.books import Books, TheBooks
 from deployment.operator.filters import Filters, narrowed
 from deployment.schemas.errors import failures
 from rewards import browsing
+from rewards.database import Connection
 
 __all__ = ["router"]
 

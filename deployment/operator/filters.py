@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Connection
 
 from deployment.errors import NotFoundError
 from deployment.operator.books import Books
 from deployment.operator.pages import Paging
 from deployment.schemas.fields import Name
 from rewards import COMMONS, reading
+from rewards.database import Connection
 from rewards.periods import Period, book
 from rewards.selection import Selection, of_open_period, of_period
 

@@ -3,7 +3,6 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
-from sqlalchemy import Connection
 
 from deployment.errors import InvalidRequestError, NotFoundError, UnavailableError
 from deployment.operator.books import TheBooks, Visible
@@ -13,6 +12,7 @@ from deployment.schemas.errors import failures
 from deployment.schemas.fields import Name
 from deployment.schemas.trust import Checkpoint, Consistency, Inclusion, ReceiptProof, VerifyKey
 from rewards import ownership, proofs, sealing
+from rewards.database import Connection
 from rewards.errors import LogError
 
 __all__ = ["router"]
@@ -54,7 +54,7 @@ def keys(books: TheBooks) -> Listing[VerifyKey]:
 def inclusion(
     books: TheBooks,
     visible: Visible,
-    source: Annotated[Literal["receipt", "event"], Query()],
+    source: Annotated[Literal["receipt", "event"], Query(description="Which of the two it is.")],
     sequence: Annotated[int, Query(ge=1, le=2**63 - 1, description="Its number.")],
     size: Size = None,
 ) -> Inclusion:

@@ -169,7 +169,16 @@ class NewKeyRequest(BaseModel):
         extra="forbid",
         strict=True,
         json_schema_extra={
-            "examples": [{"role": "application", "label": "shop", "token_budget": 1_000_000, "requests_per_minute": 60}]
+            "examples": [
+                {
+                    "role": "application",
+                    "label": "shop",
+                    "client": None,
+                    "expires_at_us": None,
+                    "token_budget": 1_000_000,
+                    "requests_per_minute": 60,
+                }
+            ]
         },
     )
 
