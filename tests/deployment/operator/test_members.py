@@ -36,7 +36,11 @@ def test_a_member_reads_its_own_figures(member: TestClient, operator: TestClient
     assert [read(operator, "clients/bank")] == rows(member, "clients")
     assert read(operator, "clients/bank") == read(member, "clients/bank")
     assert {None} == {share["tokens"], share["period"]["first_sequence"], share["period"]["last_sequence"]}
-    assert {None} == {read(member, "credit")[name] for name in ("receipts", "tokens")}
+    consortia = read(member, "consortium")
+    models = [model for consortium in consortia["data"] for model in consortium["models"]]
+    assert 2 == len(models)
+    for body in (read(member, "credit"), consortia, *models):
+        assert {None} == {body["receipts"], body["tokens"]}
 
 
 def test_a_member_reads_closed_periods(member: TestClient, books: Ledger) -> None:

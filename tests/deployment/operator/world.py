@@ -56,7 +56,7 @@ def make_world(ledger: Ledger, keys: KeyRing, folder: Path) -> World:
     secrets = (
         *("clinic", "Clinic", "a secret reason", "label of", "desk", shop, desk),
         *("2765413", "2999983", "599971", "1999957", "1699963", str(2_765_413 + 2_999_983)),
-        *(made[role].split("_")[1] for role in ROLES if role != "member"),
+        *(made[role].split("_")[1] for role in ("auditor", "admin")),
         *_payouts(ledger, "clinic"),
     )
     return World(Books(ledger, keys, path, folder / "policy.yaml"), made, secrets)
