@@ -207,6 +207,37 @@ def test_the_sums_of_a_period_are_those_it_was_settled_by(ledger):
     assert sums[1].tokens - 7 == still_open.tokens  # whether what was held comes back is known when it closes
 
 
+def test_a_reversal_in_the_grace_hours_is_of_no_period(ledger, monkeypatch):
+    """The next period takes back in money: the reversal is in neither sum, and in that of all time."""
+    end_us = now_us()
+
+    def at(hours):
+        moment = end_us + round(hours * HOUR_US)
+        for module in ("periods.moves", "periods.window", "events", "ledger"):
+            monkeypatch.setattr(f"rewards.{module}.now_us", lambda: moment)
+        return moment
+
+    ledger.append_many([receipt(1, at(-1)), receipt(2, at(-1))])
+    at(0.25)
+    ledger.reverse("r1", "a test question", "tester")
+    at(0.5)
+    ledger.append(receipt(4, at(-1)))
+    at(2)
+    policy = Policy(pool=10_000, currency="EUR", grace_hours=1)
+    first = periods.close(ledger, "first", policy, "tester", until_us=end_us)
+    ledger.append(receipt(7))
+    with ledger.database.read() as connection:
+        there = book.read(connection)
+        still_open = selection.of_open_period(connection, there.periods[-1])
+        open_tokens = selection.totals(connection, still_open).tokens
+    second = periods.close(ledger, "second", policy, "tester")
+
+    assert (3,) == there.periods[0].deferred
+    assert (1 + 2 + 4, 7, 7) == (first.tokens, second.tokens, open_tokens)
+    assert ["r7"] == [row["response_id"] for row in receipts_of(ledger, still_open, 1)]
+    assert 1 - 1 + 2 + 4 + 7 == ledger.tokens()
+
+
 def test_models_are_told_with_their_receipts_and_tokens(books):
     """A consortium's models come in the order in which they first answered."""
     with books.database.read() as connection:
