@@ -1,38 +1,53 @@
 """Fixtures: a prepared, empty ledger on SQLite and on PostgreSQL, with the clients of the test receipts registered."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import psycopg
 import pytest
+from sqlalchemy import make_url
 
 from rewards import Ledger
 from tests.rewards.receipts import MEMBERS
 
 
-def new_database(postgresql: str) -> str:
-    """The URL of a new, empty database on the server."""
+def new_database(postgresql: str, template: str = "template1") -> str:
+    """The URL of a new database on the server: an empty one, or a copy of another."""
     name = f"ledger_{uuid4().hex}"
     with psycopg.connect(postgresql, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     return postgresql.replace("/postgres?", f"/{name}?")
 
 
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    """The URL of a prepared, empty ledger on SQLite."""
-    url = f"sqlite:///{tmp_path}/ledger.db"
-    _prepare(url)
-    return url
+@pytest.fixture(scope="session")
+def prepared_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared, empty ledger on SQLite, to be copied."""
+    path = tmp_path_factory.mktemp("prepared") / "ledger.db"
+    _prepare(f"sqlite:///{path}")
+    return path
 
 
-@pytest.fixture
-def postgresql_url(postgresql: str) -> str:
-    """The URL of a prepared, empty ledger on PostgreSQL."""
+@pytest.fixture(scope="session")
+def prepared_database(postgresql: str) -> str:
+    """The name of a prepared, empty ledger on PostgreSQL, to be copied."""
     url = new_database(postgresql)
     _prepare(url)
-    return url
+    return make_url(url).database or ""
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path, prepared_file: Path) -> str:
+    """The URL of a prepared, empty ledger on SQLite."""
+    shutil.copy(prepared_file, tmp_path / "ledger.db")
+    return f"sqlite:///{tmp_path}/ledger.db"
+
+
+@pytest.fixture
+def postgresql_url(postgresql: str, prepared_database: str) -> str:
+    """The URL of a prepared, empty ledger on PostgreSQL."""
+    return new_database(postgresql, prepared_database)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
