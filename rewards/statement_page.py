@@ -105,6 +105,17 @@ def table(document: Mapping[str, Any]) -> str:
     return written.getvalue()
 
 
+def title(document: Mapping[str, Any]) -> str:
+    """Whose statement of which period it is, on one line."""
+    return f"{document['name']}: statement of period {document['period']}, {document['consortium']}"
+
+
+def rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a statement says as pairs of name and value: the period, the credit, each line of money, the signature."""
+    money = [(label, _plain(document, document["money"][line])) for line, label in LABELS.items()]
+    return [*_period(document), *_credit(document), *money, *_signed(document)]
+
+
 def percent(share: str, decimals: int = 4) -> str:
     """A share "numerator/denominator" as a percentage, rounded to so many decimals."""
     with localcontext(prec=60):
@@ -121,7 +132,7 @@ def _period(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Final", _moment(document["final_at_us"])),
         ("Ledger receipts", f"{after + 1}–{up_to}" if up_to > after else "none of its own"),
         ("Tokens in all", _grouped(document["tokens"])),
-        ("To be shared", _amount(document, document["distributable"])),
+        ("To be shared", _plain(document, document["distributable"])),
     ]
 
 
@@ -167,9 +178,12 @@ def _facts(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _amount(document: Mapping[str, Any], minor_units: int | str) -> str:
-    digits, currency = document["minor_digits"], document["currency"]
-    whole, point, rest = in_currency(int(minor_units), digits).partition(".")
-    return f"{escape(_grouped(whole) + point + rest)}&nbsp;{escape(currency)}"
+    return escape(_plain(document, minor_units))
+
+
+def _plain(document: Mapping[str, Any], minor_units: int | str) -> str:
+    whole, point, rest = in_currency(int(minor_units), document["minor_digits"]).partition(".")
+    return f"{_grouped(whole)}{point}{rest}\u00a0{document['currency']}"
 
 
 def _grouped(number: int | str) -> str:

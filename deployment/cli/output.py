@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -76,7 +76,8 @@ def print_table(
     """A table whose first column is text and whose other columns are numbers, with an optional line of sums."""
     table = Table(show_footer=bool(footer))
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", footer=footer[index] if footer else "")
+        justify: Literal["left", "right"] = "left" if index == 0 else "right"
+        table.add_column(column, justify=justify, overflow="fold", footer=footer[index] if footer else "")
     for row in rows:
         table.add_row(*row)
     console.print(title, style="italic")  # not the table's own title, which wraps at the table's width

@@ -1,17 +1,19 @@
-"""`protoken statement issue | verify`: each client's signed statement of a period, and its check offline."""
+"""`protoken statement issue | show | verify`: each client's signed statement of a period, and its check offline."""
 
-import json
+from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from deployment.cli.options import Json, LedgerUrl
-from deployment.cli.output import print_json
+from deployment.cli.output import print_json, print_table
 from deployment.errors import SettingsError
 from deployment.places import log_origin
 from deployment.settings import ledger_url
-from rewards import Ledger, statements
+from rewards import Ledger, canonical_bytes, statement_page, statements
+from rewards.errors import SignatureError, StatementError
 from rewards.sealing import seal
 from rewards.signing import SigningKey, VerifyKey
 
@@ -20,39 +22,86 @@ __all__ = ["app"]
 app = typer.Typer(help="Issue and check clients' statements.", no_args_is_help=True)
 
 
+class Form(StrEnum):
+    """How a statement is written: only JSON is signed and can be verified."""
+
+    JSON = "json"
+    CSV = "csv"
+    HTML = "html"
+
+
+_FORMS: dict[Form, Callable[[dict[str, Any]], bytes]] = {
+    Form.JSON: canonical_bytes,
+    Form.CSV: lambda document: statement_page.table(document).encode(),
+    Form.HTML: lambda document: statement_page.page(document).encode(),
+}
+_File = Annotated[Path, typer.Argument(metavar="FILE", help="The statement (JSON).")]
+
+
 @app.command()
 def issue(
     period: Annotated[str, typer.Argument(metavar="PERIOD", help="Name of a final period.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for one JSON file a client; made when missing.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for one file a client; made when missing.")],
+    form: Annotated[
+        list[Form] | None,
+        typer.Option("--format", help="json is what can be verified; csv its money; html a page to print. Repeat."),
+    ] = None,
     key: Annotated[Path, typer.Option("--key", help="File of the signing key.")] = Path("var/signing.key"),
     ledger: LedgerUrl = None,
 ) -> None:
     """Seal the log, and write the signed statement of every client, also of those who get nothing."""
     signer, book = SigningKey.load(key), Ledger(ledger_url(ledger))
     seal(book, signer, log_origin(book, signer))
-    out.mkdir(parents=True, exist_ok=True)
     with book.database.read() as connection:
-        for client in statements.clients(connection, period):
-            document = statements.issue(connection, period, client, signer)
-            (out / f"{client}.json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
-            typer.echo(out / f"{client}.json")
+        clients = statements.clients(connection, period)
+        if not clients:
+            raise StatementError(
+                f"there is no statement of period {period!r}: statements are written when a period becomes final"
+            )
+        documents = {client: statements.issue(connection, period, client, signer) for client in clients}
+    out.mkdir(parents=True, exist_ok=True)
+    for client, document in documents.items():
+        for each in form or [Form.JSON]:
+            file = out / f"{client}.{each}"
+            file.write_bytes(_FORMS[each](document))
+            typer.echo(file)
+
+
+@app.command()
+def show(file: _File, as_json: Json = False) -> None:
+    """Show what a statement says; checks nothing."""
+    document = _load(file)
+    if as_json:
+        print_json(document)
+        return
+    try:
+        print_table(statement_page.title(document), ("", ""), statement_page.rows(document))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SignatureError(f"{file} is no statement: {error!r} is missing or has another form") from error
 
 
 @app.command()
 def verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The statement (JSON).")],
+    file: _File,
     public_key: Annotated[Path, typer.Option("--public-key", help="File with the ledger's public keys, one a line.")],
     as_json: Json = False,
 ) -> None:
     """Check a statement with the public key alone: no ledger, no network. Says what it checked."""
+    document = _load(file)
     try:
         lines = public_key.read_text(encoding="utf-8").splitlines()
-        document = statements.load(file.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"a file cannot be read: {error}") from error
+        raise SettingsError(f"public key {public_key} cannot be read: {error}") from error
     checked = statements.verify(document, [VerifyKey.decode(line) for line in lines if line.strip()])
     if as_json:
         print_json({"period": checked.period, "client": checked.client, "checks": list(checked.checks)})
         return
     for check in checked.checks:
         typer.echo(f"✓ {check}")
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        return statements.load(file.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"statement {file} cannot be read: {error.strerror}") from error

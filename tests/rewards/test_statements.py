@@ -1,0 +1,188 @@
+"""Statements: signed, provably in the log, checked offline; as a table and as a page."""
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from rewards import Ledger, Policy, holds, periods, statement_page, statements
+from rewards.errors import SignatureError, StatementError
+from rewards.sealing import seal
+from rewards.signing import SigningKey, sign_document
+from tests.rewards.books import KEY, ORIGIN, OTHER_KEY
+from tests.rewards.receipts import make_receipt
+
+POLICY = Policy(currency="EUR", pool=123_456_789, holdback_percent=10, fee_percent="2.5")
+HOSTILE = "A <script>alert(1)</script> & \"bank\" 'é' \u202etxt"
+
+
+def issued(ledger: Ledger, client: str = "bank", period: str = "2026-11", key: SigningKey = KEY) -> dict:
+    """A client's statement."""
+    with ledger.database.read(member=client) as connection:
+        return statements.issue(connection, period, client, key)
+
+
+def closed(ledger: Ledger, policy: Policy = POLICY) -> None:
+    """A final period over two receipts, sealed."""
+    ledger.append(make_receipt("r1"))
+    ledger.append(make_receipt("r2", tokens=9))
+    periods.close(ledger, "2026-11", policy, "me")
+    seal(ledger, KEY, ORIGIN)
+
+
+def test_a_statement_says_what_was_settled(ledger):
+    """Its money is the line of the settlement, to the last unit, for each client, paid or not."""
+    closed(ledger)
+    lines = {line.account: line for line in periods.get(ledger, "2026-11").settlement.lines}
+
+    for client in ("bank", "clinic", "rider"):
+        document = issued(ledger, client)
+        checked = statements.verify(document, [KEY.public], ORIGIN)
+        assert {name: str(getattr(lines[client], name)) for name in document["money"]} == document["money"]
+        assert (client, "2026-11", 5) == (checked.client, checked.period, len(checked.checks))
+    assert "0" == issued(ledger, "rider")["money"]["payout"]
+
+
+def test_a_statement_waits_for_its_period_and_for_the_seal(ledger):
+    """Before the period is final there is none; before the log is sealed there is no proof to give with it."""
+    ledger.append(make_receipt("r1"))
+    periods.close(ledger, "2026-11", POLICY.model_copy(update={"dispute_days": 1}), "me")
+    with pytest.raises(StatementError, match="becomes final"):
+        issued(ledger)
+    with ledger.database.read() as connection:
+        assert () == statements.clients(connection, "2026-11")
+
+
+def test_an_unsealed_statement_is_not_issued(ledger):
+    """Its leaf must be under a signed checkpoint."""
+    ledger.append(make_receipt("r1"))
+    periods.close(ledger, "2026-11", POLICY, "me")
+
+    with pytest.raises(StatementError, match="before the log is sealed"):
+        issued(ledger)
+
+
+def test_a_statement_of_an_unknown_signer_is_refused(ledger):
+    """Only keys that the checker has from elsewhere count."""
+    closed(ledger)
+
+    with pytest.raises(SignatureError):
+        statements.verify(issued(ledger), [OTHER_KEY.public], ORIGIN)
+    with pytest.raises(SignatureError, match="is of log"):
+        statements.verify(issued(ledger), [KEY.public], "another/ledger")
+
+
+def test_a_statement_that_the_log_does_not_hold_is_refused(ledger):
+    """Whoever has the signing key but not the log cannot make one up: the leaf must be there."""
+    closed(ledger)
+    document = issued(ledger)
+    document["money"]["payout"] = str(int(document["money"]["payout"]) + 1)
+    del document["signature"]
+
+    with pytest.raises(SignatureError, match="not leaf"):
+        statements.verify(sign_document(document, KEY), [KEY.public], ORIGIN)
+
+
+def test_a_statement_stays_checkable_after_rotation(ledger):
+    """An older key's statement, under an older checkpoint, holds against all the public keys there ever were."""
+    closed(ledger)
+    first = issued(ledger)
+    ledger.append(make_receipt("r3"))
+    seal(ledger, OTHER_KEY, ORIGIN)
+    second = issued(ledger, key=OTHER_KEY)
+
+    for document in (first, second):
+        assert statements.verify(document, [KEY.public, OTHER_KEY.public], ORIGIN).client == "bank"
+    assert first["event"] == second["event"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1, "a": 2}', '"x"', b"\xff", "[" * 100_000])
+def test_what_is_no_statement_is_refused(text):
+    """No JSON, no object, or a field given twice, which two readers could read differently."""
+    with pytest.raises(SignatureError):
+        statements.load(text)
+
+
+def test_a_statement_in_any_layout_is_the_same(ledger):
+    """What is signed is the canonical form, not the bytes of the file."""
+    closed(ledger)
+    document = issued(ledger)
+
+    for layout in (json.dumps(document, indent=3), json.dumps(dict(reversed(list(document.items()))))):
+        assert statements.verify(statements.load(layout), [KEY.public], ORIGIN).period == "2026-11"
+
+
+def test_written_statements_are_found_by_period_and_client(ledger):
+    """In their order, some at a time, narrowed by either or both; an underscore in a name stands for itself."""
+    closed(ledger)
+    ledger.append(make_receipt("r3"))
+    periods.close(ledger, "2026_11", POLICY, "me")
+
+    def found(**narrowed) -> list[str]:
+        with ledger.database.read() as connection:
+            return [event.subject for event in statements.written(connection, **{"limit": 99, **narrowed})]
+
+    assert 6 == len(found())
+    assert ["2026-11/bank", "2026-11/clinic", "2026-11/rider"] == found(period="2026-11")
+    assert ["2026_11/bank", "2026_11/clinic", "2026_11/rider"] == found(period="2026_11")
+    assert ["2026-11/clinic", "2026_11/clinic"] == found(client="clinic")
+    assert ["2026_11/clinic"] == found(client="clinic", period="2026_11")
+    assert found()[:2] == found(limit=2)
+
+
+class _Page(HTMLParser):
+    """The tags of a page, and its text."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.text = set(), ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        assert not {name for name, _ in attrs} & {"src", "href", "onload", "onerror"}, (
+            "the page fetches or runs something"
+        )
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_a_page_shows_all_and_runs_nothing(ledger):
+    """A hostile display name is text on the page, nothing is fetched, and every amount is there."""
+    ledger.register("other", {"eve": HOSTILE})
+    closed(ledger)
+    with ledger.database.read() as connection:
+        document = statements.issue(connection, "2026-11", "eve", KEY)
+    page = _Page()
+    page.feed(statement_page.page(document))
+
+    assert HOSTILE in page.text
+    assert not page.tags & {"script", "img", "link", "iframe", "object", "form", "a"}
+    amount = statements.in_currency(int(document["distributable"]), 2)
+    assert f"{amount}EUR" in "".join(page.text.split()), "the amounts are grouped by narrow spaces"
+    assert all(label in page.text for label in statement_page.LABELS.values())
+    assert "&amp;nbsp" not in statement_page.page(document)
+
+
+def test_a_table_has_every_line_of_money(ledger):
+    """As CSV: the name, the minor units, and the amount of the currency; also of one without minor units."""
+    closed(ledger, Policy(currency="JPY", minor_digits=0, pool=1_000))
+    document = issued(ledger)
+    lines = statement_page.table(document).splitlines()
+
+    assert "line,minor units,amount in JPY" == lines[0]
+    assert len(document["money"]) + 1 == len(lines)
+    assert f"payout,{document['money']['payout']},{document['money']['payout']}" in lines
+
+
+def test_a_held_client_is_told_so(ledger):
+    """What a hold withholds is on its statement, and adds up."""
+    ledger.append(make_receipt("r1"))
+    holds.place(ledger, "client", "bank", "audit", "me")
+    periods.close(ledger, "2026-11", POLICY, "me")
+    seal(ledger, KEY, ORIGIN)
+    document = issued(ledger)
+
+    assert ("0", True) == (document["money"]["payout"], int(document["money"]["held"]) > 0)
+    assert statements.verify(document, [KEY.public], ORIGIN)
+    assert dict(statement_page.rows(document))["Withheld by a hold"] != dict(statement_page.rows(document))["Paid"]
