@@ -28,7 +28,7 @@ LABELS = {
     "clawback": "Taken back for reversed responses",
     "holdback": "Kept back for a later period",
     "held": "Withheld by a hold",
-    "payout": "Paid",
+    "payout": "To be paid",
     "carried_out": "Carried to the next period",
 }
 """What each line of money is called, in the order in which they are shown."""
@@ -77,7 +77,7 @@ def page(document: Mapping[str, Any]) -> str:
 <body>
 <header>
 <div><p>{escape(document["consortium"])} · statement of period {period}</p><h1>{name}</h1></div>
-<p class="paid">paid<b>{payout}</b></p>
+<p class="paid">to be paid<b>{payout}</b></p>
 </header>
 <div class="columns">
 <section><h2>Period</h2>{_facts(_period(document))}</section>

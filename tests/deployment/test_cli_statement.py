@@ -81,7 +81,7 @@ def test_a_statement_is_shown(capsys, folder):
     none = run(capsys, "statement", "show", folder / "none.json")
     missing = run(capsys, "statement", "show", folder / "nowhere.json")
 
-    assert (0, True, True) == (shown[0], "A bank: statement of period 2026-11" in shown[1], "Paid" in shown[1])
+    assert (0, True, True) == (shown[0], "A bank: statement of period 2026-11" in shown[1], "To be paid" in shown[1])
     assert "bank" == json.loads(document[1])["client"]
     assert (1, True) == (none[0], "none.json is no statement" in none[2])
     assert (1, True) == (missing[0], "nowhere.json cannot be read" in missing[2])
