@@ -7,8 +7,8 @@ from pydantic import Field
 
 from deployment.operator.books import TheBooks
 from deployment.operator.pages import Listing, Paging, cursor_at, place_of
-from deployment.schemas.credit import Event
 from deployment.schemas.fields import Name
+from deployment.schemas.receipts import Event
 from rewards import events
 
 __all__ = ["router"]

@@ -8,9 +8,9 @@ from deployment.errors import ConflictError, NotFoundError
 from deployment.operator.books import Books, Caller, TheBooks
 from deployment.operator.filters import ReceiptFilters, narrowed
 from deployment.operator.pages import Listing, cursor_at, place_of
-from deployment.schemas.credit import Receipt, ReversalRequest
 from deployment.schemas.errors import failures
 from deployment.schemas.fields import Name
+from deployment.schemas.receipts import Receipt, ReversalRequest
 from rewards import browsing
 
 __all__ = ["router"]
