@@ -6,6 +6,9 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+
+import pytest
 
 from rewards import ConflictError, Ledger, PeriodClosedError, Policy, periods
 from tests.rewards.receipts import MEMBERS, make_receipt
@@ -22,18 +25,19 @@ def append_until_killed(url: str, pipe: Connection) -> None:
         pipe.send(f"r{number}")
 
 
-def append_all(url: str, ids: list[str], pipe: Connection) -> None:
+def append_all(url: str, ids: list[str], all_there: Barrier, pipe: Connection) -> None:
     """Prepare, open and book as one of several processes that do just the same; report what was new."""
+    all_there.wait(60)
     Ledger.prepare(url)
     ledger = Ledger(url)
     ledger.register("demo", MEMBERS)
     pipe.send([response_id for response_id in ids if not ledger.append(make_receipt(response_id)).replayed])
 
 
-def close_period(url: str, name: str, pipe: Connection) -> None:
+def close_period(url: str, name: str, all_there: Barrier, pipe: Connection) -> None:
     """Close a period as one of several closers; report who won."""
     ledger = Ledger(url)
-    pipe.send("ready")
+    all_there.wait(60)
     try:
         pipe.send(("won", periods.close(ledger, name, POLICY, "test")))
     except PeriodClosedError as error:
@@ -103,19 +107,32 @@ def test_threads_racing_with_different_payloads_have_one_winner(ledger):
     assert winner == ledger.tokens() == ledger.receipt("r")["tokens"]
 
 
-def test_processes_racing_from_nothing_book_each_once(tmp_path):
-    """Processes that all prepare the same new ledger and append the same receipts book each of them once."""
-    url = f"sqlite:///{tmp_path}/new/ledger.db"
+@pytest.mark.parametrize("racers", [2, 8])
+def test_processes_racing_on_the_same_ids_book_each_once(url, racers):
+    """Of two and of eight processes that append the same receipts, exactly one books each of them."""
     ids = [f"r{number}" for number in range(15)]
-    racers = [start(append_all, url, ids) for _ in range(4)]
-    new = Counter(response_id for _, reports in racers for response_id in reports.recv())
-    for process, _ in racers:
+    all_there = PROCESSES.Barrier(racers)
+    racing = [start(append_all, url, ids, all_there) for _ in range(racers)]
+    new = Counter(response_id for _, reports in racing for response_id in reports.recv())
+    for process, _ in racing:
         process.join()
     ledger = Ledger(url)
 
     assert Counter(ids) == new
     assert list(range(1, 16)) == [receipt["sequence"] for receipt in ledger.receipts_after(0)]
     ledger.close()
+
+
+def test_processes_racing_from_nothing_prepare_one_schema(tmp_path):
+    """Processes that all make the same new ledger and append the same receipts book each of them once."""
+    url = f"sqlite:///{tmp_path}/new/ledger.db"
+    all_there = PROCESSES.Barrier(4)
+    racing = [start(append_all, url, ["r0", "r1"], all_there) for _ in range(4)]
+    new = Counter(response_id for _, reports in racing for response_id in reports.recv())
+    for process, _ in racing:
+        process.join()
+
+    assert Counter(["r0", "r1"]) == new
 
 
 def test_preparing_at_once_from_many_threads_makes_one_schema(tmp_path):
@@ -130,20 +147,20 @@ def test_preparing_at_once_from_many_threads_makes_one_schema(tmp_path):
     ledger.close()
 
 
-def test_of_two_closers_exactly_one_wins(ledger, url):
-    """Two processes close the same period at once: one does, the other is handed the stored settlement."""
+@pytest.mark.parametrize("racers", [2, 8])
+def test_of_several_closers_exactly_one_wins(ledger, url, racers):
+    """Two, and eight, processes close the same period at once: one does, the others are handed its settlement."""
     for number in range(5):
         ledger.append(make_receipt(f"r{number}"))
-    closers = [start(close_period, url, "2026-11") for _ in range(2)]
-    for _, reports in closers:
-        assert reports.recv() == "ready"
-    outcomes = dict(reports.recv() for _, reports in closers)
+    all_there = PROCESSES.Barrier(racers)
+    closers = [start(close_period, url, "2026-11", all_there) for _ in range(racers)]
+    outcomes = [reports.recv() for _, reports in closers]
     for process, _ in closers:
         process.join()
+    (stored,) = (period.settlement for period in periods.all(ledger))
 
-    assert {"won", "lost"} == set(outcomes)
-    assert outcomes["won"] == outcomes["lost"]
-    assert [outcomes["won"]] == [period.settlement for period in periods.all(ledger)]
+    assert {"won": 1, "lost": racers - 1} == Counter(outcome for outcome, _ in outcomes)
+    assert [stored] * racers == [settlement for _, settlement in outcomes]
 
 
 def test_closing_while_booking_loses_nothing(ledger):

@@ -1,0 +1,191 @@
+"""The program that is killed: the real worker over a small real model, with spool, booker and takeover.
+
+`python -m tests.faults.writer FOLDER` loads the model once, into FOLDER, and then forks a process for each line of its
+input (an `Order` as JSON), so that a life begins within a few hundredths of a second of the death before it. A life
+appends to a file of its own what its applications see, one JSON object a line, and ends in order on SIGTERM.
+"""
+
+import json
+import os
+import queue
+import random
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attribution import Batch, FederatedModel, Step, attribute
+from deployment.booker import Booker
+from deployment.messages import Delta, Event, Finished, Job
+from deployment.recovery import Recovery
+from deployment.spool import Spool
+from deployment.worker import Capacity, Worker
+from rewards import Ledger
+from tests.attribution.consortia import base_model, lora_update, write_consortium
+
+CLIENTS = {"clinic": "A clinic", "bank": "A bank"}
+CONSORTIUM = "test"
+MOST_TOKENS = 90
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a life is to do: serve so many callers at once over a ledger and a spool, and where it writes what they see."""
+
+    url: str
+    spool: str
+    seen: str
+    callers: int
+    seed: int
+
+
+class Counting(Batch):
+    """A batch that tells how many tokens a row has been given."""
+
+    def __init__(self, model: FederatedModel) -> None:
+        super().__init__(model)
+        self.given: Counter[str] = Counter()
+
+    def step(self) -> list[Step]:
+        """One token for every row that has not ended."""
+        steps = super().step()
+        self.given.update(step.key for step in steps)
+        return steps
+
+
+class Observed:
+    """Nobody watches how requests fare."""
+
+    def first_token(self, seconds: float) -> None:
+        """It came."""
+
+    def ended(self, outcome: str, seconds: float) -> None:
+        """It ended."""
+
+
+class Life:
+    """One process between its start and its death."""
+
+    def __init__(self, order: Order, model: FederatedModel) -> None:
+        self._order = order
+        self._seen = os.open(order.seen, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._batch = Counting(model)
+        ledger = Ledger(order.url)
+        ledger.register(CONSORTIUM, CLIENTS)
+        self._spool = Spool(Path(order.spool))
+        self._booker = Booker(ledger, self._spool, lambda receipts, seconds: self.say(lag=seconds, receipts=receipts))
+        self._worker = Worker(
+            model,
+            self._batch,
+            attribute=partial(attribute, method="credit"),
+            spool=self._spool,
+            booker=self._booker,
+            capacity=Capacity(max_batch=8, max_waiting=100, default_max_tokens=16),
+            observer=Observed(),
+        )
+        self._recovery = Recovery(
+            self._spool, self._booker, ledger, self._worker.card, self._worker.recover, interval_s=0.2
+        )
+        self._callers = [threading.Thread(target=self._call, args=(n,), daemon=True) for n in range(order.callers)]
+
+    def run(self) -> None:
+        """Serve until SIGTERM, then end as a replica does."""
+        ending = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: ending.set())
+        for caller in self._callers:
+            caller.start()
+        self.say(began=os.getpid())
+        ending.wait()
+        self._worker.stop(30)
+        self._recovery.close()
+        self._booker.close()
+        self._spool.close()
+        self.say(left=os.getpid())
+
+    def say(self, **line: Any) -> None:
+        """A line of what was seen, which is there once this returns, whatever becomes of the process."""
+        os.write(self._seen, json.dumps(line).encode() + b"\n")
+
+    def _call(self, number: int) -> None:
+        """One caller: a response after the other, every third not streamed, every seventh given up on the way."""
+        chance = random.Random(f"{self._order.seed} {number}")
+        for turn in count():
+            name = f"{self._order.seed}-{number}-{turn}"
+            tokens, streamed, patience = chance.randint(1, MOST_TOKENS), turn % 3 != 1, MOST_TOKENS
+            if turn % 7 == 6:
+                patience = chance.randint(1, tokens)
+            job = Job(
+                response_id=name,
+                application="0123456789ab",
+                created_at_us=1_700_000_000_000_000,
+                prompt=f"tell me {number}",
+                max_tokens=tokens,
+                temperature=1.0,
+                top_p=1.0,
+                seed=turn,
+                stop=(),
+                token_level=False,
+                streamed=streamed,
+            )
+            self.say(asked=name, tokens=tokens, streamed=streamed)
+            ends: queue.SimpleQueue[bool] = queue.SimpleQueue()
+            self._worker.submit(job, partial(self._take, job, ends, patience))
+            ends.get()
+
+    def _take(self, job: Job, ends: "queue.SimpleQueue[bool]", patience: int, event: Event) -> None:
+        """An event of a response; it is written down before anything else happens, as if the application had read it."""
+        name = job.response_id
+        match event:
+            case Delta():
+                given = self._batch.given[name]
+                if job.streamed:
+                    self.say(shown=name, tokens=given)
+                if given >= patience:
+                    self._worker.cancel(name)
+                    ends.put(False)
+            case Finished():
+                credit = dict(event.summary.credit)
+                self.say(ended=name, tokens=event.completion_tokens, credit=credit, booked=event.booked)
+                ends.put(True)
+            case _:
+                self.say(failed=name, status=event.status, why=event.message)
+                ends.put(False)
+
+
+def small_model(folder: Path) -> FederatedModel:
+    """A random four-block Llama that two clients trained; it never ends by itself."""
+    torch.set_num_threads(1)  # and no thread may be there before a fork
+    base = base_model("llama")
+    updates = {name: lora_update(base, seed, first_block=2) for seed, name in enumerate(CLIENTS)}
+    model = FederatedModel.load(write_consortium(folder, base, updates))
+    model.end_token_ids = set()
+    return model
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Fork a life for each order; what still lives dies with this."""
+    model = small_model(Path(arguments[0]))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead are buried at once, so that their ids are gone
+    print("ready", flush=True)
+    begun = []
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                Life(Order(**json.loads(line)), model).run()
+            finally:
+                os._exit(0)
+        begun.append(pid)
+        print(pid, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
