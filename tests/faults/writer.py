@@ -38,7 +38,7 @@ MOST_TOKENS = 90
 
 @dataclass(frozen=True)
 class Order:
-    """What a life is to do: serve so many callers at once over a ledger and a spool, and where it writes what they see."""
+    """What a life is to do: serve so many callers at once over a ledger and a spool, and write what they see."""
 
     url: str
     spool: str
@@ -79,7 +79,6 @@ class Life:
         self._seen = os.open(order.seen, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._batch = Counting(model)
         ledger = Ledger(order.url)
-        ledger.register(CONSORTIUM, CLIENTS)
         self._spool = Spool(Path(order.spool))
         self._booker = Booker(ledger, self._spool, lambda receipts, seconds: self.say(lag=seconds, receipts=receipts))
         self._worker = Worker(
@@ -141,7 +140,7 @@ class Life:
             ends.get()
 
     def _take(self, job: Job, ends: "queue.SimpleQueue[bool]", patience: int, event: Event) -> None:
-        """An event of a response; it is written down before anything else happens, as if the application had read it."""
+        """An event of a response, written down before anything else happens, as if the application had read it."""
         name = job.response_id
         match event:
             case Delta():
@@ -171,19 +170,15 @@ def small_model(folder: Path) -> FederatedModel:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Fork a life for each order; what still lives dies with this."""
+    """Fork a life for each order, and tell its process id."""
     model = small_model(Path(arguments[0]))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead are buried at once, so that their ids are gone
     print("ready", flush=True)
-    begun = []
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
-            try:
-                Life(Order(**json.loads(line)), model).run()
-            finally:
-                os._exit(0)
-        begun.append(pid)
+            Life(Order(**json.loads(line)), model).run()
+            os._exit(0)
         print(pid, flush=True)
 
 
