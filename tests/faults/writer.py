@@ -114,12 +114,12 @@ class Life:
         os.write(self._seen, json.dumps(line).encode() + b"\n")
 
     def _call(self, number: int) -> None:
-        """One caller: a response after the other, every third not streamed, every seventh given up on the way."""
+        """One caller: a response after the other, every third not streamed, every fourth given up on the way."""
         chance = random.Random(f"{self._order.seed} {number}")
         for turn in count():
             name = f"{self._order.seed}-{number}-{turn}"
             tokens, streamed, patience = chance.randint(1, MOST_TOKENS), turn % 3 != 1, MOST_TOKENS
-            if turn % 7 == 6:
+            if turn % 4 == 2:
                 patience = chance.randint(1, tokens)
             job = Job(
                 response_id=name,
