@@ -185,4 +185,5 @@ def test_a_held_client_is_told_so(ledger):
 
     assert ("0", True) == (document["money"]["payout"], int(document["money"]["held"]) > 0)
     assert statements.verify(document, [KEY.public], ORIGIN)
-    assert dict(statement_page.rows(document))["Withheld by a hold"] != dict(statement_page.rows(document))["To be paid"]
+    shown = dict(statement_page.rows(document))
+    assert shown["Withheld by a hold"] != shown["To be paid"]
