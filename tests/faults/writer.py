@@ -114,7 +114,7 @@ class Life:
         os.write(self._seen, json.dumps(line).encode() + b"\n")
 
     def _call(self, number: int) -> None:
-        """One caller: a response after the other, every third not streamed, every fourth given up on the way."""
+        """One caller, until it is refused: every third response is not streamed, every fourth given up on the way."""
         chance = random.Random(f"{self._order.seed} {number}")
         for turn in count():
             name = f"{self._order.seed}-{number}-{turn}"
@@ -137,7 +137,8 @@ class Life:
             self.say(asked=name, tokens=tokens, streamed=streamed)
             ends: queue.SimpleQueue[bool] = queue.SimpleQueue()
             self._worker.submit(job, partial(self._take, job, ends, patience))
-            ends.get()
+            if not ends.get():
+                return
 
     def _take(self, job: Job, ends: "queue.SimpleQueue[bool]", patience: int, event: Event) -> None:
         """An event of a response, written down before anything else happens, as if the application had read it."""
@@ -149,7 +150,7 @@ class Life:
                     self.say(shown=name, tokens=given)
                 if given >= patience:
                     self._worker.cancel(name)
-                    ends.put(False)
+                    ends.put(True)
             case Finished():
                 credit = dict(event.summary.credit)
                 self.say(ended=name, tokens=event.completion_tokens, credit=credit, booked=event.booked)
