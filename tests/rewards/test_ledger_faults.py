@@ -14,6 +14,7 @@ from rewards import ConflictError, Ledger, PeriodClosedError, Policy, periods
 from tests.rewards.receipts import MEMBERS, make_receipt
 
 POLICY = Policy(pool=1001, currency="EUR")
+ROUNDS = 4
 PROCESSES = multiprocessing.get_context("spawn")  # as Ray starts its workers: nothing is inherited
 
 
@@ -34,14 +35,23 @@ def append_all(url: str, ids: list[str], all_there: Barrier, pipe: Connection) -
     pipe.send([response_id for response_id in ids if not ledger.append(make_receipt(response_id)).replayed])
 
 
-def close_period(url: str, name: str, all_there: Barrier, pipe: Connection) -> None:
-    """Close a period as one of several closers; report who won."""
+def append_in_rounds(url: str, rounds: list[list[str]], all_there: Barrier, pipe: Connection) -> None:
+    """Book the receipts of each round as one of several processes that begin it together; report what was new."""
     ledger = Ledger(url)
-    all_there.wait(60)
-    try:
-        pipe.send(("won", periods.close(ledger, name, POLICY, "test")))
-    except PeriodClosedError as error:
-        pipe.send(("lost", error.settlement))
+    for ids in rounds:
+        all_there.wait(60)
+        pipe.send([response_id for response_id in ids if not ledger.append(make_receipt(response_id)).replayed])
+
+
+def close_in_rounds(url: str, names: list[str], all_there: Barrier, pipe: Connection) -> None:
+    """Close each period as one of several closers that begin together; report whether this one won, and with what."""
+    ledger = Ledger(url)
+    for name in names:
+        all_there.wait(60)
+        try:
+            pipe.send(("won", periods.close(ledger, name, POLICY, "test")))
+        except PeriodClosedError as error:
+            pipe.send(("lost", error.settlement))
 
 
 def start(target, *arguments):
@@ -109,17 +119,17 @@ def test_threads_racing_with_different_payloads_have_one_winner(ledger):
 
 @pytest.mark.parametrize("racers", [2, 8])
 def test_processes_racing_on_the_same_ids_book_each_once(url, racers):
-    """Of two and of eight processes that append the same receipts, exactly one books each of them."""
-    ids = [f"r{number}" for number in range(15)]
+    """Of two and of eight processes that append the same receipts, exactly one books each of them, in every round."""
+    rounds = [[f"r{turn}-{number}" for number in range(5)] for turn in range(ROUNDS)]
     all_there = PROCESSES.Barrier(racers)
-    racing = [start(append_all, url, ids, all_there) for _ in range(racers)]
-    new = Counter(response_id for _, reports in racing for response_id in reports.recv())
+    racing = [start(append_in_rounds, url, rounds, all_there) for _ in range(racers)]
+    new = [Counter(response_id for _, reports in racing for response_id in reports.recv()) for _ in rounds]
     for process, _ in racing:
         process.join()
     ledger = Ledger(url)
 
-    assert Counter(ids) == new
-    assert list(range(1, 16)) == [receipt["sequence"] for receipt in ledger.receipts_after(0)]
+    assert [Counter(ids) for ids in rounds] == new
+    assert list(range(1, 5 * ROUNDS + 1)) == [receipt["sequence"] for receipt in ledger.receipts_after(0)]
     ledger.close()
 
 
@@ -149,18 +159,21 @@ def test_preparing_at_once_from_many_threads_makes_one_schema(tmp_path):
 
 @pytest.mark.parametrize("racers", [2, 8])
 def test_of_several_closers_exactly_one_wins(ledger, url, racers):
-    """Two, and eight, processes close the same period at once: one does, the others are handed its settlement."""
-    for number in range(5):
-        ledger.append(make_receipt(f"r{number}"))
-    all_there = PROCESSES.Barrier(racers)
-    closers = [start(close_period, url, "2026-11", all_there) for _ in range(racers)]
-    outcomes = [reports.recv() for _, reports in closers]
+    """Two, and eight, processes close the same period at once: one does, the others get its settlement; every time."""
+    names = [f"2026-{turn + 1:02}" for turn in range(ROUNDS)]
+    all_there = PROCESSES.Barrier(racers + 1)
+    closers = [start(close_in_rounds, url, names, all_there) for _ in range(racers)]
+    rounds = []
+    for name in names:
+        ledger.append(make_receipt(f"in {name}"))
+        all_there.wait(60)
+        rounds.append([reports.recv() for _, reports in closers])
     for process, _ in closers:
         process.join()
-    (stored,) = (period.settlement for period in periods.all(ledger))
+    stored = [period.settlement for period in periods.all(ledger)]
 
-    assert {"won": 1, "lost": racers - 1} == Counter(outcome for outcome, _ in outcomes)
-    assert [stored] * racers == [settlement for _, settlement in outcomes]
+    assert [{"won": 1, "lost": racers - 1}] * ROUNDS == [Counter(outcome for outcome, _ in each) for each in rounds]
+    assert [[settlement] * racers for settlement in stored] == [[found for _, found in each] for each in rounds]
 
 
 def test_closing_while_booking_loses_nothing(ledger):
