@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlmodel import col
 
 from rewards import events, leaves, log, proofs
@@ -26,7 +26,7 @@ from rewards.tables import EventRow
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from rewards.events import Event
 
@@ -86,12 +86,9 @@ def issue(connection: Connection, period: str, client: str, key: SigningKey) -> 
 
 def clients(connection: Connection, period: str) -> tuple[str, ...]:
     """The clients that have a statement of a period, in the order of their registration; none before it is final."""
-    prefix = f"{period}/"
-    query = select(col(EventRow.subject)).where(
-        col(EventRow.kind) == KIND, col(EventRow.subject).startswith(prefix, autoescape=True)
-    )
+    query = select(col(EventRow.subject)).where(col(EventRow.kind) == KIND, _is_of_period(period))
     subjects = connection.execute(query.order_by(col(EventRow.sequence))).scalars()
-    return tuple(subject.removeprefix(prefix) for subject in subjects)
+    return tuple(subject.removeprefix(f"{period}/") for subject in subjects)
 
 
 def written(
@@ -102,9 +99,9 @@ def written(
     if period is not None and client is not None:
         query = query.where(col(EventRow.subject) == f"{period}/{client}")
     elif period is not None:
-        query = query.where(col(EventRow.subject).startswith(f"{period}/", autoescape=True))
+        query = query.where(_is_of_period(period))
     elif client is not None:
-        query = query.where(col(EventRow.subject).endswith(f"/{client}", autoescape=True))
+        query = query.where(_is_of_client(client))
     return events.read(connection, query.order_by(col(EventRow.sequence)).limit(limit))
 
 
@@ -157,6 +154,18 @@ def verify(document: dict[str, Any], keys: Sequence[VerifyKey], origin: str | No
             share,
         ),
     )
+
+
+def _is_of_period(period: str) -> ColumnElement[bool]:
+    # Not LIKE: to SQLite's, "Bank" is "bank", and a client would be told what is another's.
+    prefix = f"{period}/"
+    return func.substr(col(EventRow.subject), 1, len(prefix)) == prefix
+
+
+def _is_of_client(client: str) -> ColumnElement[bool]:
+    suffix = f"/{client}"
+    subject = col(EventRow.subject)
+    return func.substr(subject, func.length(subject) - len(suffix) + 1) == suffix
 
 
 def _require_form(document: dict[str, Any]) -> None:

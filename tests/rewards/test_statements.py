@@ -130,6 +130,24 @@ def test_written_statements_are_found_by_period_and_client(ledger):
     assert found()[:2] == found(limit=2)
 
 
+def test_names_that_differ_in_case_are_different_names(ledger):
+    """A client or period spelt with capitals is another one, on both databases: nobody is told what is another's."""
+    ledger.register("demo", {"BANK": "Another bank", "a bank": "A third", "Ä": "A fourth", "ä": "A fifth"})
+    closed(ledger)
+    ledger.append(make_receipt("r4"))
+    periods.close(ledger, "q", POLICY, "me")
+    ledger.append(make_receipt("r5"))
+    periods.close(ledger, "Q", POLICY, "me")
+    with ledger.database.read() as connection:
+        for client in ("bank", "BANK", "a bank", "Ä", "ä", "Bank"):
+            found = [event.subject for event in statements.written(connection, client=client, limit=99)]
+            assert [f"{period}/{client}" for period in ("2026-11", "q", "Q") if client != "Bank"] == found
+        for period in ("q", "Q"):
+            found = [event.subject for event in statements.written(connection, period=period, limit=99)]
+            assert {f"{period}/{client}" for client in statements.clients(connection, period)} == set(found)
+            assert 7 == len(found)
+
+
 class _Page(HTMLParser):
     """The tags of a page, and its text."""
 

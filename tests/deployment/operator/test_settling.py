@@ -17,7 +17,7 @@ from rewards.credit import canonical_bytes
 from rewards.errors import SignatureError
 from rewards.sealing import seal
 from rewards.signing import SigningKey
-from tests.deployment.engines import ScriptedEngine
+from tests.deployment.engines import CARD, ScriptedEngine
 from tests.deployment.operator.conftest import make_receipt
 from tests.deployment.operator.reading import DATABASES, read
 from tests.deployment.operator.world import ORIGIN
@@ -199,6 +199,20 @@ def test_a_statement_is_there_once_its_period_is_sealed(
     assert ["clinic"] == [
         each["client"] for each in read(operator, "statements", period="2026-11", client="clinic")["data"]
     ]
+
+
+def test_a_client_whose_name_differs_in_case_is_another(
+    operator: TestClient, member: TestClient, books: Ledger, signer: SigningKey
+) -> None:
+    """The bank's key lists and fetches the statements of the bank, and none of the BANK."""
+    books.register(CARD.name, {"BANK": "Another bank"})
+    post(operator, "periods/2026-11/close")
+    seal(books, signer, ORIGIN)
+
+    assert ["bank"] == [entry["client"] for entry in read(member, "statements")["data"]]
+    assert [] == read(member, "statements", client="BANK")["data"]
+    assert 404 == member.get("/api/v1/statements/2026-11/BANK").status_code
+    assert ["BANK"] == [entry["client"] for entry in read(operator, "statements", client="BANK")["data"]]
 
 
 def test_a_statement_that_was_altered_anywhere_does_not_verify(
