@@ -33,13 +33,21 @@ Told = Callable[[Outcome], None]
 
 @dataclass(eq=False)
 class _Waiting:
-    """A receipt on its way. `submitted` while the writer has it; `told` until somebody was told."""
+    """A receipt on its way. `submitted` while the writer has it, as `booking`; `told` until somebody was told."""
 
     receipt: Receipt
     told: Told | None
     until_told: bool
     since: float = field(default_factory=time.monotonic)
     submitted: bool = False
+    booking: "Future[Booked] | None" = None
+
+    @property
+    def can_be_given_up(self) -> bool:
+        """Whether it is not booked once somebody is told so; a transaction that has begun may book it yet."""
+        if not self.until_told or not self.submitted:
+            return True
+        return self.booking is not None and self.booking.cancel()
 
 
 class Booker:
@@ -66,7 +74,7 @@ class Booker:
     @property
     def alive(self) -> bool:
         """Whether receipts are still being booked."""
-        return self._thread.is_alive()
+        return self._thread.is_alive() and self._writer.alive
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -77,8 +85,8 @@ class Booker:
         Args:
             receipt: stands in the spool, unless the disk refused it.
             told: may be called before this returns, and from another thread.
-            until_told: give up once somebody was told that it is not booked: for a receipt that stands nowhere else,
-                of a response of which nothing was delivered.
+            until_told: give up once somebody was told that it is not booked, which waits for the end of a transaction
+                that has begun: for a receipt that stands nowhere else, of a response of which nothing was delivered.
         """
         entry = _Waiting(receipt, told, until_told)
         with self._changed:
@@ -105,10 +113,13 @@ class Booker:
             self._tell(entry, None)
 
     def _submit(self, entry: _Waiting) -> None:
-        self._writer.submit(entry.receipt).add_done_callback(lambda future: self._settle(entry, future))
+        entry.booking = self._writer.submit(entry.receipt)
+        entry.booking.add_done_callback(lambda future: self._settle(entry, future))
 
     def _settle(self, entry: _Waiting, future: "Future[Booked]") -> None:
         """The writer's answer: booked, refused for ever, or to be tried again. Called in the writer's thread."""
+        if future.cancelled():  # given up
+            return
         name, error = entry.receipt.response_id, future.exception()
         if error is not None and not isinstance(error, ConflictError | CreditError):
             self._postpone(entry, error)
@@ -153,7 +164,7 @@ class Booker:
             for entry in retried:
                 self._submit(entry)
             for entry in entries:
-                if entry.told is not None and now >= entry.since + BOOKING_PATIENCE_S:
+                if entry.told is not None and now >= entry.since + BOOKING_PATIENCE_S and entry.can_be_given_up:
                     self._tell(entry, None)
             with self._changed:
                 if entries:

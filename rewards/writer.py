@@ -33,8 +33,16 @@ class LedgerWriter:
         self._thread = threading.Thread(target=self._run, name="protoken-ledger-writer", daemon=True)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether receipts are still being booked."""
+        return self._thread.is_alive()
+
     def submit(self, receipt: Receipt) -> Future[Booked]:
-        """A future of the booking, done when it is durable; it fails as `Ledger.append` raises."""
+        """A future of the booking, done when it is durable; it fails as `Ledger.append` raises.
+
+        It can be cancelled until the transaction begins, and the receipt is not booked then.
+        """
         future: Future[Booked] = Future()
         self._waiting.put((receipt, future))
         return future
@@ -47,6 +55,7 @@ class LedgerWriter:
     def _run(self) -> None:
         while True:
             batch, ending = self._next_batch()
+            batch = [item for item in batch if item[1].set_running_or_notify_cancel()]
             if batch:
                 self._book(batch)
             if ending:

@@ -25,16 +25,19 @@ PROGRESS = Progress(
 
 
 class MovingLedger(Ledger):
-    """A ledger whose database can be away."""
+    """A ledger whose database can be away, or hang until it answers."""
 
     def __init__(self, url: str) -> None:
         self.away = False
         self.attempts = 0
+        self.answers = threading.Event()
+        self.answers.set()
         super().__init__(url)
 
     def append_many(self, receipts: Sequence[Any]) -> Any:
         """Book, or fail as a database does that does not answer."""
         self.attempts += 1
+        assert self.answers.wait(20)
         self._require()
         return super().append_many(receipts)
 
@@ -185,6 +188,35 @@ def test_receipt_that_stands_nowhere_else_is_given_up_once_told(
     until(lambda: len(booker) == 0, 10)
 
     assert (None, 7) == (moving.receipt("withheld"), moving.tokens())
+
+
+def test_receipt_under_way_is_not_given_up_before_its_end_is_known(booker: Booker, moving: MovingLedger) -> None:
+    """A receipt that stands nowhere else and that a database hangs with is not said to be withheld: it may be booked.
+
+    What only waits behind it is taken back, and not booked later.
+    """
+    moving.answers.clear()
+    first, second = Told(), Told()
+    booker.book(make_receipt("under way"), first, until_told=True)
+    until(lambda: moving.attempts == 1)
+    booker.book(make_receipt("behind"), second, until_told=True)
+    assert None is second.outcome()[0]
+    time.sleep(0.3)
+    assert first.outcomes.empty(), "it was said to be withheld, and is booked"
+    moving.answers.set()
+
+    assert isinstance(first.outcome()[0], Booked)
+    until(lambda: len(booker) == 0, 10)
+    assert (1, None) == (moving.last_sequence(), moving.receipt("behind"))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_booker_whose_writer_died_is_not_alive(booker: Booker, moving: MovingLedger, spool: Spool) -> None:
+    """What nobody foresaw ends the thread that writes: that shows, so that the replica is replaced."""
+    assert booker.alive
+    moving.answers = None  # type: ignore[assignment]
+    booker.book(make_receipt("one"))
+    until(lambda: not booker.alive)
 
 
 def test_same_receipt_twice_is_booked_once(booker: Booker, moving: MovingLedger) -> None:
