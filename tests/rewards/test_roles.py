@@ -4,10 +4,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from deployment.places import ledger_folder
 from rewards import Ledger, LedgerError, events
+from rewards.audit import audit
+from tests.rewards.books import write_books
+from tests.rewards.conftest import new_database
 from tests.rewards.receipts import make_receipt
 
 
@@ -22,7 +25,7 @@ def logins(postgresql_url):
         events.record(connection, "period.final", "2026-11", "me", {"everything": True})
     found = {"owner": postgresql_url}
     with psycopg.connect(postgresql_url, autocommit=True) as admin:
-        for role in ("replica", "exporter", "member"):
+        for role in ("replica", "exporter", "auditor", "member"):
             login = f"{role}_{abs(hash(postgresql_url))}"
             admin.execute(f"CREATE ROLE {login} LOGIN IN ROLE protoken_{role}")
             found[role] = postgresql_url.replace("postgres:@", f"{login}:@")
@@ -71,6 +74,23 @@ def test_the_exporter_reads_and_writes_nothing(logins):
         exporter.append(make_receipt("s"))
     refused(logins["exporter"], "SELECT * FROM api_keys")
     exporter.close()
+
+
+def test_an_auditor_verifies_everything_and_writes_nothing(logins):
+    """The auditor's role can rebuild the books from their rows, keys included, and may not write."""
+    with psycopg.connect(logins["owner"], autocommit=True) as admin:
+        books = new_database(logins["owner"].replace(f"/{admin.info.dbname}?", "/postgres?"))
+    write_books(books)
+    report = audit(books.replace("postgres:@", f"{make_url(logins['auditor']).username}:@"))
+
+    assert (None, 10, 3) == (report.difference, report.counts["receipts"], report.counts["api_keys"])
+    for statement in (
+        "INSERT INTO checkpoints VALUES (1, repeat('0', 64), 'k', 'n', 1)",
+        "UPDATE api_keys SET revoked_at_us = NULL",
+        "DELETE FROM receipts",
+        "SELECT * FROM claims",
+    ):
+        refused(logins["auditor"], statement)
 
 
 def test_a_member_sees_its_own_rows_only(logins):

@@ -63,17 +63,19 @@ def _append_only_postgresql(table: str, _already_there: str) -> None:
 
 
 def _create_roles() -> None:
-    """Roles for replicas (insert only), the exporter (read only) and members (their own rows only).
+    """Roles for replicas (insert only), the exporter and auditors (read only) and members (their own rows only).
 
     The deployment grants them to its own login roles.
     """
-    for role in ("protoken_replica", "protoken_exporter", "protoken_member"):
+    for role in ("protoken_replica", "protoken_exporter", "protoken_auditor", "protoken_member"):
         op.execute(
             f"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') "
             f"THEN CREATE ROLE {role} NOLOGIN; END IF; END $$"
         )
     op.execute("GRANT protoken_member TO CURRENT_USER")  # the service reads as a member where one asks
-    op.execute("GRANT SELECT ON alembic_version TO protoken_replica, protoken_exporter, protoken_member")
+    op.execute(
+        "GRANT SELECT ON alembic_version TO protoken_replica, protoken_exporter, protoken_auditor, protoken_member"
+    )
     op.execute("GRANT INSERT ON receipts, entries TO protoken_replica")
     # What a writer must see to book a receipt once and in order, and nothing of what others earn.
     op.execute(
@@ -82,6 +84,8 @@ def _create_roles() -> None:
     )
     op.execute("GRANT SELECT ON events TO protoken_replica")  # of these, by row-level security, registered clients
     op.execute("GRANT SELECT ON receipts, entries, events, leaves, checkpoints TO protoken_exporter")
+    # All that is audited, keys too: of a secret there is a hash under a pepper, which is not in the database.
+    op.execute("GRANT SELECT ON receipts, entries, events, leaves, nodes, checkpoints, api_keys TO protoken_auditor")
     op.execute(
         "GRANT SELECT (sequence, kind, response_id, reverses, booked_at_us, created_at_us, consortium, model_sha256, "
         "method, version, tokens) ON receipts TO protoken_member"
