@@ -10,7 +10,7 @@ from deployment.operator.books import Books, Caller, TheBooks
 from deployment.operator.pages import Listing, Paging, cursor_at, place_of
 from deployment.schemas.errors import failures
 from deployment.schemas.fields import Name
-from deployment.schemas.settling import Hold, HoldRequest, Why
+from deployment.schemas.holds import Hold, HoldRequest, Release
 from rewards import holds as held
 
 __all__ = ["router"]
@@ -57,7 +57,7 @@ def place(books: TheBooks, caller: Caller, asked: HoldRequest) -> Hold:
 
 
 @router.post("/holds/{hold_id}/release", summary="End a hold", responses=failures(404, 409))
-def release(books: TheBooks, caller: Caller, hold_id: HoldId, asked: Why) -> Hold:
+def release(books: TheBooks, caller: Caller, hold_id: HoldId, asked: Release) -> Hold:
     """What was held counts in the period that is settled next."""
     _found(books, hold_id)
     held.release(books.ledger, hold_id, asked.reason, caller.key_id)

@@ -10,16 +10,15 @@ from deployment.operator.books import Books, Caller, TheBooks
 from deployment.operator.pages import Listing, Paging, cursor_at, place_of
 from deployment.schemas.errors import failures
 from deployment.schemas.fields import Name
-from deployment.schemas.trust import BearerKey, NewKey, NewKeyRequest
+from deployment.schemas.keys import BearerKey, NewKey, NewKeyRequest, Rotation
 from rewards import Key, KeyRingError
 from rewards.database import now_us
-from rewards.keys import OVERLAP_S
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["keys"])
 _LIST = "keys"
-_YEAR_S = 366 * 24 * 60 * 60
+_AS_USUAL = Rotation()
 
 KeyId = Annotated[Name, Path(description="The middle part of ptk_<key id>_<secret>.")]
 
@@ -66,17 +65,11 @@ def create(books: TheBooks, caller: Caller, response: Response, asked: NewKeyReq
 
 
 @router.post("/keys/{key_id}/rotate", summary="Replace a key", status_code=201, responses=failures(404, 409))
-def rotate(
-    books: TheBooks,
-    caller: Caller,
-    response: Response,
-    key_id: KeyId,
-    overlap_s: Annotated[int, Query(ge=0, le=_YEAR_S, description="How long the old key still works.")] = OVERLAP_S,
-) -> NewKey:
+def rotate(books: TheBooks, caller: Caller, response: Response, key_id: KeyId, asked: Rotation = _AS_USUAL) -> NewKey:
     """Make a key of the same role, label, client and limits, and tell its secret; the old one works a little longer."""
     _found(books, key_id)
     try:
-        made = books.keys.rotate(key_id, actor=caller.key_id, overlap_s=overlap_s)
+        made = books.keys.rotate(key_id, actor=caller.key_id, overlap_s=asked.overlap_s)
     except KeyRingError as error:
         raise ConflictError(str(error), param="key_id", code="not_rotatable") from error
     return _told(books, response, made)

@@ -9,8 +9,7 @@ from deployment.errors import InvalidRequestError, NotFoundError
 from deployment.operator.books import Books, Caller, TheBooks, Visible
 from deployment.operator.pages import Listing, Paging, cursor_at, place_of
 from deployment.schemas.errors import failures
-from deployment.schemas.fields import Name
-from deployment.schemas.settling import Close, Line, Move, Payment, Period, Preview, Settlement, Why
+from deployment.schemas.periods import Close, Dispute, Line, Move, Payment, Period, Preview, Settlement
 from rewards import Policy, load_policy
 from rewards import Settlement as Settled
 from rewards import periods as moves
@@ -21,7 +20,7 @@ __all__ = ["router"]
 router = APIRouter(tags=["periods"])
 _LIST = "periods"
 
-PeriodName = Annotated[Name, Path(description="The period's name, as in 2026-11.")]
+PeriodName = Annotated[str, Path(pattern=f"^{moves.NAME}$", description="The period's name, as in 2026-11.")]
 
 
 @router.get("/periods", summary="The closed periods, oldest first")
@@ -65,7 +64,7 @@ def close(books: TheBooks, caller: Caller, name: PeriodName, asked: Close) -> Pe
 
 
 @router.post("/periods/{name}/dispute", summary="Mark a draft as disputed", responses=failures(404, 409))
-def dispute(books: TheBooks, caller: Caller, name: PeriodName, asked: Why) -> Period:
+def dispute(books: TheBooks, caller: Caller, name: PeriodName, asked: Dispute) -> Period:
     """The period stays as it is until it is finalised, with the holds of that moment."""
     _found(books, name, None)
     moves.dispute(books.ledger, name, asked.reason, caller.key_id)

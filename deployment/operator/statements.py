@@ -4,14 +4,14 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from deployment.errors import NotFoundError, UnavailableError
 from deployment.operator.books import TheBooks, Visible
 from deployment.operator.pages import Listing, Paging, cursor_at, place_of
 from deployment.schemas.errors import failures
 from deployment.schemas.fields import Name
-from deployment.schemas.settling import StatementEntry
+from deployment.schemas.statements import Statement, StatementEntry
 from rewards import statement_page, statements
 from rewards.credit import canonical_bytes
 from rewards.errors import StatementError
@@ -24,13 +24,16 @@ RETRY_AFTER_S = 10  # by then the log is sealed again, if nobody set another int
 
 _PERIOD = Path(description="The name of a final period.")
 _CLIENT = Path(description="The client's id; a member's key sees its own alone.")
-_FORMS: dict[str, tuple[str, Any]] = {
-    "json": ("application/json", {"type": "object"}),
-    "csv": ("text/csv", {"type": "string"}),
-    "html": ("text/html", {"type": "string"}),
+_MEDIA = {"json": "application/json", "csv": "text/csv", "html": "text/html"}
+_TEXTS = {
+    "text/csv": "line,minor units,amount in EUR\ngross,500000,5000.00\n",
+    "text/html": '<!DOCTYPE html>\n<html lang="en">…</html>\n',
 }
+_CONTENT = {media: {"schema": {"type": "string"}, "example": text} for media, text in _TEXTS.items()}
 # The page carries its own style and nothing else; a browser is told so, and not to guess another type.
-_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+_PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 class StatementFilters(Paging):
@@ -38,6 +41,16 @@ class StatementFilters(Paging):
 
     period: Name | None = Field(None, description="Of this period alone.")
     client: Name | None = Field(None, description="Of this client alone; a member's key sees its own anyway.")
+
+
+class StatementForm(BaseModel):
+    """As what a statement is wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["json", "csv", "html"] = Field(
+        "json", description="`json` is what is signed and can be verified; `csv` its money; `html` a page to print."
+    )
 
 
 @router.get("/statements", summary="Statements that can be fetched, oldest first")
@@ -78,7 +91,8 @@ def list_statements(
     responses={
         200: {
             "description": "The statement, in the format that was asked for.",
-            "content": {media: {"schema": schema} for media, schema in _FORMS.values()},
+            "model": Statement,
+            "content": _CONTENT,
         },
         **failures(404, 503),
     },
@@ -88,10 +102,7 @@ def statement(
     visible: Visible,
     period: Annotated[Name, _PERIOD],
     client: Annotated[Name, _CLIENT],
-    format: Annotated[  # noqa: A002 - the query's name
-        Literal["json", "csv", "html"],
-        Query(description="`json` is what is signed and can be verified; `csv` its money; `html` a page to print."),
-    ] = "json",
+    asked: Annotated[StatementForm, Query()],
 ) -> Response:
     """Canonical JSON (RFC 8785), signed with Ed25519, with the proof that it is under a signed checkpoint of the log.
 
@@ -112,11 +123,11 @@ def statement(
             document = statements.issue(connection, period, client, signer)
         except StatementError as error:
             raise UnavailableError(str(error), code="not_sealed_yet", retry_after_s=RETRY_AFTER_S) from error
-    return _answer(document, format)
+    return _answer(document, asked.format)
 
 
 def _answer(document: dict[str, Any], form: str) -> Response:
-    media, _ = _FORMS[form]
+    media = _MEDIA[form]
     name = quote(f"statement-{document['period']}-{document['client']}.{form}", safe="")
     headers = {
         "Content-Disposition": f"{'inline' if form == 'html' else 'attachment'}; filename*=UTF-8''{name}",
@@ -127,4 +138,6 @@ def _answer(document: dict[str, Any], form: str) -> Response:
         return Response(canonical_bytes(document), media_type=media, headers=headers)
     if form == "csv":
         return Response(statement_page.table(document), media_type=media, headers=headers)
-    return Response(statement_page.page(document), media_type=media, headers=headers | _PAGE_HEADERS)
+    return Response(
+        statement_page.page(document), media_type=media, headers=headers | {"Content-Security-Policy": _PAGE_POLICY}
+    )

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 
 from rewards.periods import book
 from rewards.periods.book import Period, open_window
-from rewards.periods.moves import POSSIBLE, Preview, close, dispute, finalise, pay, preview
+from rewards.periods.moves import NAME, POSSIBLE, Preview, close, dispute, finalise, pay, preview
 
 if TYPE_CHECKING:
     from rewards.ledger import Ledger
 
 __all__ = [
+    "NAME",
     "POSSIBLE",
     "Period",
     "Preview",

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 DAY_US = 24 * 3_600_000_000
 POSSIBLE = {"draft": ("disputed", "finalised"), "disputed": ("finalised",), "final": ("paid",), "paid": ()}
 """State -> what can be done with a period in it."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+"""What a period may be called."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def _write(
 
 def _draft(connection: Connection, there: Book, name: str, policy: Policy, until_us: int | None) -> _Settled:
     """The next period, settled."""
-    if _NAME.fullmatch(name) is None:
+    if re.fullmatch(NAME, name) is None:
         raise PeriodError(f"period name {name!r} must be 1 to 64 letters, digits, dots, dashes or underscores")
     period = there.find(name)
     if period is not None:

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from deployment.ingress import build_app
 from deployment.operator import Books
 from deployment.replays import Replays
+from deployment.schemas.statements import Statement
 from rewards import KeyRing, Ledger, events, periods, statements
 from rewards.credit import canonical_bytes
 from rewards.errors import SignatureError
@@ -21,6 +22,7 @@ from tests.deployment.engines import CARD, ScriptedEngine
 from tests.deployment.operator.conftest import make_receipt
 from tests.deployment.operator.reading import DATABASES, read
 from tests.deployment.operator.world import ORIGIN
+from tests.deployment.test_cli_ledger import run
 from tests.deployment.test_refusals import error_of
 
 pytestmark = pytest.mark.parametrize("url", DATABASES, indirect=True)
@@ -121,7 +123,7 @@ def test_of_many_who_close_one_wins(app: FastAPI, keys: KeyRing, books: Ledger) 
         ("periods/p/close", {"until_us": -1}, 400, "invalid_value"),
         ("periods/p/close", {"until_us": 2**62}, 409, "period_state"),
         ("periods/p/close", {"untill_us": 1}, 400, "invalid_value"),
-        ("periods/p%20p/close", {}, 409, "period_state"),
+        ("periods/p%20p/close", {}, 400, "invalid_value"),
         ("periods/p/dispute", {"reason": "x"}, 404, "period_not_found"),
         ("periods/p/finalise", {}, 404, "period_not_found"),
         ("periods/p/pay", {"reference": "x"}, 404, "period_not_found"),
@@ -192,6 +194,7 @@ def test_a_statement_is_there_once_its_period_is_sealed(
     assert ("not_sealed_yet", "10") == (error_of(early, 503)["code"], early.headers["retry-after"])
     assert canonical_bytes(fetched.json()) == fetched.content
     assert ("2026-11", "bank", 5) == (checked.period, checked.client, len(checked.checks))
+    assert fetched.json() == Statement.model_validate_json(fetched.content).model_dump(mode="json")
     assert "attachment; filename*=UTF-8''statement-2026-11-bank.json" == fetched.headers["content-disposition"]
     (entry,) = read(member, "statements")["data"]
     assert (entry["client"], entry["payout"]) == ("bank", fetched.json()["money"]["payout"])
@@ -262,10 +265,43 @@ def test_a_statement_is_a_table_and_a_page_too(operator: TestClient, books: Ledg
     assert "text/csv; charset=utf-8" == table.headers["content-type"]
     assert f"payout,{document['money']['payout']}," in table.text
     assert "text/html; charset=utf-8" == page.headers["content-type"]
-    assert "default-src 'none'; style-src 'unsafe-inline'" == page.headers["content-security-policy"]
+    assert page.headers["content-security-policy"].startswith("default-src 'none'; style-src 'unsafe-inline'; ")
     assert "A bank" in page.text
     assert "<script" not in page.text
     assert "invalid_value" == error_of(operator.get("/api/v1/statements/2026-11/bank?format=pdf"), 400)["code"]
+
+
+def test_a_fetched_statement_is_checked_on_the_command_line(
+    operator: TestClient,
+    member: TestClient,
+    books: Ledger,
+    signer: SigningKey,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What a member saves is good with the public keys that the service names, and not once a digit is changed."""
+    post(operator, "periods/2026-11/close")
+    post(operator, "log/seal")
+    (tmp_path / "keys").write_text("\n".join(key["public"] for key in read(member, "log/keys")["data"]))
+    content = member.get("/api/v1/statements/2026-11/bank").content
+    file = tmp_path / "statement.json"
+    file.write_bytes(content)
+    good = run(capsys, "statement", "verify", file, "--public-key", tmp_path / "keys")
+    file.write_bytes(content.replace(b'"payout":"', b'"payout":"1'))
+    bad = run(capsys, "statement", "verify", file, "--public-key", tmp_path / "keys")
+
+    assert (0, 5) == (good[0], good[1].count("✓"))
+    assert (1, "") == bad[:2]
+
+
+def test_without_a_policy_there_is_no_close(operator: TestClient, tmp_path: Path) -> None:
+    """Where the service's own policy is gone, one has to be sent; nothing is settled by a guess."""
+    (tmp_path / "policy.yaml").unlink()
+    refusal = error_of(operator.post("/api/v1/periods/2026-11/close", json={}), 400)
+
+    assert "invalid_policy" == refusal["code"]
+    assert "policy.yaml" in refusal["message"]
+    assert "final" == post(operator, "periods/2026-11/close", policy=POLICY)["state"]
 
 
 def test_without_a_signing_key_there_are_no_statements(operator: TestClient, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from deployment.ingress import build_app
 from deployment.operator import Books
 from deployment.replays import Replays
 from rewards import KeyRing, Ledger, proofs
+from rewards.sealing import register_signing_key
 from rewards.signing import SigningKey, VerifyKey, open_checkpoint
 from tests.deployment.engines import ScriptedEngine
 from tests.deployment.operator.conftest import make_receipt
@@ -56,6 +57,40 @@ def test_history_is_proved_to_whoever_kept_a_checkpoint(
     assert newer["root"] == open_checkpoint(newer["note"], [named], ORIGIN).root.hex()
     assert held == read(member, "log/checkpoint", size=held["size"])
     assert "not_in_log" == error_of(member.get("/api/v1/log/consistency?first=9999"), 404)["code"]
+
+
+@pytest.mark.parametrize(
+    ("path", "param"),
+    [
+        ("log/checkpoint?sizes=1", "sizes"),
+        ("log/checkpoint?size=0", "size"),
+        ("log/keys?limit=0", "limit"),
+        ("log/inclusion?source=leaf&sequence=1", "source"),
+        ("log/inclusion?source=receipt", "sequence"),
+        ("log/inclusion?source=receipt&sequence=1&of=1", "of"),
+        ("log/consistency", "first"),
+        ("log/consistency?first=1&third=2", "third"),
+        ("log/consistency?first=2&second=1", "second"),
+        ("log/proof/r1?account=bank", "account"),
+        ("statements/2026-11/bank?fmt=csv", "fmt"),
+    ],
+)
+def test_a_query_that_cannot_be_is_refused_by_name(operator: TestClient, path: str, param: str) -> None:
+    """A parameter that is missing, out of range or not there at all is 400, and never passed over."""
+    error = error_of(operator.get(f"/api/v1/{path}"), 400)
+
+    assert param == error["param"]
+    assert param in error["message"]
+
+
+def test_public_keys_come_in_pages(operator: TestClient, books: Ledger) -> None:
+    """Page by page it is the same list, in the order in which the keys were registered."""
+    named = [SigningKey.generate(ORIGIN).public for _ in range(3)]
+    for key in named:
+        register_signing_key(books, key)
+
+    assert [key.encode() for key in named] == [key["public"] for key in rows(operator, "log/keys", limit=1)]
+    assert rows(operator, "log/keys") == rows(operator, "log/keys", limit=2)
 
 
 def test_a_member_proves_its_own_entries(operator: TestClient, member: TestClient, signer: SigningKey) -> None:
@@ -109,7 +144,7 @@ def test_a_key_is_told_once_and_works(admin: TestClient, call_as: Any, keys: Key
 def test_a_key_is_rotated_with_overlap_and_revoked(admin: TestClient, call_as: Any) -> None:
     """The old key works for the overlap, a revoked one no more; a rotated one is not rotated again."""
     old = admin.post("/api/v1/keys", json={"role": "auditor", "label": "a"}).json()
-    new = admin.post(f"/api/v1/keys/{old['id']}/rotate", params={"overlap_s": 60})
+    new = admin.post(f"/api/v1/keys/{old['id']}/rotate", json={"overlap_s": 60})
     again = admin.post(f"/api/v1/keys/{old['id']}/rotate")
 
     assert (201, old["id"]) == (new.status_code, new.json()["rotated_from"])
@@ -124,6 +159,18 @@ def test_a_key_is_rotated_with_overlap_and_revoked(admin: TestClient, call_as: A
         == read(admin, f"keys/{new.json()['id']}")
     )
     assert "key_not_found" == error_of(admin.delete("/api/v1/keys/000000000000"), 404)["code"]
+
+
+def test_without_overlap_the_old_key_is_refused_at_once(admin: TestClient, keys: KeyRing) -> None:
+    """An overlap of no seconds is none, one that is misspelt or out of range rotates nothing; a secret is not kept."""
+    old = admin.post("/api/v1/keys", json={"role": "auditor", "label": "a"}).json()
+    for wrong in ({"overlap": 0}, {"overlap_s": -1}, {"overlap_s": "0"}, {"overlap_s": 2**40}):
+        error_of(admin.post(f"/api/v1/keys/{old['id']}/rotate", json=wrong), 400)
+    new = admin.post(f"/api/v1/keys/{old['id']}/rotate", json={"overlap_s": 0})
+
+    assert (201, "no-store") == (new.status_code, new.headers["cache-control"])
+    assert keys.verify(old["key"]) is None
+    assert keys.verify(new.json()["key"]) is not None
 
 
 @pytest.mark.parametrize(

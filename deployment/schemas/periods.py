@@ -1,25 +1,13 @@
-"""What the operator API takes and tells of money: periods, their settlements, holds and statements."""
+"""What the operator API takes and tells of periods and their settlements."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
 
-from deployment.schemas.fields import Count, Moment, Name, Reason
+from deployment.schemas.fields import Count, Moment, Reason
 from rewards.policy import policy_schema
 
-__all__ = [
-    "Close",
-    "Hold",
-    "HoldRequest",
-    "Line",
-    "Move",
-    "Payment",
-    "Period",
-    "Preview",
-    "Settlement",
-    "StatementEntry",
-    "Why",
-]
+__all__ = ["Close", "Dispute", "Line", "Move", "Payment", "Period", "Preview", "Settlement"]
 
 _OF_EVERYBODY = "Null for a member's key: it speaks of everybody."
 _POLICY: dict[str, JsonValue] = {"currency": "EUR", "pool": 1_000_000}
@@ -76,16 +64,6 @@ _PERIOD: dict[str, JsonValue] = {
     "left_out": 0,
     "taken_in": 0,
     "settlement": _SETTLEMENT,
-}
-_HOLD: dict[str, JsonValue] = {
-    "object": "hold",
-    "id": "hold-1",
-    "kind": "client",
-    "target": "bank",
-    "reason": "its data are audited",
-    "actor": "0123456789ab",
-    "placed_at_us": 1790000000000000,
-    "released_at_us": None,
 }
 
 
@@ -212,8 +190,8 @@ class Close(_Request):
     until_us: Moment | None = Field(None, description="The end of the period; this moment without it.")
 
 
-class Why(_Request):
-    """Why something is done."""
+class Dispute(_Request):
+    """Why a draft is disputed."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, json_schema_extra={"examples": [{"reason": "the bank objects to its credit"}]}
@@ -228,62 +206,3 @@ class Payment(_Request):
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [{"reference": "SEPA 4711"}]})
 
     reference: Reason = Field(description="As in a bank's number.")
-
-
-class Hold(_Answer):
-    """What is not to be paid for the time being."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [_HOLD]})
-
-    object: Literal["hold"] = "hold"
-    id: str
-    kind: Literal["client", "response"]
-    target: str
-    reason: str
-    actor: str = Field(description='Who placed it: a key id, or "command line".')
-    placed_at_us: Moment
-    released_at_us: Moment | None = Field(description="Null while it is active.")
-
-
-class HoldRequest(_Request):
-    """What to hold, and why."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        json_schema_extra={"examples": [{"kind": "client", "target": "bank", "reason": "its data are audited"}]},
-    )
-
-    kind: Literal["client", "response"]
-    target: Name = Field(description="The id of a registered client, or of a booked response.")
-    reason: Reason
-
-
-class StatementEntry(_Answer):
-    """A statement that can be fetched."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "object": "statement_entry",
-                    "period": "2026-11",
-                    "client": "clinic",
-                    "name": "A clinic",
-                    "written_at_us": 1790000000000000,
-                    "payout": "500000",
-                    "currency": "EUR",
-                    "minor_digits": 2,
-                }
-            ]
-        }
-    )
-
-    object: Literal["statement_entry"] = "statement_entry"
-    period: str
-    client: str
-    name: str = Field(description="The client's display name.")
-    written_at_us: Moment = Field(description="When its period became final.")
-    payout: str = Field(description="Minor units, as decimal text as in the statement.")
-    currency: str
-    minor_digits: int

@@ -1,0 +1,196 @@
+"""What the operator API tells of statements. What one says and how it is checked is the business of `rewards`."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from deployment.schemas.fields import Count, Moment
+
+__all__ = ["Statement", "StatementEntry"]
+
+_MONEY: dict[str, JsonValue] = {
+    "gross": "500000",
+    "carried_in": "0",
+    "released_holdback": "0",
+    "released_hold": "0",
+    "drawn_holdback": "0",
+    "clawback": "0",
+    "holdback": "50000",
+    "held": "0",
+    "payout": "450000",
+    "carried_out": "0",
+}
+_NOTE = "hospital-net/ledger\n9\nq6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=\n\n— hospital-net/ledger …\n"
+_STATEMENT: dict[str, JsonValue] = {
+    "schema": "protoken.statement/1",
+    "consortium": "hospital-net",
+    "client": "clinic",
+    "name": "A clinic",
+    "period": "2026-11",
+    "ordinal": 1,
+    "state": "final",
+    "window": {"after": 0, "up_to": 2},
+    "until_us": 1790000000000000,
+    "closed_at_us": 1790000000000000,
+    "final_at_us": 1790000000000000,
+    "moves": [{"state": "final", "at_us": 1790000000000000, "actor": "0123456789ab"}],
+    "tokens": "6",
+    "currency": "EUR",
+    "minor_digits": 2,
+    "pool": "1000000",
+    "fee": "0",
+    "distributable": "1000000",
+    "settlement_sha256": "ab" * 32,
+    "receipts": 2,
+    "credit": "3000000",
+    "late_credit": "0",
+    "held_credit": "0",
+    "share": "1/2",
+    "money": _MONEY,
+    "held_total": "0",
+    "holdbacks": [{"released_in": 4, "amount": "50000"}],
+    "residue": "0",
+    "event": {
+        "sequence": 7,
+        "kind": "statement",
+        "subject": "2026-11/clinic",
+        "at_us": 1790000000000000,
+        "actor": "0123456789ab",
+        "salt": "ef" * 32,
+        "once": "statement:2026-11/clinic",
+    },
+    "log": {"leaf_index": 8, "size": 9, "hashes": ["q6s="], "checkpoint": _NOTE},
+    "signature": {"algorithm": "Ed25519", "key_id": "6334b54c", "key_name": "hospital-net/ledger", "value": "q6s="},
+}
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Money(_Answer):
+    """The lines of a statement in minor units, as decimal text: the first five sum to the same as the others."""
+
+    gross: str = Field(description="The share of the period.")
+    carried_in: str = Field(description="Carried over from the period before; negative: owed.")
+    released_holdback: str
+    released_hold: str
+    drawn_holdback: str = Field(description="Holdback used against a debt.")
+    clawback: str = Field(description="Taken back for reversed responses.")
+    holdback: str = Field(description="Kept back for a later period.")
+    held: str = Field(description="Withheld by a hold.")
+    payout: str
+    carried_out: str = Field(description="Carried to the next period; negative: owed.")
+
+
+class Holdback(_Answer):
+    """What is kept back, and until when."""
+
+    released_in: Count = Field(description="Ordinal of the period.")
+    amount: str
+
+
+class PeriodMove(_Answer):
+    """A move of the period up to its being final."""
+
+    state: Literal["draft", "disputed", "final"]
+    at_us: Moment
+    actor: str
+
+
+class StatementEvent(_Answer):
+    """What else the leaf in the log is made of, beside the statement's body."""
+
+    sequence: Count
+    kind: Literal["statement"]
+    subject: str
+    at_us: Moment
+    actor: str
+    salt: str
+    once: str
+
+
+class LogPlace(_Answer):
+    """That the leaf is under a signed checkpoint."""
+
+    leaf_index: Count
+    size: Count
+    hashes: list[str] = Field(description="The path from the leaf to the root (RFC 9162), base64.")
+    checkpoint: str
+
+
+class Signature(_Answer):
+    """Over the RFC 8785 form of all other fields."""
+
+    algorithm: Literal["Ed25519"]
+    key_id: str
+    key_name: str
+    value: str = Field(description="base64.")
+
+
+class Statement(_Answer):
+    """What a client is told of a final period. Credit, tokens and money are decimal text: no reader may round them."""
+
+    model_config = ConfigDict(serialize_by_alias=True, json_schema_extra={"examples": [_STATEMENT]})
+
+    schema_: Literal["protoken.statement/1"] = Field(alias="schema")
+    consortium: str
+    client: str
+    name: str
+    period: str
+    ordinal: Count
+    state: Literal["final"]
+    window: dict[str, int] = Field(description="Receipts with after < sequence ≤ up_to.")
+    until_us: Moment
+    closed_at_us: Moment
+    final_at_us: Moment
+    moves: list[PeriodMove]
+    tokens: str = Field(description="Of the period in all.")
+    currency: str
+    minor_digits: int
+    pool: str
+    fee: str
+    distributable: str
+    settlement_sha256: str
+    receipts: Count = Field(description="Receipts of the period that credit the client.")
+    credit: str = Field(description="Net micro-credits in the period.")
+    late_credit: str
+    held_credit: str
+    share: str = Field(description='Exact part of what is distributable, "numerator/denominator".')
+    money: Money
+    held_total: str
+    holdbacks: list[Holdback]
+    residue: str = Field(description="Trillionths of a minor unit that rounding still owes to the client.")
+    event: StatementEvent
+    log: LogPlace
+    signature: Signature
+
+
+class StatementEntry(_Answer):
+    """A statement that can be fetched."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "object": "statement_entry",
+                    "period": "2026-11",
+                    "client": "clinic",
+                    "name": "A clinic",
+                    "written_at_us": 1790000000000000,
+                    "payout": "500000",
+                    "currency": "EUR",
+                    "minor_digits": 2,
+                }
+            ]
+        }
+    )
+
+    object: Literal["statement_entry"] = "statement_entry"
+    period: str
+    client: str
+    name: str = Field(description="The client's display name.")
+    written_at_us: Moment = Field(description="When its period became final.")
+    payout: str = Field(description="Minor units, as decimal text as in the statement.")
+    currency: str
+    minor_digits: int
