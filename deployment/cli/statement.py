@@ -1,6 +1,7 @@
 """`protoken statement issue | show | verify`: each client's signed statement of a period, and its check offline."""
 
 from collections.abc import Callable
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +36,8 @@ _FORMS: dict[Form, Callable[[dict[str, Any]], bytes]] = {
     Form.CSV: lambda document: statement_page.table(document).encode(),
     Form.HTML: lambda document: statement_page.page(document).encode(),
 }
+_Key = Annotated[Path, typer.Option("--key", help="File of the signing key.")]
+_KEY_FILE = Path("var/signing.key")
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="The statement (JSON).")]
 
 
@@ -46,7 +49,7 @@ def issue(
         list[Form] | None,
         typer.Option("--format", help="json is what can be verified; csv its money; html a page to print. Repeat."),
     ] = None,
-    key: Annotated[Path, typer.Option("--key", help="File of the signing key.")] = Path("var/signing.key"),
+    key: _Key = _KEY_FILE,
     ledger: LedgerUrl = None,
 ) -> None:
     """Seal the log, and write the signed statement of every client, also of those who get nothing."""
@@ -68,16 +71,22 @@ def issue(
 
 
 @app.command()
-def show(file: _File, as_json: Json = False) -> None:
-    """Show what a statement says; checks nothing."""
-    document = _load(file)
+def show(
+    what: Annotated[str, typer.Argument(metavar="FILE|PERIOD", help="The statement (JSON), or a period and CLIENT.")],
+    client: Annotated[str | None, typer.Argument(metavar="CLIENT", help="Whose statement of the period.")] = None,
+    key: _Key = _KEY_FILE,
+    ledger: LedgerUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a statement says, of a file or as it is in the ledger; checks nothing."""
+    document = _load(Path(what)) if client is None else _issued(what, client, key, ledger_url(ledger))
     if as_json:
         print_json(document)
         return
     try:
         print_table(statement_page.title(document), ("", ""), statement_page.rows(document))
     except (KeyError, TypeError, ValueError) as error:
-        raise SignatureError(f"{file} is no statement: {error!r} is missing or has another form") from error
+        raise SignatureError(f"{what} is no statement: {error!r} is missing or has another form") from error
 
 
 @app.command()
@@ -98,6 +107,12 @@ def verify(
         return
     for check in checked.checks:
         typer.echo(f"✓ {check}")
+
+
+def _issued(period: str, client: str, key: Path, url: str) -> dict[str, Any]:
+    signer = SigningKey.load(key)
+    with closing(Ledger(url)) as book, book.database.read() as connection:
+        return statements.issue(connection, period, client, signer)
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -87,6 +87,20 @@ def test_a_statement_is_shown(capsys, folder):
     assert (1, True) == (missing[0], "nowhere.json cannot be read" in missing[2])
 
 
+def test_a_statement_is_shown_from_the_ledger(capsys, folder):
+    """By its period and client it is the statement that is issued; a client that has none is named."""
+    issue(capsys, folder)
+    place = ("--ledger", f"sqlite:///{folder}/ledger.db", "--key", folder / "signing.key")
+    shown = run(capsys, "statement", "show", "2026-11", "bank", *place)
+    document = run(capsys, "statement", "show", "2026-11", "bank", "--json", *place)
+    nobody = run(capsys, "statement", "show", "2026-11", "nobody", *place)
+
+    assert (0, True) == (shown[0], "A bank: statement of period 2026-11" in shown[1])
+    assert json.loads((folder / "statements" / "bank.json").read_text()) == json.loads(document[1])
+    assert (1, "", 1) == (*nobody[:2], len(nobody[2].splitlines()))
+    assert "no statement of period '2026-11' for client 'nobody'" in nobody[2]
+
+
 def test_a_period_without_statements_is_named(capsys, folder):
     """Nothing is written for a period that is not final."""
     place = ("--ledger", f"sqlite:///{folder}/ledger.db", "--key", folder / "signing.key")
