@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from rewards import Ledger
 from rewards.audit import audit
@@ -32,7 +34,7 @@ class Seen:
 
 
 class Victim:
-    """A process that says what it promised, and its reader."""
+    """A process that says what it promised, and its reader. None outlives the `with`, whatever the test found."""
 
     def __init__(self, mode: str, url: str, folder: Path, name: str, seed: int, seen: Seen) -> None:
         command = [sys.executable, "-m", "tests.faults.victim", mode, url, str(folder), name, str(seed)]
@@ -41,6 +43,14 @@ class Victim:
         self._begun = threading.Event()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
 
     def _read(self) -> None:
         with self.process.stdout as lines:
@@ -74,20 +84,26 @@ def kill_again_and_again(mode: str, url: str, folder: Path, kills: int, seed: in
     """
     print(f"{mode}: {kills} kills, seed {seed}")
     seen, numbers = Seen(), random.Random(seed)
-    victims = [Victim(mode, url, folder, f"{mode}{each}", seed, seen) for each in range(2)]
-    for number in range(kills):
-        victim = victims.pop(0)
-        victim.wait_until_busy()
-        threading.Event().wait(numbers.uniform(0.0, 0.4))
-        victim.kill()
-        if number + 2 < kills:
-            victims.append(Victim(mode, url, folder, f"{mode}{number + 2}", seed, seen))
+    with ExitStack() as begun:
+
+        def begin(number: int) -> Victim:
+            return begun.enter_context(Victim(mode, url, folder, f"{mode}{number}", seed, seen))
+
+        victims = [begin(0), begin(1)]
+        for number in range(kills):
+            victim = victims.pop(0)
+            victim.wait_until_busy()
+            threading.Event().wait(numbers.uniform(0.0, 0.4))
+            victim.kill()
+            if number + 2 < kills:
+                victims.append(begin(number + 2))
     return seen
 
 
 def drain(url: str, folder: Path, seen: Seen) -> None:
     """Take over and book what the dead left; nothing may stay behind, refused or damaged."""
-    Victim("drain", url, folder, "drain", 0, seen).finish()
+    with Victim("drain", url, folder, "drain", 0, seen) as heir:
+        heir.finish()
     assert [] == list(folder.iterdir()), "something could not be booked, or was damaged"
 
 

@@ -49,15 +49,15 @@ def test_postgresql_that_is_killed_loses_nothing(server: Server, tmp_path: Path)
     """Responses go on while it is down, and the process books what waits as soon as it is back, each once."""
     seen, numbers, killed = Seen(), random.Random(SEED), 0
     print(f"PostgreSQL: {SERVER_KILLS} kills, seed {SEED}")
-    victim = Victim("replica", server.url, tmp_path / "spool", "steady", SEED, seen)
-    victim.wait_until_busy()
-    for _ in range(SERVER_KILLS):
-        threading.Event().wait(numbers.uniform(0.1, 0.6))
-        server.kill()
-        killed += 1
-        server.start()
-        _wait_for_bookings(server.url)  # so that each kill meets a server that is written to
-    victim.kill()
+    with Victim("replica", server.url, tmp_path / "spool", "steady", SEED, seen) as victim:
+        victim.wait_until_busy()
+        for _ in range(SERVER_KILLS):
+            threading.Event().wait(numbers.uniform(0.1, 0.6))
+            server.kill()
+            killed += 1
+            server.start()
+            _wait_for_bookings(server.url)  # so that each kill meets a server that is written to
+        victim.kill()
     drain(server.url, tmp_path / "spool", seen)
 
     assert SERVER_KILLS == killed
