@@ -38,6 +38,14 @@ class Life:
         """What was seen of it so far."""
         return [json.loads(line) for line in self._seen.read_bytes().splitlines()] if len(self) else []
 
+    def await_death(self) -> None:
+        """Wait until it has killed itself, as it was told to."""
+        until(lambda: not self.is_there)
+        lines = self.lines()
+        assert any("ended" in line for line in lines), "it died of something else"
+        assert not any("left" in line for line in lines), "it ended by itself"
+        self.killed = True
+
     def kill(self) -> None:
         """SIGKILL. That it had ended by itself is an error."""
         self._end(signal.SIGKILL)
@@ -82,13 +90,13 @@ class Lives:
         """How many of them were killed."""
         return sum(life.killed for life in self.all)
 
-    def begin(self, callers: int = 6) -> Life:
+    def begin(self, callers: int = 6, dies_after: int | None = None) -> Life:
         """A new one, which takes over what the dead have left."""
         assert self.program.stdin
         assert self.program.stdout
         number = len(self.all)
         seen = self.folder / f"seen-{number}.jsonl"
-        order = Order(self.url, str(self.spool), str(seen), callers, self.seed + number)
+        order = Order(self.url, str(self.spool), str(seen), callers, self.seed + number, dies_after)
         self.program.stdin.write(json.dumps(asdict(order)) + "\n")
         self.program.stdin.flush()
         life = Life(int(self.program.stdout.readline()), seen)
@@ -170,6 +178,7 @@ def check(lives: Lives) -> Found:
     ledger = Ledger(lives.url)
     receipts = {receipt["response_id"]: receipt for receipt in ledger.receipts_after(0, limit=10**6)}
 
+    assert len(ended) == sum("ended" in line for line in lines), "a response ended twice"
     assert len(receipts) == ledger.last_sequence(), "a response is booked twice"
     assert receipts.keys() <= asked.keys(), "something is booked that nobody asked for"
     assert ended.keys() <= receipts.keys(), "a response whose end was delivered is lost"

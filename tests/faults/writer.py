@@ -38,13 +38,17 @@ MOST_TOKENS = 90
 
 @dataclass(frozen=True)
 class Order:
-    """What a life is to do: serve so many callers at once over a ledger and a spool, and write what they see."""
+    """What a life is to do: serve so many callers at once over a ledger and a spool, and write what they see.
+
+    `dies_after`: after so many ends of responses it kills itself, in the moment in which the last one is delivered.
+    """
 
     url: str
     spool: str
     seen: str
     callers: int
     seed: int
+    dies_after: int | None
 
 
 class Counting(Batch):
@@ -76,6 +80,7 @@ class Life:
 
     def __init__(self, order: Order, model: FederatedModel) -> None:
         self._order = order
+        self._ends = count(1)
         self._seen = os.open(order.seen, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._batch = Counting(model)
         ledger = Ledger(order.url)
@@ -154,6 +159,8 @@ class Life:
             case Finished():
                 credit = dict(event.summary.credit)
                 self.say(ended=name, tokens=event.completion_tokens, credit=credit, booked=event.booked)
+                if next(self._ends) == self._order.dies_after:
+                    os.kill(os.getpid(), signal.SIGKILL)
                 ends.put(True)
             case _:
                 self.say(failed=name, status=event.status, why=event.message)
