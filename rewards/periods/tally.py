@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import String, case, column, func, select, values
+from sqlalchemy import case, func, select
 from sqlmodel import col
 
 from rewards import reading
@@ -63,16 +63,13 @@ class Tally:
 
 def window(connection: Connection, after: int, up_to: int, *, by_application: bool) -> Tally:
     """The receipts with after < sequence ≤ up_to; memory for accounts and applications, not for receipts."""
-    receipts = _signs(connection, after, up_to)
     if by_application:
-        found = _joined(connection, col(ReceiptRow.sequence).between(after + 1, up_to))
-        return Tally(found.tokens, found.credit, receipts)
-    credit = reading.credit_between(connection, after, up_to)
-    return Tally(
-        Counter({EVERY: reading.tokens_between(connection, after, up_to)}),
-        Counter({(EVERY, account): amount for account, amount in credit.items()}),
-        receipts,
-    )
+        return _joined(connection, col(ReceiptRow.sequence).between(after + 1, up_to))
+    found = Tally(Counter({EVERY: reading.tokens_between(connection, after, up_to)}))
+    for account, amount, receipts in _sums(connection, after, up_to):
+        found.credit[EVERY, account] = int(amount)
+        found.receipts[account] = int(receipts)
+    return found
 
 
 def receipts(connection: Connection, sequences: Iterable[int], *, by_application: bool) -> Tally:
@@ -116,15 +113,18 @@ def _joined(connection: Connection, condition: ColumnElement[bool]) -> Tally:
     return found
 
 
-def _signs(connection: Connection, after: int, up_to: int) -> Counter[str]:
-    """Account -> receipts of the window that credit it, less reversals; one index range for each account on SQLite."""
-    account, total = col(EntryRow.account), func.sum(_SIGN)
+def _sums(connection: Connection, after: int, up_to: int) -> Iterator[Any]:
+    """(account, micro-credits, receipts that credit it less reversals) over a window, in one pass over its entries.
+
+    PostgreSQL adds up in a hash table. SQLite would sort every entry first, so there each account that may be credited
+    has its own range of the index `entries_by_account`.
+    """
+    account, sums = col(EntryRow.account), (func.sum(col(EntryRow.amount)), func.sum(_SIGN))
     window = (col(EntryRow.receipt_sequence) > after, col(EntryRow.receipt_sequence) <= up_to)
-    if connection.dialect.name == "sqlite":
-        known = [(name,) for name in reading.accounts(connection)]
-        names = values(column("account", String), name="names").data(known).cte()
-        of_name = select(total).where(account == names.c.account, *window).scalar_subquery()
-        query = select(names.c.account, of_name)
-    else:
-        query = select(account, total).where(*window).group_by(account)
-    return Counter({name: int(count) for name, count in connection.execute(query) if count is not None})
+    if connection.dialect.name != "sqlite":
+        yield from connection.execute(select(account, *sums).where(*window).group_by(account))
+        return
+    for name in reading.accounts(connection):
+        amount, receipts = connection.execute(select(*sums).where(account == name, *window)).one()
+        if amount is not None:
+            yield name, amount, receipts
