@@ -37,16 +37,20 @@ def database(request: pytest.FixtureRequest) -> tuple[str, Away]:
 def stopped(server: Server) -> Iterator[None]:
     """Nobody listens."""
     server.kill()
-    yield
-    server.start()
+    try:
+        yield
+    finally:
+        server.start()
 
 
 @contextmanager
 def hung(server: Server) -> Iterator[None]:
     """Connections stand, and new ones are taken, but there is no answer."""
     server.pause()
-    yield
-    server.go_on()
+    try:
+        yield
+    finally:
+        server.go_on()
 
 
 @contextmanager
