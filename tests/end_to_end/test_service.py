@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 
 import httpx
 import openai
@@ -116,3 +117,26 @@ def test_the_exporter_agrees_with_the_ledger_and_promtool(running):
         pytest.skip("promtool is not installed (Debian package prometheus)")
     checked = subprocess.run(["promtool", "check", "metrics"], input=text.encode(), capture_output=True, check=False)
     assert (checked.returncode, checked.stderr) == (0, b"")
+
+
+def test_a_period_is_closed_and_its_statement_verified(running, client, tmp_path):
+    """Over HTTP: close, seal, fetch a member's statement; the command line checks it with the public key alone."""
+    client.completions.create(model="real", prompt="The harbour bell is", max_tokens=4)
+    api = f"{running.address}/api/v1"
+    headers = {"Authorization": f"Bearer {running.operator}"}
+    body = {"policy": {"currency": "EUR", "pool": 10_000}}
+    closed = httpx.post(f"{api}/periods/first/close", json=body, headers=headers, timeout=60)
+    again = httpx.post(f"{api}/periods/first/close", json=body, headers=headers, timeout=60)
+    sealed = httpx.post(f"{api}/log/seal", headers=headers, timeout=60).raise_for_status().json()
+    (key,) = httpx.get(f"{api}/log/keys", headers=headers, timeout=60).raise_for_status().json()["data"]
+    statement = httpx.get(f"{api}/statements/first/ada", headers=headers, timeout=60).raise_for_status()
+    (tmp_path / "ada.json").write_bytes(statement.content)
+    (tmp_path / "public.key").write_text(key["public"])
+    command = [sys.executable, "-m", "deployment.cli", "statement", "verify", tmp_path / "ada.json"]
+    command += ["--public-key", tmp_path / "public.key"]
+    verified = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (201, 409) == (closed.status_code, again.status_code)
+    assert 10_000 == sum(line["payout"] for line in closed.json()["settlement"]["lines"])
+    assert "real/ledger" == sealed["origin"]
+    assert (0, 5) == (verified.returncode, verified.stdout.count("✓"))
