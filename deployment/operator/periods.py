@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 
-from deployment.errors import InvalidRequestError, NotFoundError
+from deployment.errors import InvalidRequestError, NotFoundError, UnavailableError
 from deployment.operator.books import Books, Caller, TheBooks, Visible
 from deployment.operator.pages import Listing, Paging, cursor_at, place_of
 from deployment.schemas.errors import failures
 from deployment.schemas.periods import Close, Dispute, Line, Move, Payment, Period, Preview, Settlement
-from rewards import Policy, load_policy
+from rewards import Policy, PolicyError, load_policy
 from rewards import Settlement as Settled
 from rewards import periods as moves
 from rewards.events import Event
@@ -96,7 +96,10 @@ def _policy(books: Books, asked: Close) -> Policy:
             param="policy",
             code="missing_required_parameter",
         )
-    return load_policy(books.policy)
+    try:
+        return load_policy(books.policy)
+    except PolicyError as error:  # the service's own fault, and not the caller's
+        raise UnavailableError(f"the service's own policy: {error}", code="policy_unavailable") from error
 
 
 def _found(books: Books, name: str, visible: str | None) -> Period:

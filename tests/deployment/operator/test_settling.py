@@ -297,9 +297,9 @@ def test_a_fetched_statement_is_checked_on_the_command_line(
 def test_without_a_policy_there_is_no_close(operator: TestClient, tmp_path: Path) -> None:
     """Where the service's own policy is gone, one has to be sent; nothing is settled by a guess."""
     (tmp_path / "policy.yaml").unlink()
-    refusal = error_of(operator.post("/api/v1/periods/2026-11/close", json={}), 400)
+    refusal = error_of(operator.post("/api/v1/periods/2026-11/close", json={}), 503)
 
-    assert "invalid_policy" == refusal["code"]
+    assert "policy_unavailable" == refusal["code"]
     assert "policy.yaml" in refusal["message"]
     assert "final" == post(operator, "periods/2026-11/close", policy=POLICY)["state"]
 
