@@ -35,8 +35,9 @@ class Life:
         return self._seen.read_bytes().count(b"\n") if self._seen.exists() else 0
 
     def lines(self) -> list[dict[str, Any]]:
-        """What was seen of it so far."""
-        return [json.loads(line) for line in self._seen.read_bytes().splitlines()] if len(self) else []
+        """What was seen of it so far; a line that is being written is not seen yet."""
+        *whole, _ = self._seen.read_bytes().split(b"\n") if len(self) else [b""]
+        return [json.loads(line) for line in whole]
 
     def await_death(self) -> None:
         """Wait until it has killed itself, as it was told to."""
