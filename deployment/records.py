@@ -3,9 +3,12 @@
 Knows the receipt and its fields; knows no model, so whoever starts without one can still book what is here.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from deployment.spool import Record
 from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, CreditError, Receipt
@@ -44,11 +47,15 @@ class Progress:
         Raises:
             CreditError: it holds something else.
         """
-        fields = _fields(record, "progress")
         try:
-            return cls(**fields | {name: tuple(fields[name]) for name in ("prompt_ids", "token_ids")})
-        except (KeyError, TypeError) as error:
+            # From JSON, where strict types still know a list as a tuple. What another version wrote must be set aside
+            # here: further on it would stop whoever takes it over, one replica after the other.
+            return _PROGRESS.validate_json(json.dumps(_fields(record, "progress")), strict=True)
+        except (ValidationError, TypeError) as error:
             raise CreditError(f"record {record['id']!r} is no progress of a stream: {error}") from error
+
+
+_PROGRESS = TypeAdapter(Progress)
 
 
 def record_of(receipt: Receipt) -> Record:

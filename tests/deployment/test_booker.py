@@ -1,5 +1,6 @@
 """The booker and the takeover of dead processes' spools, over a real ledger that goes away and comes back."""
 
+import json
 import queue
 import threading
 import time
@@ -257,6 +258,19 @@ def test_records_are_what_was_spooled() -> None:
         for read in (receipt_from, Progress.from_record):
             with pytest.raises(CreditError, match="odd"):
                 read(broken)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("token_ids", ["7"]), ("token_ids", 7), ("prompt_ids", [1.5]), ("temperature", "hot"), ("application", None)],
+)
+def test_progress_of_another_form_is_refused(name: str, value: Any) -> None:
+    """What another version may have spooled is refused by the field, before it reaches the model."""
+    record = json.loads(json.dumps(PROGRESS.record()))
+    record["progress"][name] = value
+
+    with pytest.raises(CreditError, match=name):
+        Progress.from_record(record)
 
 
 class Takeover:
