@@ -22,3 +22,8 @@ def postgresql() -> Iterator[str]:
             connection.execute("SELECT pg_reload_conf()")
         yield server.get_uri()
         server.cleanup()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first: what is wrong in a line shows before a model is loaded."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

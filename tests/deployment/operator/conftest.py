@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from rewards import Ledger, Receipt, receipt_amounts
+from rewards.signing import SigningKey
 from tests.deployment.conftest import CLIENTS
 from tests.deployment.engines import CARD
+from tests.deployment.operator.world import ORIGIN
 from tests.rewards.conftest import new_database
 
 OTHER = "harbour"
@@ -37,6 +39,14 @@ def books(ledger: Ledger) -> Ledger:
     ledger.reverse("r4", "a test question", "tester")
     ledger.reverse("r5", "a test question", "tester")
     return ledger
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> SigningKey:
+    """The signing key of the service, in the file that `Books` is told of."""
+    key = SigningKey.generate(ORIGIN)
+    key.save(tmp_path / "signing.key")
+    return key
 
 
 def make_receipt(number: int, created_at_us: int = 1_790_000_000_000_000) -> Receipt:

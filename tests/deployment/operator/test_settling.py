@@ -31,14 +31,6 @@ DRAFT = {**POLICY, "dispute_days": 7}
 
 
 @pytest.fixture
-def signer(tmp_path: Path) -> SigningKey:
-    """The key of the service."""
-    key = SigningKey.generate(ORIGIN)
-    key.save(tmp_path / "signing.key")
-    return key
-
-
-@pytest.fixture
 def app(
     engine: ScriptedEngine, books: Ledger, keys: KeyRing, replays: Replays, signer: SigningKey, tmp_path: Path
 ) -> FastAPI:

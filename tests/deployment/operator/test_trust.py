@@ -23,14 +23,6 @@ pytestmark = pytest.mark.parametrize("url", DATABASES, indirect=True)
 
 
 @pytest.fixture
-def signer(tmp_path: Path) -> SigningKey:
-    """The key of the service."""
-    key = SigningKey.generate(ORIGIN)
-    key.save(tmp_path / "signing.key")
-    return key
-
-
-@pytest.fixture
 def app(
     engine: ScriptedEngine, books: Ledger, keys: KeyRing, replays: Replays, signer: SigningKey, tmp_path: Path
 ) -> FastAPI:
