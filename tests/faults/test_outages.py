@@ -18,6 +18,8 @@ import pytest
 from tests.faults.lives import Life, check, living, until
 from tests.faults.servers import Server
 
+pytestmark = pytest.mark.slow
+
 OUTAGE_S = float(os.environ.get("PROTOKEN_OUTAGE_S", "8"))
 KILLS = 5 * int(os.environ.get("PROTOKEN_KILLS", "1"))
 Away = Callable[[], Any]

@@ -9,7 +9,11 @@ from pathlib import Path
 from random import Random
 from subprocess import Popen
 
+import pytest
+
 from tests.faults.lives import check, living
+
+pytestmark = pytest.mark.slow
 
 KILLS = 20 * int(os.environ.get("PROTOKEN_KILLS", "1"))
 
