@@ -26,8 +26,10 @@ serve: setup var/demo/bundle/consortium.json
 var/demo/bundle/consortium.json: | $(READY)
 	$(BIN)/protoken consortium build configs/demo/consortium.yaml --out var/demo/bundle
 
+# Fast tests first, a process for each core; then the slow ones, which want the machine for themselves.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not slow" --numprocesses 2 --quiet
+	$(BIN)/pytest -m slow
 
 lint: setup
 	$(BIN)/ruff check
