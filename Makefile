@@ -26,9 +26,9 @@ serve: setup var/demo/bundle/consortium.json
 var/demo/bundle/consortium.json: | $(READY)
 	$(BIN)/protoken consortium build configs/demo/consortium.yaml --out var/demo/bundle
 
-# Fast tests first, a process for each core; then the slow ones, which want the machine for themselves.
+# Fast tests first, a process of one thread for each core; then the slow ones, which want the machine for themselves.
 test: lint
-	$(BIN)/pytest -m "not slow" --numprocesses 2 --quiet
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2 --quiet
 	$(BIN)/pytest -m slow
 
 lint: setup

@@ -89,8 +89,6 @@ CUT = """
 import resource, signal, sys
 from rewards import Ledger, LedgerError
 from tests.rewards.receipts import make_receipt
-
-pytestmark = pytest.mark.slow
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 ledger = Ledger(sys.argv[1])
 ledger.append(make_receipt("before"))
