@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import insert, select, update
 from sqlmodel import col
 
+from rewards import checksums
 from rewards.database import now_us
 from rewards.errors import ReusedKeyError
 from rewards.tables import ClaimRow, ReceiptRow
@@ -82,15 +83,19 @@ class Claims:
                 "response_id": response_id,
                 "attempt": attempt,
                 "created_at_us": now_us(),
+                "ended_at_us": None,
             }
-            connection.execute(insert(ClaimRow).values(row))
+            connection.execute(insert(ClaimRow).values(row | {"row_sha256": checksums.of_claim(row)}))
         return Claim(response_id, attempt, is_new=True, receipt_sha256=None)
 
     def release(self, response_id: str) -> None:
         """The attempt ended without a whole response, so that another may be made. Again, or unclaimed: nothing."""
         is_open = col(ClaimRow.response_id) == response_id, col(ClaimRow.ended_at_us).is_(None)
         with self._database.write() as connection:
-            connection.execute(update(ClaimRow).where(*is_open).values(ended_at_us=now_us()))
+            for row in connection.execute(select(ClaimRow).where(*is_open)).mappings().all():
+                ended = {**row, "ended_at_us": now_us()}
+                ended["row_sha256"] = checksums.of_claim(ended)
+                connection.execute(update(ClaimRow).where(*is_open).values(ended))
 
 
 def _last(connection: Connection, application: str, key_sha256: str) -> Row[Any] | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import insert, select, update
 from sqlmodel import col
 
-from rewards import clients, events
+from rewards import checksums, clients, events
 from rewards.database import Database, now_us
 from rewards.errors import KeyRefusedError, KeyRingError, LedgerError
 from rewards.key_rules import ROLES, Key, require_sound
@@ -37,7 +37,7 @@ _LONGEST_OVERLAP_S = 366 * 24 * 60 * 60
 _LOG = logging.getLogger(__name__)
 _PRESENTED = re.compile(r"ptk_(?P<key_id>[0-9a-f]{12})_(?P<secret>[A-Za-z0-9_-]{43})")
 _NO_HMAC = "0" * 64
-_SECRET_COLUMN = "secret_hmac"  # noqa: S105 - its name
+_UNTOLD = ("secret_hmac", "last_used_sha256")
 
 
 class KeyRing:
@@ -134,11 +134,11 @@ class KeyRing:
         if key.last_used_at_us is not None and key.last_used_at_us > at_us - LAST_USED_EVERY_US:
             return
         due = last_used_at_us.is_(None) | (last_used_at_us <= at_us - LAST_USED_EVERY_US)
+        last_use: dict[str, Any] = {"key_id": key.key_id, "last_used_at_us": at_us}
+        last_use["last_used_sha256"] = checksums.of_last_use(last_use)
         try:
             with self.database.write() as connection:
-                connection.execute(
-                    update(ApiKeyRow).where(col(ApiKeyRow.key_id) == key.key_id, due).values(last_used_at_us=at_us)
-                )
+                connection.execute(update(ApiKeyRow).where(col(ApiKeyRow.key_id) == key.key_id, due).values(last_use))
         except LedgerError as error:
             _LOG.warning("the last use of key %s was not noted: %s", key.key_id, error)
 
@@ -245,7 +245,7 @@ def _update(connection: Connection, key_id: str, **fields: int) -> None:
 
 
 def _key(row: Row[Any]) -> Key:
-    return Key(**{name: value for name, value in row._mapping.items() if name != _SECRET_COLUMN})  # noqa: SLF001
+    return Key(**{name: value for name, value in row._mapping.items() if name not in _UNTOLD})  # noqa: SLF001
 
 
 def _id_of(presented: str) -> str:

@@ -165,6 +165,7 @@ class ApiKeyRow(SQLModel, table=True):
             "created_at_us >= 0 AND expires_at_us >= 0 AND revoked_at_us >= 0 AND last_used_at_us >= 0",
             name="api_keys_times",
         ),
+        CheckConstraint("(last_used_at_us IS NULL) = (last_used_sha256 IS NULL)", name="api_keys_last_use"),
         CheckConstraint("token_budget >= 0 AND requests_per_minute >= 1", name="api_keys_limits"),
         SQLITE_OPTIONS,
     )
@@ -181,25 +182,28 @@ class ApiKeyRow(SQLModel, table=True):
     token_budget: int | None = _integer(default=None)
     requests_per_minute: int | None = _integer(default=None)
     last_used_at_us: int | None = _integer(default=None)
+    last_used_sha256: str | None = _text(default=None)
 
 
 class ClaimRow(SQLModel, table=True):
-    """An `Idempotency-Key` that an application used: which request it was for, and which response it got."""
+    """An `Idempotency-Key` that an application used: which request it was for, and which response it got.
+
+    The one table that is no part of the log, since claims end; `row_sha256` (`rewards.checksums`) tells damage.
+    """
 
     __tablename__ = "claims"
     __table_args__ = (
-        UniqueConstraint("application", "key_sha256", "attempt", name="claims_once_per_attempt"),
         UniqueConstraint("response_id", name="claims_once_per_response"),
         CheckConstraint("length(key_sha256) = 64 AND length(request_sha256) = 64", name="claims_hashes"),
         CheckConstraint("attempt >= 1 AND created_at_us >= 0 AND ended_at_us >= 0", name="claims_numbers"),
-        SQLITE_OPTIONS,
+        SQLITE_NO_ROWID,
     )
 
-    claim_id: int = _integer(default=None, primary_key=True)
-    application: str = _text()
-    key_sha256: str = _text()
+    application: str = _text(primary_key=True)
+    key_sha256: str = _text(primary_key=True)
+    attempt: int = _number()
     request_sha256: str = _text()
     response_id: str = _text()
-    attempt: int = _integer()
     created_at_us: int = _integer()
     ended_at_us: int | None = _integer(default=None)
+    row_sha256: str = _text()

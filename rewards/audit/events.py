@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rewards.audit.source import Source
 
 COMMONS = "commons"
-_UNTOLD = ("last_used_at_us",)  # of a bearer key: noted for convenience, in no event
+_UNTOLD = ("last_used_at_us", "last_used_sha256")  # of a bearer key: in no event, for it changes all the time
 
 
 class Events:
@@ -81,10 +81,10 @@ def signing_keys(source: Source) -> list[VerifyKey]:
 
 
 def check_bearer_keys(source: Source) -> None:
-    """Hold every bearer key against the events that made, rotated and revoked it.
+    """Hold every bearer key against the events that made, rotated and revoked it, and its last use against a checksum.
 
     Raises:
-        DifferenceError: a key differs from what its events say, has none, or is missing.
+        DifferenceError: a key differs from what its events say, has none, or is missing; or the checksum differs.
     """
     for key in source.rows(select(ApiKeyRow).order_by(col(ApiKeyRow.key_id))):
         told = _told(source, key["key_id"])
@@ -97,6 +97,11 @@ def check_bearer_keys(source: Source) -> None:
                 field = "secret_hmac (its SHA-256)" if name == "secret_sha256" else name
                 expected = told.get(name)
                 raise DifferenceError("api_keys", key["key_id"], field, found=found.get(name), expected=expected)
+        last_use = {name: key[name] for name in ("key_id", "last_used_at_us")}
+        expected = None if key["last_used_at_us"] is None else hashing.checksum(last_use)
+        if key["last_used_sha256"] != expected:
+            found_sha256 = key["last_used_sha256"]
+            raise DifferenceError("api_keys", key["key_id"], "last_used_sha256", found=found_sha256, expected=expected)
     created = select(EventRow).where(col(EventRow.kind) == "key.created").order_by(col(EventRow.sequence))
     for event in source.rows(created):
         row = select(col(ApiKeyRow.key_id)).where(col(ApiKeyRow.key_id) == event["subject"])

@@ -40,6 +40,11 @@ def payload_sha256(receipt: Mapping[str, Any], settings: Any, measurement: Any, 
     return sha256(canonical(payload).encode()).hexdigest()
 
 
+def checksum(columns: Mapping[str, Any]) -> str:
+    """What guards columns that change in place and are in no log."""
+    return sha256(canonical(dict(columns)).encode()).hexdigest()
+
+
 def receipt_leaf(receipt: Mapping[str, Any], amounts: Mapping[str, int]) -> bytes:
     """The leaf of a receipt: salted hashes of its head, its payload hash and each entry."""
     salt = receipt["salt"]

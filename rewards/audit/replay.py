@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 from sqlmodel import col
 
-from rewards.audit import checkpoints, settlements
+from rewards.audit import checkpoints, claims, settlements
 from rewards.audit.events import COMMONS, Events, check_bearer_keys, registered, signing_keys
 from rewards.audit.receipts import Receipts
 from rewards.audit.report import Difference, DifferenceError, Progress, Report
 from rewards.audit.source import opened
 from rewards.audit.tree import Tree
 from rewards.signing import Checkpoint, VerifyKey, open_note
-from rewards.tables import ApiKeyRow, CheckpointRow, EntryRow, EventRow, LeafRow, NodeRow, ReceiptRow
+from rewards.tables import ApiKeyRow, CheckpointRow, ClaimRow, EntryRow, EventRow, LeafRow, NodeRow, ReceiptRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rewards.audit.source import Source
 
-TABLES = (ReceiptRow, EntryRow, EventRow, LeafRow, NodeRow, CheckpointRow, ApiKeyRow)
+TABLES = (ReceiptRow, EntryRow, EventRow, LeafRow, NodeRow, CheckpointRow, ApiKeyRow, ClaimRow)
 _ROWS_OF_PROGRESS = 1000
 
 
@@ -96,6 +96,7 @@ class _Replay:
         self._check_end(sealed)
         self._check_accounts()
         check_bearer_keys(self._source)
+        claims.check(self._source)
         settlements.check(self._source)
 
     def report(self, difference: Difference | None, counts: dict[str, int]) -> Report:

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from sqlalchemy import NullPool, create_engine, text
 
 from rewards import KeyRing, Ledger
+from rewards.claims import Claims
+from rewards.database import now_us
 from rewards.sealing import seal
 from rewards.signing import SigningKey
 from tests.rewards.receipts import MEMBERS, make_receipt
@@ -16,7 +18,7 @@ BOOKS = ("receipts", "entries", "events", "leaves", "nodes", "checkpoints")
 
 
 def write_books(url: str) -> list[str]:
-    """Receipts, a reversal, clients and bearer keys, sealed in three steps; returns the notes of the checkpoints."""
+    """Receipts, a reversal, clients, bearer keys and claims, sealed in three steps; returns the checkpoints' notes."""
     Ledger.prepare(url)
     ledger = Ledger(url)
     ledger.register("demo", MEMBERS)
@@ -35,9 +37,20 @@ def write_books(url: str) -> list[str]:
         seal(ledger, KEY, ORIGIN)
         with ledger.database.read() as connection:
             notes.append(connection.execute(text("SELECT note FROM checkpoints ORDER BY size DESC")).scalars().first())
+    _use(keys, ledger)
     keys.close()
     ledger.close()
     return notes
+
+
+def _use(keys: KeyRing, ledger: Ledger) -> None:
+    """What applications leave behind: a last use, a claim under way, and one that ended and was tried again."""
+    keys.used(next(key for key in keys.list() if key.state(now_us()) == "valid"))
+    claims = Claims(ledger.database)
+    for response_id, key in (("c0", "a"), ("c1", "b"), ("c2", "b")):
+        claims.claim("shop", key * 64, "f" * 64, response_id, abandoned_after_s=60)
+        if response_id == "c1":
+            claims.release(response_id)
 
 
 @contextmanager

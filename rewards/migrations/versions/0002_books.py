@@ -85,7 +85,9 @@ def _create_roles() -> None:
     op.execute("GRANT SELECT ON events TO protoken_replica")  # of these, by row-level security, registered clients
     op.execute("GRANT SELECT ON receipts, entries, events, leaves, checkpoints TO protoken_exporter")
     # All that is audited, keys too: of a secret there is a hash under a pepper, which is not in the database.
-    op.execute("GRANT SELECT ON receipts, entries, events, leaves, nodes, checkpoints, api_keys TO protoken_auditor")
+    op.execute(
+        "GRANT SELECT ON receipts, entries, events, leaves, nodes, checkpoints, api_keys, claims TO protoken_auditor"
+    )
     op.execute(
         "GRANT SELECT (sequence, kind, response_id, reverses, booked_at_us, created_at_us, consortium, model_sha256, "
         "method, version, tokens) ON receipts TO protoken_member"
@@ -240,6 +242,7 @@ def _create_api_keys() -> None:
         sa.Column("token_budget", BIGINT, nullable=True),
         sa.Column("requests_per_minute", BIGINT, nullable=True),
         sa.Column("last_used_at_us", BIGINT, nullable=True),
+        sa.Column("last_used_sha256", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("key_id"),
         sa.CheckConstraint("role IN ('application', 'member', 'operator', 'auditor', 'admin')", name="api_keys_role"),
         sa.CheckConstraint("(role = 'member') = (client IS NOT NULL)", name="api_keys_client"),
@@ -248,6 +251,7 @@ def _create_api_keys() -> None:
             "created_at_us >= 0 AND expires_at_us >= 0 AND revoked_at_us >= 0 AND last_used_at_us >= 0",
             name="api_keys_times",
         ),
+        sa.CheckConstraint("(last_used_at_us IS NULL) = (last_used_sha256 IS NULL)", name="api_keys_last_use"),
         sa.CheckConstraint("token_budget >= 0 AND requests_per_minute >= 1", name="api_keys_limits"),
         sqlite_strict=True,
     )
@@ -256,18 +260,18 @@ def _create_api_keys() -> None:
 def _create_claims() -> None:
     op.create_table(
         "claims",
-        sa.Column("claim_id", BIGINT, nullable=False),
         sa.Column("application", sa.Text(), nullable=False),
         sa.Column("key_sha256", sa.Text(), nullable=False),
+        sa.Column("attempt", BIGINT, nullable=False, autoincrement=False),
         sa.Column("request_sha256", sa.Text(), nullable=False),
         sa.Column("response_id", sa.Text(), nullable=False),
-        sa.Column("attempt", BIGINT, nullable=False),
         sa.Column("created_at_us", BIGINT, nullable=False),
         sa.Column("ended_at_us", BIGINT, nullable=True),
-        sa.PrimaryKeyConstraint("claim_id"),
-        sa.UniqueConstraint("application", "key_sha256", "attempt", name="claims_once_per_attempt"),
+        sa.Column("row_sha256", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("application", "key_sha256", "attempt"),
         sa.UniqueConstraint("response_id", name="claims_once_per_response"),
         sa.CheckConstraint("length(key_sha256) = 64 AND length(request_sha256) = 64", name="claims_hashes"),
         sa.CheckConstraint("attempt >= 1 AND created_at_us >= 0 AND ended_at_us >= 0", name="claims_numbers"),
         sqlite_strict=True,
+        sqlite_with_rowid=False,
     )
