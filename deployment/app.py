@@ -20,8 +20,8 @@ from ray.serve.schema import LoggingConfig
 
 from attribution import open_bundle
 from deployment.errors import StartError
-from deployment.exporter import serve_exporter
 from deployment.gateway import Ingress, proxy_middleware
+from deployment.metrics.exporter import serve_exporter
 from deployment.places import log_origin, signing_key
 from deployment.replica import Replica
 from deployment.settings import Settings, pepper_of

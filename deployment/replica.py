@@ -12,7 +12,7 @@ import torch
 from attribution import Batch, FederatedModel, attribute
 from deployment.booker import Booker
 from deployment.messages import Delta, Event, Job, ModelCard
-from deployment.metrics import ReplicaMetrics
+from deployment.metrics.replica import ReplicaMetrics
 from deployment.places import ledger_folder
 from deployment.recovery import Recovery
 from deployment.settings import Settings

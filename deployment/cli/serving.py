@@ -9,7 +9,7 @@ import typer
 
 from deployment.cli.options import LedgerUrl
 from deployment.cli.output import console
-from deployment.exporter import serve_exporter
+from deployment.metrics.exporter import serve_exporter
 from deployment.settings import ledger_url, load_settings
 
 __all__ = ["exporter", "serve"]

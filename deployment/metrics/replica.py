@@ -4,14 +4,11 @@ Never money: credit and shares come from the ledger by `exporter`. Ray exports e
 the replica's labels; it rebuilds a histogram's sum from its buckets, so read quantiles here and means nowhere.
 """
 
-from typing import Final
-
 from ray.serve import metrics
 
-__all__ = ["DURATION_BUCKETS_S", "FIRST_TOKEN_BUCKETS_S", "ReplicaMetrics"]
+from deployment.metrics.catalogue import DURATION_BUCKETS_S, FIRST_TOKEN_BUCKETS_S
 
-DURATION_BUCKETS_S: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
-FIRST_TOKEN_BUCKETS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0)
+__all__ = ["ReplicaMetrics"]
 
 
 class ReplicaMetrics:
@@ -39,12 +36,12 @@ class ReplicaMetrics:
             tag_keys=("model", "outcome"),
         )
         self._spooled = metrics.Gauge(
-            "protoken_ledger_spool_entries",
+            "protoken_replica_spooled_receipts",
             description="Receipts of this replica that are spooled and not in the ledger yet.",
             tag_keys=("model",),
         )
         self._lag = metrics.Gauge(
-            "protoken_ledger_lag_seconds",
+            "protoken_replica_ledger_lag_seconds",
             description="How long the oldest of these receipts has been waiting; 0 when there is none.",
             tag_keys=("model",),
         )

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from deployment.errors import StartError
-from deployment.exporter import serve_exporter
+from deployment.metrics.exporter import serve_exporter
 from rewards import Ledger, LedgerError
 from tests.deployment.outages import away
 from tests.rewards.receipts import MEMBERS, make_receipt

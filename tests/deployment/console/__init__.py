@@ -1,0 +1,1 @@
+"""Tests of the console: sessions, who sees what, and every page."""

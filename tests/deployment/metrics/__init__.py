@@ -1,0 +1,1 @@
+"""Tests of the metrics: the catalogue, the exporter, the replica series, rules and dashboards."""
