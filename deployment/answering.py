@@ -5,23 +5,26 @@ Knows what an engine promises, and no model; knows no route.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from deployment.errors import ApiError, InternalError
+from deployment.errors import ApiError, InternalError, SpoolError
 from deployment.idempotency import Attempt, Idempotency, request_hash
 from deployment.limits import Limits, Ticket
 from deployment.messages import Delta, Event, Failed, Finished, Job, ModelCard
 from deployment.replays import Replay
 from deployment.schemas import ChatRequest, CompletionRequest
+from deployment.texts import KeptText, Texts
 from deployment.wire import ChatWire, TextWire, Wire
 from rewards import Key
 
 __all__ = ["Answers", "Engine"]
 
+_LOG = logging.getLogger(__name__)
 _MOST_PROMISED = 10_000
 
 _Request = ChatRequest | CompletionRequest
@@ -52,13 +55,22 @@ class Answers:
         limits: what each key may ask for.
         idempotency: whether a response was made before.
         default_max_tokens: the most tokens of a request that does not say.
+        texts: where finished texts are kept for the console; None keeps none.
     """
 
-    def __init__(self, engine: Engine, limits: Limits, idempotency: Idempotency, default_max_tokens: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits,
+        idempotency: Idempotency,
+        default_max_tokens: int,
+        texts: Texts | None = None,
+    ) -> None:
         self._engine = engine
         self._limits = limits
         self._idempotency = idempotency
         self._default_max_tokens = default_max_tokens
+        self._texts = texts
         self._promised: dict[str, str] = {}  # response id -> application, of receipts that were only spooled
 
     def is_promised(self, response_id: str, application: str) -> bool:
@@ -93,9 +105,11 @@ class Answers:
                 attempt.close()
             raise
         wire = _wire(job.response_id, job.created_at_us, request)
-        return await _respond(self._watched(job, ticket, attempt), wire, request)
+        return await _respond(self._watched(job, request.model, ticket, attempt), wire, request)
 
-    async def _watched(self, job: Job, ticket: Ticket, attempt: Attempt | None) -> AsyncGenerator[Event, None]:
+    async def _watched(
+        self, job: Job, model: str, ticket: Ticket, attempt: Attempt | None
+    ) -> AsyncGenerator[Event, None]:
         """The events of a response; its limits and its claim are settled by the time its end is passed on."""
         pieces: list[str] = []
         tokens = 0
@@ -104,11 +118,12 @@ class Answers:
                 async for event in events:
                     if isinstance(event, Delta):
                         tokens += 1  # at least: the receipt will tell
-                        if attempt is not None:
+                        if attempt is not None or self._texts is not None:
                             pieces.append(event.text)
                     elif isinstance(event, Finished):
                         tokens = event.completion_tokens
                         self._promise(job, event)
+                        await self._keep(job, model, pieces, event)
                         if attempt is not None:
                             await attempt.finished(pieces, event)
                     elif attempt is not None:
@@ -118,6 +133,15 @@ class Answers:
             ticket.end(tokens)
             if attempt is not None:
                 attempt.close()
+
+    async def _keep(self, job: Job, model: str, pieces: Sequence[str], end: Finished) -> None:
+        """Keep a finished text where texts are kept; where the disk refuses, the answer is given all the same."""
+        if self._texts is None:
+            return
+        try:
+            await asyncio.to_thread(self._texts.keep, KeptText.of(job, model, "".join(pieces) + end.text, end))
+        except SpoolError as error:
+            _LOG.error("the text of response %s is not kept: %s", job.response_id, error)
 
     def _promise(self, job: Job, end: Finished) -> None:
         if end.booked:

@@ -23,6 +23,7 @@ from deployment.operator import Books
 from deployment.places import ledger_folder
 from deployment.replays import Replays
 from deployment.settings import Settings, pepper_of
+from deployment.texts import Texts
 from rewards import KeyRing, Ledger
 
 __all__ = ["HandleEngine", "Ingress", "proxy_middleware"]
@@ -105,6 +106,7 @@ class Ingress:
         self._ledger = Ledger(settings.ledger)
         self._keys = KeyRing(settings.ledger, pepper_of(settings.ledger, settings.pepper_file))
         self._replays = Replays(ledger_folder(settings.spool, self._ledger) / "replays", settings.replay_window_s)
+        self._texts = Texts(settings.texts, settings.texts_window_s) if settings.texts else None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve in the process where the app runs."""
@@ -114,4 +116,5 @@ class Ingress:
             self._replays,
             default_max_tokens=self._settings.default_max_tokens,
             max_tokens_cap=self._settings.max_tokens_cap,
+            texts=self._texts,
         )

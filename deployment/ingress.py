@@ -5,7 +5,6 @@ stands behind it in the service (`gateway`), a plain class in tests. How an answ
 """
 
 import time
-from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -15,41 +14,25 @@ from starlette.middleware import Middleware
 
 from deployment import operator
 from deployment.answering import Answers, Engine
+from deployment.console.app import PREFIX, build_console
 from deployment.documentation import TITLE, document
-from deployment.errors import InvalidRequestError, NotFoundError, UnavailableError
+from deployment.errors import NotFoundError, UnavailableError
 from deployment.failures import LastResort, RequestId, handle_failures
 from deployment.idempotency import Idempotency, checked_key
 from deployment.limits import Limits
-from deployment.messages import ChatMessage, Job, ModelCard
+from deployment.messages import ChatMessage, ModelCard
 from deployment.replays import Replays
 from deployment.schemas import ChatRequest, CompletionRequest, ModelList, ModelObject
 from deployment.schemas.errors import failures
 from deployment.security import BodyLimit, Gate, caller
-from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, Key, Ledger, LedgerError
+from deployment.service import Service, TheService, job_of, served
+from deployment.texts import Texts
+from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, Key, LedgerError
 from rewards.claims import Claims
 
 __all__ = ["build_app"]
 
 RETRY_AFTER_S = 5
-
-
-@dataclass(frozen=True)
-class Service:
-    """What the routes work with; `created` is when this app was built, in seconds since 1970."""
-
-    engine: Engine
-    answers: Answers
-    ledger: Ledger
-    max_tokens_cap: int | None
-    created: int
-
-
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
-TheService = Annotated[Service, Depends(_service)]
 
 
 def _idempotency_key(request: Request) -> str | None:
@@ -79,6 +62,7 @@ def build_app(
     *,
     default_max_tokens: int,
     max_tokens_cap: int | None = None,
+    texts: Texts | None = None,
 ) -> FastAPI:
     """The service's whole HTTP surface.
 
@@ -88,6 +72,7 @@ def build_app(
         replays: where the texts are kept that may be asked for again.
         default_max_tokens: the most tokens of a request that does not say.
         max_tokens_cap: the most tokens a request may ask for; None leaves the model's context as the only cap.
+        texts: where finished texts are kept for the console; None keeps none.
     """
     app = FastAPI(
         title=TITLE,
@@ -101,12 +86,13 @@ def build_app(
         ],
     )
     idempotency = Idempotency(Claims(books.ledger.database), replays)
-    answers = Answers(engine, Limits(books.ledger), idempotency, default_max_tokens)
+    answers = Answers(engine, Limits(books.ledger), idempotency, default_max_tokens, texts)
     app.state.service = Service(engine, answers, books.ledger, max_tokens_cap, int(time.time()))
     app.state.books = books
     app.include_router(service_router)
     app.include_router(router)
     app.include_router(operator.router)
+    app.mount(PREFIX, build_console(app.state.service, books, texts))
     handle_failures(app)
     document(app)
     return app
@@ -128,7 +114,7 @@ async def list_models(service: TheService) -> ModelList:
 @router.get("/v1/models/{name}", responses=failures(404))
 async def get_model(service: TheService, name: str) -> ModelObject:
     """One model by its name."""
-    return _model_object(service, await _served(service, name))
+    return _model_object(service, await served(service, name))
 
 
 @router.get("/v1/attributions/{response_id}", responses=failures(404))
@@ -187,7 +173,7 @@ async def chat_completions(
     )
     limit_name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     response_id = f"chatcmpl-{uuid4().hex}"
-    job = await _job(service, key, request, response_id=response_id, prompt=prompt, limit_name=limit_name)
+    job = await job_of(service, key, request, response_id=response_id, prompt=prompt, limit_name=limit_name)
     return await service.answers.answer(key, job, request, idempotency_key)
 
 
@@ -196,17 +182,8 @@ async def completions(
     service: TheService, key: Caller, idempotency_key: IdempotencyKey, request: CompletionRequest
 ) -> Response:
     """Continue a text."""
-    job = await _job(service, key, request, response_id=f"cmpl-{uuid4().hex}", prompt=request.prompt)
+    job = await job_of(service, key, request, response_id=f"cmpl-{uuid4().hex}", prompt=request.prompt)
     return await service.answers.answer(key, job, request, idempotency_key)
-
-
-async def _served(service: Service, name: str) -> ModelCard:
-    card = await service.engine.describe()
-    if name != card.name:
-        raise NotFoundError(
-            f"there is no model {name!r} here; {card.name!r} is served", param="model", code="model_not_found"
-        )
-    return card
 
 
 def _model_object(service: Service, card: ModelCard) -> ModelObject:
@@ -216,37 +193,4 @@ def _model_object(service: Service, card: ModelCard) -> ModelObject:
         global_sha256=card.global_sha256,
         clients=list(card.client_ids),
         context_length=card.context_length,
-    )
-
-
-async def _job(
-    service: Service,
-    key: Key,
-    request: ChatRequest | CompletionRequest,
-    *,
-    response_id: str,
-    prompt: tuple[ChatMessage, ...] | str,
-    limit_name: str = "max_tokens",
-) -> Job:
-    """The request as a job for a replica; `limit_name` is how the request called its `max_tokens`."""
-    card = await _served(service, request.model)
-    most = min(service.max_tokens_cap or card.context_length, card.context_length)
-    if request.token_limit is not None and request.token_limit > most:
-        raise InvalidRequestError(
-            f"{limit_name} is {request.token_limit}; this model generates at most {most} tokens for a request",
-            param=limit_name,
-            code="invalid_value",
-        )
-    return Job(
-        response_id=response_id,
-        application=key.key_id,
-        created_at_us=time.time_ns() // 1000,
-        prompt=prompt,
-        max_tokens=request.token_limit,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        seed=request.seed,
-        stop=request.stop,
-        token_level=request.attribution == "tokens",
-        streamed=request.stream,
     )

@@ -73,7 +73,7 @@ class Settings(BaseModel):
     `cpus_per_replica` None divides all processors of the machine among the replicas. `max_tokens_cap` None leaves the
     model's context as the only cap. `metrics_port` 0 starts no exporter. `nodes` are those of `credit`.
     `replica_ledger` None lets replicas book with `ledger`. `pepper_file` None leaves the choice to `pepper_of`.
-    `policy` None settles nothing here.
+    `policy` None settles nothing here. `texts` None keeps no texts of responses.
     """
 
     # Errors do not repeat what was given, and the ledger's URL is not shown: there may be a password in it.
@@ -88,6 +88,8 @@ class Settings(BaseModel):
     policy: AbsolutePath | None = None
     spool: AbsolutePath = Field(default=Path("var/spool"), validate_default=True)
     replay_window_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
+    texts: AbsolutePath | None = None
+    texts_window_s: float = Field(default=7 * 86_400.0, gt=0, allow_inf_nan=False)
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     metrics_port: int = Field(default=9464, ge=0, le=65535)
