@@ -31,12 +31,13 @@ from rewards import (
     PeriodClosedError,
     PeriodEmptyError,
     PeriodError,
+    PeriodMovedError,
     PolicyError,
     RewardsError,
 )
 from rewards.errors import HoldError, SignatureError
 
-__all__ = ["LastResort", "RequestId", "answer", "handle_failures"]
+__all__ = ["FORESEEN", "LastResort", "RequestId", "answer", "handle_failures", "told"]
 
 _LOG = logging.getLogger(__name__)
 RETRY_AFTER_S = 5
@@ -46,6 +47,7 @@ _GOOD_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _REFUSALS: Final[dict[type[RewardsError], tuple[type[ApiError], str]]] = {
     PeriodClosedError: (ConflictError, "period_closed"),
     PeriodEmptyError: (ConflictError, "period_empty"),
+    PeriodMovedError: (ConflictError, "period_moved"),
     PeriodError: (ConflictError, "period_state"),
     HoldError: (ConflictError, "hold_state"),
     PolicyError: (InvalidRequestError, "invalid_policy"),
@@ -55,6 +57,9 @@ _REFUSALS: Final[dict[type[RewardsError], tuple[type[ApiError], str]]] = {
 }
 """What the books refuse, and what that is over HTTP."""
 
+FORESEEN: Final[tuple[type[Exception], ...]] = (ApiError, RequestValidationError, LedgerError, *_REFUSALS)
+"""Every failure that `told` knows what to say of."""
+
 
 def answer(error: ApiError) -> JSONResponse:
     """The HTTP answer to one of our own errors."""
@@ -63,41 +68,37 @@ def answer(error: ApiError) -> JSONResponse:
 
 def handle_failures(app: FastAPI) -> None:
     """Let `app` answer every foreseen failure in OpenAI's shape."""
-    app.add_exception_handler(ApiError, _own)
-    app.add_exception_handler(RequestValidationError, _invalid)
+    for error in FORESEEN:
+        app.add_exception_handler(error, _foreseen)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(LedgerError, _ledger)
-    for error in _REFUSALS:
-        app.add_exception_handler(error, _refused)
 
 
-async def _own(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, ApiError)
-    return answer(error)
-
-
-async def _ledger(_request: Request, error: Exception) -> JSONResponse:
-    _LOG.error("the ledger could not be read: %s", error)
-    return answer(
-        UnavailableError("the ledger is away; try again", code="ledger_unavailable", retry_after_s=RETRY_AFTER_S)
-    )
-
-
-async def _refused(_request: Request, error: Exception) -> JSONResponse:
-    """What the books refuse: the most telling class of the error decides."""
+def told(error: Exception) -> ApiError:
+    """What a caller is told of a failure of one of the classes in FORESEEN."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, RequestValidationError):
+        return _invalid(error)
+    if isinstance(error, LedgerError):
+        _LOG.error("the ledger could not be read: %s", error)
+        return UnavailableError("the ledger is away; try again", code="ledger_unavailable", retry_after_s=RETRY_AFTER_S)
+    # What the books refuse: the most telling class of the error decides.
     refusal, code = next(_REFUSALS[kind] for kind in type(error).__mro__ if kind in _REFUSALS)
-    return answer(refusal(str(error), code=code))
+    return refusal(str(error), code=code)
 
 
-async def _invalid(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
+async def _foreseen(_request: Request, error: Exception) -> JSONResponse:
+    return answer(told(error))
+
+
+def _invalid(error: RequestValidationError) -> InvalidRequestError:
     problem = error.errors()[0]
     if problem["type"] == "json_invalid":
         reason = problem["ctx"]["error"]
-        return answer(InvalidRequestError(f"the body is not valid JSON: {reason}", code="invalid_json"))
+        return InvalidRequestError(f"the body is not valid JSON: {reason}", code="invalid_json")
     param = _param(problem)
     message = f"{param}: {problem['msg']}" if param and param not in problem["msg"] else problem["msg"]
-    return answer(InvalidRequestError(message, param=param, code=_code(problem)))
+    return InvalidRequestError(message, param=param, code=_code(problem))
 
 
 def _param(problem: Mapping[str, Any]) -> str | None:

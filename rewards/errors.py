@@ -15,7 +15,8 @@ RewardsError
     ├── StatementError      a statement that does not exist, or is not in the Merkle log yet
     └── PeriodError         a period that cannot be previewed, closed or moved on
         ├── PeriodEmptyError    nothing was booked in its window
-        └── PeriodClosedError   it is closed already; carries the stored settlement
+        ├── PeriodClosedError   it is closed already; carries the stored settlement
+        └── PeriodMovedError    it would be settled otherwise than was expected
 """
 
 from __future__ import annotations
@@ -110,3 +111,7 @@ class PeriodClosedError(PeriodError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class PeriodMovedError(PeriodError):
+    """The period comes to another settlement than was expected; nothing was written."""

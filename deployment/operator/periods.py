@@ -9,7 +9,7 @@ from deployment.errors import InvalidRequestError, NotFoundError, UnavailableErr
 from deployment.operator.books import Books, Caller, TheBooks, Visible
 from deployment.operator.pages import Listing, Paging, cursor_at, place_of
 from deployment.schemas.errors import failures
-from deployment.schemas.periods import Close, Dispute, Line, Move, Payment, Period, Preview, Settlement
+from deployment.schemas.periods import Close, Dispute, Finalise, Line, Move, Payment, Period, Preview, Settlement, Terms
 from rewards import Policy, PolicyError, load_policy
 from rewards import Settlement as Settled
 from rewards import periods as moves
@@ -42,7 +42,7 @@ def period(books: TheBooks, visible: Visible, name: PeriodName) -> Period:
 
 
 @router.post("/periods/{name}/preview", summary="What closing it now would pay", responses=failures(409))
-def preview(books: TheBooks, name: PeriodName, asked: Close) -> Preview:
+def preview(books: TheBooks, name: PeriodName, asked: Terms) -> Preview:
     """What `close` would store at this moment, or `finalise` where the period is a draft. Changes nothing.
 
     The difference is to the draft, or to the period before. A draft keeps its own policy and its own end.
@@ -59,7 +59,8 @@ def close(books: TheBooks, caller: Caller, name: PeriodName, asked: Close) -> Pe
 
     Of any number of callers exactly one wins; for the others, and ever after, it is 409 and nothing changes.
     """
-    moves.close(books.ledger, name, _policy(books, asked), caller.key_id, asked.until_us)
+    policy = _policy(books, asked)
+    moves.close(books.ledger, name, policy, caller.key_id, asked.until_us, expected=asked.expected_sha256)
     return _found(books, name, None)
 
 
@@ -72,10 +73,10 @@ def dispute(books: TheBooks, caller: Caller, name: PeriodName, asked: Dispute) -
 
 
 @router.post("/periods/{name}/finalise", summary="Make a draft final", responses=failures(404, 409))
-def finalise(books: TheBooks, caller: Caller, name: PeriodName) -> Period:
+def finalise(books: TheBooks, caller: Caller, name: PeriodName, asked: Finalise | None = None) -> Period:
     """After its dispute days: settle it again with the holds of this moment, and write every client's statement."""
     _found(books, name, None)
-    moves.finalise(books.ledger, name, caller.key_id)
+    moves.finalise(books.ledger, name, caller.key_id, expected=None if asked is None else asked.expected_sha256)
     return _found(books, name, None)
 
 
@@ -87,7 +88,7 @@ def pay(books: TheBooks, caller: Caller, name: PeriodName, asked: Payment) -> Pe
     return _found(books, name, None)
 
 
-def _policy(books: Books, asked: Close) -> Policy:
+def _policy(books: Books, asked: Terms) -> Policy:
     if asked.policy is not None:
         return Policy.from_mapping(asked.policy)
     if books.policy is None:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
 from deployment.schemas.fields import Count, Moment, Reason
 from rewards.policy import policy_schema
 
-__all__ = ["Close", "Dispute", "Line", "Move", "Payment", "Period", "Preview", "Settlement"]
+__all__ = ["Close", "Dispute", "Finalise", "Line", "Move", "Payment", "Period", "Preview", "Settlement", "Terms"]
 
 _OF_EVERYBODY = "Null for a member's key: it speaks of everybody."
 _POLICY: dict[str, JsonValue] = {"currency": "EUR", "pool": 1_000_000}
@@ -65,6 +65,16 @@ _PERIOD: dict[str, JsonValue] = {
     "taken_in": 0,
     "settlement": _SETTLEMENT,
 }
+
+
+_Expected = Annotated[
+    str | None,
+    Field(
+        pattern="^[0-9a-f]{64}$",
+        description="`sha256` of the settlement that a preview showed: where it comes to another by now, it is 409 and "
+        "nothing is written. Null takes whatever it comes to.",
+    ),
+]
 
 
 class _Answer(BaseModel):
@@ -175,7 +185,7 @@ class Preview(_Answer):
     difference: dict[str, int] = Field(description="Account to minor units that its payout is above that.")
 
 
-class Close(_Request):
+class Terms(_Request):
     """How to settle a period."""
 
     model_config = ConfigDict(
@@ -188,6 +198,28 @@ class Close(_Request):
         Field(description="What to settle by; null takes the policy file of the service."),
     ] = None
     until_us: Moment | None = Field(None, description="The end of the period; this moment without it.")
+
+
+class Close(Terms):
+    """How to settle a period, and what that must come to."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"policy": _POLICY, "until_us": None, "expected_sha256": None}]},
+    )
+
+    expected_sha256: _Expected = None
+
+
+class Finalise(_Request):
+    """What a draft must come to with the holds of this moment."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"examples": [{"expected_sha256": "ab" * 32}]}
+    )
+
+    expected_sha256: _Expected = None
 
 
 class Dispute(_Request):

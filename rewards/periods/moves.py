@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rewards import events
 from rewards.database import now_us
-from rewards.errors import PeriodClosedError, PeriodEmptyError, PeriodError
+from rewards.errors import PeriodClosedError, PeriodEmptyError, PeriodError, PeriodMovedError
 from rewards.periods import bodies, book, fitting
 from rewards.periods.contents import Contents, contents
 from rewards.periods.window import Frame, freeze, refreeze, shown
@@ -79,7 +79,15 @@ def preview(ledger: Ledger, name: str, policy: Policy, until_us: int | None = No
         return _compared(_resettled(connection, there, period).settlement, period, "draft of")
 
 
-def close(ledger: Ledger, name: str, policy: Policy, actor: str, until_us: int | None = None) -> Settlement:
+def close(
+    ledger: Ledger,
+    name: str,
+    policy: Policy,
+    actor: str,
+    until_us: int | None = None,
+    *,
+    expected: str | None = None,
+) -> Settlement:
     """Settle what was booked since the last closed period, and keep it as a draft, or as final without dispute days.
 
     Of any number of closers exactly one wins.
@@ -91,10 +99,12 @@ def close(ledger: Ledger, name: str, policy: Policy, actor: str, until_us: int |
         actor: who closes: a key id, or "command line".
         until_us: the end of the period in microseconds since 1970; this moment when None. What was made before it and
             booked within the policy's grace hours is in, what was made later is the next period's.
+        expected: SHA-256 of the settlement that a preview showed; None takes whatever it comes to.
 
     Raises:
         PeriodClosedError: the name is closed already; carries the stored settlement.
         PeriodEmptyError: nothing was booked in the window.
+        PeriodMovedError: it comes to another settlement than was expected; nothing is written.
         PeriodError: the name is not valid, the period before is not final, or the grace hours are not over.
         PolicyError: the policy names a client or an application that the ledger does not know.
         LedgerError: the entries of the window do not sum to its tokens; somebody wrote past the ledger.
@@ -108,13 +118,14 @@ def close(ledger: Ledger, name: str, policy: Policy, actor: str, until_us: int |
         if policy.dispute_days == 0:
             _record_final(connection, name, actor, settled)
 
-    return _write(ledger, prepare, write).settlement
+    return _write(ledger, prepare, write, expected)
 
 
-def finalise(ledger: Ledger, name: str, actor: str) -> Settlement:
+def finalise(ledger: Ledger, name: str, actor: str, *, expected: str | None = None) -> Settlement:
     """Settle a draft's window again with the holds of this moment, make that final, and write every client's statement.
 
     Raises:
+        PeriodMovedError: it comes to another settlement than was expected (as in `close`); nothing is written.
         PeriodError: there is no such draft, or its dispute days are not over.
     """
 
@@ -128,7 +139,7 @@ def finalise(ledger: Ledger, name: str, actor: str) -> Settlement:
     def write(connection: Connection, settled: _Settled) -> None:
         _record_final(connection, name, actor, settled)
 
-    return _write(ledger, prepare, write).settlement
+    return _write(ledger, prepare, write, expected)
 
 
 def dispute(ledger: Ledger, name: str, reason: str, actor: str) -> None:
@@ -172,7 +183,8 @@ def _write(
     ledger: Ledger,
     prepare: Callable[[Connection, Book], _Settled],
     write: Callable[[Connection, _Settled], None],
-) -> _Settled:
+    expected: str | None,
+) -> Settlement:
     with ledger.database.read() as connection:
         seen = book.read(connection)
         settled = prepare(connection, seen)
@@ -180,8 +192,11 @@ def _write(
         there = book.read(connection)
         if there.last_event != seen.last_event:
             settled = prepare(connection, there)
+        if expected not in (None, settled.settlement.sha256):
+            name = settled.settlement.period
+            raise PeriodMovedError(f"period {name!r} comes to another settlement by now than was expected; look again")
         write(connection, settled)
-    return settled
+    return settled.settlement
 
 
 def _draft(connection: Connection, there: Book, name: str, policy: Policy, until_us: int | None) -> _Settled:

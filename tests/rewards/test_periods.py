@@ -12,9 +12,11 @@ from rewards import (
     PeriodClosedError,
     PeriodEmptyError,
     PeriodError,
+    PeriodMovedError,
     Policy,
     PolicyError,
     events,
+    holds,
     periods,
 )
 from rewards.database import now_us
@@ -89,6 +91,41 @@ def test_a_preview_is_compared_with_the_period_before(booked):
 
     assert "final of 2026-11" == preview.compared_with
     assert {"bank": 751, "clinic": -501, "commons": -250, "rider": 0} == preview.difference
+
+
+def test_a_close_that_expects_what_was_previewed_stores_that_or_nothing(booked):
+    """What was booked after the preview is left for another look: nothing is closed but what somebody has seen."""
+    seen = periods.preview(booked, "2026-11", POLICY).settlement
+    booked.append(make_receipt("later"))
+    with pytest.raises(PeriodMovedError, match="'2026-11' comes to another settlement by now"):
+        periods.close(booked, "2026-11", POLICY, "me", expected=seen.sha256)
+    assert () == periods.all(booked)
+    again = periods.preview(booked, "2026-11", POLICY).settlement
+
+    assert again == periods.close(booked, "2026-11", POLICY, "me", expected=again.sha256) != seen
+
+
+def test_a_preview_of_a_given_moment_does_not_move_with_what_is_booked_after_it(booked):
+    """A period that ends at a moment comes to the same however much is booked later, so a busy ledger can be closed."""
+    until_us = now_us()
+    seen = periods.preview(booked, "2026-11", POLICY, until_us).settlement
+    booked.append(make_receipt("later"))
+
+    assert seen == periods.close(booked, "2026-11", POLICY, "me", until_us, expected=seen.sha256)
+
+
+def test_a_draft_becomes_the_final_that_was_expected_or_stays_a_draft(booked, clock):
+    """A hold that is placed after the preview changes the payouts, and the draft is looked at again first."""
+    close(booked, "2026-11", DISPUTABLE)
+    clock(3 * 24)
+    seen = periods.preview(booked, "2026-11", DISPUTABLE).settlement
+    holds.place(booked, "client", "bank", "audited", "me")
+    with pytest.raises(PeriodMovedError):
+        periods.finalise(booked, "2026-11", "me", expected=seen.sha256)
+    assert ["disputed"] == [period.state for period in periods.all(booked)]
+    again = periods.preview(booked, "2026-11", DISPUTABLE).settlement
+
+    assert again == periods.finalise(booked, "2026-11", "me", expected=again.sha256) != seen
 
 
 def test_a_preview_of_a_draft_is_compared_with_the_draft(booked):

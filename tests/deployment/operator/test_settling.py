@@ -15,6 +15,7 @@ from deployment.replays import Replays
 from deployment.schemas.statements import Statement
 from rewards import KeyRing, Ledger, events, periods, statements
 from rewards.credit import canonical_bytes
+from rewards.database import now_us
 from rewards.errors import SignatureError
 from rewards.sealing import seal
 from rewards.signing import SigningKey
@@ -90,6 +91,28 @@ def test_a_draft_is_disputed_held_and_previewed_before_it_is_final(operator: Tes
         "hold_state"
         == error_of(operator.post(f"/api/v1/holds/{hold['id']}/release", json={"reason": "x"}), 409)["code"]
     )
+
+
+def test_what_was_previewed_is_closed_or_nothing_is(operator: TestClient, books: Ledger) -> None:
+    """Who sends the hash of a preview closes just that: 409 when the books have moved, and a hash it must be."""
+    until = {"until_us": now_us()}
+    seen = post(operator, "periods/2026-11/preview", **until)["settlement"]
+    for wrong, status, code in (("ab" * 32, 409, "period_moved"), ("AB" * 32, 400, "invalid_value")):
+        answer = operator.post("/api/v1/periods/2026-11/close", json={**until, "expected_sha256": wrong})
+        assert code == error_of(answer, status)["code"]
+    assert [] == read(operator, "periods")["data"]
+    books.append(make_receipt(30))
+
+    assert seen == post(operator, "periods/2026-11/close", **until, expected_sha256=seen["sha256"])["settlement"]
+
+
+def test_a_draft_is_finalised_as_previewed_or_not_at_all(operator: TestClient) -> None:
+    """With the hash of another settlement a draft whose dispute days are over stays what it is."""
+    post(operator, "periods/2026-11/close", policy=DRAFT)
+    refusal = error_of(operator.post("/api/v1/periods/2026-11/finalise", json={"expected_sha256": "ab" * 32}), 409)
+
+    assert "period_state" == refusal["code"]
+    assert "draft" == read(operator, "periods/2026-11")["state"]
 
 
 def test_of_many_who_close_one_wins(app: FastAPI, keys: KeyRing, books: Ledger) -> None:
