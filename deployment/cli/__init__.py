@@ -13,6 +13,7 @@ from attribution import AttributionError
 from deployment.cli import (
     attributing,
     consortium,
+    dashboards,
     demo,
     evaluate,
     hold,
@@ -46,6 +47,7 @@ app.command("trace")(tracing.trace_responses)
 app.command("evaluate")(evaluate.evaluate)
 app.command("serve")(serving.serve)
 app.command("exporter")(serving.exporter)
+app.command("dashboards")(dashboards.dashboards)
 app.command("demo")(demo.demo)
 
 

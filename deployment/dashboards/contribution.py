@@ -1,0 +1,234 @@
+"""The board *Contribution and payouts*: who earns what, what the open period would pay, and what was corrected."""
+
+from typing import Final
+
+from deployment.dashboards.frame import Band, board
+from deployment.dashboards.panels import figure, graph, listing
+from deployment.dashboards.queries import Query, age, once, once_per_second, select
+from deployment.metrics.catalogue import series
+
+__all__ = ["contribution"]
+
+_DAY_S: Final = 86_400
+_TOKENS_PER_SECOND: Final = "suffix: tokens/s"
+_MINOR: Final = "locale"  # all digits: money is not rounded to thousands
+_NO_POLICY: Final = "no policy is set"
+_SHARES: Final = once("protoken_share_ratio")
+_POOL: Final = once("protoken_pool_preview_minor_units")
+_PREVIEW: Final = once("protoken_payout_preview_minor_units", "client")
+
+
+def contribution() -> str:
+    """The board's JSON document."""
+    return board(
+        "protoken-contribution",
+        "ProToken: contribution and payouts",
+        "Who earned what: credit, shares, the open period's payouts, and what was held or reversed.",
+        (_now(), _credit(), _shares(), _payouts(), _forecast(), _corrections()),
+        (("client", "protoken_attributed_tokens_total"), ("model", "protoken_generated_tokens_total")),
+    )
+
+
+def _now() -> Band:
+    tokens = figure(
+        "Tokens of the open period",
+        _help("protoken_open_period_tokens"),
+        "locale",
+        Query(once("protoken_open_period_tokens"), "tokens"),
+    )
+    since = figure(
+        "Open since",
+        "How long ago the last period was closed.",
+        "s",
+        Query(age("protoken_open_period_start_timestamp_seconds"), "open for"),
+        empty="no period closed yet",
+    )
+    commons = figure(
+        "Commons now",
+        _help("protoken_commons_share_ratio"),
+        "percentunit",
+        Query(once("protoken_commons_share_ratio"), "commons"),
+        decimals=1,
+    )
+    top = figure(
+        "Largest client now",
+        "The client with the largest part of what all clients earned in the open period, and that part.",
+        "percentunit",
+        Query(f"topk(1, {_SHARES} / scalar(sum({_SHARES})))", "{{client}}"),
+        names=True,
+        decimals=1,
+        steps=((0.5, "orange"), (0.75, "red")),
+    )
+    pool = figure(
+        "Pool now, minor units",
+        _help("protoken_pool_preview_minor_units"),
+        _MINOR,
+        Query(_POOL, "{{currency}}"),
+        names=True,
+        empty=_NO_POLICY,
+    )
+    held = figure(
+        "Holds in force",
+        _help("protoken_holds"),
+        "locale",
+        Query(f"sum({once('protoken_holds')})", "holds"),
+        steps=((1, "orange"),),
+        empty="0",
+    )
+    panels = (tokens, since, commons, top, pool, held)
+    return Band("Now", ((4, tuple((panel, 4) for panel in panels)),))
+
+
+def _credit() -> Band:
+    rate = graph(
+        "Credit per client",
+        "Tokens credited to each client per second; what is reversed later is not taken off here.",
+        _TOKENS_PER_SECOND,
+        Query(
+            f"sum by (client) ({once_per_second('protoken_attributed_tokens_total', 'client', 'model')})", "{{client}}"
+        ),
+        stacked=True,
+    )
+    net = graph(
+        "Credit per client since the ledger began",
+        "Tokens credited to each client in all, less those of reversed receipts.",
+        "short",
+        Query(_net(), "{{client}}"),
+    )
+    return Band("Credit", ((10, ((rate, 12), (net, 12))),))
+
+
+def _shares() -> Band:
+    shares = graph(
+        "Shares of the open period",
+        "Each client's part of the open period's credit, and the commons' part; all of them sum to 1.",
+        "percentunit",
+        Query(once("protoken_share_ratio", "client"), "{{client}}"),
+        Query(once("protoken_commons_share_ratio"), "commons"),
+        stacked=True,
+    )
+    concentration = graph(
+        "Concentration, 0 to 1",
+        "Herfindahl index of what clients earned in the open period (1 / number of clients when all earn alike, 1 when "
+        "one earns all), the largest client's part of it, and the part of all credit that no client earned.",
+        "none",
+        Query(f"sum(({_SHARES}) ^ 2) / sum({_SHARES}) ^ 2", "Herfindahl index"),
+        Query(_largest(), "largest client"),
+        Query(once("protoken_commons_share_ratio"), "commons"),
+        steps=((0.5, "orange"),),
+    )
+    now = listing(
+        "Clients now",
+        "Each client's share of the open period and its credit in all, less what was reversed.",
+        Query(_net(), "credit"),
+        Query(once("protoken_share_ratio", "client"), "share"),
+        columns=(
+            ("client", "client", ""),
+            ("credit", "credit in all, tokens", "short"),
+            ("share", "share", "percentunit"),
+        ),
+    )
+    return Band("Shares", ((10, ((shares, 9), (concentration, 8), (now, 7))),))
+
+
+def _payouts() -> Band:
+    pool = graph(
+        "Payable pool of the open period",
+        _help("protoken_pool_preview_minor_units") + _in_minor_units(),
+        _MINOR,
+        Query(_POOL, "{{currency}}"),
+        empty=_NO_POLICY,
+    )
+    preview = graph(
+        "Payout preview per client",
+        _help("protoken_payout_preview_minor_units") + _in_minor_units(),
+        _MINOR,
+        Query(_PREVIEW, "{{client}} {{currency}}"),
+        empty=_NO_POLICY,
+        stacked=True,
+    )
+    final = listing(
+        "Payouts per client, minor units",
+        "What a client was awarded in periods that are final or paid, and what the open period would add to it now.",
+        Query(once("protoken_final_payout_minor_units_total", "client"), "final"),
+        Query(_PREVIEW, "preview"),
+        columns=(
+            ("client", "client", ""),
+            ("currency", "currency", ""),
+            ("preview", "preview", _MINOR),
+            ("final", "final", _MINOR),
+        ),
+        empty="no final period yet",
+    )
+    return Band("Payouts", ((10, ((pool, 8), (preview, 9), (final, 7))),))
+
+
+def _forecast() -> Band:
+    credit = graph(
+        "Credit in the next 24 hours, at the present rate",
+        "Tokens that each client will be credited in 24 hours if it earns as it did in the last hour.",
+        "short",
+        Query(f"{_DAY_S} * sum by (client) ({_earned_lately()})", "{{client}}"),
+        stacked=True,
+    )
+    pool = graph(
+        "Pool in 24 hours, at the present rate",
+        "The open period's pool if it grows for 24 hours as it did in the last hour; a fixed pool stays. For an hour "
+        "after a close it is only what the pool is now." + _in_minor_units(),
+        _MINOR,
+        Query(f"{_POOL} + {_DAY_S} * clamp_min({_growth()}, 0)", "{{currency}}"),
+        empty=_NO_POLICY,
+    )
+    return Band("Forecast", ((9, ((credit, 12), (pool, 12))),))
+
+
+def _corrections() -> Band:
+    periods = graph(
+        "Periods by state", _help("protoken_periods"), "locale", Query(once("protoken_periods"), "{{state}}")
+    )
+    holds = graph(
+        "Holds in force by scope", _help("protoken_holds"), "locale", Query(once("protoken_holds"), "{{scope}}")
+    )
+    reversals = graph(
+        "Reversed receipts",
+        _help("protoken_reversals_total"),
+        "suffix: receipts/s",
+        Query(f"sum by (model) ({once_per_second('protoken_reversals_total', 'model')})", "{{model}}"),
+    )
+    tokens = graph(
+        "Credit reversed per client",
+        _help("protoken_reversed_client_tokens_total"),
+        "short",
+        Query(f"sum by (client) ({once('protoken_reversed_client_tokens_total', 'client', 'model')})", "{{client}}"),
+    )
+    return Band("Periods, holds and reversals", ((8, ((periods, 6), (holds, 6), (reversals, 6), (tokens, 6))),))
+
+
+def _help(name: str) -> str:
+    return series(name).help
+
+
+def _in_minor_units() -> str:
+    return " In minor units of the currency, such as cents."
+
+
+def _net() -> str:
+    """Tokens of each client in all, less the reversed ones."""
+    earned = select("protoken_attributed_tokens_total", "client", "model")
+    reversed_ = select("protoken_reversed_client_tokens_total", "client", "model")
+    return f"sum by (client) (max by (client, model) ({earned} - {reversed_}))"
+
+
+def _largest() -> str:
+    return f"max({_SHARES}) / sum({_SHARES})"
+
+
+def _earned_lately() -> str:
+    """Tokens per second of each client and model in the last hour: a forecast does not depend on the zoom."""
+    earned = select("protoken_attributed_tokens_total", "client", "model")
+    return f"max by (client, model) (rate({earned}[1h]))"
+
+
+def _growth() -> str:
+    """Minor units per second by which the pool grew in the last hour."""
+    return f"max by (currency) (deriv({select('protoken_pool_preview_minor_units')}[1h]))"
