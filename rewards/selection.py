@@ -87,9 +87,9 @@ def of_period(connection: Connection, period: Period, previous: Period | None) -
     return _counted(connection, after, up_to, frozenset(out), frozenset((*arrived, *period.taken_in)) - left_out)
 
 
-def of_open_period(connection: Connection, last: Period | None) -> Selection:
-    """The receipts booked since the last closed period, up to this moment; of holds it knows nothing yet."""
-    up_to = reading.last_sequence(connection, None)
+def of_open_period(connection: Connection, last: Period | None, up_to: int | None = None) -> Selection:
+    """The receipts booked since the last closed period, to the last one or `up_to`; of holds it knows nothing yet."""
+    up_to = reading.last_sequence(connection, None) if up_to is None else up_to
     if last is None:
         return Selection(up_to=up_to)
     return _counted(connection, last.window[1], up_to, frozenset(), frozenset(last.deferred))
@@ -115,17 +115,7 @@ def among(sequence: Mapped[int], sequences: Sequence[int]) -> ColumnElement[bool
     return sequence.in_(sequences)
 
 
-def _counted(
-    connection: Connection, after: int, up_to: int, excluded: frozenset[int], included: frozenset[int]
-) -> Selection:
-    """The selection without the reversals that take back from receipts which are not of it."""
-    found = Selection(after, up_to, excluded, included)
-    foreign = {taking for taking, taken in _reversals(connection, found) if not found.holds(taken)}
-    out = {sequence for sequence in foreign if after < sequence <= up_to}
-    return Selection(after, up_to, excluded | out, included - foreign)
-
-
-def _reversals(connection: Connection, selection: Selection) -> Iterator[tuple[int, int]]:
+def reversals(connection: Connection, selection: Selection) -> Iterator[tuple[int, int]]:
     """(reversal, what it reverses) of each reversal of a selection, by sequence number."""
     reversal, original = aliased(ReceiptRow), aliased(ReceiptRow)
     sequence = col(reversal.sequence)
@@ -139,6 +129,16 @@ def _reversals(connection: Connection, selection: Selection) -> Iterator[tuple[i
         for taking, taken in connection.execute(pairs.where(*condition)):
             if selection.holds(taking):
                 yield taking, taken
+
+
+def _counted(
+    connection: Connection, after: int, up_to: int, excluded: frozenset[int], included: frozenset[int]
+) -> Selection:
+    """The selection without the reversals that take back from receipts which are not of it."""
+    found = Selection(after, up_to, excluded, included)
+    foreign = {taking for taking, taken in reversals(connection, found) if not found.holds(taken)}
+    out = {sequence for sequence in foreign if after < sequence <= up_to}
+    return Selection(after, up_to, excluded | out, included - foreign)
 
 
 def _sums(connection: Connection, selection: Selection, sequences: Sequence[int], account: str | None) -> Totals:

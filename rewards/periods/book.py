@@ -143,12 +143,17 @@ def holds(connection: Connection) -> tuple[Hold, ...]:
 
 def open_window(connection: Connection) -> int:
     """The last receipt of the last closed period's window; what is booked after it is in the open period."""
-    query = select(col(EventRow.subject)).where(col(EventRow.kind) == "period.draft")
-    last = connection.execute(query.order_by(col(EventRow.sequence).desc()).limit(1)).scalar_one_or_none()
+    last = last_closed(connection)
     if last is None:
         return 0
     (draft,) = events.find(connection, kinds=["period.draft"], subject=last)
     return int(_checked(draft)["window"]["up_to"])
+
+
+def last_closed(connection: Connection) -> str | None:
+    """The name of the last closed period; None before the first."""
+    query = select(col(EventRow.subject)).where(col(EventRow.kind) == "period.draft")
+    return connection.execute(query.order_by(col(EventRow.sequence).desc()).limit(1)).scalar_one_or_none()
 
 
 def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
