@@ -197,9 +197,11 @@ def _corrections() -> Band:
     )
     tokens = graph(
         "Credit reversed per client",
-        _help("protoken_reversed_client_tokens_total"),
+        "Tokens of reversed receipts that each client had been credited, and all tokens of these receipts, which "
+        "includes the commons' part.",
         "short",
         Query(f"sum by (client) ({once('protoken_reversed_client_tokens_total', 'client', 'model')})", "{{client}}"),
+        Query(f"sum({once('protoken_reversed_tokens_total', 'model')})", "all, commons included"),
     )
     return Band("Periods, holds and reversals", ((8, ((periods, 6), (holds, 6), (reversals, 6), (tokens, 6))),))
 
