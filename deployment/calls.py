@@ -1,4 +1,4 @@
-"""The audit of privileged calls: who called which part of /api/v1, and with what outcome, as an event of the ledger.
+"""The audit of privileged calls: who called which part of /api/v1 or the console, and with what outcome, as events.
 
 Written before the caller sees the answer. Holds the path as it was asked for, but no query, no body and no key.
 """
@@ -43,7 +43,7 @@ class Calls:
             nonlocal is_written
             if message["type"].endswith(".response.start") and not is_written:
                 is_written = True
-                await self._write(key, scope, message["status"])
+                await self.write(key, scope, message["status"])
             await send(message)
 
         status = FAILED
@@ -54,9 +54,10 @@ class Calls:
             raise
         finally:
             if not is_written:
-                await self._write(key, scope, status)
+                await self.write(key, scope, status)
 
-    async def _write(self, key: Key, scope: Scope, status: int) -> None:
+    async def write(self, key: Key, scope: Scope, status: int) -> None:
+        """Write down one call and its outcome, for somebody who has no app to watch."""
         await asyncio.to_thread(self._record, key, scope.get("method", "WEBSOCKET"), scope["path"], status)
 
     def _record(self, key: Key, method: str, path: str, status: int) -> None:

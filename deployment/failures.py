@@ -5,13 +5,13 @@ Covers our own errors, FastAPI's validation and malformed JSON, unknown routes, 
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from uuid import uuid4
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -79,11 +79,12 @@ def told(error: Exception) -> ApiError:
         return error
     if isinstance(error, RequestValidationError):
         return _invalid(error)
-    if isinstance(error, LedgerError):
+    # What the books refuse is a LedgerError too: the most telling class of the error decides.
+    refused = next((_REFUSALS[kind] for kind in type(error).__mro__ if kind in _REFUSALS), None)
+    if refused is None:
         _LOG.error("the ledger could not be read: %s", error)
         return UnavailableError("the ledger is away; try again", code="ledger_unavailable", retry_after_s=RETRY_AFTER_S)
-    # What the books refuse: the most telling class of the error decides.
-    refusal, code = next(_REFUSALS[kind] for kind in type(error).__mro__ if kind in _REFUSALS)
+    refusal, code = refused
     return refusal(str(error), code=code)
 
 
@@ -130,11 +131,21 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
-class LastResort:
-    """ASGI middleware: an exception that nobody foresaw is logged and answered with a plain 500, without its text."""
+def _plain(_scope: Scope, _receive: Receive) -> Response:
+    return answer(InternalError("internal error", code="internal_error"))
 
-    def __init__(self, app: ASGIApp) -> None:
+
+class LastResort:
+    """ASGI middleware: an exception that nobody foresaw is logged and answered with a 500, without its text.
+
+    Args:
+        app: what may fail.
+        answered: makes the answer.
+    """
+
+    def __init__(self, app: ASGIApp, answered: Callable[[Scope, Receive], Response] = _plain) -> None:
         self._app = app
+        self._answered = answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; where the answer has begun, all that is left is to break it off."""
@@ -151,7 +162,7 @@ class LastResort:
             if scope["type"] != "http" or started:
                 raise
             _LOG.exception("unforeseen failure in %s %s", scope["method"], scope["path"])
-            await answer(InternalError("internal error", code="internal_error"))(scope, receive, send)
+            await self._answered(scope, receive)(scope, receive, send)
 
 
 class RequestId:

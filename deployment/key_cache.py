@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
-from rewards import Key, KeyRefusedError, KeyRing, LedgerError
+from rewards import Key, KeyRefusedError, LedgerError
 from rewards.database import now_us
 
 __all__ = ["AWAY_S", "FRESH_S", "KeyCache"]
@@ -33,12 +33,12 @@ class KeyCache:
     """Checked keys by the hash of what was presented; usable from several threads.
 
     Args:
-        keys: who is asked.
+        check: who is asked, `KeyRing.check` of a whole key or `KeyRing.valid` of an id.
         clock: seconds that never go back.
     """
 
-    def __init__(self, keys: KeyRing, clock: Callable[[], float] = time.monotonic) -> None:
-        self._keys = keys
+    def __init__(self, check: Callable[[str], Key], clock: Callable[[], float] = time.monotonic) -> None:
+        self._check = check
         self._clock = clock
         self._lock = threading.Lock()
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
@@ -70,7 +70,7 @@ class KeyCache:
         """
         digest, asked_at = _digest(presented), self._clock()
         try:
-            key = self._keys.check(presented)
+            key = self._check(presented)
         except KeyRefusedError:
             with self._lock:
                 self._answers.pop(digest, None)

@@ -7,7 +7,7 @@ Knows roles and paths; how keys are made and checked is `rewards.keys`.
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from fastapi import Request
@@ -22,14 +22,29 @@ from deployment.key_cache import KeyCache
 from rewards.errors import KeyRefusedError, LedgerError
 from rewards.keys import Key, KeyRing
 
-__all__ = ["MAX_BODY_BYTES", "OPEN_ROUTES", "RULES", "BodyLimit", "Gate", "caller", "roles_for", "visible_client"]
+__all__ = [
+    "MAX_BODY_BYTES",
+    "OPEN_ROUTES",
+    "READERS",
+    "RULES",
+    "BodyLimit",
+    "Gate",
+    "caller",
+    "matching",
+    "roles_for",
+    "visible_client",
+    "visible_to",
+]
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 RETRY_AFTER_S: Final = 5
 
 OPEN_ROUTES: Final = frozenset({("GET", "/health")})
+# The console has a gate of its own, with sessions in the place of headers.
+_CONSOLE: Final = re.compile("/console(/.*)?", re.DOTALL)
 
-_READERS: Final = ("operator", "auditor", "admin")
+READERS: Final = ("operator", "auditor", "admin")
+"""The roles that see everybody's figures."""
 
 # The first line that fits decides. In a path, * is one name, /** is the path itself and everything below it, and
 # {a|b} is one of these names. A path that no line fits does not exist, with whatever key.
@@ -37,18 +52,19 @@ RULES: Final = (
     # methods           path                                                         roles that may
     ("ANY",             "/v1/**",                                                    ("application",)),
     ("GET POST DELETE", "/api/v1/keys/**",                                           ("admin",)),
-    ("GET",             "/api/v1/{consortium|clients|shares|credit|entries}/**",     ("member", *_READERS)),
-    ("GET",             "/api/v1/{periods|statements|log}/**",                       ("member", *_READERS)),
-    ("GET",             "/api/v1/**",                                                _READERS),
+    ("GET",             "/api/v1/{consortium|clients|shares|credit|entries}/**",     ("member", *READERS)),
+    ("GET",             "/api/v1/{periods|statements|log}/**",                       ("member", *READERS)),
+    ("GET",             "/api/v1/**",                                                READERS),
     ("POST",            "/api/v1/{periods|holds}/**",                                ("operator",)),
     ("POST",            "/api/v1/receipts/*/reversal",                               ("operator",)),
     ("POST",            "/api/v1/log/seal",                                          ("operator",)),
     ("ANY",             "/api/v1/**",                                                ()),
-    ("GET",             "/openapi.json",                                             _READERS),
-    ("GET",             "/docs/**",                                                  _READERS),
+    ("GET",             "/openapi.json",                                             READERS),
+    ("GET",             "/docs/**",                                                  READERS),
 )  # fmt: skip
 
 _AUDITED: Final = "/api/v1/"
+_Rule = tuple[str, str, tuple[str, ...]]
 
 
 def _pattern(path: str) -> re.Pattern[str]:
@@ -57,7 +73,12 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile("".join(meaning.get(part, re.escape(part)) for part in parts), re.DOTALL)
 
 
-_PATTERNS: Final = tuple((methods.split(), _pattern(path), roles) for methods, path, roles in RULES)
+def matching(rules: Iterable[_Rule]) -> tuple[tuple[list[str], re.Pattern[str], tuple[str, ...]], ...]:
+    """Rules as they are looked through: methods, the pattern of a path, and roles."""
+    return tuple((methods.split(), _pattern(path), roles) for methods, path, roles in rules)
+
+
+_PATTERNS: Final = matching(RULES)
 
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
@@ -80,8 +101,12 @@ def visible_client(request: Request) -> str | None:
 
     The only place where this is decided: from the key, never from what was asked for.
     """
-    key = caller(request)
-    assert key.role in ("member", *_READERS), f"a key of role {key.role!r} sees no figures at all"
+    return visible_to(caller(request))
+
+
+def visible_to(key: Key) -> str | None:
+    """The one client whose figures a key may see; None for all of them. An application's key sees none, and fails."""
+    assert key.role in ("member", *READERS), f"a key of role {key.role!r} sees no figures at all"
     assert (key.role == "member") == (key.client is not None), "exactly a member's key has a client"
     return key.client
 
@@ -100,12 +125,12 @@ class Gate:
     def __init__(self, app: ASGIApp, keys: KeyRing, clock: Callable[[], float] = time.monotonic) -> None:
         self._app = app
         self._keys = keys
-        self._cache = KeyCache(keys, clock)
+        self._cache = KeyCache(keys.check, clock)
         self._calls = Calls(keys.database)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401, 403, 404 or 503 in OpenAI's shape."""
-        if scope["type"] == "lifespan" or (scope.get("method"), scope["path"]) in OPEN_ROUTES:
+        if scope["type"] == "lifespan" or (scope.get("method"), scope["path"]) in OPEN_ROUTES or _is_console(scope):
             await self._app(scope, receive, send)
             return
         try:
@@ -147,6 +172,10 @@ class Gate:
         # Not awaited: that a key was used is noted when the ledger has time for it.
         asyncio.get_running_loop().run_in_executor(None, self._keys.used, key)
         return key
+
+
+def _is_console(scope: Scope) -> bool:
+    return scope["type"] == "http" and _CONSOLE.fullmatch(scope["path"]) is not None
 
 
 def _refusal(key: Key, method: str, path: str) -> ApiError | None:

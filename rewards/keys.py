@@ -113,12 +113,27 @@ class KeyRing:
         stored = _NO_HMAC if row is None else row.secret_hmac
         if not hmac.compare_digest(stored, self._hmac(match["secret"])) or row is None:
             raise KeyRefusedError("the API key is not known", "unknown")
-        key = _key(row)
-        state = key.state(now_us())
-        if state == "valid":
-            return key
-        what = "has expired" if state == "expired" else "was revoked"
-        raise KeyRefusedError(f"the API key {key.key_id} {what}", state)
+        return _valid(row)
+
+    def valid(self, key_id: str) -> Key:
+        """The valid key of that id, for somebody who presented it before and has proof of that.
+
+        Raises:
+            KeyRefusedError: there is none, it expired, or it was revoked.
+        """
+        with self.database.read() as connection:
+            row = connection.execute(select(ApiKeyRow).where(col(ApiKeyRow.key_id) == key_id)).one_or_none()
+        if row is None:
+            raise KeyRefusedError("the API key is not known", "unknown")
+        return _valid(row)
+
+    def derived(self, purpose: bytes) -> bytes:
+        """32 secret bytes for another purpose than hashing keys; the pepper cannot be told from them.
+
+        Raises:
+            KeyRingError: there is no pepper.
+        """
+        return hmac.new(self._require_pepper(), b"protoken/" + purpose, "sha256").digest()
 
     def verify(self, presented: str) -> Key | None:
         """The valid key that was presented; None when it is malformed, unknown, wrong, expired or revoked."""
@@ -209,9 +224,12 @@ class KeyRing:
         return f"ptk_{key_id}_{secret}"
 
     def _hmac(self, secret: str) -> str:
+        return hmac.new(self._require_pepper(), secret.encode("ascii"), "sha256").hexdigest()
+
+    def _require_pepper(self) -> bytes:
         if self._pepper is None:
             raise KeyRingError("this key ring was opened without the pepper, and can only list and revoke")
-        return hmac.new(self._pepper, secret.encode("ascii"), "sha256").hexdigest()
+        return self._pepper
 
 
 def _require_registered(connection: Connection, client: str) -> None:
@@ -246,6 +264,15 @@ def _update(connection: Connection, key_id: str, **fields: int) -> None:
 
 def _key(row: Row[Any]) -> Key:
     return Key(**{name: value for name, value in row._mapping.items() if name not in _UNTOLD})  # noqa: SLF001
+
+
+def _valid(row: Row[Any]) -> Key:
+    key = _key(row)
+    state = key.state(now_us())
+    if state == "valid":
+        return key
+    what = "has expired" if state == "expired" else "was revoked"
+    raise KeyRefusedError(f"the API key {key.key_id} {what}", state)
 
 
 def _id_of(presented: str) -> str:

@@ -20,7 +20,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def cache(keys: KeyRing, clock: Clock) -> KeyCache:
-    return KeyCache(keys, clock)
+    return KeyCache(keys.check, clock)
 
 
 def admit(cache: KeyCache, presented: str) -> Key:
@@ -124,7 +124,7 @@ def test_nobody_passes_longer_than_promised(tmp_path_factory: pytest.TempPathFac
     Ledger.prepare(url)
     keys, clock = KeyRing(url, PEPPER), Clock()
     presented = keys.create("application", "x", actor="test")
-    cache = KeyCache(keys, clock)
+    cache = KeyCache(keys.check, clock)
     revoked_at, last_away, outage = None, -1e9, None
     for step, seconds in steps:
         if step == "wait":

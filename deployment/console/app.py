@@ -1,0 +1,112 @@
+"""The console as a FastAPI app of its own, mounted at `/console`: pages, gate, errors, static files. Holds no page."""
+
+import hmac
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qs
+
+from fastapi import Depends, FastAPI, Request
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployment.console import clients, overview, signing_in
+from deployment.console.access import PREFIX, Gate, roles_for
+from deployment.console.errors import handle_failures, last_resort
+from deployment.console.figures import Figures
+from deployment.console.pages import PAGES
+from deployment.console.sessions import Sessions
+from deployment.errors import ForbiddenError
+from deployment.failures import LastResort
+from deployment.operator.books import Books
+from deployment.service import Service
+from deployment.texts import Texts
+
+__all__ = ["PREFIX", "build_console"]
+
+_SIGN_IN: Final = "/sign-in"
+_STATIC: Final = Path(__file__).with_name("static")
+_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def build_console(service: Service, books: Books, texts: Texts | None) -> FastAPI:
+    """The console's app.
+
+    Args:
+        service: the engine, and what makes answers.
+        books: the ledger, and who may sign in.
+        texts: where finished texts are kept; None where none are.
+    """
+    sessions = Sessions(books.keys)
+    app = FastAPI(
+        openapi_url=None,
+        dependencies=[Depends(_require_form_token)],
+        middleware=[
+            Middleware(PageHeaders),
+            Middleware(LastResort, answered=last_resort),
+            Middleware(Gate, keys=books.keys, sessions=sessions),
+        ],
+    )
+    app.state.service, app.state.books, app.state.texts = service, books, texts
+    app.state.sessions, app.state.figures = sessions, Figures(books.ledger)
+    app.state.navigation = _navigation
+    for part in (signing_in, overview, clients):
+        app.include_router(part.router)
+    app.mount("/static", StaticFiles(directory=_STATIC))
+    handle_failures(app)
+    return app
+
+
+def _navigation(role: str) -> list[tuple[str, str]]:
+    """Path and title of each page that keys of a role may see."""
+    return [(path, title) for path, title in PAGES if role in (roles_for("GET", path) or ())]
+
+
+async def _require_form_token(request: Request) -> None:
+    """Refuse whatever is to change something and does not carry the token of this session.
+
+    The sign-in has no session yet; that no other site sends it, the gate sees to.
+    """
+    if request.method == "GET" or request.url.path == PREFIX + _SIGN_IN:
+        return
+    given = request.headers.get("x-csrf-token")
+    if given is None and "form" in request.headers.get("content-type", ""):
+        given = str((await request.form()).get("csrf", ""))
+    if given is None or not hmac.compare_digest(given.encode(), request.state.csrf.encode()):
+        raise ForbiddenError(
+            "this form is of another session, or of none: open the page again and send it from there", code="csrf"
+        )
+
+
+class PageHeaders:
+    """ASGI middleware: no page is framed, cached or taken for something else, unless it says otherwise itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and add the headers that the answer does not have."""
+
+        async def headed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if message["status"] == 200 and _is_versioned(scope):
+                    headers["Cache-Control"] = "public, max-age=31536000, immutable"
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, headed)
+
+
+def _is_versioned(scope: Scope) -> bool:
+    """Whether a static file was asked for by the hash of its content."""
+    return scope["path"].startswith(f"{PREFIX}/static/") and "v" in parse_qs(scope["query_string"].decode("latin-1"))

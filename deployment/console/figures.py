@@ -1,0 +1,116 @@
+"""The figures that pages show: read in the background when somebody looks, so that no page adds up a whole ledger."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from rewards import Ledger, LedgerError
+from rewards.contribution import Contribution
+from rewards.database import now_us
+from rewards.standing import Standing
+
+__all__ = ["Figures", "Reading", "TheFigures"]
+
+FRESH_S = 2.0
+"""How old a reading may be before a page that asks has another one begun."""
+WAIT_S = 0.5
+"""How long a page waits for it, as what was booked since is mostly little; after that it shows the last reading."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The ledger's figures as they were at one moment.
+
+    Attributes:
+        standing: what everybody earned.
+        clients: consortium -> client id -> display name, in the order of registration.
+        read_at_us: that moment, in microseconds since 1970.
+        away_since_us: since when the ledger cannot be read; None while it can.
+    """
+
+    standing: Standing
+    clients: Mapping[str, Mapping[str, str]]
+    read_at_us: int
+    away_since_us: int | None = None
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Client id -> display name as registered first, in the order of registration."""
+        found: dict[str, str] = {}
+        for members in self.clients.values():
+            for client, name in members.items():
+                found.setdefault(client, name)
+        return found
+
+
+class Figures:
+    """The figures of one console; usable from several threads. The first reading begins at once.
+
+    Args:
+        ledger: what is read.
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, ledger: Ledger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ledger = ledger
+        self._contribution = Contribution(ledger.database)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._under_way: threading.Event | None = None
+        self._ended_at: float | None = None
+        self._last: Reading | None = None
+        self._begin_if_due()
+
+    def now(self) -> Reading | None:
+        """The latest reading, at most some seconds old where the ledger can be read; None before the first has ended.
+
+        Nobody who asks waits for longer than `WAIT_S`.
+        """
+        under_way = self._begin_if_due()
+        if under_way is not None:
+            under_way.wait(WAIT_S)
+        return self._last
+
+    def names(self) -> dict[str, str]:
+        """Client id -> display name, in the order of registration, by the last reading; does not wait for one."""
+        return {} if self._last is None else self._last.names
+
+    def _begin_if_due(self) -> threading.Event | None:
+        """The end of the reading that is under way, if need be from now on; None where the last one will do."""
+        with self._lock:
+            is_fresh = self._ended_at is not None and self._clock() - self._ended_at < FRESH_S
+            if self._under_way is None and not is_fresh:
+                self._under_way = threading.Event()
+                threading.Thread(target=self._read, name="protoken-figures", daemon=True).start()
+            return self._under_way
+
+    def _read(self) -> None:
+        try:
+            at_us = now_us()
+            self._contribution.catch_up()
+            self._last = Reading(self._contribution.now, self._ledger.clients(), at_us)
+        except LedgerError as error:
+            _LOG.error("the figures of the console cannot be read: %s", error)
+            if self._last is not None and self._last.away_since_us is None:
+                self._last = replace(self._last, away_since_us=at_us)
+        finally:
+            with self._lock:
+                ended, self._under_way = self._under_way, None
+                self._ended_at = self._clock()
+            if ended is not None:
+                ended.set()
+
+
+def _figures(request: Request) -> Figures:
+    figures: Figures = request.app.state.figures
+    return figures
+
+
+TheFigures = Annotated[Figures, Depends(_figures)]
