@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-_OF_ENTRY = ("sequence", "response_id", "kind", "reverses", "booked_at_us", "created_at_us", "consortium", "tokens")
+_OF_ENTRY = (
+    "sequence",
+    "response_id",
+    "kind",
+    "reverses",
+    "booked_at_us",
+    "created_at_us",
+    "consortium",
+    "model_sha256",
+    "tokens",
+)
 
 
 def receipts(
@@ -56,7 +66,14 @@ def receipts(
     return Page(rows[::-1], (shown[-1],) if len(numbers) > limit else None)
 
 
-def entries(connection: Connection, account: str, *, limit: int, place: tuple[int] | None = None) -> Page:
+def entries(
+    connection: Connection,
+    account: str,
+    *,
+    limit: int,
+    place: tuple[int] | None = None,
+    response_id: str | None = None,
+) -> Page:
     """At most `limit` entries of an account, the newest first, each with what its receipt says but for who asked.
 
     Args:
@@ -64,6 +81,7 @@ def entries(connection: Connection, account: str, *, limit: int, place: tuple[in
         account: whose entries.
         limit: the most entries, at least 1.
         place: begin with the entry before the one of this receipt's sequence number.
+        response_id: only the entry of this response or reversal.
     """
     entry_of = col(EntryRow.receipt_sequence)
     query = (
@@ -73,6 +91,8 @@ def entries(connection: Connection, account: str, *, limit: int, place: tuple[in
     )
     if place is not None:
         query = query.where(entry_of < place[0])
+    if response_id is not None:
+        query = query.where(col(ReceiptRow.response_id) == response_id)
     rows: list[dict[str, Any]] = [
         {**row} for row in connection.execute(query.order_by(entry_of.desc()).limit(limit + 1)).mappings()
     ]

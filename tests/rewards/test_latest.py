@@ -48,6 +48,16 @@ def test_pages_of_a_clients_entries_are_all_of_them_newest_first(books, limit):
     assert not any("application" in row for row in rows)
 
 
+def test_one_entry_of_a_client_is_found_by_its_response(books):
+    """A client's entry of a response is found by the response's id, and none where it has none."""
+    with books.database.read(member="bank") as connection:
+        one = latest.entries(connection, "bank", limit=1, response_id="r2")
+        none = latest.entries(connection, "bank", limit=1, response_id="r-none")
+
+    assert [("r2", 500_000)] == [(row["response_id"], row["amount"]) for row in one.rows]
+    assert ([], None) == (none.rows, none.place)
+
+
 def test_reversed_responses_are_told_with_their_reversals(books):
     """Of some responses, those that were reversed are named with the receipt that took them back."""
     (reversal,) = [each["response_id"] for each in books.receipts_after(0) if each["kind"] == "reversal"]
