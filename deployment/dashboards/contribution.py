@@ -54,7 +54,7 @@ def _now() -> Band:
         "Largest client now",
         "The client with the largest part of what all clients earned in the open period, and that part.",
         "percentunit",
-        Query(f"topk(1, {_SHARES} / scalar(sum({_SHARES})))", "{{client}}"),
+        Query(f"topk(1, {_SHARES} / on (job) group_left () (sum by (job) ({_SHARES}) > 0))", "{{client}}"),
         names=True,
         decimals=1,
         steps=((0.5, "orange"), (0.75, "red")),
@@ -112,7 +112,7 @@ def _shares() -> Band:
         "Herfindahl index of what clients earned in the open period (1 / number of clients when all earn alike, 1 when "
         "one earns all), the largest client's part of it, and the part of all credit that no client earned.",
         "none",
-        Query(f"sum(({_SHARES}) ^ 2) / sum({_SHARES}) ^ 2", "Herfindahl index"),
+        Query(f"sum by (job) (({_SHARES}) ^ 2) / (sum by (job) ({_SHARES}) > 0) ^ 2", "Herfindahl index"),
         Query(_largest(), "largest client"),
         Query(once("protoken_commons_share_ratio"), "commons"),
         steps=((0.5, "orange"),),
@@ -121,7 +121,7 @@ def _shares() -> Band:
         "Clients now",
         "Each client's share of the open period and its credit in all, less what was reversed.",
         Query(_net(), "credit"),
-        Query(once("protoken_share_ratio", "client"), "share"),
+        Query(f"max by (client) ({once('protoken_share_ratio', 'client')})", "share"),
         columns=(
             ("client", "client", ""),
             ("credit", "credit in all, tokens", "short"),
@@ -150,8 +150,8 @@ def _payouts() -> Band:
     final = listing(
         "Payouts per client, minor units",
         "What a client was awarded in periods that are final or paid, and what the open period would add to it now.",
-        Query(once("protoken_final_payout_minor_units_total", "client"), "final"),
-        Query(_PREVIEW, "preview"),
+        Query(f"sum by (client, currency) ({once('protoken_final_payout_minor_units_total', 'client')})", "final"),
+        Query(f"sum by (client, currency) ({_PREVIEW})", "preview"),
         columns=(
             ("client", "client", ""),
             ("currency", "currency", ""),
@@ -218,19 +218,19 @@ def _net() -> str:
     """Tokens of each client in all, less the reversed ones."""
     earned = select("protoken_attributed_tokens_total", "client", "model")
     reversed_ = select("protoken_reversed_client_tokens_total", "client", "model")
-    return f"sum by (client) (max by (client, model) ({earned} - {reversed_}))"
+    return f"sum by (client) (max by (job, client, model) ({earned} - {reversed_}))"
 
 
 def _largest() -> str:
-    return f"max({_SHARES}) / sum({_SHARES})"
+    return f"max by (job) ({_SHARES}) / (sum by (job) ({_SHARES}) > 0)"
 
 
 def _earned_lately() -> str:
     """Tokens per second of each client and model in the last hour: a forecast does not depend on the zoom."""
     earned = select("protoken_attributed_tokens_total", "client", "model")
-    return f"max by (client, model) (rate({earned}[1h]))"
+    return f"max by (job, client, model) (rate({earned}[1h]))"
 
 
 def _growth() -> str:
     """Minor units per second by which the pool grew in the last hour."""
-    return f"max by (currency) (deriv({select('protoken_pool_preview_minor_units')}[1h]))"
+    return f"max by (job, currency) (deriv({select('protoken_pool_preview_minor_units')}[1h]))"

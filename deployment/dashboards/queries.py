@@ -65,15 +65,16 @@ def per_second(name: str, by: str, *filters: str) -> str:
 
 
 def quantile(part: float, name: str, by: str, *filters: str) -> str:
-    """The value that this part of a histogram's observations does not exceed, by `by`."""
+    """The value that this part of a histogram's observations does not exceed; no series while there are none."""
     buckets = select(name, *filters, suffix="_bucket")
-    return f"histogram_quantile({part}, sum by (le, {by}) (rate({buckets}[{_WINDOW}])))"
+    rates = f"sum by (le, {by}) (rate({buckets}[{_WINDOW}]))"
+    return f"histogram_quantile({part}, {rates}) >= 0"  # which drops the NaN of a time with no observations
 
 
 def fresh(name: str, *filters: str) -> str:
     """A gauge of the replicas that are alive, one series each."""
     heartbeat = f"time() - {select(_HEARTBEAT, *filters)} < {HEARTBEAT_S}"
-    return f"({select(name, *filters)} and on (instance, WorkerId) ({heartbeat}))"
+    return f"({select(name, *filters)} and on (job, instance, replica) ({heartbeat}))"
 
 
 def age(name: str) -> str:
@@ -82,5 +83,4 @@ def age(name: str) -> str:
 
 
 def _without_instances(name: str, expr: str) -> str:
-    labels = series(name).labels
-    return f"max by ({', '.join(labels)}) ({expr})" if labels else f"max({expr})"
+    return f"max by ({', '.join(('job', *series(name).labels))}) ({expr})"

@@ -204,9 +204,7 @@ def known_series(board: Board) -> Iterator[str]:
 
 def live_gauges(board: Board) -> Iterator[str]:
     """Ours: a replica's gauge stands beside a heartbeat of the last minute, as dead replicas' gauges stay for ever."""
-    beat = (
-        r" and on \(instance, WorkerId\) \(time\(\) - ray_protoken_replica_heartbeat_timestamp_seconds\{[^}]*\} < 60\)"
-    )
+    beat = r" and on \(job, instance, replica\) \(time\(\) - \w+_heartbeat_timestamp_seconds\{[^}]*\} < 60\)"
     for title, expr in queries(board):
         rest = re.sub(r"\w+\{[^}]*\}" + beat, "", expr)
         kinds = {

@@ -16,6 +16,7 @@ from deployment.cli import app
 from deployment.dashboards import documents
 from deployment.dashboards.queries import select
 from deployment.metrics.catalogue import CATALOGUE
+from deployment.settings import Settings
 from tests.deployment.metrics.board_rules import RULES, panels, queries, selectors, variables_replaced
 
 ROOT = Path(__file__).parents[3]
@@ -165,3 +166,42 @@ def test_selectors_sees_every_series_of_a_query():
     expr = 'sum by (le, x) (rate(a_total{b=~"{}"}[5m])) / on (y) group_left () (c and d{e="f"}) or vector(0) > bool 1'
 
     assert [("a_total", '{b=~"{}"}', "[5m]"), ("c", "", ""), ("d", '{e="f"}', "")] == selectors(expr)
+
+
+def test_grafana_is_provisioned_with_the_boards_and_the_prometheus():
+    """The provisioning files give the data source a fixed uid and point at the folder where the boards are mounted."""
+    (source,) = yaml.safe_load((GRAFANA / "provisioning/datasources/protoken.yaml").read_text())["datasources"]
+    (provider,) = yaml.safe_load((GRAFANA / "provisioning/dashboards/protoken.yaml").read_text())["providers"]
+    scraped = yaml.safe_load((ROOT / "configs/prometheus/prometheus.yml").read_text())["global"]["scrape_interval"]
+    mounts = [mount.split(":") for mount in _compose()["services"]["grafana"]["volumes"]]
+
+    assert ("protoken-prometheus", "prometheus", False) == (source["uid"], source["type"], source["editable"])
+    assert scraped == source["jsonData"]["timeInterval"]
+    assert ["./grafana/dashboards", provider["options"]["path"], "ro"] in mounts
+    assert (False, True) == (provider["allowUiUpdates"], provider["disableDeletion"])
+
+
+def _compose():
+    return yaml.safe_load((ROOT / "configs" / "compose.yaml").read_text())
+
+
+def test_compose_agrees_with_the_settings_and_mounts_what_is_there():
+    """What is mounted or copied exists, ports are those of the settings, on loopback only, and images are pinned."""
+    compose, settings = _compose(), Settings.model_fields
+    services = compose["services"]
+    copied = re.findall(r"^COPY (.+) \S+$", services["protoken"]["build"]["dockerfile_inline"], flags=re.MULTILINE)
+    mounts = [mount.split(":")[0] for service in services.values() for mount in service["volumes"]]
+    (source,) = yaml.safe_load((GRAFANA / "provisioning/datasources/protoken.yaml").read_text())["datasources"]
+    jobs = yaml.safe_load((ROOT / "configs/prometheus/prometheus.yml").read_text())["scrape_configs"]
+    ports = {target.rsplit(":", 1)[1] for job in jobs for each in job["static_configs"] for target in each["targets"]}
+
+    assert all((ROOT / name).exists() for line in copied for name in line.split())
+    assert {mount for mount in mounts if not mount.startswith("./")} == set(compose["volumes"])
+    assert all((ROOT / "configs" / mount).is_dir() for mount in mounts if mount.startswith("./"))
+    assert {f"127.0.0.1:{port}:{port}" for port in (settings["port"].default, 9090, 3000)} == set(
+        services["protoken"]["ports"]
+    )
+    assert source["url"] == "http://127.0.0.1:9090"
+    assert str(settings["metrics_port"].default) in ports
+    assert all(re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", each["image"]) for each in services.values() if "image" in each)
+    assert {name.removeprefix("PROTOKEN_").lower() for name in services["protoken"]["environment"]} <= set(settings)
