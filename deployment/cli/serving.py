@@ -32,7 +32,9 @@ def serve(
 
     settings = load_settings(config, bundle=bundle, ledger=ledger, host=host, port=port, metrics_port=metrics_port)
     console.print(f"starting: bundle {settings.bundle}, ledger {settings.ledger}")
-    console.print(f"API on http://{settings.host}:{settings.port}/v1 once GET /health answers; stop with Ctrl-C")
+    address = f"http://{settings.host}:{settings.port}"
+    console.print(f"API on {address}/v1 once GET /health answers; stop with Ctrl-C", soft_wrap=True)
+    console.print(f"console on {address}/console: sign in with a key of `protoken keys create`", soft_wrap=True)
     app.run(settings)
 
 
