@@ -62,12 +62,16 @@ def prepare(url: str) -> None:
 class Database:
     """A prepared ledger database, usable from several threads; several processes may each have their own.
 
+    Attributes:
+        url: what it was opened by; may hold a password.
+
     Raises:
         LedgerError: there is no such database, or its schema is not at head; the message says what makes it so.
     """
 
     def __init__(self, url: str) -> None:
         parsed = _parse(url)
+        self.url = url
         self._name = _shown(parsed)
         if _is_sqlite(parsed) and not Path(str(parsed.database)).is_file():
             raise LedgerError(f"no ledger at {self._name}: Ledger.prepare({url!r}) makes one")

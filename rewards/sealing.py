@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, insert, select
 from sqlmodel import col
 
-from rewards import events, leaves, log
+from rewards import events, leaves, log, reading
 from rewards.database import now_us
 from rewards.errors import LogError
 from rewards.signing import Checkpoint, SigningKey, VerifyKey, sign_checkpoint
@@ -126,6 +126,12 @@ def checkpoint_at(connection: Connection, size: int | None) -> SealedCheckpoint 
         query = query.where(col(CheckpointRow.size) == size)
     row = connection.execute(query).mappings().one_or_none()
     return None if row is None else SealedCheckpoint(**row)
+
+
+def unsealed(connection: Connection) -> tuple[int, int]:
+    """How many receipts, and how many events, are not in the log yet."""
+    receipts = reading.last_sequence(connection, None) - _last_sealed(connection, "receipt")
+    return receipts, events.last_event(connection) - _last_sealed(connection, "event")
 
 
 class Sealer:

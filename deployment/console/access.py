@@ -38,15 +38,18 @@ RULES: Final = (
     ("POST",            "/sign-out",                            _EVERYBODY),
     ("GET",             "/",                                    _EVERYBODY),
     ("GET",             "/clients/**",                          _FIGURES),
+    ("GET",             "/responses/*/proof",                   _FIGURES),
     ("GET",             "/responses/**",                        _EVERYBODY),
+    ("POST",            "/responses/*/reversal",                ("operator",)),
     ("GET POST",        "/playground/**",                       ("application", "operator", "admin")),
-    ("GET POST",        "/periods/preview",                     ("operator",)),
+    ("GET",             "/periods/preview",                     READERS),
     ("GET",             "/{periods|statements}/**",             _FIGURES),
     ("POST",            "/periods/**",                          ("operator",)),
     ("GET",             "/holds/**",                            READERS),
     ("POST",            "/holds/**",                            ("operator",)),
+    ("GET POST",        "/trust/verify",                        READERS),
     ("GET",             "/trust/**",                            _FIGURES),
-    ("POST",            "/trust/verify",                        _FIGURES),
+    ("POST",            "/trust/consistency",                   _FIGURES),
 )  # fmt: skip
 
 _PATTERNS: Final = matching(RULES)

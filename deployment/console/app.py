@@ -11,8 +11,9 @@ from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployment.console import clients, overview, signing_in
+from deployment.console import clients, holds, overview, periods, responses, signing_in, statements, trust
 from deployment.console.access import PREFIX, Gate, roles_for
+from deployment.console.audits import Audits
 from deployment.console.errors import handle_failures, last_resort
 from deployment.console.figures import Figures
 from deployment.console.pages import PAGES
@@ -57,8 +58,9 @@ def build_console(service: Service, books: Books, texts: Texts | None) -> FastAP
     )
     app.state.service, app.state.books, app.state.texts = service, books, texts
     app.state.sessions, app.state.figures = sessions, Figures(books.ledger)
+    app.state.audits = Audits(books.ledger.database.url)
     app.state.navigation = _navigation
-    for part in (signing_in, overview, clients):
+    for part in (signing_in, overview, clients, responses, periods, holds, statements, trust):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=_STATIC))
     handle_failures(app)

@@ -15,7 +15,7 @@ from rewards import Settlement as Settled
 from rewards import periods as moves
 from rewards.events import Event
 
-__all__ = ["router"]
+__all__ = ["close", "dispute", "finalise", "pay", "period", "periods", "policy_of", "preview", "router"]
 
 router = APIRouter(tags=["periods"])
 _LIST = "periods"
@@ -47,7 +47,7 @@ def preview(books: TheBooks, name: PeriodName, asked: Terms) -> Preview:
 
     The difference is to the draft, or to the period before. A draft keeps its own policy and its own end.
     """
-    found = moves.preview(books.ledger, name, _policy(books, asked), asked.until_us)
+    found = moves.preview(books.ledger, name, policy_of(books, asked), asked.until_us)
     return Preview(
         settlement=_settlement(found.settlement), compared_with=found.compared_with, difference=found.difference
     )
@@ -59,7 +59,7 @@ def close(books: TheBooks, caller: Caller, name: PeriodName, asked: Close) -> Pe
 
     Of any number of callers exactly one wins; for the others, and ever after, it is 409 and nothing changes.
     """
-    policy = _policy(books, asked)
+    policy = policy_of(books, asked)
     moves.close(books.ledger, name, policy, caller.key_id, asked.until_us, expected=asked.expected_sha256)
     return _found(books, name, None)
 
@@ -88,7 +88,14 @@ def pay(books: TheBooks, caller: Caller, name: PeriodName, asked: Payment) -> Pe
     return _found(books, name, None)
 
 
-def _policy(books: Books, asked: Terms) -> Policy:
+def policy_of(books: Books, asked: Terms) -> Policy:
+    """The policy that was sent, or else the service's own.
+
+    Raises:
+        InvalidRequestError: there is neither.
+        PolicyError: the one that was sent is not valid.
+        UnavailableError: the service's own cannot be read, or is not valid.
+    """
     if asked.policy is not None:
         return Policy.from_mapping(asked.policy)
     if books.policy is None:

@@ -1,0 +1,88 @@
+"""`/statements`: each client's signed statements to take away, as the operator API gives them, byte for byte."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+
+from deployment.console.pages import TheViewer, Viewer, render
+from deployment.console.settlements import names_in
+from deployment.errors import NotFoundError, UnavailableError
+from deployment.operator import log, statements
+from deployment.operator.books import Books, TheBooks
+from deployment.operator.pages import Cursor, Paging
+
+__all__ = ["public_keys", "router"]
+
+router = APIRouter()
+
+FORMATS = ("json", "csv", "html")
+_ROWS = 100
+_MOST = 1000
+
+Filter = Annotated[str, Query(max_length=200)]
+
+
+@router.get("/statements")
+def list_page(
+    request: Request,
+    viewer: TheViewer,
+    books: TheBooks,
+    period: Filter = "",
+    client: Filter = "",
+    cursor: Cursor = None,
+) -> HTMLResponse:
+    """The statements that the viewer may have, of one period or client where one is given."""
+    return _listed(request, viewer, books, period=period, client=client, cursor=cursor)
+
+
+@router.get("/statements/keys.pub")
+def keys_file(books: TheBooks) -> PlainTextResponse:
+    """The public keys that the books name, one a line, as `--public-key` takes them."""
+    text = "".join(f"{key}\n" for key in public_keys(books))
+    return PlainTextResponse(text, headers={"Content-Disposition": 'attachment; filename="keys.pub"'})
+
+
+@router.get("/statements/{period}/{file}")
+def download(request: Request, viewer: TheViewer, books: TheBooks, period: str, file: str) -> Response:
+    """A statement: `{client}.json` is what is signed, `.csv` its money, `.html` a page to print."""
+    client, _, form = file.rpartition(".")
+    if form not in FORMATS:
+        raise NotFoundError("there is no such page", code="unknown_route")
+    asked = statements.StatementForm.model_validate({"format": form})
+    try:
+        return statements.statement(books, viewer.visible, period, client, asked)
+    except UnavailableError as error:
+        problem = f"The statement cannot be given out now: {error.message}."
+        return _listed(request, viewer, books, period=period, client=client, problem=problem, status=error.status)
+
+
+def public_keys(books: Books) -> list[str]:
+    """Every public key that the books name, oldest first, as `--public-key` files have it."""
+    return [key.public for key in log.keys(books, Paging(limit=_MOST)).data]
+
+
+def _listed(
+    request: Request,
+    viewer: Viewer,
+    books: Books,
+    *,
+    period: str,
+    client: str,
+    cursor: str | None = None,
+    problem: str | None = None,
+    status: int = 200,
+) -> HTMLResponse:
+    asked = statements.StatementFilters(period=period or None, client=client or None, cursor=cursor, limit=_ROWS)
+    names = names_in(books) if viewer.visible is None else {}
+    return render(
+        request,
+        "statements.html",
+        status,
+        statements=statements.list_statements(books, viewer.visible, asked),
+        period=period,
+        client=client,
+        names=names,
+        keys=public_keys(books),
+        problem=problem,
+    )
