@@ -84,6 +84,12 @@ def last_sequence(connection: Connection, before_us: int | None) -> int:
     return connection.execute(select(func.max(sequence))).scalar_one() or 0
 
 
+def booked_at(connection: Connection, sequence: int) -> int | None:
+    """When the receipt of that number was booked, in microseconds since 1970; None when there is none."""
+    booked = select(col(ReceiptRow.booked_at_us)).where(col(ReceiptRow.sequence) == sequence)
+    return connection.execute(booked).scalar_one_or_none()
+
+
 def _window(sequence: Mapped[Any], after: int, up_to: int | None) -> list[ColumnElement[bool]]:
     return [sequence > after] if up_to is None else [sequence > after, sequence <= up_to]
 

@@ -1,10 +1,21 @@
-"""`/clients`: what each client earned; for a member itself alone."""
+"""`/clients`: what each client earned, and one client by itself; for a member itself alone."""
 
-from fastapi import APIRouter, Request
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
+from deployment.console import charts
 from deployment.console.figures import TheFigures
+from deployment.console.overview import own_chart
 from deployment.console.pages import TheViewer, render
+from deployment.console.seen import seen
+from deployment.console.timeline import timeline
+from deployment.errors import NotFoundError
+from deployment.operator.books import Books, TheBooks
+from deployment.schemas.fields import Name
+from rewards import holds, periods, statements
+from rewards.database import now_us
 
 __all__ = ["router"]
 
@@ -17,5 +28,56 @@ def clients(request: Request, viewer: TheViewer, figures: TheFigures) -> Respons
     reading = figures.now()
     if reading is None:
         return render(request, "waiting.html")
-    names = {client: name for client, name in reading.names.items() if viewer.visible in (None, client)}
-    return render(request, "clients.html", names=names)
+    shown = seen(reading, viewer.visible)
+    columns = timeline(shown.trend, shown.read_at_us)
+    sparks = (
+        {}
+        if columns is None
+        else {client.id: charts.spark(columns.of(client.id), client.colour) for client in shown.clients}
+    )
+    return render(request, "clients.html", shown=shown, sparks=sparks)
+
+
+@router.get("/clients/{client}")
+def client(
+    request: Request, viewer: TheViewer, books: TheBooks, figures: TheFigures, client: Annotated[Name, Path()]
+) -> Response:
+    """One client: its credit over time and by model, its statements and payouts, and what holds them up."""
+    reading = figures.now()
+    if reading is None:
+        return render(request, "waiting.html")
+    shown = seen(reading, viewer.visible)
+    found = shown.client(client)
+    if found is None:
+        raise NotFoundError(f"there is no client {client!r} here", param="client", code="client_not_found")
+    columns = timeline(shown.trend, shown.read_at_us)
+    is_earning = columns is not None and any(columns.of(client))
+    chart = own_chart(columns, client, "Credit over time", found.colour) if columns and is_earning else None
+    return render(
+        request,
+        "client.html",
+        shown=shown,
+        client=found,
+        columns=columns,
+        chart=chart,
+        now=now_us(),
+        **_of_books(books, viewer.visible, client),
+    )
+
+
+def _of_books(books: Books, visible: str | None, client: str) -> dict[str, Any]:
+    """Statements, payouts, and for who sees everybody the holds, newest first."""
+    with books.ledger.database.read(member=visible) as connection:
+        written = statements.written(connection, client=client, limit=1000)
+    paid = [
+        (period, line)
+        for period in periods.all(books.ledger)[::-1]
+        for line in period.settlement.lines
+        if line.account == client
+    ]
+    held = (
+        []
+        if visible is not None
+        else [hold for hold in holds.all_holds(books.ledger)[::-1] if (hold.kind, hold.target) == ("client", client)]
+    )
+    return {"written": {event.document["period"]: event for event in written}, "paid": paid, "held": held}

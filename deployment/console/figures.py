@@ -9,9 +9,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from rewards import Ledger, LedgerError
+from rewards import Ledger, LedgerError, reading, sealing
 from rewards.contribution import Contribution
 from rewards.database import now_us
+from rewards.sealing import SealedCheckpoint
 from rewards.standing import Standing
 
 __all__ = ["Figures", "Reading", "TheFigures"]
@@ -26,17 +27,24 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reading:
-    """The ledger's figures as they were at one moment.
+    """The ledger's figures as they were at one moment, of everybody: `seen` says what of it a page may show.
 
     Attributes:
         standing: what everybody earned.
         clients: consortium -> client id -> display name, in the order of registration.
-        read_at_us: that moment, in microseconds since 1970.
+        last_booked_us: when the last receipt was booked; None where there is none. As all moments, in microseconds
+            since 1970.
+        checkpoint: the last one; None before the first.
+        unsealed: receipts and events that are not in the log yet.
+        read_at_us: the moment of this reading.
         away_since_us: since when the ledger cannot be read; None while it can.
     """
 
     standing: Standing
     clients: Mapping[str, Mapping[str, str]]
+    last_booked_us: int | None
+    checkpoint: SealedCheckpoint | None
+    unsealed: int
     read_at_us: int
     away_since_us: int | None = None
 
@@ -69,7 +77,7 @@ class Figures:
         self._begin_if_due()
 
     def now(self) -> Reading | None:
-        """The latest reading, at most some seconds old where the ledger can be read; None before the first has ended.
+        """The latest reading, some seconds old at most where the ledger can be read; None before the first has ended.
 
         Nobody who asks waits for longer than `WAIT_S`.
         """
@@ -92,10 +100,10 @@ class Figures:
             return self._under_way
 
     def _read(self) -> None:
+        at_us = now_us()
         try:
-            at_us = now_us()
             self._contribution.catch_up()
-            self._last = Reading(self._contribution.now, self._ledger.clients(), at_us)
+            self._last = self._reading(at_us)
         except LedgerError as error:
             _LOG.error("the figures of the console cannot be read: %s", error)
             if self._last is not None and self._last.away_since_us is None:
@@ -106,6 +114,18 @@ class Figures:
                 self._ended_at = self._clock()
             if ended is not None:
                 ended.set()
+
+    def _reading(self, at_us: int) -> Reading:
+        standing = self._contribution.now
+        with self._ledger.database.read() as connection:
+            return Reading(
+                standing,
+                self._ledger.clients(),
+                reading.booked_at(connection, standing.sequence),
+                sealing.latest_checkpoint(connection),
+                sum(sealing.unsealed(connection)),
+                at_us,
+            )
 
 
 def _figures(request: Request) -> Figures:

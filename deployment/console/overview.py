@@ -1,22 +1,129 @@
 """`/`: how the consortium stands now. An application's key has no figures to see and goes to the playground."""
 
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from deployment.console.figures import TheFigures
+from deployment.console import charts
+from deployment.console.figures import Reading, TheFigures
 from deployment.console.pages import TheViewer, redirect, render
+from deployment.console.seen import Seen, seen
+from deployment.console.timeline import Timeline, timeline
+from deployment.errors import UnavailableError
+from deployment.operator.books import Books, TheBooks
+from deployment.service import Service, TheService
+from rewards import COMMONS, periods, statements
+from rewards.database import now_us
 
-__all__ = ["router"]
+__all__ = ["OTHERS", "router"]
 
 router = APIRouter()
 
+DRAWN: Final = 8
+"""How many clients have a series of their own in the chart over time; the others share one."""
+OTHERS: Final = "others"
+PATIENCE_S: Final = 1.0
+"""How long the page waits for a replica to answer."""
+STATEMENTS: Final = 6
+
+
+@dataclass(frozen=True)
+class _Health:
+    """Whether all is well, as far as an operator can see from here."""
+
+    engine_problem: str | None
+
 
 @router.get("/")
-def overview(request: Request, viewer: TheViewer, figures: TheFigures) -> Response:
+async def overview(
+    request: Request, viewer: TheViewer, books: TheBooks, service: TheService, figures: TheFigures
+) -> Response:
     """The open period, who earned what of it, and whether all is well."""
     if viewer.key.role == "application":
         return redirect(request, "/playground")
-    reading = figures.now()
+    reading = await asyncio.to_thread(figures.now)
     if reading is None:
         return render(request, "waiting.html")
-    return render(request, "overview.html", reading=reading)
+    shown = seen(reading, viewer.visible)
+    if viewer.visible is not None:
+        context = await asyncio.to_thread(_of_member, books, viewer.visible, shown)
+        return render(request, "own_overview.html", **context)
+    health, context = await asyncio.gather(_health(service), asyncio.to_thread(_of_all, books, shown, reading))
+    return render(request, "overview.html", health=health, **context)
+
+
+def _of_all(books: Books, shown: Seen, reading: Reading) -> dict[str, Any]:
+    return {
+        "shown": shown,
+        "longest": max((client.open_share for client in (*shown.clients, shown.commons) if client), default=0) or 1,
+        "over_time": _over_time(shown),
+        "last": None if shown.previous is None else periods.get(books.ledger, shown.previous),
+        "reading": reading,
+        "now": now_us(),
+    }
+
+
+def _of_member(books: Books, client: str, shown: Seen) -> dict[str, Any]:
+    columns = timeline(shown.trend, shown.read_at_us)
+    with books.ledger.database.read(member=client) as connection:
+        written = statements.written(connection, client=client, limit=1000)
+    return {
+        "shown": shown,
+        "own": shown.client(client),
+        "columns": columns,
+        "chart": None if columns is None else own_chart(columns, client, "Your credit over time"),
+        "written": [event.document | {"written_at_us": event.at_us} for event in written[-STATEMENTS:][::-1]],
+        "now": now_us(),
+    }
+
+
+@dataclass(frozen=True)
+class _OverTime:
+    """The chart over time, its legend, and the same as a table."""
+
+    chart: Any
+    series: list[charts.Series]
+    columns: Timeline
+
+    def is_used(self, place: int) -> bool:
+        """Whether anything was booked in a column."""
+        return any(each.values[place] for each in self.series)
+
+
+def _over_time(shown: Seen) -> _OverTime | None:
+    """Who earned what when: the commons, the clients that earned most, and all others together."""
+    columns = timeline(shown.trend, shown.read_at_us)
+    if columns is None:
+        return None
+    clients = sorted(shown.clients, key=lambda client: -columns.total(client.id))
+    drawn, others = clients[:DRAWN], [client.id for client in clients[DRAWN:] if any(columns.of(client.id))]
+    series = [charts.Series(client.name, client.colour, columns.of(client.id)) for client in drawn]
+    if others:
+        label = f"{len(others)} other{'s' if len(others) > 1 else ''}"
+        series.append(charts.Series(label, OTHERS, columns.together(others)))
+    series.append(charts.Series("Commons", COMMONS, columns.of(COMMONS)))
+    series = [each for each in series if any(each.values)]
+    desc = "; ".join(f"{each.label} {charts.compact(sum(each.values))} in all" for each in series)
+    chart = charts.columns("trend", "Credit over time", desc, columns.starts_us, columns.width_us, series)
+    return _OverTime(chart, series, columns)
+
+
+def own_chart(columns: Timeline, client: str, title: str, colour: str = "c0") -> Any:
+    """One client's credit, piled up over time."""
+    piled = columns.piled(client)
+    desc = f"From nothing to {charts.compact(piled[-1])} credits."
+    return charts.line("credit", title, desc, columns.starts_us, columns.width_us, charts.Series(title, colour, piled))
+
+
+async def _health(service: Service) -> _Health:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await service.engine.check()
+    except UnavailableError as error:
+        return _Health(error.message)
+    except TimeoutError:
+        return _Health(f"no replica answers within {PATIENCE_S:g} second")
+    return _Health(None)

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
+from deployment.console import charts
 from deployment.security import caller, visible_to
 from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, Key
 
@@ -33,6 +34,7 @@ PAGES: Final = (
     ("/playground", "Playground"),
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 _STATIC = Path(__file__).with_name("static")
 
 
@@ -123,6 +125,11 @@ def money(minor: int, currency: str, minor_digits: int = 2) -> str:
     return f"{'−' if minor < 0 else ''}{whole:,}{digits} {currency}"
 
 
+def whole(count: int) -> str:
+    """A whole number with its thousands apart."""
+    return f"{count:,}".replace("-", "−")
+
+
 def percent(share: float) -> str:
     """A share as a percentage with one digit; what is more than nothing does not become 0."""
     if 0 < share < 0.001:
@@ -140,6 +147,17 @@ def moment(at_us: int | None) -> Markup:
     )
 
 
+def ago(at_us: int, now: int) -> Markup:
+    """How long a moment is over, in words, as a `<time>`; both in microseconds since 1970."""
+    seconds = max(0, (now - at_us) // 1_000_000)
+    size, unit = next(each for each in _UNITS if seconds >= each[0] or each[0] == 1)
+    count = seconds // size
+    at = (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds")
+    return Markup('<time datetime="{0}" title="{0}">{1} {2}{3} ago</time>').format(
+        at, count, unit, "" if count == 1 else "s"
+    )
+
+
 def short(text: str) -> str:
     """A long id, cut after twelve characters."""
     return text if len(text) <= 14 else f"{text[:12]}…"
@@ -149,17 +167,19 @@ def short(text: str) -> str:
 def _colour(context: Context, account: str) -> str:
     request: Request = context["request"]
     key: Key | None = context["key"]
-    if key is not None and key.client is not None:  # its place among all clients would tell how many there are
-        return COMMONS if account == COMMONS else "c0"
-    return colours(request.app.state.figures.names()).get(account, COMMONS)
+    visible = None if key is None else key.client
+    return colours(request.app.state.figures.names(), visible).get(account, COMMONS)
 
 
-def colours(clients: Mapping[str, str]) -> dict[str, str]:
+def colours(clients: Mapping[str, str], visible: str | None) -> dict[str, str]:
     """Each client's CSS class, by the order of registration; the commons has one of its own.
 
     Args:
         clients: id to name, in that order.
+        visible: the only client that the viewer may see, whose place among the others would tell how many there are.
     """
+    if visible is not None:
+        return {COMMONS: COMMONS, visible: "c0"}
     return {COMMONS: COMMONS} | {client: f"c{place % COLOURS}" for place, client in enumerate(clients)}
 
 
@@ -179,9 +199,12 @@ _ENVIRONMENT = Environment(
 )
 _ENVIRONMENT.filters |= {
     "credit": credit,
+    "whole": whole,
     "money": money,
     "percent": percent,
     "moment": moment,
+    "ago": ago,
     "short": short,
     "colour": _colour,
 }
+_ENVIRONMENT.globals |= {"bar": charts.bar, "swatch": charts.swatch}
