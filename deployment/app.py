@@ -21,7 +21,7 @@ from ray.serve.schema import LoggingConfig
 from attribution import open_bundle
 from deployment.errors import StartError
 from deployment.gateway import Ingress, proxy_middleware
-from deployment.metrics.exporter import serve_exporter
+from deployment.metrics.exporter import Exporter
 from deployment.places import log_origin, signing_key
 from deployment.replica import Replica
 from deployment.settings import Settings, pepper_of
@@ -95,9 +95,8 @@ def serving(settings: Settings) -> Iterator[None]:
         ledger.register(manifest.consortium, {client.id: client.name for client in manifest.clients})
         key = signing_key(settings.signing_key, f"{manifest.consortium}/ledger")
         if settings.metrics_port:
-            exporter = serve_exporter(settings.ledger, settings.host, settings.metrics_port)
-            stack.callback(exporter.server_close)
-            stack.callback(exporter.shutdown)
+            exporter = Exporter(settings.ledger, settings.host, settings.metrics_port, settings.policy)
+            stack.callback(exporter.close)
         sealer = Sealer(ledger, key, log_origin(ledger, key), settings.seal_interval_s)
         stack.callback(sealer.close)  # after the service has stopped: its last receipts are sealed too
         stack.callback(_stop, settings.shutdown_timeout_s)

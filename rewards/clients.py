@@ -50,3 +50,10 @@ def registered(connection: Connection) -> dict[str, dict[str, str]]:
         consortium, _, member = subject.partition("/")
         found.setdefault(consortium, {})[member] = json.loads(document)["name"]
     return found
+
+
+def in_order(connection: Connection) -> list[tuple[str, str]]:
+    """(consortium, client id) of everybody, in the order of registration over all consortia; only ever grows."""
+    query = select(col(EventRow.subject)).where(col(EventRow.kind) == KIND).order_by(col(EventRow.sequence))
+    subjects = (subject.partition("/") for subject in connection.execute(query).scalars())
+    return [(consortium, member) for consortium, _, member in subjects]

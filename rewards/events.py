@@ -101,6 +101,13 @@ def read(connection: Connection, query: Select[Any]) -> list[Event]:
     return [Event(**{**row, "document": json.loads(row["document"])}) for row in rows]
 
 
+def counts(connection: Connection, after: int = 0) -> dict[str, int]:
+    """Kind -> how many events there are of it after a sequence number."""
+    kind = col(EventRow.kind)
+    query = select(kind, func.count()).where(col(EventRow.sequence) > after).group_by(kind)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
 def last_event(connection: Connection) -> int:
     """The sequence number of the last event; 0 when there is none."""
     return connection.execute(select(func.max(col(EventRow.sequence)))).scalar_one() or 0

@@ -9,7 +9,7 @@ import typer
 
 from deployment.cli.options import LedgerUrl
 from deployment.cli.output import console
-from deployment.metrics.exporter import serve_exporter
+from deployment.metrics.exporter import Exporter
 from deployment.settings import ledger_url, load_settings
 
 __all__ = ["exporter", "serve"]
@@ -42,13 +42,15 @@ def exporter(
     ledger: LedgerUrl = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port to listen on.")] = 9464,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="Policy file (YAML), for previews of the open period.")
+    ] = None,
 ) -> None:
     """Export the ledger as Prometheus series, apart from the service, until interrupted."""
-    server = serve_exporter(ledger_url(ledger), host, port)
+    running = Exporter(ledger_url(ledger), host, port, policy)
     console.print(f"metrics on http://{host}:{port}/metrics")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     stop.wait()
-    server.shutdown()
-    server.server_close()
+    running.close()

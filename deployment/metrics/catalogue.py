@@ -7,7 +7,22 @@ with `ray_` before its name and labels of its own. Knows no value.
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["CATALOGUE", "DURATION_BUCKETS_S", "FIRST_TOKEN_BUCKETS_S", "STEP_BUCKETS_S", "Series", "series"]
+__all__ = [
+    "CATALOGUE",
+    "DURATION_BUCKETS_S",
+    "FIRST_TOKEN_BUCKETS_S",
+    "MOST_CLIENTS",
+    "OTHER",
+    "STEP_BUCKETS_S",
+    "Series",
+    "of_source",
+    "series",
+]
+
+MOST_CLIENTS: Final = 100
+"""Clients that have a label of their own: the first ones by registration, so that nobody's ever changes."""
+OTHER: Final = "other"
+"""The label of all the others together."""
 
 DURATION_BUCKETS_S: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
 FIRST_TOKEN_BUCKETS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0)
@@ -144,3 +159,8 @@ def series(name: str) -> Series:
         KeyError: there is none of this name.
     """
     return CATALOGUE[name]
+
+
+def of_source(source: Literal["ledger", "replica"]) -> list[Series]:
+    """Every series of a source, in the order of the catalogue."""
+    return [each for each in _ALL if each.source == source]

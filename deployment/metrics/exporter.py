@@ -1,157 +1,95 @@
-"""The ledger as Prometheus series: credit by client, commons, generated tokens, and request duration.
+"""The exporter: `/metrics` of the ledger on a port of its own, apart from the service's proxy.
 
-The book is the only truth: every counter is a sum over receipts, so it survives restarts and never falls: what was
-reversed is counted beside what was booked, and not taken off it. Reads only.
+The first reading of a big ledger takes seconds; it begins at once, in a thread of its own. A scrape that comes before
+its end waits for it for a moment and is then answered 503: no series at all rather than half of them, so that `up` is 0
+as it is while the ledger is away. From then on each scrape reads what is new, and the thread renews the preview.
 """
 
-import bisect
+import logging
 import threading
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, InfoMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
 
 from deployment.errors import StartError
-from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, Ledger
+from deployment.metrics.ledger import LedgerCollector
+from deployment.metrics.preview import PREVIEW_EVERY_S, Previews
+from rewards import Ledger, LedgerError
 
-__all__ = ["DURATION_BUCKETS_US", "LedgerCollector", "serve_exporter"]
+__all__ = ["FIRST_READING_PATIENCE_S", "Exporter"]
 
-DURATION_BUCKETS_US = tuple(
-    round(seconds * 1_000_000) for seconds in (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
-)
-PAGE = 1000
-
-
-@dataclass
-class _Totals:
-    """Sums over the receipts of one model, all integers."""
-
-    receipts: int = 0
-    tokens: int = 0
-    credit: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # micro-credits by account
-    reversed_tokens: int = 0
-    reversed_credit: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    duration_us: int = 0
-    by_bucket: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BUCKETS_US) + 1))
-
-    def add(self, receipt: Mapping[str, Any]) -> None:
-        if receipt["kind"] == "reversal":
-            self.reversed_tokens -= receipt["tokens"]
-            for account, amount in receipt["amounts"].items():
-                self.reversed_credit[account] -= amount
-            return
-        self.receipts += 1
-        self.tokens += receipt["tokens"]
-        for account, amount in receipt["amounts"].items():
-            self.credit[account] += amount
-        self.duration_us += receipt["duration_us"]
-        self.by_bucket[bisect.bisect_left(DURATION_BUCKETS_US, receipt["duration_us"])] += 1
+_LOG = logging.getLogger(__name__)
+FIRST_READING_PATIENCE_S = 2.0
+"""How long a scrape waits for the end of the first reading."""
+_RETRY_S = 1.0
+_END_TIMEOUT_S = 10.0
 
 
-class LedgerCollector(Collector):
-    """Reads on each scrape what was booked since the last one; the ledger is append-only, so that is enough."""
+class Exporter:
+    """Serves `/metrics` from threads of its own until it is closed.
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._lock = threading.Lock()
-        self._sequence = 0
-        self._models: dict[str, _Totals] = defaultdict(_Totals)
-
-    def collect(self) -> Iterator[Metric]:
-        """Every series, as of now.
-
-        Raises:
-            LedgerError: the ledger cannot be read; the scrape fails, and `up` tells.
-        """
-        with self._lock:
-            self._catch_up()  # before the first series: a scrape that fails gives none
-            yield from (*_counters(self._models), *_reversed(self._models), _durations(self._models), _build_info())
-
-    def _catch_up(self) -> None:
-        while page := self._ledger.receipts_after(self._sequence, PAGE):
-            for receipt in page:
-                self._models[receipt["consortium"]].add(receipt)
-                self._sequence = receipt["sequence"]
-
-
-def _counters(models: Mapping[str, _Totals]) -> Iterator[Metric]:
-    attributed = CounterMetricFamily(
-        "protoken_attributed_tokens", "Generated tokens credited to a client.", labels=["client", "model"]
-    )
-    commons = CounterMetricFamily(
-        "protoken_commons_tokens", "Generated tokens credited to the commons: no client earned them.", labels=["model"]
-    )
-    generated = CounterMetricFamily(
-        "protoken_generated_tokens", "Generated tokens; attributed and commons tokens sum to it.", labels=["model"]
-    )
-    receipts = CounterMetricFamily("protoken_receipts", "Responses booked in the ledger.", labels=["model"])
-    for model, totals in models.items():
-        for account, amount in totals.credit.items():
-            tokens = amount / MICRO_CREDITS_PER_TOKEN
-            if account == COMMONS:
-                commons.add_metric([model], tokens)
-            else:
-                attributed.add_metric([account, model], tokens)
-        generated.add_metric([model], totals.tokens)
-        receipts.add_metric([model], totals.receipts)
-    yield from (attributed, commons, generated, receipts)
-
-
-def _reversed(models: Mapping[str, _Totals]) -> Iterator[Metric]:
-    tokens = CounterMetricFamily(
-        "protoken_reversed_tokens",
-        "Generated tokens whose receipts were reversed; still among the generated ones.",
-        labels=["model"],
-    )
-    by_client = CounterMetricFamily(
-        "protoken_reversed_client_tokens",
-        "Tokens of reversed receipts that a client had been credited; still among its attributed ones.",
-        labels=["client", "model"],
-    )
-    for model, totals in models.items():
-        tokens.add_metric([model], totals.reversed_tokens)
-        for account in sorted(totals.credit.keys() - {COMMONS}):
-            by_client.add_metric([account, model], totals.reversed_credit[account] / MICRO_CREDITS_PER_TOKEN)
-    yield from (tokens, by_client)
-
-
-def _durations(models: Mapping[str, _Totals]) -> Metric:
-    durations = HistogramMetricFamily(
-        "protoken_request_duration_seconds", "Time from a request's arrival to its booking.", labels=["model"]
-    )
-    bounds = [str(bucket / 1_000_000) for bucket in DURATION_BUCKETS_US] + ["+Inf"]
-    for model, totals in models.items():
-        below = 0
-        buckets = []
-        for bound, count in zip(bounds, totals.by_bucket, strict=True):
-            below += count
-            buckets.append((bound, below))
-        durations.add_metric([model], buckets, totals.duration_us / 1_000_000)
-    return durations
-
-
-def _build_info() -> Metric:
-    return InfoMetricFamily("protoken_build", "The version of protoken.", value={"version": version("protoken")})
-
-
-def serve_exporter(ledger_url: str, host: str, port: int) -> WSGIServer:
-    """Serve `/metrics` from a thread of its own and return its server; `shutdown()` ends it.
+    Args:
+        ledger_url: the ledger, prepared; a login that may only read will do.
+        host: address to listen on.
+        port: port to listen on.
+        policy: file of the settlement policy, for previews of the open period; None leaves their series out.
 
     Raises:
         LedgerError: the ledger is missing or not at head.
+        PolicyError: the policy's file cannot be read or is none.
         StartError: the port cannot be had.
     """
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(LedgerCollector(Ledger(ledger_url)))
-    try:
-        server, _thread = start_http_server(port, addr=host, registry=registry)
-    except OSError as error:
-        raise StartError(f"the exporter cannot listen on {host}:{port}: {error.strerror}") from error
-    return server
+
+    def __init__(self, ledger_url: str, host: str, port: int, policy: Path | None = None) -> None:
+        self._ledger = Ledger(ledger_url)
+        self._previews = None if policy is None else Previews(self._ledger, policy)
+        self._collector = LedgerCollector(self._ledger, self._previews)
+        self._is_read = threading.Event()
+        self._closing = threading.Event()
+        registry = CollectorRegistry(auto_describe=False)  # it would describe by reading
+        registry.register(self._collector)
+        self._metrics = make_wsgi_app(registry)
+        try:
+            self._server, self._serving = start_http_server(port, addr=host, registry=CollectorRegistry())
+        except OSError as error:
+            self._ledger.close()
+            raise StartError(f"the exporter cannot listen on {host}:{port}: {error.strerror}") from error
+        self._server.set_app(self._answer)
+        self._thread = threading.Thread(target=self._run, name="protoken-exporter", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering, and end the threads."""
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(_END_TIMEOUT_S)
+        self._ledger.close()
+
+    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if not self._is_read.wait(FIRST_READING_PATIENCE_S):
+            return _unavailable(start_response, "the ledger is being read for the first time; scrape again")
+        try:
+            answer: Iterable[bytes] = self._metrics(environ, start_response)
+        except LedgerError as error:
+            return _unavailable(start_response, str(error))
+        return answer
+
+    def _run(self) -> None:
+        while not self._is_read.is_set() and not self._closing.is_set():
+            try:
+                self._collector.read()
+                self._is_read.set()
+            except LedgerError as error:
+                _LOG.warning("the first reading of the ledger failed and is tried again: %s", error)
+                self._closing.wait(_RETRY_S)
+        while self._previews is not None and not self._closing.is_set():
+            self._previews.renew()
+            self._closing.wait(PREVIEW_EVERY_S)
+
+
+def _unavailable(start_response: Callable[..., Any], reason: str) -> list[bytes]:
+    start_response("503 Service Unavailable", [("Content-Type", "text/plain; charset=utf-8"), ("Retry-After", "5")])
+    return [f"# {reason}\n".encode()]

@@ -1,19 +1,18 @@
 """The exporter against a real ledger, over HTTP, judged by promtool."""
 
-import os
-import shutil
-import socket
-import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from deployment.errors import StartError
-from deployment.metrics.exporter import serve_exporter
-from rewards import Ledger, LedgerError
+from deployment.metrics import exporter as module
+from deployment.metrics.catalogue import of_source
+from deployment.metrics.ledger import LedgerCollector
+from rewards import Ledger, LedgerError, PolicyError
+from tests.deployment.metrics.scrapes import exporter, free_port, promtool_says, samples
 from tests.deployment.outages import away
 from tests.rewards.receipts import MEMBERS, make_receipt
 
@@ -26,30 +25,10 @@ def ledger(ledger: Ledger) -> Ledger:
 
 
 @pytest.fixture
-def port() -> int:
-    """A port of loopback that is free for now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture
-def metrics(url: str, port: int) -> Iterator[str]:
-    """The address of a running exporter."""
-    server = serve_exporter(url, "127.0.0.1", port)
-    yield f"http://127.0.0.1:{port}/metrics"
-    server.shutdown()
-    server.server_close()
-
-
-def samples(address: str) -> dict[tuple[str, ...], float]:
-    """Every sample of a scrape by its name and the values of its labels, in the order of the labels' names."""
-    families = text_string_to_metric_families(httpx.get(address).raise_for_status().text)
-    return {
-        (sample.name, *(value for _name, value in sorted(sample.labels.items()))): sample.value
-        for family in families
-        for sample in family.samples
-    }
+def metrics(url: str, ledger: Ledger) -> Iterator[str]:
+    """The address of a running exporter of it."""
+    with exporter(url) as address:
+        yield address
 
 
 def test_tokens_are_counted_by_client_and_commons(metrics: str, ledger: Ledger) -> None:
@@ -80,15 +59,13 @@ def test_durations_are_a_true_histogram(metrics: str, ledger: Ledger) -> None:
 
 
 def test_each_scrape_goes_on_where_the_last_one_ended(metrics: str, ledger: Ledger) -> None:
-    """Counters grow by what was booked in between, and stand still when nothing was; more than a page is no matter."""
-    assert ("protoken_generated_tokens_total", "demo") not in samples(metrics)
-    totals = []
+    """Counters grow by what was booked in between, and stand still when nothing was."""
+    totals = [samples(metrics)["protoken_generated_tokens_total", "demo"]]
     for batch in range(2):
-        for n in range(1001 if batch == 0 else 1):
-            ledger.append(make_receipt(f"{batch}-{n}", tokens=1))
+        ledger.append_many([make_receipt(f"{batch}-{n}", tokens=1) for n in range(1001 if batch == 0 else 1)])
         totals += [samples(metrics)["protoken_generated_tokens_total", "demo"] for _ in range(2)]
 
-    assert [1001, 1001, 1002, 1002] == totals
+    assert [0, 1001, 1001, 1002, 1002] == totals
 
 
 def test_what_was_reversed_is_counted_beside_and_nothing_falls(metrics: str, ledger: Ledger) -> None:
@@ -105,8 +82,11 @@ def test_what_was_reversed_is_counted_beside_and_nothing_falls(metrics: str, led
     assert (2, 4, 0) == tuple(
         after["protoken_reversed_client_tokens_total", client, "demo"] for client in ("bank", "clinic", "rider")
     )
-    booked = {name: value for name, value in before.items() if "reversed" not in name[0]}
-    assert booked == {name: value for name, value in after.items() if "reversed" not in name[0]}
+    counters = {each.name for each in of_source("ledger") if each.kind == "counter"}
+    assert {"protoken_reversals_total", "protoken_reversed_tokens_total", "protoken_reversed_client_tokens_total"} == {
+        name[0] for name, value in before.items() if name[0] in counters and value != after[name]
+    }
+    assert all(value <= after[name] for name, value in before.items() if name[0] in counters)
     assert 4 == ledger.tokens()
 
 
@@ -118,39 +98,80 @@ def test_scrape_fails_whole_while_the_database_is_away(metrics: str, ledger: Led
     with away(ledger.database, "receipts"):
         failed = httpx.get(metrics)
 
-    assert (500, False) == (failed.status_code, "protoken_" in failed.text)
+    assert (503, False) == (failed.status_code, "protoken_" in failed.text)
     assert 12 == samples(metrics)["protoken_generated_tokens_total", "demo"]
 
 
 def test_a_second_exporter_counts_the_same(metrics: str, url: str, ledger: Ledger) -> None:
-    """The counters are the ledger's: an exporter started later shows the same numbers."""
+    """The series are the ledger's: an exporter started later shows the same numbers, and nothing is doubled in one."""
     ledger.append(make_receipt("one"))
     first = samples(metrics)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        other = probe.getsockname()[1]
-    server = serve_exporter(url, "127.0.0.1", other)
+    with exporter(url) as other:
+        second = samples(other)
 
-    assert first == samples(f"http://127.0.0.1:{other}/metrics")
-    server.shutdown()
-    server.server_close()
+    assert first.keys() == second.keys()
+    differing = {name for (name, *_), value in first.items() if value != second[name, *_]}
+    assert {"protoken_exporter_reading_seconds"} >= differing
 
 
 def test_promtool_finds_nothing_to_say(metrics: str, ledger: Ledger) -> None:
     """`promtool check metrics` is clean, and the build is named."""
-    if shutil.which("promtool") is None and not os.environ.get("CI"):
-        pytest.skip("promtool (Debian package prometheus) is not installed")
     ledger.append(make_receipt("one"))
     text = httpx.get(metrics).text
-    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
 
-    assert (0, "", "") == (checked.returncode, checked.stdout, checked.stderr)
+    assert (0, "", "") == promtool_says(text)
     assert "protoken_build_info{" in text
 
 
-def test_taken_port_and_missing_ledger_are_named(metrics: str, url: str, port: int, tmp_path: Path) -> None:
+def test_a_scrape_during_the_first_reading_fails_and_does_not_block(
+    url: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until everything was read once the answer is 503 without a series; then a scrape has them all."""
+    may_read, read = threading.Event(), LedgerCollector.read
+
+    def slow(collector: LedgerCollector) -> object:
+        assert may_read.wait(30)
+        return read(collector)
+
+    monkeypatch.setattr(LedgerCollector, "read", slow)
+    monkeypatch.setattr(module, "FIRST_READING_PATIENCE_S", 0.05)
+    ledger.append(make_receipt("one", tokens=8))
+    with exporter(url) as address:
+        early = httpx.get(address)
+        may_read.set()
+        monkeypatch.setattr(module, "FIRST_READING_PATIENCE_S", 30.0)
+        later = samples(address)
+
+    assert (503, "5", False) == (early.status_code, early.headers["retry-after"], "protoken_" in early.text)
+    assert 8 == later["protoken_generated_tokens_total", "demo"]
+
+
+def test_an_exporter_that_starts_during_an_outage_answers_when_that_is_over(
+    url: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first reading is tried again until it succeeds; meanwhile every scrape fails."""
+    monkeypatch.setattr(module, "_RETRY_S", 0.01)
+    monkeypatch.setattr(module, "FIRST_READING_PATIENCE_S", 0.2)
+    ledger.append(make_receipt("one", tokens=8))
+    with away(ledger.database, "receipts"):
+        running = exporter(url)
+        address = running.__enter__()
+        during = httpx.get(address).status_code
+    monkeypatch.setattr(module, "FIRST_READING_PATIENCE_S", 30.0)
+    after = samples(address)
+    running.__exit__(None, None, None)
+
+    assert 503 == during
+    assert 8 == after["protoken_generated_tokens_total", "demo"]
+
+
+def test_taken_port_missing_ledger_and_bad_policy_are_named(metrics: str, url: str, tmp_path: Path) -> None:
     """An exporter that cannot start says why."""
-    with pytest.raises(StartError, match=str(port)):
-        serve_exporter(url, "127.0.0.1", port)
-    with pytest.raises(LedgerError, match=r"missing\.db"):
-        serve_exporter(f"sqlite:///{tmp_path}/missing.db", "127.0.0.1", port)
+    port = httpx.URL(metrics).port
+    (tmp_path / "policy.yaml").write_text("pool: much")
+    with pytest.raises(StartError, match=str(port)), exporter(url, port=port):
+        pass
+    with pytest.raises(LedgerError, match=r"missing\.db"), exporter(f"sqlite:///{tmp_path}/missing.db"):
+        pass
+    with pytest.raises(PolicyError, match="pool"), exporter(url, tmp_path / "policy.yaml", free_port()):
+        pass

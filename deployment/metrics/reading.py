@@ -1,0 +1,120 @@
+"""What is read of the ledger for one scrape, each thing once: what is new is added to what was read before.
+
+Reads only; knows no series.
+"""
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from prometheus_client.samples import Exemplar
+
+from deployment.metrics.catalogue import DURATION_BUCKETS_S
+from deployment.metrics.families import ClientLabels
+from rewards import Ledger, clients, events
+from rewards.condition import Condition, Response, condition, last_responses
+from rewards.contribution import Contribution
+from rewards.periods import book
+from rewards.periods.book import HOLD_KINDS, PERIOD_KINDS, Book
+from rewards.standing import Standing
+
+__all__ = ["Reader", "Reading"]
+
+_BOUNDS_US = tuple(round(bound * 1_000_000) for bound in DURATION_BUCKETS_S)
+_RECENT = 100
+_LONGEST_ID = 64
+"""Of an exemplar's label: OpenMetrics allows an exemplar 128 characters in all."""
+
+Exemplars = Mapping[str, Mapping[int, Exemplar]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The ledger at one moment.
+
+    Attributes:
+        standing: what was booked.
+        condition: how the books fare.
+        book: periods and holds.
+        paid: currency -> account -> minor units that it was awarded in periods that are final or paid.
+        events: kind -> how many there are.
+        clients: the labels of the clients.
+        exemplars: consortium -> slot of the durations -> a recent response of it.
+        seconds: how long the reading took.
+    """
+
+    standing: Standing
+    condition: Condition
+    book: Book
+    paid: Mapping[str, Mapping[str, int]]
+    events: Mapping[str, int]
+    clients: ClientLabels
+    exemplars: Exemplars
+    seconds: float
+
+
+class Reader:
+    """Reads a ledger again and again; from one thread at a time."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._contribution = Contribution(ledger.database, _BOUNDS_US)
+        self._last: Reading | None = None
+        self._event = 0
+
+    def read(self) -> Reading:
+        """The ledger as it stands.
+
+        Raises:
+            LedgerError: the ledger cannot be read, or a stored settlement was altered; nothing is lost by that.
+        """
+        begun, last = time.perf_counter(), self._last
+        self._contribution.catch_up()
+        standing = self._contribution.now
+        with self._ledger.database.read() as connection:
+            happened = events.counts(connection, self._event)
+            event = events.last_event(connection)
+            is_moved = last is None or not happened.keys().isdisjoint((*PERIOD_KINDS, *HOLD_KINDS))
+            there = book.read(connection) if last is None or is_moved else last.book
+            is_joined = last is None or clients.KIND in happened
+            labels = ClientLabels(clients.in_order(connection)) if last is None or is_joined else last.clients
+            fares = condition(connection)
+            new = last_responses(connection, 0 if last is None else last.standing.sequence, _RECENT)
+        self._event = event
+        self._last = Reading(
+            standing=standing,
+            condition=fares,
+            book=there,
+            paid=_paid(there) if last is None or is_moved else last.paid,
+            events=Counter(happened) + Counter({} if last is None else last.events),
+            clients=labels,
+            exemplars=_with({} if last is None else last.exemplars, new),
+            seconds=time.perf_counter() - begun,
+        )
+        return self._last
+
+
+def _paid(there: Book) -> dict[str, dict[str, int]]:
+    found: dict[str, Counter[str]] = {}
+    for period in there.periods:
+        if period.final is not None:
+            payouts = {line.account: line.payout for line in period.final.lines}
+            found.setdefault(period.final.policy.currency, Counter()).update(payouts)
+    return {currency: dict(payouts) for currency, payouts in found.items()}
+
+
+def _with(exemplars: Exemplars, responses: Sequence[Response]) -> Exemplars:
+    """The exemplars with those of newer responses in their places."""
+    if not responses:
+        return exemplars
+    found = {consortium: dict(slots) for consortium, slots in exemplars.items()}
+    for response in responses:
+        if len(response.response_id) <= _LONGEST_ID:
+            found.setdefault(response.consortium, {})[bisect_left(_BOUNDS_US, response.duration_us)] = Exemplar(
+                {"response_id": response.response_id},
+                response.duration_us / 1_000_000,
+                response.booked_at_us / 1_000_000,
+            )
+    return found
