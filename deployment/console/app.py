@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployment.console import clients, holds, overview, periods, responses, signing_in, statements, trust
+from deployment.console import clients, holds, overview, periods, playground, responses, signing_in, statements, trust
 from deployment.console.access import PREFIX, Gate, roles_for
 from deployment.console.audits import Audits
 from deployment.console.errors import handle_failures, last_resort
@@ -60,7 +60,7 @@ def build_console(service: Service, books: Books, texts: Texts | None) -> FastAP
     app.state.sessions, app.state.figures = sessions, Figures(books.ledger)
     app.state.audits = Audits(books.ledger.database.url)
     app.state.navigation = _navigation
-    for part in (signing_in, overview, clients, responses, periods, holds, statements, trust):
+    for part in (signing_in, overview, clients, responses, periods, holds, statements, trust, playground):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=_STATIC))
     handle_failures(app)

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
 from deployment.console.charts import bar
+from deployment.console.credits import Credit, credits_of
 from deployment.console.figures import TheFigures
 from deployment.console.heatmap import heat_map, twins
 from deployment.console.pages import TheViewer, Viewer, redirect, render
@@ -26,7 +27,7 @@ from deployment.schemas.receipts import Receipt, ReversalRequest
 from deployment.security import READERS
 from deployment.service import Service, TheService
 from deployment.texts import Texts
-from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, latest, proofs
+from rewards import COMMONS, latest, proofs
 from rewards.browsing import Page
 from rewards.database import Connection
 from rewards.errors import LogError
@@ -54,15 +55,6 @@ def _search(
     application: Annotated[str, Query(max_length=200)] = "",
 ) -> Search:
     return Search(*(given.strip().replace("\0", "") or None for given in (response_id, client, application)))
-
-
-@dataclass(frozen=True)
-class Credit:
-    """An account's credit of a response: micro-credits, and its share of all of the response's."""
-
-    account: str
-    amount: int
-    share: float
 
 
 @router.get("/responses")
@@ -203,7 +195,7 @@ def _whole(
         200 if problem is None else 400,
         receipt=receipt,
         bar=bar,
-        credits=_credits(receipt.amounts, receipt.tokens),
+        credits=credits_of(receipt.amounts, receipt.tokens),
         taken_back=taken_back,
         sealed=sealed,
         kept=kept,
@@ -225,8 +217,7 @@ def _own_entry(request: Request, viewer: Viewer, books: Books, response_id: str)
     with books.ledger.database.read(member=viewer.visible) as connection:
         taken_back = latest.reversals(connection, [response_id]).get(response_id)
         sealed = _sealed(connection, entry["sequence"])
-    whole = entry["tokens"] * MICRO_CREDITS_PER_TOKEN
-    own = Credit(entry["account"], entry["amount"], entry["amount"] / whole)
+    (own,) = credits_of({entry["account"]: entry["amount"]}, entry["tokens"])
     return render(request, "own_response.html", entry=entry, own=own, taken_back=taken_back, sealed=sealed)
 
 
@@ -246,16 +237,9 @@ def _sealed(connection: Connection, sequence: int) -> Mapping[str, Any] | None:
         return None
 
 
-def _credits(amounts: Mapping[str, int], tokens: int) -> list[Credit]:
-    """Whose credit a response is, the largest first and the commons last; a reversal's shares are those it takes."""
-    whole = tokens * MICRO_CREDITS_PER_TOKEN
-    found = [Credit(account, amount, amount / whole) for account, amount in amounts.items()]
-    return sorted(found, key=lambda credit: (credit.account == COMMONS, -credit.share))
-
-
 def _top(row: Mapping[str, Any]) -> Credit | None:
-    """The client that earned most of a receipt, or the commons where none did; a member is shown its own entry."""
+    """The client that earned most of a receipt, None where no client earned; of a member's row its own entry."""
     if "amounts" not in row:
-        return Credit(row["account"], row["amount"], row["amount"] / (row["tokens"] * MICRO_CREDITS_PER_TOKEN))
-    found = _credits(row["amounts"], row["tokens"])
-    return next((credit for credit in found if credit.share > 0), None)
+        return credits_of({row["account"]: row["amount"]}, row["tokens"])[0]
+    first = credits_of(row["amounts"], row["tokens"])[0]
+    return first if first.account != COMMONS and first.share > 0 else None

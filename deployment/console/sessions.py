@@ -44,6 +44,7 @@ class Sessions:
         self._cookies = _signer(keys.derived(b"console session"))
         self._flashes = _signer(keys.derived(b"console flash"))
         self._forms = keys.derived(b"console csrf")
+        self._connections = _signer(keys.derived(b"console connection"))
 
     def begin(self, key: Key) -> str:
         """A new session of a key, as the value of its cookie."""
@@ -60,6 +61,22 @@ class Sessions:
     def csrf(self, session: Session) -> str:
         """The token that every form of a session carries; of no use in another one."""
         return hmac.new(self._forms, f"{session.key_id}:{session.nonce}".encode(), sha256).hexdigest()
+
+    def connect(self, csrf: str, application: str) -> str:
+        """That a session asks as an application whose key was presented in it, as the value of a cookie.
+
+        Args:
+            csrf: the token of the session; the cookie means nothing in another one.
+            application: the id of the application's key.
+        """
+        return self._connections.dumps(application, salt=csrf)
+
+    def connected(self, csrf: str, cookie: str) -> str | None:
+        """The id of the application's key that a session asks with; None where none was presented in it."""
+        try:
+            return str(self._connections.loads(cookie, max_age=LONGEST_S, salt=csrf))
+        except BadData:
+            return None
 
     def flash(self, text: str) -> str:
         """A text that the next page shows once, as the value of a cookie."""

@@ -15,7 +15,7 @@ from deployment.console.sessions import COOKIE, LONGEST_S
 from deployment.operator.books import TheBooks
 from rewards import KeyRefusedError
 
-__all__ = ["local", "router"]
+__all__ = ["is_https", "local", "router"]
 
 router = APIRouter()
 _LOCAL = re.compile(PREFIX + r"(/[\w\-.~%!$&'()*+,;=:@/]*)?(\?[\w\-.~%!$&'()*+,;=:@/?]*)?", re.ASCII)
@@ -50,7 +50,7 @@ async def sign_in(
         path=PREFIX,
         httponly=True,
         samesite="strict",
-        secure=_is_https(request),
+        secure=is_https(request),
         max_age=LONGEST_S,
     )
     return response
@@ -75,6 +75,6 @@ def _told(error: KeyRefusedError) -> str:
     return f"{str(error)[0].upper()}{str(error)[1:]}."
 
 
-def _is_https(request: Request) -> bool:
+def is_https(request: Request) -> bool:
     """Whether the browser came by https, to us or to a proxy in front. Who says so falsely harms only itself."""
     return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto", ""))
