@@ -6,6 +6,8 @@ and paths; what a session is, is `sessions`' business, and what a member sees of
 
 import asyncio
 import re
+import time
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote, urlsplit
 
@@ -78,12 +80,15 @@ class Gate:
         app: the console behind the gate.
         keys: whose keys sessions stand for; each is looked up again, so a revoked key ends its sessions.
         sessions: what cookies are read with.
+        clock: seconds that never go back.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, sessions: Sessions) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: KeyRing, sessions: Sessions, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._app = app
         self._keys = keys
-        self._cache = KeyCache(keys.valid)
+        self._cache = KeyCache(keys.valid, clock)
         self._sessions = sessions
         self._calls = Calls(keys.database)
 
@@ -102,7 +107,11 @@ class Gate:
         if roles == OPEN:
             await self._app(scope, receive, send)
             return
-        key = await self._signed_in(request)
+        try:
+            key = await self._signed_in(request)
+        except UnavailableError as error:
+            await page_of(request, error)(scope, receive, send)
+            return
         if key is None:
             await _ask_to_sign_in(request)(scope, receive, send)
             return
@@ -139,7 +148,7 @@ class Gate:
 def _ask_to_sign_in(request: Request) -> Response:
     if request.method != "GET":
         return page_of(request, UnauthenticatedError("your session has ended: sign in again", code="no_session"))
-    wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    wanted = quote(request.scope["path"]) + (f"?{request.url.query}" if request.url.query else "")
     return RedirectResponse(f"{PREFIX}/sign-in?next={quote(wanted, safe='')}", status_code=303)
 
 

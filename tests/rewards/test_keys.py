@@ -434,3 +434,29 @@ def test_keys_of_different_ledgers_are_strangers(url, tmp_path):
     assert json.dumps([key.key_id for key in mine.list()]) != json.dumps([key.key_id for key in other.list()])
     mine.close()
     other.close()
+
+
+def test_a_valid_key_is_found_by_its_id(keys):
+    """Without the secret, for who presented it before; an unknown, expired or revoked one is refused as by `check`."""
+    presented, old, revoked = make(keys, "member"), make(keys), make(keys)
+    change(keys, old, expires_at_us=now_us() - 1)
+    keys.revoke(id_of(revoked), actor="tester")
+
+    assert keys.check(presented) == keys.valid(id_of(presented))
+    for key_id, why in ((id_of(old), "expired"), (id_of(revoked), "revoked"), ("0" * 12, "unknown"), ("", "unknown")):
+        with pytest.raises(KeyRefusedError) as refused:
+            keys.valid(key_id)
+        assert why == refused.value.reason
+
+
+def test_what_is_derived_of_the_pepper_is_another_secret_for_each_purpose(keys, url):
+    """The same for the same pepper and purpose, and neither the pepper nor a hash of a key."""
+    again, without = KeyRing(url, PEPPER), KeyRing(url, None)
+
+    assert keys.derived(b"sessions") == again.derived(b"sessions")
+    assert 4 == len({PEPPER, keys.derived(b"sessions"), keys.derived(b"forms"), keys.derived(b"")})
+    assert {32} == {len(keys.derived(purpose)) for purpose in (b"", b"sessions")}
+    with pytest.raises(KeyRingError, match="without the pepper"):
+        without.derived(b"sessions")
+    again.close()
+    without.close()

@@ -1,0 +1,60 @@
+"""Fixtures: the console over books with something of everything, and a browser of each role that has signed in."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from deployment.ingress import build_app
+from deployment.replays import Replays
+from rewards import KeyRing, Ledger
+from tests.deployment.engines import ScriptedEngine
+from tests.deployment.operator.conftest import url  # noqa: F401 - on both databases, where a module says so
+from tests.deployment.operator.world import World, make_world
+
+SignIn = Callable[[str], TestClient]
+
+
+@pytest.fixture
+def world(ledger: Ledger, keys: KeyRing, tmp_path: Path) -> World:
+    """Books with something of everything, and a key of each role."""
+    return make_world(ledger, keys, tmp_path)
+
+
+@pytest.fixture
+def app(engine: ScriptedEngine, world: World, replays: Replays) -> FastAPI:
+    """The HTTP surface over them, the console included."""
+    return build_app(engine, world.books, replays, default_max_tokens=64, max_tokens_cap=100)
+
+
+@pytest.fixture
+def nobody(app: FastAPI) -> Iterator[TestClient]:
+    """A browser in which nobody signed in; it follows no redirect."""
+    with TestClient(app, raise_server_exceptions=False, follow_redirects=False) as browser:
+        yield browser
+
+
+@pytest.fixture
+def sign_in(app: FastAPI, world: World) -> Iterator[SignIn]:
+    """A function from a role, or a key, to a browser that has signed in with it; it follows no redirect."""
+    with ExitStack() as stack:
+
+        def signed_in(who: str) -> TestClient:
+            browser = TestClient(app, raise_server_exceptions=False, follow_redirects=False)
+            stack.enter_context(browser)
+            answer = browser.post("/console/sign-in", data={"key": world.keys.get(who, who)})
+            assert answer.status_code == 303, answer.text
+            return browser
+
+        yield signed_in
+
+
+def token_of(browser: TestClient) -> str:
+    """The form token of a browser's session, as any of its pages carries it."""
+    found = re.search(r'name="csrf" value="([0-9a-f]{64})"', browser.get("/console/no-such-page").text)
+    assert found is not None, "no form on the page"
+    return found[1]
