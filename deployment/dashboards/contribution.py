@@ -3,7 +3,7 @@
 from typing import Final
 
 from deployment.dashboards.frame import Band, board
-from deployment.dashboards.panels import figure, graph, listing
+from deployment.dashboards.panels import WHOLE, figure, graph, listing
 from deployment.dashboards.queries import Query, age, once, once_per_second, select
 from deployment.metrics.catalogue import series
 
@@ -11,7 +11,6 @@ __all__ = ["contribution"]
 
 _DAY_S: Final = 86_400
 _TOKENS_PER_SECOND: Final = "suffix: tokens/s"
-_MINOR: Final = "locale"  # all digits: money is not rounded to thousands
 _NO_POLICY: Final = "no policy is set"
 _SHARES: Final = once("protoken_share_ratio")
 _POOL: Final = once("protoken_pool_preview_minor_units")
@@ -33,11 +32,11 @@ def _now() -> Band:
     tokens = figure(
         "Tokens of the open period",
         _help("protoken_open_period_tokens"),
-        "locale",
+        WHOLE,
         Query(once("protoken_open_period_tokens"), "tokens"),
     )
     since = figure(
-        "Open since",
+        "Period open for",
         "How long ago the last period was closed.",
         "s",
         Query(age("protoken_open_period_start_timestamp_seconds"), "open for"),
@@ -62,7 +61,7 @@ def _now() -> Band:
     pool = figure(
         "Pool now, minor units",
         _help("protoken_pool_preview_minor_units"),
-        _MINOR,
+        WHOLE,
         Query(_POOL, "{{currency}}"),
         names=True,
         empty=_NO_POLICY,
@@ -70,7 +69,7 @@ def _now() -> Band:
     held = figure(
         "Holds in force",
         _help("protoken_holds"),
-        "locale",
+        WHOLE,
         Query(f"sum({once('protoken_holds')})", "holds"),
         steps=((1, "orange"),),
         empty="0",
@@ -116,6 +115,7 @@ def _shares() -> Band:
         Query(_largest(), "largest client"),
         Query(once("protoken_commons_share_ratio"), "commons"),
         steps=((0.5, "orange"),),
+        up_to=1,
     )
     now = listing(
         "Clients now",
@@ -124,7 +124,7 @@ def _shares() -> Band:
         Query(f"max by (client) ({once('protoken_share_ratio', 'client')})", "share"),
         columns=(
             ("client", "client", ""),
-            ("credit", "credit in all, tokens", "short"),
+            ("credit", "credit in all, tokens", WHOLE),
             ("share", "share", "percentunit"),
         ),
     )
@@ -135,14 +135,14 @@ def _payouts() -> Band:
     pool = graph(
         "Payable pool of the open period",
         _help("protoken_pool_preview_minor_units") + _in_minor_units(),
-        _MINOR,
+        WHOLE,
         Query(_POOL, "{{currency}}"),
         empty=_NO_POLICY,
     )
     preview = graph(
         "Payout preview per client",
         _help("protoken_payout_preview_minor_units") + _in_minor_units(),
-        _MINOR,
+        WHOLE,
         Query(_PREVIEW, "{{client}} {{currency}}"),
         empty=_NO_POLICY,
         stacked=True,
@@ -155,8 +155,8 @@ def _payouts() -> Band:
         columns=(
             ("client", "client", ""),
             ("currency", "currency", ""),
-            ("preview", "preview", _MINOR),
-            ("final", "final", _MINOR),
+            ("preview", "preview", WHOLE),
+            ("final", "final", WHOLE),
         ),
         empty="no final period yet",
     )
@@ -175,7 +175,7 @@ def _forecast() -> Band:
         "Pool in 24 hours, at the present rate",
         "The open period's pool if it grows for 24 hours as it did in the last hour; a fixed pool stays. For an hour "
         "after a close it is only what the pool is now." + _in_minor_units(),
-        _MINOR,
+        WHOLE,
         Query(f"{_POOL} + {_DAY_S} * clamp_min({_growth()}, 0)", "{{currency}}"),
         empty=_NO_POLICY,
     )
@@ -183,17 +183,13 @@ def _forecast() -> Band:
 
 
 def _corrections() -> Band:
-    periods = graph(
-        "Periods by state", _help("protoken_periods"), "locale", Query(once("protoken_periods"), "{{state}}")
-    )
-    holds = graph(
-        "Holds in force by scope", _help("protoken_holds"), "locale", Query(once("protoken_holds"), "{{scope}}")
-    )
+    periods = graph("Periods by state", _help("protoken_periods"), WHOLE, Query(once("protoken_periods"), "{{state}}"))
+    holds = graph("Holds in force by scope", _help("protoken_holds"), WHOLE, Query(once("protoken_holds"), "{{scope}}"))
     reversals = graph(
-        "Reversed receipts",
+        "Reversed receipts in all",
         _help("protoken_reversals_total"),
-        "suffix: receipts/s",
-        Query(f"sum by (model) ({once_per_second('protoken_reversals_total', 'model')})", "{{model}}"),
+        WHOLE,
+        Query(f"sum by (model) ({once('protoken_reversals_total', 'model')})", "{{model}}"),
     )
     tokens = graph(
         "Credit reversed per client",

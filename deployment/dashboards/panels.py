@@ -15,11 +15,13 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from deployment.dashboards.queries import Query
 
-__all__ = ["AnyPanel", "Steps", "figure", "graph", "listing", "source"]
+__all__ = ["WHOLE", "AnyPanel", "Steps", "figure", "graph", "listing", "source"]
 
 AnyPanel = Builder[dashboard.Panel]
 Steps = Sequence[tuple[float, str]]
 """From which value on which colour: a threshold is drawn as a line, and tints a figure that is written out anyway."""
+WHOLE: Final = "locale"
+"""Grafana's unit of whole numbers whose digits all count, such as money: never rounded to thousands."""
 _BASE: Final = "green"
 _MARKS: Final = "ABCDEFGH"
 
@@ -36,6 +38,7 @@ def graph(
     *queries: Query,
     stacked: bool = False,
     steps: Steps = (),
+    up_to: float | None = None,
     empty: str = "nothing in this time range",
 ) -> timeseries.Panel:
     """Curves over time; the legend is a table whose largest last value stands on top, so that fifty curves can be read.
@@ -47,6 +50,7 @@ def graph(
         queries: one kind of curve each.
         stacked: as areas on each other, where their sum means something.
         steps: thresholds, drawn as dashed lines.
+        up_to: how far the axis goes at least.
         empty: what stands there without data.
     """
     panel = timeseries.Panel().title(title).description(description).datasource(source()).unit(unit).no_value(empty)
@@ -64,6 +68,10 @@ def graph(
     panel.tooltip(
         build_common.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
     )
+    if up_to is not None:
+        panel.axis_soft_max(up_to)
+    if unit == WHOLE:
+        panel.decimals(0)
     if stacked:
         panel.stacking(build_common.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
     panel.thresholds(_thresholds(steps))

@@ -3,7 +3,7 @@
 from typing import Final
 
 from deployment.dashboards.frame import Band, board
-from deployment.dashboards.panels import AnyPanel, figure, graph, listing
+from deployment.dashboards.panels import WHOLE, AnyPanel, figure, graph, listing
 from deployment.dashboards.queries import Query, age, fresh, once, once_per_second, per_second, quantile, select
 from deployment.metrics.catalogue import series
 
@@ -29,14 +29,14 @@ def _now() -> Band:
     alerts = figure(
         "Alerts firing",
         "Alerts of the rules in configs/prometheus that fire now; they are listed below.",
-        "locale",
+        WHOLE,
         Query(f"count({_FIRING}) or vector(0)", "firing"),
         steps=((1, "red"),),
     )
     balance = figure(
         "Books balance",
         "Attributed and commons tokens sum to the generated ones, on every exporter.",
-        "locale",
+        WHOLE,
         Query(_imbalance(), "tokens apart"),
         steps=((0.5, "red"),),
         words=((0, 0.5, "balanced"),),
@@ -52,14 +52,14 @@ def _now() -> Band:
     running = figure(
         "Running now",
         _help("protoken_replica_running_requests"),
-        "locale",
+        WHOLE,
         Query(f"sum({fresh('protoken_replica_running_requests', 'model')})", "running"),
         empty="no replica",
     )
     waiting = figure(
         "Waiting now",
         _help("protoken_replica_waiting_requests"),
-        "locale",
+        WHOLE,
         Query(f"sum({fresh('protoken_replica_waiting_requests', 'model')})", "waiting"),
         steps=((1, "orange"),),
         empty="no replica",
@@ -101,7 +101,7 @@ def _load() -> Band:
     places = graph(
         "Requests running and waiting",
         "Requests that are being decoded, and those that wait for a place in the batch; of live replicas only.",
-        "locale",
+        WHOLE,
         Query(f"sum by (model) ({fresh('protoken_replica_running_requests', 'model')})", "running {{model}}"),
         Query(f"sum by (model) ({fresh('protoken_replica_waiting_requests', 'model')})", "waiting {{model}}"),
         empty="no live replica",
@@ -110,7 +110,7 @@ def _load() -> Band:
     replicas = graph(
         "Live replicas",
         "Replicas that told their series within the last minute.",
-        "locale",
+        WHOLE,
         Query(f"count by (model) ({fresh('protoken_replica_heartbeat_timestamp_seconds', 'model')})", "{{model}}"),
         empty="no live replica",
     )
@@ -129,7 +129,7 @@ def _ledger() -> Band:
     spool = graph(
         "Receipts in the spool",
         _help("protoken_replica_spooled_receipts"),
-        "locale",
+        WHOLE,
         Query(f"sum by (model) ({fresh('protoken_replica_spooled_receipts', 'model')})", "{{model}}"),
         empty="no live replica",
     )
@@ -160,7 +160,7 @@ def _log() -> Band:
     unsealed = graph(
         "Rows that no checkpoint covers",
         _help("protoken_log_unsealed_rows"),
-        "locale",
+        WHOLE,
         Query(once("protoken_log_unsealed_rows"), "rows"),
     )
     oldest = graph(
@@ -187,8 +187,8 @@ def _upkeep() -> Band:
     events = graph(
         "Events in the books",
         _help("protoken_events_total"),
-        "suffix: events/s",
-        Query(once_per_second("protoken_events_total"), "{{kind}}"),
+        "suffix: events/min",
+        Query(f"60 * {once_per_second('protoken_events_total')}", "{{kind}}"),
     )
     firing = listing(
         "Alerts firing now",
@@ -225,10 +225,8 @@ def _latency(title: str, name: str) -> AnyPanel:
 def _imbalance() -> str:
     """Generated tokens that are neither a client's nor the commons', the most on any exporter."""
     generated = select("protoken_generated_tokens_total")
-    attributed = select("protoken_attributed_tokens_total")
-    commons = select("protoken_commons_tokens_total")
-    parts = " - ".join(f"sum by (job, instance) ({each})" for each in (generated, attributed, commons))
-    return f"max(abs({parts}))"
+    parts = f"{select('protoken_attributed_tokens_total')} or {select('protoken_commons_tokens_total')}"
+    return f"max(abs(sum by (job, instance) ({generated}) - sum by (job, instance) ({parts})))"
 
 
 def _unsealed_for() -> str:

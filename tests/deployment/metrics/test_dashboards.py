@@ -30,6 +30,7 @@ _DAY = "a forecast takes the last hour, however far the reader zooms"
 WANTED = {
     ("target_counter_agg", "Credit per client since the ledger began"): _TOTAL,
     ("target_counter_agg", "Credit reversed per client"): _TOTAL,
+    ("target_counter_agg", "Reversed receipts in all"): _TOTAL,
     ("target_counter_agg", "Clients now"): _TOTAL,
     ("target_counter_agg", "Payouts per client, minor units"): _TOTAL,
     ("target_counter_agg", "Books balance"): _TOTAL,
