@@ -26,7 +26,7 @@ from rewards import CreditError, PeriodClosedError, PeriodError, Policy, PolicyE
 from rewards.database import now_us
 from rewards.periods.moves import DAY_US
 
-__all__ = ["router"]
+__all__ = ["every", "router"]
 
 router = APIRouter()
 
@@ -41,7 +41,7 @@ Moment = Annotated[int | None, Form(ge=0, le=2**63 - 1)]
 @router.get("/periods")
 def list_page(request: Request, viewer: TheViewer, books: TheBooks) -> HTMLResponse:
     """The closed periods, newest first, and the way to a preview of the open one."""
-    found = _every(books, viewer.visible)
+    found = every(books, viewer.visible)
     return render(
         request,
         "periods.html",
@@ -129,6 +129,18 @@ def detail_page(request: Request, viewer: TheViewer, books: TheBooks, name: str)
     return _detailed(request, viewer, books, name)
 
 
+def every(books: Books, visible: str | None) -> list[Period]:
+    """All closed periods, in their order, as a viewer may see them."""
+    found: list[Period] = []
+    cursor = None
+    while True:
+        page = periods.periods(books, visible, Paging(limit=_MOST, cursor=cursor))
+        found += page.data
+        if page.next_cursor is None:
+            return found
+        cursor = page.next_cursor
+
+
 def _moved(
     request: Request,
     viewer: Viewer,
@@ -184,7 +196,7 @@ def _previewed(
     status: int = 200,
 ) -> HTMLResponse:
     """The page of a preview: of a close, or of finalising a draft; or why there can be none."""
-    draft = next((period for period in _every(books, viewer.visible) if period.name == name), None)
+    draft = next((period for period in every(books, viewer.visible) if period.name == name), None)
     shown: dict[str, Any] = {"preview": None, "table": None, "until_us": None}
     reason = None
     if draft is not None or books.policy is not None:
@@ -232,18 +244,6 @@ def _end(until: str, policy: Policy) -> int | None:
             raise InvalidRequestError(f"{until!r} is no moment as in 2026-11-30 23:59", param="until") from error
         return (typed.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
     return None if policy.grace_hours else now_us()
-
-
-def _every(books: Books, visible: str | None) -> list[Period]:
-    """All closed periods, in their order."""
-    found: list[Period] = []
-    cursor = None
-    while True:
-        page = periods.periods(books, visible, Paging(limit=_MOST, cursor=cursor))
-        found += page.data
-        if page.next_cursor is None:
-            return found
-        cursor = page.next_cursor
 
 
 def _finalised_from(period: Period) -> int | None:

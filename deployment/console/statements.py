@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 
 from deployment.console.pages import TheViewer, Viewer, render
+from deployment.console.periods import every
 from deployment.console.settlements import names_in
 from deployment.errors import NotFoundError, UnavailableError
 from deployment.operator import log, statements
@@ -28,11 +29,17 @@ def list_page(
     request: Request,
     viewer: TheViewer,
     books: TheBooks,
-    period: Filter = "",
+    period: Filter | None = None,
     client: Filter = "",
     cursor: Cursor = None,
 ) -> HTMLResponse:
-    """The statements that the viewer may have, of one period or client where one is given."""
+    """The statements that the viewer may have, of one period or client where one is given.
+
+    Who may see everybody's is shown the last period's first; a member has one of each period, and sees them all.
+    """
+    final = _final(books, viewer)
+    if period is None:
+        period = final[0] if final and viewer.visible is None and not client else ""
     return _listed(request, viewer, books, period=period, client=client, cursor=cursor)
 
 
@@ -62,6 +69,11 @@ def public_keys(books: Books) -> list[str]:
     return [key.public for key in log.keys(books, Paging(limit=_MOST)).data]
 
 
+def _final(books: Books, viewer: Viewer) -> list[str]:
+    """The names of the periods of which there are statements, the last first."""
+    return [each.name for each in every(books, viewer.visible) if each.state in ("final", "paid")][::-1]
+
+
 def _listed(
     request: Request,
     viewer: Viewer,
@@ -80,6 +92,7 @@ def _listed(
         "statements.html",
         status,
         statements=statements.list_statements(books, viewer.visible, asked),
+        periods=_final(books, viewer),
         period=period,
         client=client,
         names=names,
