@@ -122,7 +122,8 @@ def _graph(figure: Figure, box: _Box, panel: dict[str, Any], source: Source) -> 
     fitting = min(len(curves), max(2, int(box.height * 0.36 / 15)))
     legend = 15 * (fitting + 1 + (fitting < len(curves))) + 8
     unit = panel["fieldConfig"]["defaults"]["unit"]
-    axes = box.axes(figure, 96 if unit.startswith("suffix:") else 62, legend + 24, 14, 34)
+    widest = max(len(shown(value, unit)) for _n, _t, values in curves for value in values if not math.isnan(value))
+    axes = box.axes(figure, 30 + 6 * widest, legend + 24, 14, 34)
     custom = panel["fieldConfig"]["defaults"].get("custom", {})
     colours = _colours([name for name, _times, _values in curves])
     if custom.get("stacking", {}).get("mode") == "normal":

@@ -170,15 +170,21 @@ def test_selectors_sees_every_series_of_a_query():
 
 
 def test_grafana_is_provisioned_with_the_boards_and_the_prometheus():
-    """The provisioning files give the data source a fixed uid and point at the folder where the boards are mounted."""
+    """The provisioning files give the data source a fixed uid and point at the folder of the boards."""
     (source,) = yaml.safe_load((GRAFANA / "provisioning/datasources/protoken.yaml").read_text())["datasources"]
     (provider,) = yaml.safe_load((GRAFANA / "provisioning/dashboards/protoken.yaml").read_text())["providers"]
     scraped = yaml.safe_load((ROOT / "configs/prometheus/prometheus.yml").read_text())["global"]["scrape_interval"]
-    mounts = [mount.split(":") for mount in _compose()["services"]["grafana"]["volumes"]]
+    grafana = _compose()["services"]["grafana"]
+    mounts = [mount.split(":") for mount in grafana["volumes"]]
 
     assert ("protoken-prometheus", "prometheus", False) == (source["uid"], source["type"], source["editable"])
     assert scraped == source["jsonData"]["timeInterval"]
-    assert ["./grafana/dashboards", provider["options"]["path"], "ro"] in mounts
+    assert provider["options"]["path"] == "$PROTOKEN_BOARDS"
+    assert ["./grafana/dashboards", grafana["environment"]["PROTOKEN_BOARDS"], "ro"] in mounts
+    assert grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"].rsplit("/", 1) == [
+        grafana["environment"]["PROTOKEN_BOARDS"],
+        "protoken-contribution.json",
+    ]
     assert (False, True) == (provider["allowUiUpdates"], provider["disableDeletion"])
 
 
