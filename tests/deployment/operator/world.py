@@ -39,18 +39,18 @@ def make_world(ledger: Ledger, keys: KeyRing, folder: Path) -> World:
     path = folder / "signing.key"
     SigningKey.generate(ORIGIN).save(path)
     (folder / "policy.yaml").write_bytes(canonical_bytes(POLICY.model_dump(mode="json", exclude_none=True)))
-    ledger.append(_receipt("shared-one", shop, {"bank": 1_234_567, "clinic": 2_765_413, "commons": 20}))
-    ledger.append(_receipt("clinic-alone", desk, {"clinic": 2_999_983, "commons": 17}))
-    ledger.append(_receipt("bank-alone", shop, {"bank": 999_979, "commons": 21}))
+    ledger.append(receipt("shared-one", shop, {"bank": 1_234_567, "clinic": 2_765_413, "commons": 20}))
+    ledger.append(receipt("clinic-alone", desk, {"clinic": 2_999_983, "commons": 17}))
+    ledger.append(receipt("bank-alone", shop, {"bank": 999_979, "commons": 21}))
     policy = load_policy(folder / "policy.yaml")
     periods.close(ledger, "first", policy, made["operator"].split("_")[1])
-    ledger.append(_receipt("shared-two", desk, {"bank": 400_009, "clinic": 599_971, "commons": 20}))
-    ledger.append(_receipt("clinic-again", desk, {"clinic": 1_999_957, "commons": 43}))
+    ledger.append(receipt("shared-two", desk, {"bank": 400_009, "clinic": 599_971, "commons": 20}))
+    ledger.append(receipt("clinic-again", desk, {"clinic": 1_999_957, "commons": 43}))
     ledger.reverse("clinic-again", "a secret reason to reverse", made["operator"].split("_")[1])
     holds.place(ledger, "client", "clinic", "a secret reason to hold", made["operator"].split("_")[1])
     draft = policy.model_copy(update={"dispute_days": 30})
     periods.close(ledger, "second", draft, made["operator"].split("_")[1])
-    ledger.append(_receipt("shared-three", shop, {"bank": 300_007, "clinic": 1_699_963, "commons": 30}))
+    ledger.append(receipt("shared-three", shop, {"bank": 300_007, "clinic": 1_699_963, "commons": 30}))
     key = SigningKey.load(path)
     seal(ledger, key, ORIGIN)
     secrets = (
@@ -62,7 +62,8 @@ def make_world(ledger: Ledger, keys: KeyRing, folder: Path) -> World:
     return World(Books(ledger, keys, path, folder / "policy.yaml"), made, secrets)
 
 
-def _receipt(response_id: str, application: str, amounts: dict[str, int]) -> Receipt:
+def receipt(response_id: str, application: str, amounts: dict[str, int]) -> Receipt:
+    """A receipt of these micro-credits, which are a whole number of tokens."""
     tokens, rest = divmod(sum(amounts.values()), 1_000_000)
     assert rest == 0, f"{response_id} is not a whole number of tokens: {rest}"
     return Receipt(
