@@ -49,6 +49,7 @@ class Row:
     token_ids: list[int] = field(default_factory=list)
     spooled: int = 0
     shown: int = 0
+    last_token: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -60,6 +61,13 @@ class Row:
         """Whether the next token may be shown only after progress was spooled."""
         return self.job.streamed and len(self.token_ids) - self.spooled >= PROGRESS_TOKENS
 
+    def take(self, token_id: int) -> float:
+        """Add a token; the time since the one before it, or since the job came."""
+        now = time.perf_counter()
+        before, self.last_token = self.last_token or self.since, now
+        self.token_ids.append(token_id)
+        return now - before
+
     def show(self, text: str) -> None:
         """Deliver text; of a job that is not streamed the application sees nothing of it yet."""
         self.shown = len(self.token_ids) if self.job.streamed else 0
@@ -67,14 +75,25 @@ class Row:
 
 
 class Accounts:
-    """The books of one replica, as far as they are made by whoever owns the model."""
+    """The books of one replica, as far as they are made by whoever owns the model.
+
+    `attributed` is told how many seconds each attribution took.
+    """
 
     def __init__(
-        self, model: FederatedModel, card: ModelCard, *, attribute: Attribute, spool: Spool, booker: Booker
+        self,
+        model: FederatedModel,
+        card: ModelCard,
+        *,
+        attribute: Attribute,
+        spool: Spool,
+        booker: Booker,
+        attributed: Callable[[float], None],
     ) -> None:
         self._model = model
         self._card = card
         self._attribute = attribute
+        self._attributed = attributed
         self._spool = spool
         self._booker = booker
 
@@ -92,7 +111,7 @@ class Accounts:
         """Book a finished response; `end` is given its last event, once, maybe from another thread and later."""
         token_level = row.job.token_level
         try:
-            response = self._attribute(self._model, generation, token_level=token_level)
+            response = self._response(generation, token_level=token_level)
             receipt = receipt_of(row.job, self._card, response, duration_us=round(row.seconds * 1e6))
         except (AttributionError, CreditError):
             self._forget(row.job.response_id)
@@ -132,7 +151,7 @@ class Accounts:
 
     def _book_cut(self, asked: Asked, generation: Generation, duration_us: int, cut: Mapping[str, Any]) -> bool:
         try:
-            response = self._attribute(self._model, generation, token_level=False)
+            response = self._response(generation, token_level=False)
             receipt = receipt_of(asked, self._card, response, duration_us, cut)
         except (AttributionError, CreditError):
             self._forget(asked.response_id)
@@ -140,6 +159,12 @@ class Accounts:
         self._spool_receipt(receipt)
         self._booker.book(receipt)
         return True
+
+    def _response(self, generation: Generation, *, token_level: bool) -> AttributedResponse:
+        begun = time.perf_counter()
+        response = self._attribute(self._model, generation, token_level=token_level)
+        self._attributed(time.perf_counter() - begun)
+        return response
 
     def _spool_receipt(self, receipt: Receipt) -> bool:
         """Whether the receipt is durable now; if not, the ledger alone can still make it so."""

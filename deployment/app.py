@@ -35,6 +35,7 @@ APPLICATION = "protoken"
 SPARE_REQUESTS = 64
 INGRESS_REQUESTS = 10_000
 START_ATTEMPTS = 2
+LOOPBACK = "127.0.0.1"
 _POLL_S = 0.2
 
 
@@ -87,6 +88,8 @@ def run(settings: Settings) -> None:
 def serving(settings: Settings) -> Iterator[None]:
     """The whole service, up and answering for as long as the `with` lasts. Raises as `run` does."""
     _require_free(settings.host, settings.port)
+    if settings.replica_metrics_port:
+        _require_free(LOOPBACK, settings.replica_metrics_port)
     manifest = open_bundle(settings.bundle).manifest  # refused here, not by a replica that Serve would start again
     Ledger.prepare(settings.ledger)
     pepper_of(settings.ledger, settings.pepper_file)
@@ -122,7 +125,13 @@ def _start(settings: Settings) -> None:
     )
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     processors = max(settings.processors * settings.replicas, os.cpu_count() or 1)
-    ray.init(address="local", num_cpus=processors, include_dashboard=False, logging_level=logging.ERROR)
+    ray.init(
+        address="local",
+        num_cpus=processors,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        _metrics_export_port=settings.replica_metrics_port or None,
+    )
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     wanted, found = settings.gpus_per_replica * settings.replicas, ray.cluster_resources().get("GPU", 0)
     if wanted > found:  # Serve would wait for them without end

@@ -41,10 +41,10 @@ class Replica:
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(settings.processors)
         model = FederatedModel.load(settings.bundle, device=settings.device)
-        metrics = ReplicaMetrics(model.name)
+        self._metrics = ReplicaMetrics(model.name)
         self._ledger = Ledger(settings.replica_ledger or settings.ledger)
         self._spool = Spool(ledger_folder(settings.spool, self._ledger))
-        self._booker = Booker(self._ledger, self._spool, metrics.lag)
+        self._booker = Booker(self._ledger, self._spool, self._metrics.lag)
         self._worker = Worker(
             model,
             Batch(model),
@@ -52,7 +52,7 @@ class Replica:
             spool=self._spool,
             booker=self._booker,
             capacity=Capacity(settings.max_batch, settings.max_waiting, settings.default_max_tokens),
-            observer=metrics,
+            observer=self._metrics,
         )
         self._recovery = Recovery(self._spool, self._booker, self._ledger, self._worker.card, self._worker.recover)
 
@@ -92,6 +92,7 @@ class Replica:
             self._booker.close()
             self._spool.close()
             self._ledger.close()
+            self._metrics.close()
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, events: "asyncio.Queue[Event]", event: Event) -> None:

@@ -71,7 +71,8 @@ class Settings(BaseModel):
     """Everything the service can be told; see `configs/serve.yaml` for the same list with comments.
 
     `cpus_per_replica` None divides all processors of the machine among the replicas. `max_tokens_cap` None leaves the
-    model's context as the only cap. `metrics_port` 0 starts no exporter. `nodes` are those of `credit`.
+    model's context as the only cap. `metrics_port` 0 starts no exporter, `replica_metrics_port` 0 leaves
+    the choice to Ray. `nodes` are those of `credit`.
     `replica_ledger` None lets replicas book with `ledger`. `pepper_file` None leaves the choice to `pepper_of`.
     `policy` None settles nothing here. `texts` None keeps no texts of responses.
     """
@@ -93,6 +94,7 @@ class Settings(BaseModel):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     metrics_port: int = Field(default=9464, ge=0, le=65535)
+    replica_metrics_port: int = Field(default=9465, ge=0, le=65535)
     replicas: int = Field(default=1, ge=1)
     cpus_per_replica: int | None = Field(default=None, ge=1)
     gpus_per_replica: float = Field(default=0.0, ge=0, allow_inf_nan=False)

@@ -29,8 +29,14 @@ RETRY_AFTER_S = 1
 class Observer(Protocol):
     """Who is told how requests fare. Outcomes are `finished`, `cancelled`, `refused` and `failed`."""
 
-    def first_token(self, seconds: float) -> None:
-        """A request's first token came this long after the request."""
+    def stepped(self, first_s: Sequence[float], between_s: Sequence[float]) -> None:
+        """A step brought one token to each of some requests: the first one so long after the request, or a next one."""
+
+    def attributed(self, seconds: float) -> None:
+        """A response was attributed, in so long."""
+
+    def load(self, running: int, waiting: int) -> None:
+        """So many requests are being decoded, and so many wait."""
 
     def ended(self, outcome: str, seconds: float) -> None:
         """A request ended this long after it came."""
@@ -66,13 +72,16 @@ class Worker:
         self.card = ModelCard(model.name, model.global_sha256, model.client_ids, model.context_length)
         self._model = model
         self._batch = batch
-        self._accounts = Accounts(model, self.card, attribute=attribute, spool=spool, booker=booker)
+        self._accounts = Accounts(
+            model, self.card, attribute=attribute, spool=spool, booker=booker, attributed=observer.attributed
+        )
         self._capacity = capacity
         self._observer = observer
         self._changed = threading.Condition()
         self._waiting: deque[Row] = deque()
         self._running: dict[str, Row] = {}
         self._cancelled: set[str] = set()
+        self._load = 0, 0
         self._recovering: deque[Progress] = deque()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="protoken-worker", daemon=True)
@@ -91,6 +100,7 @@ class Worker:
             full = len(self._waiting) + len(self._running) >= self._capacity.max_batch + self._capacity.max_waiting
             if not gone and not full:
                 self._waiting.append(row)
+                self._tell_load()
                 self._changed.notify()
                 return
         if gone:
@@ -105,6 +115,7 @@ class Worker:
             waiting = [row for row in self._waiting if row.job.response_id == response_id]
             for row in waiting:
                 self._waiting.remove(row)
+                self._tell_load()
                 self._observer.ended("cancelled", row.seconds)
             if response_id in self._running:
                 self._cancelled.add(response_id)
@@ -138,11 +149,13 @@ class Worker:
     def _admit(self) -> None:
         """Wait for work; then let go who was cancelled, and let join whom there is room for."""
         with self._changed:
+            self._tell_load()
             self._changed.wait_for(lambda: self._waiting or self._running or self._recovering or self._stopping)
             cancelled, self._cancelled = self._cancelled, set()
             room = self._capacity.max_batch - len(self._running) + len(cancelled & self._running.keys())
             joining = [] if self._stopping else [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
             self._running.update({row.job.response_id: row for row in joining})
+            self._tell_load()
         for response_id in cancelled & self._running.keys():
             self._withdraw(response_id)
         for row in joining:
@@ -178,11 +191,13 @@ class Worker:
 
     def _advance(self, steps: Sequence[Step]) -> None:
         """What a step brought: progress is spooled before its text is shown, and then come the ends."""
+        first_s: list[float] = []
+        between_s: list[float] = []
         for step in steps:
             row = self._running[step.key]
-            row.token_ids.append(step.token_id)
-            if len(row.token_ids) == 1:
-                self._observer.first_token(row.seconds)
+            seconds = row.take(step.token_id)
+            (between_s if len(row.token_ids) > 1 else first_s).append(seconds)
+        self._observer.stepped(first_s, between_s)
         ended = [step for step in steps if step.finish_reason is not None]
         self._show([step for step in steps if step.finish_reason is None])
         for step in ended:
@@ -216,6 +231,13 @@ class Worker:
         if event is not None:
             row.deliver(event)
 
+    def _tell_load(self) -> None:
+        """Tell how many run and wait; under the lock, so that the last one told is the last one there was."""
+        load = len(self._running), len(self._waiting)
+        if load != self._load:
+            self._load = load
+            self._observer.load(*load)
+
     def _abandon(self) -> None:
         """The thread ends, as asked or not: whoever still waits is told."""
         with self._changed:
@@ -223,6 +245,7 @@ class Worker:
             left = [*self._running.values(), *self._waiting]
             self._running.clear()
             self._waiting.clear()
+            self._tell_load()
         for row in left:
             self._end(row, _stopped())
 

@@ -39,11 +39,25 @@ class Notes:
     def __init__(self) -> None:
         self.began = threading.Event()
         self.outcomes: list[str] = []
+        self.firsts = self.tokens = self.attributions = 0
+        self.loads: list[tuple[int, int]] = []
 
-    def first_token(self, seconds: float) -> None:
-        """Remember it."""
+    def stepped(self, first_s: Sequence[float], between_s: Sequence[float]) -> None:
+        """Count them."""
+        assert all(seconds >= 0 for seconds in (*first_s, *between_s))
+        self.firsts += len(first_s)
+        self.tokens += len(first_s) + len(between_s)
+        if first_s:
+            self.began.set()
+
+    def attributed(self, seconds: float) -> None:
+        """Count it."""
         assert seconds >= 0
-        self.began.set()
+        self.attributions += 1
+
+    def load(self, running: int, waiting: int) -> None:
+        """Remember it."""
+        self.loads.append((running, waiting))
 
     def ended(self, outcome: str, seconds: float) -> None:
         """Remember how."""
@@ -184,6 +198,23 @@ def test_many_jobs_share_the_batch(worker: Worker, ledger: Ledger) -> None:
     assert {alone[: len(texts[3])]} == {texts[n] for n in range(3, 20, 4)}
     assert 21 == ledger.last_sequence()
     assert 8 + 10 * 8 + 10 * 4 == ledger.tokens()
+
+
+def test_the_observer_is_told_of_every_token_attribution_and_place(
+    model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes
+) -> None:
+    """One first token and one attribution for each job, all tokens that were booked, and an empty batch in the end."""
+    with working(model, ledger, spool, notes, capacity=Capacity(2, 50, 8)) as worker:
+        callers = [Caller(worker, job(f"r{n}", f"tell me {n}", max_tokens=8), ledger) for n in range(5)]
+        for caller in callers:
+            assert isinstance(caller.end(), Finished)
+
+    assert (5, 40, 5) == (notes.firsts, ledger.tokens(), notes.attributions)
+    assert notes.tokens == ledger.tokens()
+    assert 1 <= max(running for running, _ in notes.loads) <= 2
+    assert 1 <= max(waiting for _, waiting in notes.loads) <= 5
+    assert (0, 0) == notes.loads[-1]
+    assert all(before != after for before, after in zip(notes.loads, notes.loads[1:], strict=False))
 
 
 def test_nobody_waits_for_a_long_one(worker: Worker, ledger: Ledger, notes: Notes) -> None:

@@ -30,6 +30,7 @@ class Service:
 
     address: str
     metrics: str
+    replica_metrics: str
     ledger: str
     application: str
     operator: str
@@ -51,19 +52,20 @@ def new_ledger(folder: Path) -> str:
 @contextmanager
 def service(bundle: Path, ledger: str, log: Path, replica_ledger: str = "") -> Iterator[Service]:
     """The service on free ports; SIGTERM at the end, and SIGKILL to its whole group where that does not do."""
-    port, metrics_port = free_port(), free_port()
+    port, metrics_port, replica_metrics_port = free_port(), free_port(), free_port()
     command = [sys.executable, "-m", "deployment.cli", "serve", "--bundle", str(bundle), "--ledger", ledger]
     command += ["--port", str(port), "--metrics-port", str(metrics_port)]
     beside = {name: str(log.with_name(name)) for name in ("spool", "signing_key", "pepper_file")}
     ring = KeyRing(ledger, pepper_of(ledger, Path(beside["pepper_file"])))
     keys = {role: ring.create(role, "test", actor="test") for role in ("application", "operator")}
-    settings = beside | {"replica_ledger": replica_ledger}
+    settings = beside | {"replica_ledger": replica_ledger, "replica_metrics_port": str(replica_metrics_port)}
     environment = os.environ | {f"PROTOKEN_{name.upper()}": value for name, value in settings.items()}
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True, env=environment)
     running = Service(
         f"http://127.0.0.1:{port}",
         f"http://127.0.0.1:{metrics_port}/metrics",
+        f"http://127.0.0.1:{replica_metrics_port}/metrics",
         ledger,
         keys["application"],
         keys["operator"],

@@ -68,8 +68,14 @@ class Counting(Batch):
 class Observed:
     """Nobody watches how requests fare."""
 
-    def first_token(self, seconds: float) -> None:
-        """It came."""
+    def stepped(self, first_s: Sequence[float], between_s: Sequence[float]) -> None:
+        """Tokens came."""
+
+    def attributed(self, seconds: float) -> None:
+        """It was."""
+
+    def load(self, running: int, waiting: int) -> None:
+        """They are so many."""
 
     def ended(self, outcome: str, seconds: float) -> None:
         """It ended."""
