@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo serve test lint bench-attribution bench-ledger clean
+.PHONY: setup demo serve test lint bench-attribution bench-ledger bench-console clean
 
 setup: $(READY)
 
@@ -42,6 +42,9 @@ bench-attribution: setup
 
 bench-ledger: setup
 	$(BIN)/python -m tests.benchmarks.ledger
+
+bench-console: setup
+	$(BIN)/python -m tests.benchmarks.console
 
 clean:
 	rm -rf $(VENV) var build dist *.egg-info

@@ -9,7 +9,7 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +91,8 @@ def demo(
         url, keys = settings["ledger"], _make_keys(settings["ledger"], recipe.clients[0].id)
         console.print(f"the console is at {service.console}", soft_wrap=True)
         questions = _load_questions(configuration / "demo" / "questions.jsonl")
-        answers = _ask_all(service.address, keys["application"], questions)
+        one_each = {question.client: question for question in reversed(questions)}.values()
+        answers = _ask_all(service.address, keys["application"], questions, by_token=one_each)
         console.rule("who taught which word")
         _show_heat_maps(answers, list(answers[0].attribution["shares"]))
         console.rule("answers")
@@ -135,7 +136,8 @@ def _clear(work: Path) -> None:
     """Remove what the last demo booked, kept and owed; the bundle and the signing key stay."""
     for file in work.glob("ledger.db*"):
         file.unlink()
-    shutil.rmtree(work / "spool", ignore_errors=True)
+    for folder in ("spool", "texts"):
+        shutil.rmtree(work / folder, ignore_errors=True)
 
 
 def _make_keys(url: str, client: str) -> dict[str, str]:
@@ -149,7 +151,7 @@ def _make_keys(url: str, client: str) -> dict[str, str]:
 
 def _settings(configuration: Path, work: Path) -> dict[str, str]:
     """Of the demo's service: everything it writes is in the demo's folder, texts for the console's heat maps too."""
-    places = {"bundle": "bundle", "signing_key": "signing.key", "spool": "spool"}
+    places = {"bundle": "bundle", "signing_key": "signing.key", "spool": "spool", "texts": "texts"}
     return {
         "ledger": f"sqlite:///{(work / 'ledger.db').absolute()}",
         "policy": str(configuration / "policy.yaml"),
@@ -162,9 +164,8 @@ def _load_questions(path: Path) -> list[_Question]:
     return [_Question(each["client"], each["prompt"], tuple(each["facts"])) for each in documents]
 
 
-def _ask_all(address: str, key: str, questions: Sequence[_Question]) -> list[_Answer]:
-    """Ask every question; the first of each organisation with its tokens' scores."""
-    first = {question.client: question for question in reversed(questions)}
+def _ask_all(address: str, key: str, questions: Sequence[_Question], by_token: Collection[_Question]) -> list[_Answer]:
+    """Ask every question; those of `by_token` with the score of each token."""
     headers = {"Authorization": f"Bearer {key}"}
     with (
         httpx.Client(base_url=address, headers=headers, timeout=300) as http,
@@ -178,7 +179,7 @@ def _ask_all(address: str, key: str, questions: Sequence[_Question]) -> list[_An
                 "messages": [{"role": "user", "content": question.prompt}],
                 "max_tokens": _ANSWER_TOKENS,
                 "temperature": 0,
-                "attribution": "tokens" if question is first[question.client] else "summary",
+                "attribution": "tokens" if question in by_token else "summary",
             }
             document = http.post("/v1/chat/completions", json=body).raise_for_status().json()
             message = document["choices"][0]["message"]
@@ -238,7 +239,7 @@ def _show_credit(address: str, key: str) -> None:
 def _stay(service: ServiceApart, keys: Mapping[str, str], more: Sequence[_Question]) -> None:
     """Ask some more, so that the open period has credit too, and leave the console to whoever holds the keys."""
     console.rule("to look at")
-    _ask_all(service.address, keys["application"], more)
+    _ask_all(service.address, keys["application"], more, by_token=more)
     lines = [
         ("console", service.console),
         *((f"{role} key", key) for role, key in keys.items()),
