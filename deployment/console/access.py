@@ -156,7 +156,7 @@ def _refusal(roles: tuple[str, ...] | None, key: Key) -> ApiError:
     if roles is None:
         return NotFoundError("there is no such page", code="unknown_route")
     return ForbiddenError(
-        f"this page is for keys of role {' or '.join(roles)}; yours has role {key.role}", code="wrong_role"
+        f"this page is for keys of role {', '.join(roles)}; yours has role {key.role}", code="wrong_role"
     )
 
 

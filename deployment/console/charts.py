@@ -87,7 +87,11 @@ def columns(
         chart_id,
         title,
         desc,
-        _patterns(chart_id, series) + scale.lines() + Markup("").join(drawn) + _times(starts_us, width_us),
+        _patterns(chart_id, series)
+        + scale.lines()
+        + Markup("").join(drawn)
+        + scale.labels()
+        + _times(starts_us, width_us),
     )
 
 
@@ -103,7 +107,7 @@ def line(chart_id: str, title: str, desc: str, starts_us: Sequence[int], width_u
         '<path d="M0 {zero:.1f} L{points} L1000 {zero:.1f} Z" class="area {colour}"/>'
         '<path d="M{points}" class="line {colour}"/></svg>'
     ).format(bottom=HEIGHT, zero=scale.at(0), points=points, colour=series.colour)
-    return _svg(chart_id, title, desc, scale.lines() + drawn + _times(starts_us, width_us))
+    return _svg(chart_id, title, desc, scale.lines() + drawn + scale.labels() + _times(starts_us, width_us))
 
 
 def spark(values: Sequence[int], colour: str) -> Markup:
@@ -120,12 +124,14 @@ def spark(values: Sequence[int], colour: str) -> Markup:
 
 
 def compact(micro: int) -> str:
-    """Micro-credits as a short number of tokens, as in "1.2k", for an axis."""
-    tokens = micro / MICRO_CREDITS_PER_TOKEN
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(tokens) >= size:
-            return f"{tokens / size:g}{unit}".replace("-", "−")
-    return f"{tokens:g}".replace("-", "−")
+    """Micro-credits as a short number of tokens with three digits that count, as in "1.24k"."""
+    tokens = abs(micro) / MICRO_CREDITS_PER_TOKEN
+    size, unit = next((each for each in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if tokens >= each[0]), (1, ""))
+    number = tokens / size
+    digits = 0 if number >= 100 else 1 if number >= 10 else 2 if number >= 1 else 3
+    text = f"{number:.{digits}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{'−' if micro < 0 else ''}{text}{unit}"
 
 
 @dataclass(frozen=True)
@@ -141,13 +147,25 @@ class _Scale:
         return HEIGHT - (HEIGHT - _TOP) * (value - self.low) / (self.high - self.low)
 
     def lines(self) -> Markup:
-        """Lines across, each with its value above it."""
+        """Lines across."""
         return Markup("").join(
-            Markup(
-                '<line x1="0" x2="100%" y1="{0:.1f}" y2="{0:.1f}" class="{1}"/><text x="0" y="{2:.1f}">{3}</text>'
-            ).format(self.at(value), "zero" if value == 0 else "grid", self.at(value) - 4, compact(value))
-            for value in range(self.low, self.high + 1, self.step)
+            Markup('<line x1="0" x2="100%" y1="{0:.1f}" y2="{0:.1f}" class="{1}"/>').format(
+                self.at(value), "grid" if value else "zero"
+            )
+            for value in self._values
         )
+
+    def labels(self) -> Markup:
+        """What each line stands for, above it at the left, over whatever is drawn there."""
+        return Markup("").join(
+            Markup('<text x="0" y="{:.1f}">{}</text>').format(self.at(value) - 4, compact(value))
+            for value in self._values
+            if value
+        )
+
+    @property
+    def _values(self) -> range:
+        return range(self.low, self.high + 1, self.step)
 
 
 def _scale(low: int, high: int) -> _Scale:

@@ -34,6 +34,7 @@ PAGES: Final = (
     ("/playground", "Playground"),
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_JUST_NOW_S = 3
 _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 _STATIC = Path(__file__).with_name("static")
 
@@ -125,6 +126,15 @@ def money(minor: int, currency: str, minor_digits: int = 2) -> str:
     return f"{'−' if minor < 0 else ''}{whole:,}{digits} {currency}"
 
 
+def exact(micro: int) -> Markup:
+    """Micro-credits as tokens with all six digits, the last four of them set back: for columns that stand in line."""
+    whole_tokens, rest = divmod(abs(micro), MICRO_CREDITS_PER_TOKEN)
+    digits = f"{rest:06d}"
+    return Markup('{}{:,}.{}<span class="fine">{}</span>').format(
+        "−" if micro < 0 else "", whole_tokens, digits[:2], digits[2:]
+    )
+
+
 def whole(count: int) -> str:
     """A whole number with its thousands apart."""
     return f"{count:,}".replace("-", "−")
@@ -152,10 +162,9 @@ def ago(at_us: int, now: int) -> Markup:
     seconds = max(0, (now - at_us) // 1_000_000)
     size, unit = next(each for each in _UNITS if seconds >= each[0] or each[0] == 1)
     count = seconds // size
+    words = "just now" if seconds < _JUST_NOW_S else f"{count} {unit}{'' if count == 1 else 's'} ago"
     at = (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds")
-    return Markup('<time datetime="{0}" title="{0}">{1} {2}{3} ago</time>').format(
-        at, count, unit, "" if count == 1 else "s"
-    )
+    return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(at, words)
 
 
 def short(text: str) -> str:
@@ -199,6 +208,8 @@ _ENVIRONMENT = Environment(
 )
 _ENVIRONMENT.filters |= {
     "credit": credit,
+    "exact": exact,
+    "compact": charts.compact,
     "whole": whole,
     "money": money,
     "percent": percent,
