@@ -128,6 +128,8 @@ def checked(books: Books, note: str) -> list[Check]:
         if held.origin != latest.origin:
             return [*found, Check(False, f"It is of log {held.origin!r}, and this is {latest.origin!r}.")]
         found.append(Check(True, f"It is of this log, {held.origin}, and covers its first {held.size:,} leaves."))
+        if held.size == 0:
+            return [*found, Check(True, "Any log extends one that has no leaf.")]
         if held.size > latest.size:
             return [*found, Check(False, f"The log has {latest.size:,} leaves only: some of what it covered is gone.")]
         proof = log.consistency(books, log.OfGrowth(first=held.size, second=latest.size))

@@ -1,0 +1,197 @@
+"""Trust in the console: what is kept of the log is compared with it, entries are proved, and the books audited."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from deployment.console.audits import Audits
+from rewards import Ledger, events, proofs
+from rewards.sealing import seal
+from rewards.signing import Checkpoint, SigningKey, sign_checkpoint
+from tests.deployment.console.conftest import SignIn, token_of
+from tests.deployment.console.documents import Document, micro
+from tests.deployment.operator.conftest import make_receipt
+from tests.deployment.operator.world import ORIGIN, World
+from tests.rewards.books import unguarded
+
+
+@pytest.fixture
+def key(tmp_path: Path, world: World) -> SigningKey:
+    """The signing key of the world's books."""
+    return SigningKey.load(tmp_path / "signing.key")
+
+
+@pytest.fixture
+def member(sign_in: SignIn) -> TestClient:
+    """A browser in which the bank has signed in."""
+    return sign_in("member")
+
+
+@pytest.fixture
+def operator(sign_in: SignIn) -> TestClient:
+    """A browser in which an operator has signed in."""
+    return sign_in("operator")
+
+
+def compared(browser: TestClient, note: str) -> list[str]:
+    """What the page says of a checkpoint that somebody pasted, a line for each check."""
+    form = {"csrf": token_of(browser), "note": note.replace("\n", "\r\n")}  # as browsers send it
+    page = Document.of(browser.post("/console/trust/consistency", data=form))
+    return [item for item in page.items if item[0] in "✓✗"]
+
+
+def audited(browser: TestClient) -> Document:
+    """Begin an audit, wait for its end, and give the page with what it found."""
+    answer = browser.post("/console/trust/verify", data={"csrf": token_of(browser)})
+    assert (303, "/console/trust/verify") == (answer.status_code, answer.headers["location"])
+    while True:
+        page = Document.of(browser.get("/console/trust/verify"))
+        if "Under way" not in page.words:
+            return page
+        time.sleep(0.02)
+
+
+def test_the_checkpoint_is_the_apis(member: TestClient, app: FastAPI, world: World, key: SigningKey) -> None:
+    """Origin, size, root, key and the note to keep, as the API tells the same key, with what is not sealed yet."""
+    page = Document.of(member.get("/console/trust"))
+    with TestClient(app, headers={"Authorization": f"Bearer {world.keys['member']}"}) as api:
+        expected = api.get("/api/v1/log/checkpoint").json()
+    note = member.get("/console/trust").text.partition('<pre class="copy">')[2].partition("</pre>")[0]
+
+    assert expected["note"] == note
+    for field in ("origin", "root", "key_id"):
+        assert expected[field] in page.words
+    assert f"{expected['size']} Root" in page.words
+    assert key.public.encode() in page.words
+    assert "Not sealed yet 0 receipts and" in page.words
+    world.books.ledger.append(make_receipt(1))
+    assert "Not sealed yet 1 receipt and" in Document.of(member.get("/console/trust")).words
+
+
+def test_a_checkpoint_that_was_kept_is_compared(member: TestClient, world: World, key: SigningKey) -> None:
+    """That the log extends it, and by how much; the proof is there to check elsewhere."""
+    with world.books.ledger.database.read() as connection:
+        held = proofs.inclusion(connection, "receipt", 1)["checkpoint"]
+    same = compared(member, held)
+    world.books.ledger.append_many([make_receipt(number) for number in (1, 2)])
+    seal(world.books.ledger, key, ORIGIN)
+    grown = compared(member, held)
+    first = Checkpoint.parse(held.partition("\n— ")[0]).size
+    document = json.loads(member.get(f"/console/trust/consistency.json?first={first}").content)
+
+    assert ["✓", "✓", "✓"] == [line[0] for line in same] == [line[0] for line in grown]
+    assert "nothing was added since" in same[-1]
+    assert "leaves were added since" in grown[-1]
+    assert document["second"] == proofs.verify_consistency(document, held, [key.public], ORIGIN).size
+
+
+def test_a_checkpoint_that_does_not_fit_is_told_apart(member: TestClient, world: World, key: SigningKey) -> None:
+    """Altered, of another signer, of another log, longer than the log, of another history, or none at all."""
+    with world.books.ledger.database.read() as connection:
+        held = proofs.inclusion(connection, "receipt", 1)["checkpoint"]
+    checkpoint = Checkpoint.parse(held.partition("\n— ")[0])
+    size, root = checkpoint.size, checkpoint.root
+    other = SigningKey.generate(ORIGIN)
+
+    def last(note: str) -> str:
+        return compared(member, note)[-1]
+
+    assert "was altered" in last(held.replace(f"\n{size}\n", f"\n{size - 1}\n"))
+    assert "No known key signed this note" in last(sign_checkpoint(checkpoint, other))
+    assert "It is of log 'elsewhere'" in last(sign_checkpoint(Checkpoint("elsewhere", size, root), key))
+    assert "some of what it covered is gone" in last(sign_checkpoint(Checkpoint(ORIGIN, size + 1, root), key))
+    assert "its history was altered" in last(sign_checkpoint(Checkpoint(ORIGIN, size, bytes(32)), key))
+    assert "Any log extends one that has no leaf" in last(sign_checkpoint(Checkpoint(ORIGIN, 0, root), key))
+    assert {"✗"} == {compared(member, text)[-1][0] for text in ("", "hello", "a\n\n— b c\n", "\x00", "—")}
+
+
+def test_a_member_proves_its_own_entry(member: TestClient, operator: TestClient, key: SigningKey) -> None:
+    """What is shown and taken away is the entry in the signed books; the operator gets the same for that client."""
+    page = Document.of(member.get("/console/trust/proof?response=shared-one"))
+    (link,) = (each for each in page.links if "/proof.json" in each)
+    file = member.get(link)
+    proved = proofs.verify_receipt_proof(json.loads(file.content), [key.public], ORIGIN)
+
+    assert ("bank", "shared-one", 1_234_567) == (proved.client, proved.response_id, proved.amount)
+    assert "bank has 1.234567 of credit in shared-one" in page.words
+    assert file.content == operator.get("/console/trust/proof.json?response=shared-one&client=bank").content
+    unsaid = Document.of(operator.get("/console/trust/proof?response=shared-one"), 400)
+    assert "Client is missing: whose entry is to be proved?" in unsaid.words
+    assert "has no entry" in Document.of(member.get("/console/trust/proof?response=clinic-alone"), 404).words
+    assert 404 == member.get("/console/trust/proof.json?response=clinic-alone").status_code
+
+
+def test_books_in_order_are_found_in_order(operator: TestClient, world: World) -> None:
+    """With who asked, when, how many rows there were, and each account's credit added up anew."""
+    page = audited(operator)
+    rows = {row[0]: int(row[1].replace(",", "")) for row in page.table("Rows").rows[1:]}
+    credit = page.table("Credit")
+
+    assert "✓ The books are in order" in page.words
+    assert "asked for by you" in page.words
+    with world.books.ledger.database.read() as connection:
+        calls = [event for event in events.find(connection, kinds=["call"]) if event.subject.endswith("/trust/verify")]
+    assert 7 == rows["receipts"]
+    balances = world.books.ledger.balances()
+    assert balances == {row[0]: micro(row[1]) for row in credit.rows[1:-1] if micro(row[1])}
+    assert sum(balances.values()) == micro(credit.rows[-1][1])
+    assert ("POST", world.keys["operator"].split("_")[1]) == (calls[0].document["method"], calls[0].actor)
+    assert "✓ the books are in order" in Document.of(operator.get("/console/trust")).words
+
+
+def test_a_planted_difference_is_named(operator: TestClient, url: str, world: World, sign_in: SignIn) -> None:
+    """Somebody who writes past the books is found: the table, the row, the field, and what it must be."""
+    with unguarded(url) as connection:
+        connection.exec_driver_sql(
+            "UPDATE entries SET amount = amount + 5 WHERE receipt_sequence = 2 AND account = 'clinic'"
+        )
+    page = audited(operator)
+
+    assert "✗ The books are not in order. The first row that differs:" in page.words
+    assert "Table entries Row (2, 'clinic') Field amount Found 2999988 Expected 2999983" in page.words
+    for role in ("auditor", "admin"):
+        assert "2999988" in Document.of(sign_in(role).get("/console/trust/verify")).words
+        assert "✗ the books are not in order" in Document.of(sign_in(role).get("/console/trust")).words
+
+
+def test_one_audit_is_made_at_a_time(ledger: Ledger) -> None:
+    """Who asks while one is under way is told of that one; the next can begin when it has ended."""
+    ledger.append_many([make_receipt(number) for number in range(1, 5)])
+    audits = Audits(ledger.database.url)
+    begun = [audits.begin(actor) for actor in ("first", "second", "third")]
+    while audits.running is not None:
+        time.sleep(0.01)
+
+    assert [True, False, False] == begun
+    assert audits.last is not None
+    assert ("first", "") == (audits.last.actor, audits.last.failure)
+    assert audits.begin("fourth")
+    while audits.running is not None:
+        time.sleep(0.01)
+
+
+def test_an_audit_that_cannot_be_made_says_why(tmp_path: Path) -> None:
+    """Where the ledger is away there is no verdict, but a reason; and the next one can begin."""
+    audits = Audits(f"sqlite:///{tmp_path}/none.db")
+    assert audits.begin("me")
+    while audits.running is not None:
+        time.sleep(0.01)
+
+    assert audits.last is not None
+    assert audits.last.report is None
+    assert "no ledger at" in audits.last.failure
+    assert audits.begin("me")
+
+
+def test_only_who_sees_everything_has_the_books_audited(member: TestClient) -> None:
+    """A member's page does not offer it, and a member who asks anyway is refused."""
+    page = Document.of(member.get("/console/trust"))
+
+    assert "Verify now" not in page.words
+    assert [] == [form for form in page.forms if form.action.endswith("/verify")]
+    assert 403 == member.post("/console/trust/verify", data={"csrf": token_of(member)}).status_code
+    assert 403 == member.get("/console/trust/verify").status_code
