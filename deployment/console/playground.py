@@ -14,7 +14,6 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployment.console.charts import bar
 from deployment.console.credits import credits_of
 from deployment.console.heatmap import heat_map, twins
 from deployment.console.pages import HERE, TheViewer, Viewer, redirect, render
@@ -179,7 +178,6 @@ def _map(request: Request, response_id: str, content: list[dict[str, Any]], usag
         map=heat_map([_credit(token) for token in content]),
         twins=twins(request.app.state.figures.names()),
         credits=credits_of(attribution["credit"], usage["completion_tokens"]),
-        bar=bar,
     )
     return bytes(page.body).decode()
 

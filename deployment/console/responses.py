@@ -13,7 +13,6 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
-from deployment.console.charts import bar
 from deployment.console.credits import Credit, credits_of
 from deployment.console.figures import TheFigures
 from deployment.console.heatmap import heat_map, twins
@@ -194,7 +193,6 @@ def _whole(
         "response.html",
         200 if problem is None else 400,
         receipt=receipt,
-        bar=bar,
         credits=credits_of(receipt.amounts, receipt.tokens),
         taken_back=taken_back,
         sealed=sealed,
