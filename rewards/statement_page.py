@@ -54,7 +54,7 @@ table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nu
 td { padding: 1.1mm 0; border-bottom: 1px solid #dfe4ea }
 td + td { text-align: right; white-space: nowrap }
 tr.sum td { font-weight: 600; border-bottom: 2px solid #1c2430 }
-tr.none td { color: #8a95a3 }
+tr.none td { color: #5a6675 }
 .signed { font-size: 8.5pt; color: #3a4553 }
 .signed dd { text-align: left }
 code { font: 8pt/1.4 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere }

@@ -1,0 +1,168 @@
+"""A real Chromium that tests look at pages with: started, signed in, and watched."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, sync_playwright
+
+WIDE = {"width": 1280, "height": 800}
+NARROW = {"width": 360, "height": 740}
+_AXE = Axe()
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium; without it a test is skipped by name, but fails in CI."""
+    path = shutil.which("chromium")
+    if path is None and not os.environ.get("CI"):
+        pytest.skip("Chromium is not installed (Debian package chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Watch:
+    """What a browser asked for and was told, and whatever it complained of.
+
+    Attributes:
+        host: the only one that pages may ask, as in "127.0.0.1:8000".
+        answers: address, status and body of each answer; of a redirect the body is its `Location`, and of a static file,
+            which is the same for everybody, nothing.
+        complaints: errors in the browser's log, breaches of the content policy, requests to other hosts, and answers
+            whose body could not be read.
+    """
+
+    host: str
+    answers: list[tuple[str, int, str]] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    _under_way: int = 0
+
+    def over(self, context: BrowserContext) -> Self:
+        """Watch every page of a context from now on."""
+        context.on("console", self._logged)
+        context.on("weberror", lambda error: self.complaints.append(f"{error.page and error.page.url}: {error.error}"))
+        context.on("request", self._asked)
+        context.on("requestfinished", self._answered)
+        context.on("requestfailed", self._failed)
+        return self
+
+    def settle(self, page: Page) -> None:
+        """Wait until every request has its answer, whose body was read: the browser forgets it with the page."""
+        while self._under_way:
+            page.wait_for_timeout(5)
+
+    def _logged(self, message: ConsoleMessage) -> None:
+        # A page that answers 4xx on purpose is an error to the browser's log; its status is the tests' business.
+        if message.type in {"error", "warning"} and "Failed to load resource" not in message.text:
+            self.complaints.append(f"{message.page and message.page.url}: {message.text}")
+
+    def _asked(self, request: Request) -> None:
+        self._under_way += 1
+        parts = urlsplit(request.url)
+        if parts.scheme in {"http", "https", "ws", "wss"} and parts.netloc != self.host:
+            self.complaints.append(f"asked {request.url}")
+
+    def _answered(self, request: Request) -> None:
+        response = request.response()
+        assert response is not None, request.url
+        try:
+            body = response.headers.get("location", "")
+            if not body and "/static/" not in request.url:
+                body = response.text()
+            self.answers.append((request.url, response.status, body))
+        except Error as error:
+            self.complaints.append(f"{request.url} was not read: {error}")
+        finally:
+            self._under_way -= 1
+
+    def _failed(self, request: Request) -> None:
+        self._under_way -= 1
+        if request.failure != "net::ERR_ABORTED":  # a download, or a page that was left
+            self.complaints.append(f"{request.url} failed: {request.failure}")
+
+
+@contextmanager
+def browsing(browser: Browser, address: str, **options: Any) -> Iterator[tuple[Page, Watch]]:
+    """A page in a browser without a past, which must have nothing to complain of at the end.
+
+    Args:
+        browser: the Chromium.
+        address: of the service, without a path; what pages are opened relative to.
+        options: of Playwright's `new_context`.
+    """
+    context = browser.new_context(base_url=address, **{"viewport": WIDE, **options})
+    context.set_default_timeout(20_000)
+    watch = Watch(urlsplit(address).netloc).over(context)
+    page = context.new_page()
+    try:
+        yield page, watch
+        watch.settle(page)
+    finally:
+        context.close()
+    assert watch.complaints == [], watch.complaints
+
+
+def sign_in(page: Page, key: str) -> None:
+    """Sign in as a person does, and come to the first page."""
+    page.goto("/console/sign-in")
+    page.get_by_label("Your key").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(lambda url: "/sign-in" not in url)
+
+
+def links(page: Page) -> list[str]:
+    """Paths with query of the console's pages that a page leads to, without downloads."""
+    found = page.eval_on_selector_all("a[href]:not([download])", "all => all.map(each => each.href)")
+    parts = [urlsplit(each) for each in found]
+    host = urlsplit(page.url).netloc
+    return [
+        f"{part.path}?{part.query}" if part.query else part.path
+        for part in parts
+        if part.netloc == host and part.path.startswith("/console")
+    ]
+
+
+def violations(page: Page, rules: Sequence[str] = ()) -> list[str]:
+    """What axe finds on a page that is serious or critical; all rules, or only some.
+
+    Args:
+        page: as it is shown now.
+        rules: ids of axe's rules; none stands for all of them.
+    """
+    options = {"runOnly": {"type": "rule", "values": list(rules)}} if rules else {}
+    found = _AXE.run(page, options={"resultTypes": ["violations"], **options}).response["violations"]
+    return [
+        f"{urlsplit(page.url).path}: {each['id']} ({each['impact']}): {node['target']} {node['failureSummary']}"
+        for each in found
+        if each["impact"] in {"serious", "critical"}
+        for node in each["nodes"]
+    ]
+
+
+def is_scrolling_sideways(page: Page) -> bool:
+    """Whether the page itself is wider than its window."""
+    return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
+
+
+def focus_ring(page: Page) -> str:
+    """How the focused element shows that it is: outline and shadow as the browser computed them; empty for neither."""
+    shown: str = page.evaluate(
+        """() => {
+            const element = document.activeElement;
+            if (!element || element === document.body) return "";
+            const style = getComputedStyle(element);
+            const outline = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1
+                ? `${style.outlineStyle} ${style.outlineWidth} ${style.outlineColor}` : "";
+            return outline || (style.boxShadow !== "none" ? style.boxShadow : "");
+        }"""
+    )
+    return shown
