@@ -36,6 +36,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Text = Annotated[str, Form()]
 Moment = Annotated[int | None, Form(ge=0, le=2**63 - 1)]
+Expected = Annotated[str, Form(pattern="^[0-9a-f]{64}$")]
 
 
 @router.get("/periods")
@@ -65,7 +66,7 @@ def close(
     viewer: TheViewer,
     books: TheBooks,
     name: Text,
-    expected: Text,
+    expected: Expected,
     typed: Text = "",
     until: Text = "",
     until_us: Moment = None,
@@ -86,7 +87,7 @@ def close(
 
 @router.post("/periods/{name}/finalise")
 def finalise(
-    request: Request, viewer: TheViewer, books: TheBooks, name: str, expected: Text, typed: Text = ""
+    request: Request, viewer: TheViewer, books: TheBooks, name: str, expected: Expected, typed: Text = ""
 ) -> Response:
     """Make a draft final as it was previewed; where a hold has changed it since, show it and ask again."""
     if typed.strip() != name:
@@ -240,9 +241,9 @@ def _end(until: str, policy: Policy) -> int | None:
     if until:
         try:
             typed = datetime.fromisoformat(until)
+            return max((typed.replace(tzinfo=typed.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1), 0)
         except ValueError as error:
             raise InvalidRequestError(f"{until!r} is no moment as in 2026-11-30 23:59", param="until") from error
-        return (typed.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
     return None if policy.grace_hours else now_us()
 
 

@@ -12,6 +12,7 @@ from deployment.errors import NotFoundError, UnavailableError
 from deployment.operator import log, statements
 from deployment.operator.books import Books, TheBooks
 from deployment.operator.pages import Cursor, Paging
+from deployment.schemas.fields import Name
 
 __all__ = ["public_keys", "router"]
 
@@ -21,7 +22,7 @@ FORMATS = ("json", "csv", "html")
 _ROWS = 100
 _MOST = 1000
 
-Filter = Annotated[str, Query(max_length=200)]
+Filter = Annotated[str, Query(max_length=200, pattern=r"^[^\x00]*$")]
 
 
 @router.get("/statements")
@@ -51,7 +52,7 @@ def keys_file(books: TheBooks) -> PlainTextResponse:
 
 
 @router.get("/statements/{period}/{file}")
-def download(request: Request, viewer: TheViewer, books: TheBooks, period: str, file: str) -> Response:
+def download(request: Request, viewer: TheViewer, books: TheBooks, period: Name, file: Name) -> Response:
     """A statement: `{client}.json` is what is signed, `.csv` its money, `.html` a page to print."""
     client, _, form = file.rpartition(".")
     if form not in FORMATS:

@@ -24,7 +24,7 @@ from rewards.signing import Checkpoint as Signed
 from rewards.signing import VerifyKey as PublicKey
 from rewards.signing import open_note
 
-__all__ = ["Check", "checked", "router"]
+__all__ = ["Check", "compared", "router"]
 
 router = APIRouter()
 
@@ -44,10 +44,17 @@ TheAudits = Annotated[Audits, Depends(_audits)]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was checked: whether it holds, and what it is, as a sentence."""
+    """One thing that was checked of a checkpoint.
+
+    Attributes:
+        holds: whether it does.
+        text: what it is, as a sentence.
+        extended: where the log was found to extend the checkpoint, the size of that; else None.
+    """
 
     holds: bool
     text: str
+    extended: int | None = None
 
 
 @router.get("/trust")
@@ -64,11 +71,11 @@ def consistency(
     note: Annotated[str, Form(max_length=_NOTE_LENGTH)] = "",
 ) -> HTMLResponse:
     """Whether the log extends a checkpoint that the viewer kept."""
-    return _page(request, viewer, books, note=note, checks=checked(books, _as_kept(note)))
+    return _page(request, viewer, books, note=note, checks=compared(books, _as_kept(note)))
 
 
 @router.get("/trust/consistency.json")
-def consistency_file(books: TheBooks, first: int) -> Response:
+def consistency_file(books: TheBooks, first: log.Size) -> Response:
     """The proof of that, to be checked elsewhere."""
     proof = log.consistency(books, log.OfGrowth(first=first))
     return _file(proof.model_dump(mode="json"), f"consistency-{proof.first}-{proof.second}.json")
@@ -109,7 +116,7 @@ def verify_page(request: Request, audits: TheAudits) -> HTMLResponse:
     return render(request, "verify.html", running=audits.running, last=audits.last)
 
 
-def checked(books: Books, note: str) -> list[Check]:
+def compared(books: Books, note: str) -> list[Check]:
     """What holds of a checkpoint that somebody kept, up to the first thing that does not.
 
     Args:
@@ -138,7 +145,7 @@ def checked(books: Books, note: str) -> list[Check]:
         return [*found, Check(False, f"{str(error)[:1].upper()}{str(error)[1:]}.")]
     grown = latest.size - held.size
     added = f"{grown:,} leaves were added since" if grown else "nothing was added since"
-    return [*found, Check(True, f"Nothing that it covers was altered or taken away; {added}.")]
+    return [*found, Check(True, f"Nothing that it covers was altered or taken away; {added}.", held.size)]
 
 
 def _page(

@@ -37,10 +37,15 @@ def operator(sign_in: SignIn) -> TestClient:
     return sign_in("operator")
 
 
-def compared(browser: TestClient, note: str) -> list[str]:
-    """What the page says of a checkpoint that somebody pasted, a line for each check."""
+def compare(browser: TestClient, note: str) -> Document:
+    """The page that says what holds of a checkpoint that somebody pasted."""
     form = {"csrf": token_of(browser), "note": note.replace("\n", "\r\n")}  # as browsers send it
-    page = Document.of(browser.post("/console/trust/consistency", data=form))
+    return Document.of(browser.post("/console/trust/consistency", data=form))
+
+
+def compared(browser: TestClient, note: str) -> list[str]:
+    """What it says, a line for each check."""
+    page = compare(browser, note)
     return [item for item in page.items if item[0] in "✓✗"]
 
 
@@ -80,8 +85,8 @@ def test_a_checkpoint_that_was_kept_is_compared(member: TestClient, world: World
     world.books.ledger.append_many([make_receipt(number) for number in (1, 2)])
     seal(world.books.ledger, key, ORIGIN)
     grown = compared(member, held)
-    first = Checkpoint.parse(held.partition("\n— ")[0]).size
-    document = json.loads(member.get(f"/console/trust/consistency.json?first={first}").content)
+    (link,) = (each for each in compare(member, held).links if "/consistency.json" in each)
+    document = json.loads(member.get(link).content)
 
     assert ["✓", "✓", "✓"] == [line[0] for line in same] == [line[0] for line in grown]
     assert "nothing was added since" in same[-1]
