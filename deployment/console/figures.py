@@ -64,6 +64,9 @@ class Figures:
     Args:
         ledger: what is read.
         clock: seconds that never go back.
+
+    Attributes:
+        away_since_us: since when nothing can be read, in microseconds since 1970; None while it can.
     """
 
     def __init__(self, ledger: Ledger, clock: Callable[[], float] = time.monotonic) -> None:
@@ -74,6 +77,7 @@ class Figures:
         self._under_way: threading.Event | None = None
         self._ended_at: float | None = None
         self._last: Reading | None = None
+        self.away_since_us: int | None = None
         self._begin_if_due()
 
     def now(self) -> Reading | None:
@@ -103,17 +107,24 @@ class Figures:
         at_us = now_us()
         try:
             self._contribution.catch_up()
-            self._last = self._reading(at_us)
+            self._last, self.away_since_us = self._reading(at_us), None
         except LedgerError as error:
             _LOG.error("the figures of the console cannot be read: %s", error)
-            if self._last is not None and self._last.away_since_us is None:
-                self._last = replace(self._last, away_since_us=at_us)
+            self._miss(at_us)
+        except Exception:  # noqa: BLE001 - whatever it was, pages say that they show old figures, and it is tried again
+            _LOG.exception("the figures of the console cannot be read")
+            self._miss(at_us)
         finally:
             with self._lock:
                 ended, self._under_way = self._under_way, None
                 self._ended_at = self._clock()
             if ended is not None:
                 ended.set()
+
+    def _miss(self, at_us: int) -> None:
+        self.away_since_us = self.away_since_us or at_us
+        if self._last is not None:
+            self._last = replace(self._last, away_since_us=self.away_since_us)
 
     def _reading(self, at_us: int) -> Reading:
         standing = self._contribution.now
