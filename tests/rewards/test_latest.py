@@ -64,3 +64,5 @@ def test_reversed_responses_are_told_with_their_reversals(books):
     with books.database.read() as connection:
         assert {"r4": reversal} == latest.reversals(connection, ["r3", "r4", "r-none"])
         assert latest.reversals(connection, []) == {}
+    with books.database.read(member="bank") as connection:  # who has an entry in both
+        assert {"r4": reversal} == latest.reversals(connection, ["r3", "r4"])

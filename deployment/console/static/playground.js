@@ -102,7 +102,7 @@ function showMap(html) {
 
 function stopped(answer) {
   part.colours.hidden = true;
-  end("warn", "stopped", "Stopped. What was generated until then is credited, and will be in the books in a moment.");
+  end("warn", "stopped", "What was generated until then is credited, and will be in the books in a moment.");
   if (answer.id) linkTo(answer.id);
 }
 
@@ -129,7 +129,7 @@ function end(kind, word, told) {
     part.colours.hidden = true;
     part.stream.hidden = part.stream.textContent === "";
   } else {
-    part.told.textContent = told;
+    part.told.textContent = kind === "warn" ? `Stopped. ${told}` : told;
     if (kind === "warn") part.progress.textContent = told;
   }
 }
