@@ -168,7 +168,7 @@ def test_search_leads_to_a_response_that_one_may_see(sign_in: SignIn, role: str,
 
 
 @pytest.mark.parametrize("role", READERS)
-def test_readers_see_the_wholereceipt(sign_in: SignIn, world: World, role: str) -> None:
+def test_readers_see_the_whole_receipt(sign_in: SignIn, world: World, role: str) -> None:
     """Hashes, method, settings and version, whose credit it is, and where it stands in the signed log."""
     booked = world.books.ledger.receipt("shared-three")
     assert booked is not None
