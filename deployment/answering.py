@@ -43,6 +43,9 @@ class Engine(Protocol):
             UnavailableError: none does.
         """
 
+    async def running(self) -> int | None:
+        """How many replicas run; None where nobody can say."""
+
     def generate(self, job: Job) -> AsyncGenerator[Event, None]:
         """Events of one response: any number of `Delta`, then one `Finished` or `Failed`. Closing it cancels."""
 

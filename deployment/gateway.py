@@ -72,6 +72,13 @@ class HandleEngine:
         """
         await self._ask()
 
+    async def running(self) -> int | None:
+        """How many replicas run, as Serve's controller has it; None when it does not answer."""
+        try:
+            return await asyncio.to_thread(self._running)
+        except (RayError, RayServeException):
+            return None
+
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
         """Events of one response, with what Ray raises told as a `Failed`."""
         events = self._handle.options(stream=True).generate.remote(job)
@@ -84,6 +91,11 @@ class HandleEngine:
             yield Failed(503, "the model went away; try again", "engine_unavailable", retry_after_s=5)
         finally:
             events.cancel()
+
+    def _running(self) -> int | None:
+        application = serve.status().applications.get(self._handle.app_name)
+        found = None if application is None else application.deployments.get(self._handle.deployment_name)
+        return None if found is None else found.replica_states.get("RUNNING", 0)
 
     async def _ask(self) -> ModelCard:
         try:

@@ -14,7 +14,7 @@ from deployment.console.timeline import timeline
 from deployment.errors import NotFoundError
 from deployment.operator.books import Books, TheBooks
 from deployment.schemas.fields import Name
-from rewards import holds, periods, statements
+from rewards import LedgerError, holds, periods, statements
 from rewards.database import now_us
 
 __all__ = ["router"]
@@ -66,18 +66,16 @@ def client(
 
 
 def _of_books(books: Books, visible: str | None, client: str) -> dict[str, Any]:
-    """Statements, payouts, and for who sees everybody the holds, newest first."""
-    with books.ledger.database.read(member=visible) as connection:
-        written = statements.written(connection, client=client, limit=1000)
-    paid = [
-        (period, line)
-        for period in periods.all(books.ledger)[::-1]
-        for line in period.settlement.lines
-        if line.account == client
-    ]
-    held = (
-        []
-        if visible is not None
-        else [hold for hold in holds.all_holds(books.ledger)[::-1] if (hold.kind, hold.target) == ("client", client)]
-    )
-    return {"written": {event.document["period"]: event for event in written}, "paid": paid, "held": held}
+    """Statements, payouts, and for who sees everybody the holds, newest first; no payouts while the ledger is away."""
+    try:
+        with books.ledger.database.read(member=visible) as connection:
+            written = statements.written(connection, client=client, limit=1000)
+        closed = periods.all(books.ledger)[::-1]
+        found = holds.all_holds(books.ledger)[::-1] if visible is None else []
+    except LedgerError:
+        return {"written": {}, "paid": None, "held": []}
+    return {
+        "written": {event.document["period"] for event in written},
+        "paid": [(period, line) for period in closed for line in period.settlement.lines if line.account == client],
+        "held": [hold for hold in found if (hold.kind, hold.target) == ("client", client)],
+    }

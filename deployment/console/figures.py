@@ -9,9 +9,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from rewards import Ledger, LedgerError, reading, sealing
+from rewards import Ledger, LedgerError, events, reading, sealing
 from rewards.contribution import Contribution
 from rewards.database import now_us
+from rewards.periods import book
 from rewards.sealing import SealedCheckpoint
 from rewards.standing import Standing
 
@@ -34,6 +35,7 @@ class Reading:
         clients: consortium -> client id -> display name, in the order of registration.
         last_booked_us: when the last receipt was booked; None where there is none. As all moments, in microseconds
             since 1970.
+        state: of the last closed period; None before the first.
         checkpoint: the last one; None before the first.
         unsealed: receipts and events that are not in the log yet.
         read_at_us: the moment of this reading.
@@ -43,6 +45,7 @@ class Reading:
     standing: Standing
     clients: Mapping[str, Mapping[str, str]]
     last_booked_us: int | None
+    state: str | None
     checkpoint: SealedCheckpoint | None
     unsealed: int
     read_at_us: int
@@ -128,11 +131,14 @@ class Figures:
 
     def _reading(self, at_us: int) -> Reading:
         standing = self._contribution.now
+        last = standing.open.previous
         with self._ledger.database.read() as connection:
+            moves = [] if last is None else events.find(connection, kinds=book.PERIOD_KINDS, subject=last)
             return Reading(
                 standing,
                 self._ledger.clients(),
                 reading.booked_at(connection, standing.sequence),
+                moves[-1].kind.removeprefix("period.") if moves else None,
                 sealing.latest_checkpoint(connection),
                 sum(sealing.unsealed(connection)),
                 at_us,

@@ -1,6 +1,7 @@
 """`/`: how the consortium stands now. An application's key has no figures to see and goes to the playground."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from deployment.console.timeline import Timeline, timeline
 from deployment.errors import UnavailableError
 from deployment.operator.books import Books, TheBooks
 from deployment.service import Service, TheService
-from rewards import COMMONS, periods, statements
+from rewards import COMMONS, LedgerError, statements
 from rewards.database import now_us
 
 __all__ = ["OTHERS", "router"]
@@ -32,16 +33,17 @@ STATEMENTS: Final = 6
 
 @dataclass(frozen=True)
 class _Health:
-    """Whether all is well, as far as an operator can see from here."""
+    """Whether the model answers, or why not, and how many replicas run; None where nobody can say."""
 
     engine_problem: str | None
+    replicas: int | None
 
 
 @router.get("/")
 async def overview(
     request: Request, viewer: TheViewer, books: TheBooks, service: TheService, figures: TheFigures
 ) -> Response:
-    """The open period, who earned what of it, and whether all is well."""
+    """The open period, who earned what of it, and whether all is well. While the ledger is away, as it was then."""
     if viewer.key.role == "application":
         return redirect(request, "/playground")
     reading = await asyncio.to_thread(figures.now)
@@ -51,16 +53,14 @@ async def overview(
     if viewer.visible is not None:
         context = await asyncio.to_thread(_of_member, books, viewer.visible, shown)
         return render(request, "own_overview.html", **context)
-    health, context = await asyncio.gather(_health(service), asyncio.to_thread(_of_all, books, shown, reading))
-    return render(request, "overview.html", health=health, **context)
+    return render(request, "overview.html", health=await _health(service), **_of_all(shown, reading))
 
 
-def _of_all(books: Books, shown: Seen, reading: Reading) -> dict[str, Any]:
+def _of_all(shown: Seen, reading: Reading) -> dict[str, Any]:
     return {
         "shown": shown,
         "longest": max((client.open_share for client in (*shown.clients, shown.commons) if client), default=0) or 1,
         "over_time": _over_time(shown),
-        "last": None if shown.previous is None else periods.get(books.ledger, shown.previous),
         "reading": reading,
         "now": now_us(),
     }
@@ -68,14 +68,16 @@ def _of_all(books: Books, shown: Seen, reading: Reading) -> dict[str, Any]:
 
 def _of_member(books: Books, client: str, shown: Seen) -> dict[str, Any]:
     columns = timeline(shown.trend, shown.read_at_us)
-    with books.ledger.database.read(member=client) as connection:
-        written = statements.written(connection, client=client, limit=1000)
+    written: list[dict[str, Any]] | None = None
+    with suppress(LedgerError), books.ledger.database.read(member=client) as connection:
+        found = statements.written(connection, client=client, limit=1000)[-STATEMENTS:][::-1]
+        written = [event.document | {"written_at_us": event.at_us} for event in found]
     return {
         "shown": shown,
         "own": shown.client(client),
         "columns": columns,
         "chart": None if columns is None else own_chart(columns, client, "Your credit over time"),
-        "written": [event.document | {"written_at_us": event.at_us} for event in written[-STATEMENTS:][::-1]],
+        "written": written,
         "now": now_us(),
     }
 
@@ -119,11 +121,12 @@ def own_chart(columns: Timeline, client: str, title: str, colour: str = "c0") ->
 
 
 async def _health(service: Service) -> _Health:
+    problem, replicas = None, None
     try:
         async with asyncio.timeout(PATIENCE_S):
-            await service.engine.check()
+            _, replicas = await asyncio.gather(service.engine.check(), service.engine.running())
     except UnavailableError as error:
-        return _Health(error.message)
+        problem = error.message
     except TimeoutError:
-        return _Health(f"no replica answers within {PATIENCE_S:g} second")
-    return _Health(None)
+        problem = f"no replica answers within {PATIENCE_S:g} second"
+    return _Health(problem, replicas)

@@ -46,6 +46,10 @@ class ScriptedEngine:
         if self.down:
             raise UnavailableError("no replica of the model answers", code="engine_unavailable", retry_after_s=5)
 
+    async def running(self) -> int | None:
+        """One, unless it is down."""
+        return 0 if self.down else 1
+
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
         """The events of one response; what was said before a caller left is booked."""
         self.jobs.append(job)

@@ -163,7 +163,7 @@ def test_a_ledger_that_is_away_is_a_page_too(sign_in: SignIn, world: World) -> N
     browser = sign_in("operator")
     browser.get("/console/")
     with away(world.books.ledger.database, "events"):
-        answer = browser.get("/console/clients/bank")
+        answer = browser.get("/console/periods")
 
     assert (503, "5") == (answer.status_code, answer.headers["retry-after"])
     assert "The ledger is away; try again." in answer.text

@@ -83,7 +83,7 @@ def test_health_tells_what_is_wrong(sign_in: SignIn, engine: ScriptedEngine, wor
     ill = plain(browser.get("/console/").text)
 
     assert "Ledger readable" in well
-    assert "Model answers" in well
+    assert "Model answers 1 replica running" in well
     assert re.search(r"Last checkpoint (just now|\d+ \w+ ago) , over \d+ rows", well)
     assert re.search(r"Not sealed yet \d+ rows?", well)
     assert "Model does not answer no replica of the model answers" in ill
@@ -105,18 +105,26 @@ def test_a_model_that_never_answers_holds_no_page_up(
     )
 
 
-def test_a_ledger_that_is_away_leaves_the_figures_of_then(app: FastAPI, sign_in: SignIn, world: World) -> None:
-    """With a banner that says since when, on every page with figures."""
-    clock, browser = Clock(), sign_in("operator")
+@pytest.mark.parametrize("table", ["receipts", "events"])
+def test_a_ledger_that_is_away_leaves_the_figures_of_then(
+    app: FastAPI, sign_in: SignIn, world: World, table: str
+) -> None:
+    """With a banner that says since when, on every page with figures, for everybody."""
+    clock, operator, member = Clock(), sign_in("operator"), sign_in("member")
     figures = console_of(app).state.figures = Figures(world.books.ledger, clock)
     assert figures.now() is not None
+    assert [200, 200] == [browser.get("/console/").status_code for browser in (operator, member)]
     clock.now += FRESH_S
-    with away(world.books.ledger.database, "receipts"):
-        figures.now()
-        pages = [browser.get(path).text for path in ("/console/clients", "/console/clients/bank")]
+    with away(world.books.ledger.database, table):
+        pages = [
+            plain(browser.get(path).text)
+            for browser in (operator, member)
+            for path in ("/console/", "/console/clients", "/console/clients/bank")
+        ]
 
     for page in pages:
-        assert re.search(r"The ledger cannot be read since .* UTC . What you see is how things stood at", plain(page))
+        assert re.search(r"The ledger cannot be read since .* UTC . What you see is how things stood at", page)
+        assert "0.300007" in page
 
 
 def test_until_the_first_reading_has_ended_a_page_looks_again(
