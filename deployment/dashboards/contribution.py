@@ -11,7 +11,7 @@ __all__ = ["contribution"]
 
 _DAY_S: Final = 86_400
 _TOKENS_PER_SECOND: Final = "suffix: tokens/s"
-_NO_POLICY: Final = "no policy is set"
+_NO_PREVIEW: Final = "none: no policy is set, or a draft stands"
 _SHARES: Final = once("protoken_share_ratio")
 _POOL: Final = once("protoken_pool_preview_minor_units")
 _PREVIEW: Final = once("protoken_payout_preview_minor_units", "client")
@@ -64,7 +64,7 @@ def _now() -> Band:
         WHOLE,
         Query(_POOL, "{{currency}}"),
         names=True,
-        empty=_NO_POLICY,
+        empty=_NO_PREVIEW,
     )
     held = figure(
         "Holds in force",
@@ -137,14 +137,14 @@ def _payouts() -> Band:
         _help("protoken_pool_preview_minor_units") + _in_minor_units(),
         WHOLE,
         Query(_POOL, "{{currency}}"),
-        empty=_NO_POLICY,
+        empty=_NO_PREVIEW,
     )
     preview = graph(
         "Payout preview per client",
         _help("protoken_payout_preview_minor_units") + _in_minor_units(),
         WHOLE,
         Query(_PREVIEW, "{{client}} {{currency}}"),
-        empty=_NO_POLICY,
+        empty=_NO_PREVIEW,
         stacked=True,
     )
     final = listing(
@@ -177,7 +177,7 @@ def _forecast() -> Band:
         "after a close it is only what the pool is now." + _in_minor_units(),
         WHOLE,
         Query(f"{_POOL} + {_DAY_S} * clamp_min({_growth()}, 0)", "{{currency}}"),
-        empty=_NO_POLICY,
+        empty=_NO_PREVIEW,
     )
     return Band("Forecast", ((9, ((credit, 12), (pool, 12))),))
 

@@ -1,0 +1,222 @@
+"""Every query of every panel, asked of a real Prometheus that scraped the real service under real traffic."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from tests.deployment.metrics.board_rules import panels, variables_replaced
+from tests.end_to_end.prometheus import prometheus
+from tests.end_to_end.service import new_ledger, service
+from tests.pictures.boards import render
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.end_to_end.service import Service
+
+pytestmark = pytest.mark.slow
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+BOARDS = {file.stem: json.loads(file.read_text()) for file in sorted((CONFIGS / "grafana" / "dashboards").iterdir())}
+QUESTIONS = ("What is the colour of the harbour bell?", "Who keeps the mountain library?")
+TERMS = {"currency": "EUR", "price_per_million_tokens": 100_000_000}  # a token is a euro, so that a few are seen
+RATE_INTERVAL, STEP_S = "4s", 1.0  # four scrapes of a second each, as Grafana reckons
+SETTLED_S = 25  # from the last step to the queries: replicas tell every few seconds, checkpoints follow every ten
+
+# Panels that show nothing where all is well, and why.
+EMPTY = {"Alerts firing now": "no alert fires while the service is well"}
+
+
+@dataclass
+class Scene:
+    """A service that was used, and the Prometheus that watched."""
+
+    address: str
+    start: float
+    up: Service
+
+    def ask(self, path: str, **parameters: Any) -> dict[str, Any]:
+        """The data of an answer of Prometheus that is a success without a warning."""
+        answer = httpx.get(f"{self.address}/api/v1/{path}", params=parameters, timeout=30)
+        body = answer.json()
+        assert answer.is_success, (parameters, body)
+        assert not body.get("warnings"), (parameters, body)
+        assert not body.get("infos"), (parameters, body)
+        found: dict[str, Any] = body["data"]
+        return found
+
+
+@pytest.fixture(scope="module")
+def scene(real_bundle, tmp_path_factory) -> Iterator[Scene]:
+    """Traffic with a refusal, a reversal, a hold, a paid and a final period; it goes on while queries are asked."""
+    folder = tmp_path_factory.mktemp("boards")
+    (folder / "policy.yaml").write_text(json.dumps(TERMS))  # JSON is YAML
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROTOKEN_POLICY", str(folder / "policy.yaml"))
+        with service(real_bundle, new_ledger(folder), folder / "serve.log") as up:
+            targets = {"protoken-ledger": _target(up.metrics), "protoken-replicas": _target(up.replica_metrics)}
+            with prometheus(folder / "prometheus", targets=targets, rules=_rules(folder)) as address:
+                start = time.time()
+                with _asked_all_the_time(up):
+                    _settle(up)
+                    time.sleep(SETTLED_S)
+                    yield Scene(address, start, up)
+
+
+def _target(address: str) -> str:
+    return address.removeprefix("http://").removesuffix("/metrics")
+
+
+def _rules(folder: Path) -> list[Path]:
+    """The rules, each group evaluated every second: those of long windows would come after the test."""
+    copies = []
+    for name in ("recording.yml", "alerts.yml"):
+        text = (CONFIGS / "prometheus" / name).read_text()
+        copies.append(folder / name)
+        copies[-1].write_text(re.sub(r"^    interval: .*\n", "", text, flags=re.MULTILINE))
+    return copies
+
+
+@contextmanager
+def _asked_all_the_time(up: Service) -> Iterator[None]:
+    stop = threading.Event()
+
+    def go_on() -> None:
+        while not stop.is_set():
+            for question in QUESTIONS:
+                _ask(up, question).raise_for_status()
+
+    asking = threading.Thread(target=go_on)
+    asking.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        asking.join()
+
+
+def _ask(up: Service, question: str) -> httpx.Response:
+    body = {"model": "real", "messages": [{"role": "user", "content": question}], "max_tokens": 8, "temperature": 0}
+    return httpx.post(
+        f"{up.address}/v1/chat/completions",
+        json=body,
+        headers={"Authorization": f"Bearer {up.application}"},
+        timeout=120,
+    )
+
+
+def _operator(up: Service) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {up.operator}"}
+    return httpx.Client(base_url=f"{up.address}/api/v1", headers=headers, timeout=60)
+
+
+def _settle(up: Service) -> None:
+    """What an operator does in two months, in a few seconds: a paid period, a final one, a reversal and a hold."""
+    with _operator(up) as operator:
+        for name in ("first", "second"):
+            answered = _ask(up, QUESTIONS[0]).raise_for_status().json()
+            operator.post(f"/periods/{name}/close", json={"policy": TERMS}).raise_for_status()
+        operator.post("/periods/first/pay", json={"reference": "SEPA 1"}).raise_for_status()
+        assert _ask(up, "word " * 9000).status_code == 400
+        operator.post(f"/receipts/{answered['id']}/reversal", json={"reason": "a test question"}).raise_for_status()
+        hold = {"kind": "client", "target": "ada", "reason": "its data are looked at"}
+        operator.post("/holds", json=hold).raise_for_status()
+
+
+def _finite(series: dict[str, Any]) -> list[tuple[float, float]]:
+    """Moments and values of a series that can be drawn."""
+    pairs = series["values"] if "values" in series else [series["value"]]
+    return [(float(at), float(text)) for at, text in pairs if math.isfinite(float(text))]
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_every_query_of_every_panel_has_data(scene, board):
+    """Each query gives numbers over time and at a moment, without error or warning, but for the panels listed above."""
+    empty = {}
+    now = time.time()
+    for panel in panels(BOARDS[board]):
+        for target in panel["targets"]:
+            expr = variables_replaced(target["expr"], RATE_INTERVAL, "1s")
+            series = scene.ask("query_range", query=expr, start=scene.start, end=now, step=STEP_S)["result"]
+            drawn = [pair for each in series for pair in _finite(each)]
+            moment = now if target["instant"] else max((at for at, _value in drawn), default=now)
+            told = scene.ask("query", query=expr, time=moment)["result"]
+            if not drawn or not any(_finite(each) for each in told):
+                empty.setdefault(panel["title"], []).append(expr)
+
+    assert empty.keys() == {panel["title"] for panel in panels(BOARDS[board])} & EMPTY.keys(), empty
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_closed_period_is_marked_on_every_graph(scene, board):
+    """The annotation's query finds the moment at which the periods were closed."""
+    (mark,) = BOARDS[board]["annotations"]["list"]
+    expr = variables_replaced(mark["expr"], RATE_INTERVAL, "1s")
+
+    assert scene.ask("query_range", query=expr, start=scene.start, end=time.time(), step=STEP_S)["result"]
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_every_variable_has_choices(scene, board):
+    """Job, instance, client and model offer what the service is: both jobs, the consortium and its members."""
+    offered = {}
+    for variable in BOARDS[board]["templating"]["list"]:
+        if variable["type"] == "query":
+            match, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]).groups()
+            offered[variable["name"]] = scene.ask(f"label/{label}/values", **{"match[]": variables_replaced(match)})
+
+    assert ["protoken-ledger", "protoken-replicas"] == offered["job"]
+    assert len(offered["instance"]) == 2
+    assert ["real"] == offered["model"]
+    assert {"ada", "bob"} <= set(offered.get("client", ["ada", "bob"]))
+
+
+def test_every_rule_evaluates_without_error(scene):
+    """Each recording and alert rule of configs/prometheus is evaluated, without an error, and no alert fires."""
+    rules = [rule for group in scene.ask("rules")["groups"] for rule in group["rules"]]
+    faults = {rule["name"]: rule.get("lastError", rule["health"]) for rule in rules if rule["health"] != "ok"}
+
+    assert len(rules) > 40
+    assert faults == {}
+    assert [rule["name"] for rule in rules if rule.get("state") == "firing"] == []
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_picture_of_every_board_can_be_drawn(scene, board, tmp_path):
+    """Each board becomes a picture from its own queries, in which only the panels listed above are empty."""
+    empty = render(CONFIGS / "grafana" / "dashboards" / f"{board}.json", scene.address, tmp_path / f"{board}.png")
+
+    assert set(empty) <= EMPTY.keys()
+    assert (tmp_path / f"{board}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_while_a_draft_stands_no_payout_is_previewed(scene):
+    """A draft decides what the next period starts from: until it is final, panels of previews are empty and say so."""
+    previews = [
+        panel
+        for panel in panels(BOARDS["protoken-contribution"])
+        if any(re.search("protoken_(pool|payout)_preview", target["expr"]) for target in panel["targets"])
+    ]
+    with _operator(scene.up) as operator:
+        operator.post("/periods/third/close", json={"policy": TERMS | {"dispute_days": 7}}).raise_for_status()
+
+    deadline = time.time() + 30
+    while scene.ask("query", query="protoken_pool_preview_minor_units")["result"]:
+        assert time.time() < deadline, "the preview stays"
+        time.sleep(0.5)
+
+    states = scene.ask("query", query="protoken_periods == 1")["result"]
+    assert {"draft", "final", "paid"} == {each["metric"]["state"] for each in states}
+    assert len(previews) == 5
+    assert all("a draft stands" in p["fieldConfig"]["defaults"]["noValue"] for p in previews if p["type"] != "table")
