@@ -8,7 +8,7 @@ Money that comes to an account and money that leaves it are equal on every line,
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +114,7 @@ class Line:
 
     def to_document(self) -> dict[str, Any]:
         """Plain data for JSON; `from_document` reads it back."""
-        document = asdict(self)
+        document: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
         document |= {name: str(document[name]) for name in _BIG}
         document["share"] = f"{self.share.numerator}/{self.share.denominator}"
         document["holdbacks"] = [{"released_in": ordinal, "amount": amount} for ordinal, amount in self.holdbacks]
@@ -130,6 +130,7 @@ class Line:
         return cls(**values)
 
 
+_FIELDS = tuple(field.name for field in fields(Line))
 _MONEY = tuple(field.name for field in fields(Line) if field.type == "int" and field.name not in _BIG)
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from deployment.console.pages import TheViewer, Viewer, redirect, render
 from deployment.console.settlements import names_in, table_of
-from deployment.errors import ApiError, InvalidRequestError
+from deployment.errors import ApiError, InvalidRequestError, NotFoundError
 from deployment.failures import told
 from deployment.operator import periods, statements
 from deployment.operator.books import Books, TheBooks
@@ -55,9 +55,9 @@ def list_page(request: Request, viewer: TheViewer, books: TheBooks) -> HTMLRespo
 
 
 @router.get("/periods/preview")
-def preview_page(request: Request, viewer: TheViewer, books: TheBooks, name: str = "", until: str = "") -> HTMLResponse:
+def preview_page(request: Request, books: TheBooks, name: str = "", until: str = "") -> HTMLResponse:
     """What closing a period would pay at this moment, or finalising where it is a draft."""
-    return _previewed(request, viewer, books, name, until)
+    return _previewed(request, books, name, until)
 
 
 @router.post("/periods/close")
@@ -74,14 +74,14 @@ def close(
     """Close what was previewed; where the books have moved since, show what it comes to now and ask again."""
     if typed.strip() != name:
         problem = f"Nothing was closed: to close it, type the period's name, {name}."
-        return _previewed(request, viewer, books, name, until, problem, 400)
+        return _previewed(request, books, name, until, problem, 400)
     asked = Close(until_us=until_us, expected_sha256=expected)
     try:
         closed = periods.close(books, viewer.key, name, asked)
     except PeriodClosedError:
         return redirect(request, _address(name), _closed_by_another(books, viewer, name))
     except _REFUSALS as error:
-        return _previewed(request, viewer, books, name, until, f"Nothing was closed: {told(error).message}", 409)
+        return _previewed(request, books, name, until, f"Nothing was closed: {told(error).message}", 409)
     return redirect(request, _address(name), f"Period {name} is closed: it is {closed.state} now.")
 
 
@@ -92,11 +92,11 @@ def finalise(
     """Make a draft final as it was previewed; where a hold has changed it since, show it and ask again."""
     if typed.strip() != name:
         problem = f"Nothing was finalised: to do so, type the period's name, {name}."
-        return _previewed(request, viewer, books, name, "", problem, 400)
+        return _previewed(request, books, name, "", problem, 400)
     try:
         periods.finalise(books, viewer.key, name, Finalise(expected_sha256=expected))
     except _REFUSALS as error:
-        return _previewed(request, viewer, books, name, "", f"Nothing was finalised: {told(error).message}", 409)
+        return _previewed(request, books, name, "", f"Nothing was finalised: {told(error).message}", 409)
     return redirect(request, _address(name), f"Period {name} is final; every client has its statement.")
 
 
@@ -189,7 +189,6 @@ def _detailed(
 
 def _previewed(
     request: Request,
-    viewer: Viewer,
     books: Books,
     name: str,
     until: str,
@@ -197,7 +196,7 @@ def _previewed(
     status: int = 200,
 ) -> HTMLResponse:
     """The page of a preview: of a close, or of finalising a draft; or why there can be none."""
-    draft = next((period for period in every(books, viewer.visible) if period.name == name), None)
+    draft = _closed(books, name)
     shown: dict[str, Any] = {"preview": None, "table": None, "until_us": None}
     reason = None
     if draft is not None or books.policy is not None:
@@ -231,6 +230,14 @@ def _compared(books: Books, name: str, draft: Period | None, until: str) -> dict
     difference = None if preview.compared_with is None else preview.difference
     table = table_of(preview.settlement.lines, names_in(books), preview.settlement, difference)
     return {"preview": preview, "table": table, "until_us": terms.until_us}
+
+
+def _closed(books: Books, name: str) -> Period | None:
+    """The closed period of that name; None when there is none."""
+    try:
+        return periods.period(books, None, name)
+    except NotFoundError:
+        return None
 
 
 def _end(until: str, policy: Policy) -> int | None:

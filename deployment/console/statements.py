@@ -38,9 +38,9 @@ def list_page(
 
     Who may see everybody's is shown the last period's first; a member has one of each period, and sees them all.
     """
-    final = _final(books, viewer)
     if period is None:
-        period = final[0] if final and viewer.visible is None and not client else ""
+        final = _final(books, viewer) if viewer.visible is None and not client else []
+        period = final[0] if final else ""
     return _listed(request, viewer, books, period=period, client=client, cursor=cursor)
 
 
