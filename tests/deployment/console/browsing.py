@@ -35,8 +35,8 @@ class Watch:
 
     Attributes:
         host: the only one that pages may ask, as in "127.0.0.1:8000".
-        answers: address, status and body of each answer; of a redirect the body is its `Location`, and of a static file,
-            which is the same for everybody, nothing.
+        answers: address, status and body of each answer; of a redirect the body is its `Location`, and nothing of a
+            static file, which is the same for everybody.
         complaints: errors in the browser's log, breaches of the content policy, requests to other hosts, and answers
             whose body could not be read.
     """
@@ -120,14 +120,13 @@ def sign_in(page: Page, key: str) -> None:
 
 
 def links(page: Page) -> list[str]:
-    """Paths with query of the console's pages that a page leads to, without downloads."""
+    """Paths with query of the console's pages that a page leads to, without files to take away."""
     found = page.eval_on_selector_all("a[href]:not([download])", "all => all.map(each => each.href)")
     parts = [urlsplit(each) for each in found]
-    host = urlsplit(page.url).netloc
     return [
         f"{part.path}?{part.query}" if part.query else part.path
         for part in parts
-        if part.netloc == host and part.path.startswith("/console")
+        if part.netloc == urlsplit(page.url).netloc and not part.path.endswith((".csv", ".json", ".pub"))
     ]
 
 
@@ -153,16 +152,44 @@ def is_scrolling_sideways(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
 
 
-def focus_ring(page: Page) -> str:
-    """How the focused element shows that it is: outline and shadow as the browser computed them; empty for neither."""
-    shown: str = page.evaluate(
-        """() => {
-            const element = document.activeElement;
-            if (!element || element === document.body) return "";
-            const style = getComputedStyle(element);
-            const outline = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1
-                ? `${style.outlineStyle} ${style.outlineWidth} ${style.outlineColor}` : "";
-            return outline || (style.boxShadow !== "none" ? style.boxShadow : "");
-        }"""
+@dataclass(frozen=True)
+class Focus:
+    """The element that has the focus.
+
+    Attributes:
+        name: its tag and what it says; empty for the page itself.
+        is_shown: whether the browser draws an outline or a shadow around it, within the window.
+    """
+
+    name: str
+    is_shown: bool
+
+
+def focus(page: Page) -> Focus:
+    """Where the keyboard is."""
+    return Focus(
+        *page.evaluate(
+            """() => {
+                const element = document.activeElement;
+                if (!element || element === document.body) return ["", false];
+                const style = getComputedStyle(element), box = element.getBoundingClientRect();
+                const isWithin = !element.matches(":focus");  // in a part of a date field, which is marked by itself
+                const hasRing = isWithin || (style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1)
+                    || style.boxShadow !== "none";
+                const isSeen = box.bottom > 0 && box.right > 0 && box.top < innerHeight && box.left < innerWidth;
+                const said = element.getAttribute("aria-label") || element.innerText || element.name || element.id;
+                return [`${element.localName} ${said.trim().slice(0, 60)}`, hasRing && isSeen];
+            }"""
+        )
     )
-    return shown
+
+
+def tab_to(page: Page, name: str, most: int = 150) -> None:
+    """Press Tab until something has the focus whose name ends like this; it must be seen at every step."""
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        at = focus(page)
+        assert at.is_shown or not at.name, f"the focus is not seen on {at.name!r} of {page.url}"
+        if at.name.endswith(name):
+            return
+    raise AssertionError(f"the keyboard does not come to {name!r} on {page.url}")
