@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import psutil
 
 from deployment.settings import pepper_of
 from rewards import KeyRing, Ledger
@@ -50,9 +51,19 @@ def new_ledger(folder: Path) -> str:
 
 
 @contextmanager
-def service(bundle: Path, ledger: str, log: Path, replica_ledger: str = "") -> Iterator[Service]:
-    """The service on free ports; SIGTERM at the end, and SIGKILL to its whole group where that does not do."""
-    port, metrics_port, replica_metrics_port = free_port(), free_port(), free_port()
+def service(
+    bundle: Path, ledger: str, log: Path, replica_ledger: str = "", ports: tuple[int, int, int] | None = None
+) -> Iterator[Service]:
+    """The service; SIGTERM at the end, and SIGKILL to its whole group where that does not do.
+
+    Args:
+        bundle: what it serves.
+        ledger: where it books.
+        log: its output; spool, signing key and pepper lie beside.
+        replica_ledger: the setting of that name.
+        ports: of the API, of the exporter, and of the replicas' series; free ones when None.
+    """
+    port, metrics_port, replica_metrics_port = ports or (free_port(), free_port(), free_port())
     command = [sys.executable, "-m", "deployment.cli", "serve", "--bundle", str(bundle), "--ledger", ledger]
     command += ["--port", str(port), "--metrics-port", str(metrics_port)]
     beside = {name: str(log.with_name(name)) for name in ("spool", "signing_key", "pepper_file")}
@@ -81,6 +92,16 @@ def service(bundle: Path, ledger: str, log: Path, replica_ledger: str = "") -> I
                 process.wait(60)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def replica_of(running: Service) -> psutil.Process:
+    """The process that holds the model."""
+    (found,) = [
+        process
+        for process in psutil.Process(running.process.pid).children(recursive=True)
+        if ":replica" in " ".join(process.cmdline())
+    ]
+    return found
 
 
 def _wait(running: Service, log: Path) -> None:

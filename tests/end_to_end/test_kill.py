@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from rewards import Ledger
-from tests.end_to_end.service import Service, new_ledger, service
+from tests.end_to_end.service import Service, new_ledger, replica_of, service
 from tests.rewards.conftest import new_database
 
 pytestmark = pytest.mark.slow
@@ -64,7 +64,7 @@ def test_sigkill_of_the_replica_cuts_streams_that_are_credited_to_within_16_toke
         streams = [_Stream(running, number) for number in range(STREAMS)]
         asked = [pool.submit(stream.read) for stream in streams]
         _until(lambda: sum(stream.pieces for stream in streams) > 40 * STREAMS, 60)
-        os.kill(_replica(running).pid, signal.SIGKILL)
+        os.kill(replica_of(running).pid, signal.SIGKILL)
         for each in asked:
             each.result(60)
         _until(lambda: _is_up(running), RESTART_TIMEOUT_S)
@@ -133,16 +133,6 @@ class _Stream:
             chunk = json.loads(line[6:])
             self.response_id = chunk["id"]
             self.pieces += any(choice["text"] for choice in chunk["choices"])
-
-
-def _replica(running: Service) -> psutil.Process:
-    """The process that holds the model."""
-    (found,) = [
-        process
-        for process in psutil.Process(running.process.pid).children(recursive=True)
-        if ":replica" in " ".join(process.cmdline())
-    ]
-    return found
 
 
 def _is_up(running: Service) -> bool:
