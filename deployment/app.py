@@ -69,6 +69,7 @@ def run(settings: Settings) -> None:
         LedgerError: the ledger cannot be made or opened.
         KeyRingError: the pepper is missing although the ledger has valid keys, or its file cannot be used.
         SignatureError: the signing key's file cannot be used.
+        PolicyError: the policy's file cannot be read or is none.
     """
     stop = threading.Event()
 
