@@ -19,6 +19,7 @@ __all__ = ["KeptFiles"]
 
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9-]{1,100}")
+_OURS = re.compile(rf"(chatcmpl|cmpl)-{_NAME.pattern}\.json(\.tmp)?")  # whole, or half written when a process died
 _SWEEPS_IN_A_WINDOW = 10
 _LONGEST_PAUSE_S = 3600.0  # so a file goes at most a tenth of its time too late, and at most an hour
 
@@ -29,7 +30,7 @@ class KeptFiles:
     """A folder with a JSON file for each response; usable from several threads.
 
     Args:
-        folder: is made when it is missing; only its owner may enter.
+        folder: is made when it is missing; only its owner may enter. What else lies in it is left alone.
         window_s: how long a file is kept, in seconds; it is deleted soon after.
 
     Raises:
@@ -98,6 +99,8 @@ class KeptFiles:
         over = time.time() - self.window_s
         left = False
         for path in self._folder.glob("*"):
+            if _OURS.fullmatch(path.name) is None:  # the folder of somebody who named one that is in use already
+                continue
             try:
                 if path.stat().st_mtime < over:
                     path.unlink()

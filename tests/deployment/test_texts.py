@@ -200,3 +200,20 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SpoolError, match="texts"):
         Texts(tmp_path / "file" / "texts", WEEK_S)
+
+
+def test_what_else_lies_in_the_folder_is_left_alone(texts: Texts, tmp_path: Path) -> None:
+    """Whoever names a folder that is in use, even the ledger's, loses nothing; what a crash left half written goes."""
+    folder = tmp_path / "texts"
+    texts.keep(TEXT)
+    others = ["ledger.db", "manifest.json", "notes", "pepper", "signing.key"]
+    for name in (*others, "cmpl-2.json.tmp"):
+        (folder / name).write_text("")
+    for path in folder.iterdir():
+        age(path, WEEK_S + 1)
+
+    Texts(folder, WEEK_S)
+    deadline = time.monotonic() + 10
+    while len(list(folder.iterdir())) > len(others) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert others == sorted(path.name for path in folder.iterdir())
