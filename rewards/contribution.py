@@ -50,6 +50,7 @@ class Contribution:
         self._bounds_us = tuple(duration_bounds_us)
         self._catching_up = threading.Lock()
         self._read = Standing()
+        self._last: str | None = None  # the payload and salt of the last receipt that was read
         self._now = self._read
 
     @property
@@ -63,21 +64,37 @@ class Contribution:
         One that fails leaves the old standing; the next goes on with the chunk at which it failed.
 
         Raises:
-            LedgerError: the ledger cannot be read, or is a shorter one than before.
+            LedgerError: the ledger cannot be read, or is another one than before, as after a backup was restored.
         """
         with self._catching_up:
             is_last = False
             while not is_last:
                 with self._database.read() as connection:
-                    self._read, is_last = _next(connection, self._read, self._bounds_us)
+                    _require_same(connection, self._read.sequence, self._last)
+                    found, is_last = _next(connection, self._read, self._bounds_us)
+                    mark = _mark(connection, found.sequence)
+                self._read, self._last = found, mark
             self._now = self._read
+
+
+def _mark(connection: Connection, sequence: int) -> str | None:
+    """What tells a receipt from any other of its number, in whatever ledger; None when there is none."""
+    mark = col(ReceiptRow.payload_sha256) + col(ReceiptRow.salt)
+    return connection.execute(select(mark).where(col(ReceiptRow.sequence) == sequence)).scalar_one_or_none()
+
+
+def _require_same(connection: Connection, sequence: int, mark: str | None) -> None:
+    """Refuse a ledger in which the last receipt that was read is no longer there, or is another one."""
+    if _mark(connection, sequence) == mark:
+        return
+    last = reading.last_sequence(connection, None)
+    what = f"ends with receipt {last}, and had {sequence} before" if last < sequence else f"has another {sequence}"
+    raise LedgerError(f"the ledger {what}: it is another one; start again to read it from its beginning")
 
 
 def _next(connection: Connection, standing: Standing, bounds_us: Sequence[int]) -> tuple[Standing, bool]:
     """The standing a chunk of receipts further on, and whether there are no more."""
     after, last = standing.sequence, reading.last_sequence(connection, None)
-    if last < after:
-        raise LedgerError(f"the ledger ends with receipt {last}, and had {after} before: it is another one")
     if book.last_closed(connection) != standing.open.previous:
         standing = replace(standing, open=_opened(connection, after))
     up_to = min(last, after + CHUNK)
