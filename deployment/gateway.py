@@ -5,6 +5,7 @@ The FastAPI app is built where it runs, after the constructor, so nothing of it 
 
 import asyncio
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import FastAPI
@@ -57,6 +58,8 @@ class HandleEngine:
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
         self._card: ModelCard | None = None
+        # A thread of its own: a controller that hangs must not take those in which keys are checked.
+        self._asking = ThreadPoolExecutor(1, "protoken-controller")
 
     async def describe(self) -> ModelCard:
         """What is served. Asked once: every replica serves the same bundle for as long as it lives."""
@@ -75,7 +78,7 @@ class HandleEngine:
     async def running(self) -> int | None:
         """How many replicas run, as Serve's controller has it; None when it does not answer."""
         try:
-            return await asyncio.to_thread(self._running)
+            return await asyncio.get_running_loop().run_in_executor(self._asking, self._running)
         except (RayError, RayServeException):
             return None
 
