@@ -85,6 +85,9 @@ class Exporter:
             except LedgerError as error:
                 _LOG.warning("the first reading of the ledger failed and is tried again: %s", error)
                 self._closing.wait(_RETRY_S)
+            except Exception:  # noqa: BLE001 - whatever it was, or no scrape would ever be answered again
+                _LOG.exception("the first reading of the ledger failed and is tried again")
+                self._closing.wait(_RETRY_S)
         while self._previews is not None and not self._closing.is_set():
             self._previews.renew()
             self._closing.wait(PREVIEW_EVERY_S)

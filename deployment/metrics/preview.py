@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rewards import Ledger, PeriodError, RewardsError, Settlement, load_policy, periods
+from rewards import Ledger, PeriodError, Settlement, load_policy, periods
 
 __all__ = ["PREVIEW_EVERY_S", "Outlook", "Previews"]
 
@@ -56,7 +56,7 @@ class Previews:
         except PeriodError as reason:  # nothing was booked, or a draft stands before it
             _LOG.info("there is no preview of the open period: %s", reason)
             self._last = None
-        except RewardsError:
+        except Exception:  # noqa: BLE001 - whatever it was, an old preview is not told for ever as if it were of now
             _LOG.exception("the open period cannot be previewed; it is tried again")
             self._last = None
 

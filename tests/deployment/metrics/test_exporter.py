@@ -165,6 +165,25 @@ def test_an_exporter_that_starts_during_an_outage_answers_when_that_is_over(
     assert 8 == after["protoken_generated_tokens_total", "demo"]
 
 
+def test_a_first_reading_that_fails_as_nobody_foresaw_is_tried_again(
+    url: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No single failure ends the answering of scrapes for good."""
+    read, failures = LedgerCollector.read, [ValueError("an event that nobody can read")]
+
+    def failing_once(collector: LedgerCollector) -> object:
+        if failures:
+            raise failures.pop()
+        return read(collector)
+
+    monkeypatch.setattr(module, "_RETRY_S", 0.01)
+    monkeypatch.setattr(module, "FIRST_READING_PATIENCE_S", 30.0)
+    monkeypatch.setattr(LedgerCollector, "read", failing_once)
+    ledger.append(make_receipt("one", tokens=8))
+    with exporter(url) as address:
+        assert 8 == samples(address)["protoken_generated_tokens_total", "demo"]
+
+
 def test_taken_port_missing_ledger_and_bad_policy_are_named(metrics: str, url: str, tmp_path: Path) -> None:
     """An exporter that cannot start says why."""
     port = httpx.URL(metrics).port

@@ -147,11 +147,12 @@ def test_a_policy_that_breaks_later_takes_the_preview_away(url: str, ledger: Led
     good = policy.read_text()
     with exporter(url, policy) as address:
         until(lambda: is_previewed(address))
-        policy.write_text("pool: much")
-        until(lambda: not is_previewed(address))
-        assert 7 == samples(address)["protoken_generated_tokens_total", "demo"]
-        policy.write_text(good)
-        until(lambda: is_previewed(address))
+        for bad in ("pool: much", "[" * 5000):  # the second one fails in a way that nobody foresaw
+            policy.write_text(bad)
+            until(lambda: not is_previewed(address))
+            assert 7 == samples(address)["protoken_generated_tokens_total", "demo"]
+            policy.write_text(good)
+            until(lambda: is_previewed(address))
 
 
 def test_only_final_periods_are_awarded(url: str, ledger: Ledger) -> None:
