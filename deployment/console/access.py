@@ -165,7 +165,10 @@ def _is_foreign(request: Request) -> bool:
     if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         return True
     origin = request.headers.get("origin")
-    return origin is not None and _host(urlsplit(origin).netloc) != _host(request.headers.get("host", ""))
+    try:
+        return origin is not None and _host(urlsplit(origin).netloc) != _host(request.headers.get("host", ""))
+    except ValueError:  # no URL at all, as in "http://["
+        return True
 
 
 def _host(netloc: str) -> str:

@@ -82,7 +82,7 @@ async def _require_form_token(request: Request) -> None:
     given = request.headers.get("x-csrf-token")
     if given is None and "form" in request.headers.get("content-type", ""):
         given = str((await request.form()).get("csrf", ""))
-    if given is None or not hmac.compare_digest(given.encode(), request.state.csrf.encode()):
+    if given is None or not hmac.compare_digest(given.encode(errors="replace"), request.state.csrf.encode()):
         raise ForbiddenError(
             "this form is of another session, or of none: open the page again and send it from there", code="csrf"
         )

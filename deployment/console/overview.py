@@ -51,6 +51,8 @@ async def overview(
         return render(request, "waiting.html")
     shown = seen(reading, viewer.visible)
     if viewer.visible is not None:
+        if shown.client(viewer.visible) is None:  # registered since that reading
+            return render(request, "waiting.html")
         context = await asyncio.to_thread(_of_member, books, viewer.visible, shown)
         return render(request, "own_overview.html", **context)
     return render(request, "overview.html", health=await _health(service), **_of_all(shown, reading))

@@ -74,7 +74,8 @@ def render(request: Request, name: str, status: int = 200, **context: Any) -> HT
         request: whose answer this is; signed in or not.
         name: of the template, as in "overview.html".
         status: of the answer.
-        context: what the template is given besides `key`, `csrf`, `nav`, `path`, `flash`, `home` and `static`.
+        context: what the template is given besides `key`, `csrf`, `nav`, `path`, `flash`, `home`, `static` and the
+            clients' `colours`, which are looked up once, however many tokens a page has.
     """
     state, sessions = request.state, request.app.state.sessions
     key: Key | None = getattr(state, "key", None)
@@ -89,6 +90,7 @@ def render(request: Request, name: str, status: int = 200, **context: Any) -> HT
         home=HERE,
         static=_static,
         request=request,
+        colours=cache(lambda: colours(request.app.state.figures.names(), None if key is None else key.client)),
         **context,
     )
     response = HTMLResponse(page, status)
@@ -174,10 +176,8 @@ def short(text: str) -> str:
 
 @pass_context
 def _colour(context: Context, account: str) -> str:
-    request: Request = context["request"]
-    key: Key | None = context["key"]
-    visible = None if key is None else key.client
-    return colours(request.app.state.figures.names(), visible).get(account, COMMONS)
+    found: Mapping[str, str] = context["colours"]()
+    return found.get(account, COMMONS)
 
 
 def colours(clients: Mapping[str, str], visible: str | None) -> dict[str, str]:

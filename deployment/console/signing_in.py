@@ -77,4 +77,5 @@ def _told(error: KeyRefusedError) -> str:
 
 def is_https(request: Request) -> bool:
     """Whether the browser came by https, to us or to a proxy in front. Who says so falsely harms only itself."""
-    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto", ""))
+    forwarded = request.headers.get("x-forwarded-proto", "").lower()  # one word for each proxy on the way
+    return "https" in (request.url.scheme, *(word.strip() for word in forwarded.split(",")))

@@ -61,6 +61,7 @@ def test_a_form_with_its_token_is_taken(sign_in: SignIn) -> None:
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
         {"Origin": ""},
+        {"Origin": "http://["},
         {"Origin": "http://testserver:8080"},
         {"Origin": "http://testserver.evil.example"},
         {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.example"},

@@ -140,6 +140,16 @@ def test_until_the_first_reading_has_ended_a_page_looks_again(
         assert "are being added up" in page
 
 
+def test_a_member_that_was_registered_since_the_last_reading_is_shown_soon(sign_in: SignIn, world: World) -> None:
+    """Its first page looks again by itself, and is no failure."""
+    assert 200 == sign_in("operator").get("/console/").status_code
+    world.books.ledger.register("harbour", {"ferry": "A ferry"})
+    ferry = sign_in(world.books.keys.create("member", "ferry's desk", actor="test", client="ferry"))
+    answer = ferry.get("/console/")
+
+    assert (200, True) == (answer.status_code, "are being added up" in answer.text or "A ferry" in answer.text)
+
+
 def test_the_clients_are_listed_by_what_they_earned(sign_in: SignIn) -> None:
     """With their ids, consortia, credit of all time and of the open period, and a line over time."""
     answer = sign_in("operator").get("/console/clients")

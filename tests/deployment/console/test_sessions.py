@@ -131,8 +131,11 @@ def test_signing_in_sets_a_cookie_that_nothing_else_reads(nobody: TestClient, wo
     proxied = nobody.post(
         "/console/sign-in", data={"key": world.keys["operator"]}, headers={"X-Forwarded-Proto": "https"}
     )
+    twice = nobody.post(
+        "/console/sign-in", data={"key": world.keys["operator"]}, headers={"X-Forwarded-Proto": "HTTPS, http"}
+    )
 
-    for answer in (plain, tls, proxied):
+    for answer in (plain, tls, proxied, twice):
         assert 303 == answer.status_code
         name, *attributes = answer.headers["set-cookie"].split("; ")
         assert name.startswith(f"{COOKIE}=")
