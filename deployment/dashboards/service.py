@@ -85,7 +85,7 @@ def _answers() -> Band:
     )
     outcomes = graph(
         "Requests by outcome",
-        _help("protoken_replica_requests_total"),
+        f"{_help('protoken_replica_requests_total')} The first of an outcome in a replica's life is no rate yet.",
         "reqps",
         Query(per_second("protoken_replica_requests_total", "outcome", "model"), "{{outcome}}"),
         stacked=True,

@@ -41,31 +41,34 @@ def render(board_json_path: str | Path, prometheus_address: str, out_path: str |
         The titles of the panels that had no data, and say so in the picture.
     """
     board = json.loads(Path(board_json_path).read_text(encoding="utf-8"))
-    source = source_of(prometheus_address)
     width = 24 * COLUMN_PX + 2 * GAP_PX
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"])
     height = HEAD_PX + rows * UNIT_PX + FOOT_PX
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=GROUND)
     FigureCanvasAgg(figure)
-    empty = []
-    with mpl.rc_context({"font.size": 8, "text.color": TEXT, "font.family": "DejaVu Sans", "svg.fonttype": "path"}):
+    style = {"font.size": 8, "text.color": TEXT, "font.family": "DejaVu Sans", "svg.fonttype": "path"}
+    with mpl.rc_context(style), source_of(prometheus_address) as source:
         _heading(figure, board, source, width, height)
-        for panel in board["panels"]:
-            place = panel["gridPos"]
-            box = _Box(
-                GAP_PX + place["x"] * COLUMN_PX + GAP_PX / 2,
-                height - HEAD_PX - (place["y"] + place["h"]) * UNIT_PX + GAP_PX / 2,
-                place["w"] * COLUMN_PX - GAP_PX,
-                place["h"] * UNIT_PX - GAP_PX,
-                width,
-                height,
-            )
-            if panel["type"] == "row":
-                box.write(figure, 4, box.height / 2, f"▾  {panel['title']}", size=11, weight="bold", va="center")
-            elif not _DRAWN[panel["type"]](figure, box, panel, source):
-                empty.append(panel["title"])
+        empty = [panel["title"] for panel in board["panels"] if not _drawn(figure, panel, source, width, height)]
         figure.savefig(out_path, facecolor=GROUND)
     return empty
+
+
+def _drawn(figure: Figure, panel: dict[str, Any], source: Source, width: int, height: int) -> bool:
+    """Draw a panel in its place; whether there was something to draw."""
+    place = panel["gridPos"]
+    box = _Box(
+        GAP_PX + place["x"] * COLUMN_PX + GAP_PX / 2,
+        height - HEAD_PX - (place["y"] + place["h"]) * UNIT_PX + GAP_PX / 2,
+        place["w"] * COLUMN_PX - GAP_PX,
+        place["h"] * UNIT_PX - GAP_PX,
+        width,
+        height,
+    )
+    if panel["type"] == "row":
+        box.write(figure, 4, box.height / 2, f"▾  {panel['title']}", size=11, weight="bold", va="center")
+        return True
+    return _DRAWN[panel["type"]](figure, box, panel, source)
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def _graph(figure: Figure, box: _Box, panel: dict[str, Any], source: Source) -> 
             axes.plot(times, values, color=colours[name], linewidth=1.4)
             alone = [place for place in range(len(values)) if _stands_alone(values, place)]
             axes.plot([times[at] for at in alone], [values[at] for at in alone], ".", color=colours[name], markersize=3)
-    axes.set_ylim(0, max(axes.get_ylim()[1], custom.get("axisSoftMax", 0), 1e-9))
+    axes.set_ylim(0, max(axes.get_ylim()[1], custom.get("axisSoftMax", 0), 1 if unit == "locale" else 1e-9))
     _dress(axes, panel, source, unit)
     _legend(figure, box, curves[:fitting], colours, unit, left_out=len(curves) - fitting)
     return True
@@ -165,7 +168,7 @@ def _dress(axes: Axes, panel: dict[str, Any], source: Source, unit: str) -> None
 
 
 def _legend(figure: Figure, box: _Box, curves: list[Curve], colours: dict[str, str], unit: str, left_out: int) -> None:
-    column = 96 if unit.startswith(("suffix:", "reqps")) else 70
+    column = 104 if unit.startswith(("suffix:", "reqps")) else 70
     ends = (box.width - 14, box.width - 14 - column, box.width - 14 - 2 * column)
     top = 15 * (len(curves) + (left_out > 0)) + 8
     box.write(figure, 14, top, "Name", color=FAINT, size=8)

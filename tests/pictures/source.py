@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from tests.deployment.metrics.board_rules import variables_replaced
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LONGEST_S, POINTS = 6 * 3600, 360
 Curve = tuple[str, list[float], list[float]]
@@ -20,7 +24,7 @@ Curve = tuple[str, list[float], list[float]]
 class Source:
     """Where the figures come from and the time that is drawn, in seconds since 1970."""
 
-    address: str
+    prometheus: httpx.Client
     start: float
     end: float
     step_s: float
@@ -30,7 +34,7 @@ class Source:
         """The result of a query with Grafana's variables replaced as Grafana replaces them."""
         window = f"{math.ceil(max(4 * self.scrape_s, self.step_s + self.scrape_s))}s"
         sent = variables_replaced(expr, window, f"{math.ceil(self.step_s)}s")
-        answer = httpx.get(f"{self.address}/api/v1/{path}", params={"query": sent, **more}, timeout=60)
+        answer = self.prometheus.get(path, params={"query": sent, **more})
         assert answer.is_success, f"{sent}: {answer.text}"
         found: list[dict[str, Any]] = answer.json()["data"]["result"]
         return found
@@ -52,16 +56,18 @@ class Source:
         return [(each["metric"], float(each["value"][1])) for each in self.ask("query", target["expr"], time=self.end)]
 
 
-def source_of(address: str) -> Source:
+@contextmanager
+def source_of(address: str) -> Iterator[Source]:
     """Prometheus over the time for which it has data, at most six hours, in at most so many steps as are drawn."""
     now = time.time()
-    asked = {"query": "count(up)", "start": now - LONGEST_S, "end": now, "step": 2}
-    answer = httpx.get(f"{address}/api/v1/query_range", params=asked, timeout=60).json()["data"]["result"]
-    start = min((float(each["values"][0][0]) for each in answer), default=now - 60)
-    targets = httpx.get(f"{address}/api/v1/targets", timeout=60).json()["data"]["activeTargets"]
-    scrape = max((_seconds(target["scrapeInterval"]) for target in targets), default=15.0)
-    step = max(scrape, math.ceil((now - start) / POINTS))
-    return Source(address, start, start + math.floor((now - start) / step) * step, step, scrape)
+    with httpx.Client(base_url=f"{address}/api/v1", timeout=60) as prometheus:
+        asked = {"query": "count(up)", "start": now - LONGEST_S, "end": now, "step": 2}
+        answer = prometheus.get("query_range", params=asked).json()["data"]["result"]
+        start = min((float(each["values"][0][0]) for each in answer), default=now - 60)
+        targets = prometheus.get("targets").json()["data"]["activeTargets"]
+        scrape = max((_seconds(target["scrapeInterval"]) for target in targets), default=15.0)
+        step = max(scrape, math.ceil((now - start) / POINTS))
+        yield Source(prometheus, start, start + math.floor((now - start) / step) * step, step, scrape)
 
 
 def _seconds(text: str) -> float:

@@ -209,6 +209,6 @@ def test_compose_agrees_with_the_settings_and_mounts_what_is_there():
         services["protoken"]["ports"]
     )
     assert source["url"] == "http://127.0.0.1:9090"
-    assert str(settings["metrics_port"].default) in ports
+    assert {str(settings[name].default) for name in ("metrics_port", "replica_metrics_port")} == ports
     assert all(re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", each["image"]) for each in services.values() if "image" in each)
     assert {name.removeprefix("PROTOKEN_").lower() for name in services["protoken"]["environment"]} <= set(settings)
