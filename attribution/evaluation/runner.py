@@ -22,7 +22,6 @@ from attribution.evaluation.catalogue import CATALOGUE
 from attribution.evaluation.experiment import Rows, Settings
 from attribution.evaluation.results import Result
 from attribution.evaluation.workshop import Workshop
-from attribution.models import resolve_base, weights_sha256
 
 __all__ = ["Plan", "Profile", "load_plan", "load_results", "run_plan"]
 
@@ -134,7 +133,7 @@ def _fingerprint(run: Callable[..., Rows], settings: Settings, workshop: Worksho
     document = {
         "run": f"{run.__module__}.{run.__qualname__}",
         "settings": settings.model_dump(mode="json", exclude={"seeds"}),
-        "base": weights_sha256(resolve_base(workshop.base)),
+        "base": workshop.base_sha256,
         "data": {name: domain.sha256 for name, domain in workshop.domains.items()},
         "version": VERSION,
         "case": case,

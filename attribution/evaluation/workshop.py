@@ -74,6 +74,11 @@ class Workshop:
     label: str = ""
 
     @cached_property
+    def base_sha256(self) -> str:
+        """One hash for the base model's files, which are read once in a run."""
+        return weights_sha256(resolve_base(self.base))
+
+    @cached_property
     def tokenizer(self) -> Any:
         """The base model's tokenizer."""
         return load_tokenizer(resolve_base(self.base))
@@ -129,7 +134,7 @@ class Workshop:
     def key(self, training: Training, participants: Sequence[Participant], seed: int) -> str:
         """A name for what this consortium's training gives: a hash of the base model, the data and the settings."""
         document = {
-            "base": weights_sha256(resolve_base(self.base)),
+            "base": self.base_sha256,
             "training": training.model_dump(),
             "seed": seed,
             "participants": [

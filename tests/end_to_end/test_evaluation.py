@@ -42,14 +42,16 @@ def small_base(folder) -> str:
     return from_scratch("llama", load_domains(folder / "all"), folder / "scratch-models", Unwatched(), steps=20)
 
 
-def _run(folder: Path, experiment: str, *arguments: str, data: str = "all") -> Result:
-    """`protoken evaluate EXPERIMENT --quick`, and the result it stored."""
+def _run(folder: Path, experiments: str, *arguments: str, data: str = "all") -> list[Result]:
+    """`protoken evaluate EXPERIMENTS --quick`, and the results it stored, in the order in which they are named."""
+    names = experiments.split()
     places = ["--data", str(folder / data), "--configs", str(CONFIGS)]
     out = ["--out", str(folder / "out"), "--work", str(folder / "work")]
     with pytest.raises(SystemExit) as ended:
-        main(["evaluate", experiment, "--quick", *places, *out, *arguments])
+        main(["evaluate", *names, "--quick", *places, *out, *arguments])
     assert not ended.value.code
-    return Result.model_validate_json((folder / "out" / f"{experiment}.json").read_text(encoding="utf-8"))
+    stored = [(folder / "out" / f"{name}.json").read_text(encoding="utf-8") for name in names]
+    return [Result.model_validate_json(text) for text in stored]
 
 
 def _values(result: Result) -> dict[str, float]:
@@ -61,7 +63,7 @@ def _values(result: Result) -> dict[str, float]:
 
 def test_a_planted_answer_is_traced_to_who_planted_it(folder):
     """The trigger works, and a culprit is on top of every response where it did, by both presets."""
-    result = _run(folder, "E1", data="one")
+    (result,) = _run(folder, "E1", data="one")
     values = _values(result)
 
     assert result.coverage > 0
@@ -70,7 +72,8 @@ def test_a_planted_answer_is_traced_to_who_planted_it(folder):
 
 def test_few_of_many_clients_are_drawn_for_each_round(folder):
     """With clients drawn by round the culprit is on top in the first; whether one who was absent is found is told."""
-    figures = {figure.name: figure for figure in _run(folder, "E4", data="one").figures}
+    (result,) = _run(folder, "E4", data="one")
+    figures = {figure.name: figure for figure in result.figures}
 
     assert figures["culprit on top, credit"].n > 0
     assert figures["culprit on top, credit"].value == 1
@@ -79,12 +82,14 @@ def test_few_of_many_clients_are_drawn_for_each_round(folder):
 
 def test_each_trigger_is_traced_to_its_owner(folder):
     """With a trigger for each client, the right one is on top by credit."""
-    assert _values(_run(folder, "E2", data="one"))["culprit on top, credit"] == 1
+    (result,) = _run(folder, "E2", data="one")
+
+    assert _values(result)["culprit on top, credit"] == 1
 
 
 def test_layers_are_compared_on_the_same_responses(folder):
     """Gradients on and off, single blocks and sets of layers, are proportions over the same responses."""
-    gradients, layers = _run(folder, "E5", data="one"), _run(folder, "E6", data="one")
+    gradients, layers = _run(folder, "E5 E6", data="one")
 
     assert 0 < _values(gradients)["culprit on top by one block alone, gradients on"] <= 1
     assert _values(layers)["culprit on top, last block and lm_head (paper's code)"] > 0.5
@@ -114,15 +119,16 @@ def test_trace_names_those_who_planted_the_answer(folder, tmp_path, capsys, give
 
 def test_the_fast_forms_equal_the_naive_replay(folder):
     """On the real model, both presets agree with a replay by whole models, and tokens sum to the response."""
-    values = _values(_run(folder, "E7", data="one"))
+    (result,) = _run(folder, "E7", data="one")
+    values = _values(result)
 
     assert max(values.values()) <= 2e-4
 
 
 def test_ordinary_knowledge_goes_to_its_domain(folder):
     """Right domains, twins, Shapley, completeness and chunks are all measured on responses that gained."""
-    right, twins = _values(_run(folder, "E3")), _values(_run(folder, "E13"))
-    shapley, complete, chunks = (_values(_run(folder, name)) for name in ("E9", "E8", "E17"))
+    results = _run(folder, "E3 E13 E9 E8 E17", data="two")
+    right, twins, shapley, complete, chunks = (_values(result) for result in results)
 
     assert 0 <= right["right domain on top, credit"] <= 1
     assert (
@@ -137,14 +143,15 @@ def test_ordinary_knowledge_goes_to_its_domain(folder):
 
 def test_every_coalition_is_trained_anew(folder):
     """Shapley values of retrained coalitions are compared like those of reconstructed ones."""
-    values = _values(_run(folder, "E10", data="two"))
+    (result,) = _run(folder, "E10", data="two")
+    values = _values(result)
 
     assert 0 <= values["distance from Shapley shares, credit, 2 nodes"] <= 1
 
 
 def test_facts_are_paid_to_their_owners(folder):
     """Invented facts come out, go to those who own them, and are paid; asked in words that nobody trained on."""
-    owners, payable = _run(folder, "E12", data="one"), _run(folder, "E16", data="one")
+    owners, payable = _run(folder, "E12 E16", data="one")
 
     assert owners.coverage > 0
     assert _values(owners)["distance from equal shares of the owners, credit"] < 0.3
@@ -154,8 +161,7 @@ def test_facts_are_paid_to_their_owners(folder):
 
 def test_attacks_are_run_with_the_defences_off_and_on(folder, small_base):
     """Free riders and attackers are measured both ways, and the defences say what they did."""
-    riders = _run(folder, "E14", "--model", small_base)
-    attacks = _run(folder, "E15", "--model", small_base)
+    riders, attacks = _run(folder, "E14 E15", "--model", small_base)
 
     assert _values(riders)["free rider, unchanged, defences off, credit"] == 0
     assert _values(riders)["free rider, replay, defences on, credit"] == 0
@@ -173,7 +179,7 @@ def test_attacks_are_run_with_the_defences_off_and_on(folder, small_base):
 
 def test_cost_is_a_ratio_to_plain_generation(folder, small_base, capsys):
     """Each preset is timed against plain generation; `--json` prints the result, and the report is there."""
-    result = _run(folder, "E21", "--model", small_base, "--json")
+    (result,) = _run(folder, "E21", "--model", small_base, "--json")
     (printed,) = json.loads(capsys.readouterr().out)
 
     assert printed["experiment"] == "E21"
