@@ -44,7 +44,9 @@ def bootstrap(values: Sequence[float], statistic: Callable[..., Any]) -> tuple[f
     `statistic` is NumPy's, vectorised over `axis`.
     """
     found = stats.bootstrap((values,), statistic, n_resamples=_RESAMPLES, method="percentile", rng=0)
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    interval = found.confidence_interval
+    low, high = sorted((float(interval.low), float(interval.high)))  # between equal values, rounding may swap them
+    return low, high
 
 
 def total_variation(first: Mapping[str, float], second: Mapping[str, float]) -> float:
