@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
 
 from deployment.console import charts
 from deployment.console.figures import Reading, TheFigures
@@ -46,16 +47,20 @@ async def overview(
     """The open period, who earned what of it, and whether all is well. While the ledger is away, as it was then."""
     if viewer.key.role == "application":
         return redirect(request, "/playground")
-    reading = await asyncio.to_thread(figures.now)
+    # In the threads of the other pages: who waits for figures takes none of those in which requests are admitted.
+    reading = await run_in_threadpool(figures.now)
     if reading is None:
         return render(request, "waiting.html")
     shown = seen(reading, viewer.visible)
     if viewer.visible is not None:
         if shown.client(viewer.visible) is None:  # registered since that reading
             return render(request, "waiting.html")
-        context = await asyncio.to_thread(_of_member, books, viewer.visible, shown)
+        context = await run_in_threadpool(_of_member, books, viewer.visible, shown)
         return render(request, "own_overview.html", **context)
-    return render(request, "overview.html", health=await _health(service), **_of_all(shown, reading))
+    health = await _health(service)
+    return await run_in_threadpool(
+        lambda: render(request, "overview.html", health=health, **_of_all(shown, reading))  # many clients take a while
+    )
 
 
 def _of_all(shown: Seen, reading: Reading) -> dict[str, Any]:

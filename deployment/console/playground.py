@@ -4,7 +4,6 @@ What is asked here goes the way of `/v1/chat/completions`, under the key of an a
 responses are booked. Knows how a stream is followed by its heat map; how it comes about is `answering`'s business.
 """
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterable
 from typing import Annotated, Any, Final
@@ -13,6 +12,7 @@ from uuid import uuid4
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
 from deployment.console.credits import credits_of
 from deployment.console.heatmap import heat_map, twins
@@ -77,7 +77,7 @@ async def connect(
 ) -> Response:
     """Ask with an application's key from now on, until the session ends."""
     try:
-        key = await asyncio.to_thread(books.keys.check, presented.strip())
+        key = await run_in_threadpool(books.keys.check, presented.strip())
     except KeyRefusedError as error:
         return await _page(request, viewer, service, None, f"{str(error)[0].upper()}{str(error)[1:]}.")
     if key.role != "application":
@@ -153,7 +153,7 @@ async def _with_map(request: Request, response_id: str, chunks: AsyncIterable[An
         async for chunk in chunks:
             if chunk == "data: [DONE]\n\n":
                 assert usage is not None, "attribution was asked for, and comes in the usage chunk"
-                html = await asyncio.to_thread(_map, request, response_id, content, usage)
+                html = await run_in_threadpool(_map, request, response_id, content, usage)
                 yield f"event: map\ndata: {json.dumps({'html': html})}\n\n"
             else:
                 document = json.loads(chunk.removeprefix("data: "))

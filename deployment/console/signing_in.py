@@ -1,12 +1,12 @@
 """`/sign-in` and `/sign-out`: a bearer key for a session, and the end of it."""
 
-import asyncio
 import re
 from typing import Annotated
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
+from starlette.concurrency import run_in_threadpool
 
 from deployment.calls import Calls
 from deployment.console.access import PREFIX
@@ -39,7 +39,8 @@ async def sign_in(
     Any number of tries may be made: a key has 256 random bits, and no number of guesses comes near one.
     """
     try:
-        key = await asyncio.to_thread(books.keys.check, presented.strip())
+        # In the threads of the pages: who guesses takes none of those in which requests are admitted.
+        key = await run_in_threadpool(books.keys.check, presented.strip())
     except KeyRefusedError as error:
         return render(request, "sign_in.html", 401, wanted=local(wanted), problem=_told(error))
     await Calls(books.keys.database).write(key, request.scope, 303)

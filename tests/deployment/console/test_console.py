@@ -2,6 +2,9 @@
 
 import logging
 import re
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -9,7 +12,8 @@ from fastapi.testclient import TestClient
 
 from deployment.calls import KIND
 from deployment.console.access import RULES
-from rewards import Ledger, events
+from deployment.console.figures import Figures
+from rewards import KeyRing, Ledger, events
 from tests.deployment.console.conftest import SignIn, token_of
 from tests.deployment.console.test_access import TABLE, console_of
 from tests.deployment.operator.test_access import FOREIGN, filled
@@ -239,3 +243,27 @@ def test_the_pages_are_no_part_of_the_operator_api(app: FastAPI) -> None:
     assert not [path for path in app.openapi()["paths"] if path.startswith("/console")]
     assert None is console_of(app).openapi_url
     assert not [path for _, path, _ in RULES if path.startswith("/console")]
+
+
+def test_pages_take_no_thread_in_which_requests_are_admitted(sign_in: SignIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks at figures that are slow to read, or guesses keys, holds up no application: asyncio's own are few."""
+    threads: list[str] = []
+
+    def noting(called: Callable[..., Any]) -> Callable[..., Any]:
+        def note(*asked: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            return called(*asked)
+
+        return note
+
+    monkeypatch.setattr(Figures, "now", noting(Figures.now))
+    monkeypatch.setattr(KeyRing, "check", noting(KeyRing.check))
+    for role in ("operator", "member"):
+        browser = sign_in(role)
+        assert 200 == browser.get("/console/").status_code
+        assert 200 == browser.get("/console/clients").status_code
+    browser = sign_in("operator")
+    browser.post("/console/playground/key", data={"key": "x", "csrf": token_of(browser)})
+
+    assert 8 == len(threads)
+    assert not [name for name in threads if name.startswith("asyncio")]
