@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 from starlette.middleware import Middleware
 
 from deployment import operator
@@ -92,10 +92,16 @@ def build_app(
     app.include_router(service_router)
     app.include_router(router)
     app.include_router(operator.router)
+    app.add_route(PREFIX, _to_console, include_in_schema=False)
     app.mount(PREFIX, build_console(app.state.service, books, texts))
     handle_failures(app)
     document(app)
     return app
+
+
+def _to_console(_request: Request) -> Response:
+    """A relative address: behind a proxy, this service knows neither the scheme nor the host that the browser asked."""
+    return RedirectResponse(f"{PREFIX}/", status_code=307)
 
 
 @service_router.get("/health")

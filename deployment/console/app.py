@@ -49,6 +49,7 @@ def build_console(service: Service, books: Books, texts: Texts | None) -> FastAP
     sessions = Sessions(books.keys)
     app = FastAPI(
         openapi_url=None,
+        redirect_slashes=False,
         dependencies=[Depends(_require_form_token)],
         middleware=[
             Middleware(PageHeaders),
