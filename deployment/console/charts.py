@@ -156,9 +156,9 @@ class _Scale:
         )
 
     def labels(self) -> Markup:
-        """What each line stands for, above it at the left, over whatever is drawn there."""
+        """What each line stands for, at its left, in the margin that the stylesheet leaves there."""
         return Markup("").join(
-            Markup('<text x="0" y="{:.1f}">{}</text>').format(self.at(value) - 4, compact(value))
+            Markup('<text x="-8" y="{:.1f}" text-anchor="end">{}</text>').format(self.at(value) + 4, compact(value))
             for value in self._values
             if value
         )

@@ -20,7 +20,7 @@ __all__ = ["Figures", "Reading", "TheFigures"]
 
 FRESH_S = 2.0
 """How old a reading may be before a page that asks has another one begun."""
-WAIT_S = 0.5
+WAIT_S = 0.12
 """How long a page waits for it, as what was booked since is mostly little; after that it shows the last reading."""
 
 _LOG = logging.getLogger(__name__)

@@ -82,7 +82,7 @@ def main(
                     for name, path in pages.items()
                 }
     figures = [
-        Figure("first_page_ms", first_ms, 700, detail="overview, first reading under way"),
+        Figure("first_page_ms", first_ms, 200, detail="overview, first reading under way"),
         Figure("first_reading_s", reading_s, 60, detail=f"from the start until the overview has figures; {how}"),
     ]
     for name, spans in measured.items():
