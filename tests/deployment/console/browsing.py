@@ -37,12 +37,13 @@ class Watch:
         host: the only one that pages may ask, as in "127.0.0.1:8000".
         answers: address, status and body of each answer; of a redirect the body is its `Location`, and nothing of a
             static file, which is the same for everybody.
-        complaints: errors in the browser's log, breaches of the content policy, requests to other hosts, and answers
-            whose body could not be read.
+        unread: addresses of answers whose page was left before their body could be read.
+        complaints: errors in the browser's log, breaches of the content policy, and requests to other hosts.
     """
 
     host: str
     answers: list[tuple[str, int, str]] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     _under_way: int = 0
 
@@ -79,8 +80,8 @@ class Watch:
             if not body and "/static/" not in request.url:
                 body = response.text()
             self.answers.append((request.url, response.status, body))
-        except Error as error:
-            self.complaints.append(f"{request.url} was not read: {error}")
+        except Error:
+            self.unread.append(request.url)
         finally:
             self._under_way -= 1
 
@@ -111,23 +112,34 @@ def browsing(browser: Browser, address: str, **options: Any) -> Iterator[tuple[P
     assert watch.complaints == [], watch.complaints
 
 
-def sign_in(page: Page, key: str) -> None:
+def sign_in(page: Page, watch: Watch, key: str) -> None:
     """Sign in as a person does, and come to the first page."""
     page.goto("/console/sign-in")
+    watch.settle(page)
     page.get_by_label("Your key").fill(key)
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(lambda url: "/sign-in" not in url)
+    watch.settle(page)
 
 
 def links(page: Page) -> list[str]:
-    """Paths with query of the console's pages that a page leads to, without files to take away."""
-    found = page.eval_on_selector_all("a[href]:not([download])", "all => all.map(each => each.href)")
-    parts = [urlsplit(each) for each in found]
-    return [
-        f"{part.path}?{part.query}" if part.query else part.path
-        for part in parts
-        if part.netloc == urlsplit(page.url).netloc and not part.path.endswith((".csv", ".json", ".pub"))
-    ]
+    """Paths with query of the console's pages that a page leads to."""
+    return [path for path in _leads_to(page, ":not([download])") if not _is_file(path)]
+
+
+def files(page: Page) -> list[str]:
+    """Paths with query of what can be taken away from a page."""
+    return [*_leads_to(page, "[download]"), *(path for path in _leads_to(page, ":not([download])") if _is_file(path))]
+
+
+def _leads_to(page: Page, which: str) -> list[str]:
+    parts = [urlsplit(each) for each in page.eval_on_selector_all(f"a[href]{which}", "all => all.map(a => a.href)")]
+    host = urlsplit(page.url).netloc
+    return [f"{part.path}?{part.query}" if part.query else part.path for part in parts if part.netloc == host]
+
+
+def _is_file(path: str) -> bool:
+    return urlsplit(path).path.endswith((".csv", ".json", ".pub"))
 
 
 def violations(page: Page, rules: Sequence[str] = ()) -> list[str]:

@@ -64,8 +64,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def looking(browser: Browser, site: Site, role: str) -> Iterator[tuple[Page, Watch]]:
     """A page of whoever signed in with the role's key; the browser must have nothing to complain of at its end."""
     with browsing(browser, site.address) as (page, watch):
-        sign_in(page, site.world.keys[role])
-        watch.settle(page)
+        sign_in(page, watch, site.world.keys[role])
         yield page, watch
 
 
@@ -170,6 +169,7 @@ def test_a_member_is_told_nothing_of_others(browser: Browser, site: Site) -> Non
 
     assert len(pages) >= 8
     assert len(bodies) >= len(pages)
+    assert [] == watch.unread
     assert [] == [(url, secret) for url, body in bodies for secret in secrets if secret in body]
     # What was asked for may be said again, if what it stands for is not told.
     others = [secret for secret in secrets if secret not in {"clinic", "Clinic"}]
