@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo serve test lint bench-attribution bench-ledger bench-console clean
+.PHONY: setup demo serve test lint bench-attribution bench-ledger bench-console pictures clean
 
 setup: $(READY)
 
@@ -45,6 +45,9 @@ bench-ledger: setup
 
 bench-console: setup
 	$(BIN)/python -m tests.benchmarks.console
+
+pictures: setup
+	$(BIN)/python -m tests.pictures
 
 clean:
 	rm -rf $(VENV) var build dist *.egg-info
