@@ -1,6 +1,5 @@
 """Crashes and races with real threads and processes: what was promised is there, and once."""
 
-import multiprocessing
 import sqlite3
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +10,11 @@ from multiprocessing.synchronize import Barrier
 import pytest
 
 from rewards import ConflictError, Ledger, PeriodClosedError, Policy, periods
+from tests.rewards.processes import PROCESSES
 from tests.rewards.receipts import MEMBERS, make_receipt
 
 POLICY = Policy(pool=1001, currency="EUR")
 ROUNDS = 4
-PROCESSES = multiprocessing.get_context("spawn")  # as Ray starts its workers: nothing is inherited
 
 
 def append_until_killed(url: str, pipe: Connection) -> None:

@@ -1,6 +1,5 @@
 """The pepper is made once, kept to its owner, and never silently made anew."""
 
-import multiprocessing
 import stat
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from rewards import KeyRing, KeyRingError, LedgerError
 from rewards.database import now_us
 from rewards.pepper import load_or_make
+from tests.rewards.processes import PROCESSES
 
 
 def test_the_pepper_is_made_on_first_use_and_stays(sqlite_url, tmp_path):
@@ -29,7 +29,7 @@ def test_peppers_differ(sqlite_url, tmp_path):
 def test_racing_makers_agree(sqlite_url, tmp_path):
     """Processes that make it at once all get the one that lies there in the end."""
     path = tmp_path / "pepper"
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
+    with PROCESSES.Pool(4) as pool:
         found = pool.starmap(load_or_make, [(path, sqlite_url)] * 12)
 
     assert {path.read_bytes()} == set(found)

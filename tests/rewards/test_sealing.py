@@ -1,7 +1,6 @@
 """Everything booked gets into the log once, in order, under signed checkpoints that extend one another."""
 
 import logging
-import multiprocessing
 import threading
 import time
 import tracemalloc
@@ -25,9 +24,8 @@ from rewards.sealing import (
 from rewards.signing import open_checkpoint
 from rewards.tables import EventRow, ReceiptRow
 from tests.rewards.books import KEY, ORIGIN, OTHER_KEY
+from tests.rewards.processes import PROCESSES
 from tests.rewards.receipts import make_receipt
-
-PROCESSES = multiprocessing.get_context("spawn")
 
 
 def leaves_of(ledger):
