@@ -44,8 +44,8 @@ def app(engine: ScriptedEngine, world: World, replays: Replays, texts: Texts) ->
 @contextmanager
 def at(browser: Browser, address: str, world: World, path: str) -> Iterator[Page]:
     """A page of the console as the application sees it."""
-    with browsing(browser, address) as (page, _):
-        sign_in(page, world.keys["application"])
+    with browsing(browser, address) as (page, watch):
+        sign_in(page, watch, world.keys["application"])
         page.goto(path)
         yield page
 
