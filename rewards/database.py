@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,7 @@ class Database:
         self._writer = _writing(self._reader)
         with self.read() as connection:
             found = MigrationContext.configure(connection).get_current_revision()
-        head = ScriptDirectory(str(_migrations())).get_current_head()
+        head = _head()
         if found != head:
             self.close()
             raise LedgerError(
@@ -124,6 +125,12 @@ def now_us() -> int:
 
 def _migrations() -> Path:
     return Path(__file__).with_name("migrations")
+
+
+@cache  # a running program's schema does not change
+def _head() -> str | None:
+    """The revision that this program needs."""
+    return ScriptDirectory(str(_migrations())).get_current_head()
 
 
 def _parse(url: str) -> URL:

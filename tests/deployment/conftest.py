@@ -1,8 +1,9 @@
 """Fixtures: a ledger, a key and a caller of each role, the app over the scripted engine, and it on a real port."""
 
+import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,26 +11,46 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import make_url
 
 from deployment.ingress import build_app
 from deployment.operator import Books
 from deployment.replays import Replays
 from rewards import KeyRing, Ledger
 from tests.deployment.engines import CARD, ScriptedEngine
+from tests.rewards.conftest import new_database
 
 PEPPER = bytes(range(32))
 CLIENTS = {"clinic": "A clinic", "bank": "A bank"}
+OTHER = "harbour"
+OTHER_CLIENTS = {"port": "A port", "bank": "The same bank"}
+
+
+@pytest.fixture(scope="session")
+def prepared_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared, empty ledger on SQLite in which the consortium's clients are registered, to be copied."""
+    return _prepared(tmp_path_factory.mktemp("prepared") / "ledger.db", {CARD.name: CLIENTS})
+
+
+@pytest.fixture(scope="session")
+def shared_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with two consortia."""
+    return _prepared(tmp_path_factory.mktemp("shared") / "ledger.db", {CARD.name: CLIENTS, OTHER: OTHER_CLIENTS})
+
+
+@pytest.fixture(scope="session")
+def shared_database(postgresql: str) -> str:
+    """The name of a prepared, empty ledger of two consortia on PostgreSQL, to be copied."""
+    url = new_database(postgresql)
+    _prepare(url, {CARD.name: CLIENTS, OTHER: OTHER_CLIENTS})
+    return make_url(url).database or ""
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def url(tmp_path: Path, prepared_file: Path) -> str:
     """The URL of a prepared, empty ledger in which the consortium's clients are registered."""
-    url = f"sqlite:///{tmp_path}/ledger.db"
-    Ledger.prepare(url)
-    ledger = Ledger(url)
-    ledger.register(CARD.name, CLIENTS)
-    ledger.close()
-    return url
+    shutil.copy(prepared_file, tmp_path / "ledger.db")
+    return f"sqlite:///{tmp_path}/ledger.db"
 
 
 @pytest.fixture
@@ -133,3 +154,16 @@ def address(app: FastAPI) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     thread.join(10)
+
+
+def _prepared(path: Path, consortia: Mapping[str, Mapping[str, str]]) -> Path:
+    _prepare(f"sqlite:///{path}", consortia)
+    return path
+
+
+def _prepare(url: str, consortia: Mapping[str, Mapping[str, str]]) -> None:
+    Ledger.prepare(url)
+    ledger = Ledger(url)
+    for name, clients in consortia.items():
+        ledger.register(name, clients)
+    ledger.close()

@@ -3,33 +3,28 @@
 A module that is to run on both databases says `pytest.mark.parametrize("url", DATABASES, indirect=True)`.
 """
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from rewards import Ledger, Receipt, receipt_amounts
 from rewards.signing import SigningKey
-from tests.deployment.conftest import CLIENTS
+from tests.deployment.conftest import CLIENTS, OTHER, OTHER_CLIENTS
 from tests.deployment.engines import CARD
 from tests.deployment.operator.world import ORIGIN
 from tests.rewards.conftest import new_database
 
-OTHER = "harbour"
-OTHER_CLIENTS = {"port": "A port", "bank": "The same bank"}
 MODELS = {CARD.name: CARD.global_sha256, OTHER: "cd" * 32}
 
 
 @pytest.fixture
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a prepared ledger in which two consortia are registered; on SQLite, unless a module says otherwise."""
-    is_postgresql = getattr(request, "param", "sqlite") == "postgresql"
-    url = new_database(request.getfixturevalue("postgresql")) if is_postgresql else f"sqlite:///{tmp_path}/ledger.db"
-    Ledger.prepare(url)
-    ledger = Ledger(url)
-    ledger.register(CARD.name, CLIENTS)
-    ledger.register(OTHER, OTHER_CLIENTS)
-    ledger.close()
-    return url
+    if getattr(request, "param", "sqlite") == "postgresql":
+        return new_database(request.getfixturevalue("postgresql"), request.getfixturevalue("shared_database"))
+    shutil.copy(request.getfixturevalue("shared_file"), tmp_path / "ledger.db")
+    return f"sqlite:///{tmp_path}/ledger.db"
 
 
 @pytest.fixture
