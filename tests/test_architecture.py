@@ -18,7 +18,8 @@ ALLOWED = {
     },
     "deployment": {
         "deployment", "attribution", "rewards", "ray", "fastapi", "starlette", "pydantic", "pydantic_core", "yaml",
-        "typer", "rich", "httpx", "prometheus_client", "torch", "jinja2", "markupsafe", "itsdangerous", "grafana_foundation_sdk",
+        "typer", "rich", "httpx", "prometheus_client", "torch", "jinja2", "markupsafe",
+        "itsdangerous", "grafana_foundation_sdk",
     },
 }  # fmt: skip
 

@@ -20,8 +20,10 @@ __all__ = ["Figures", "Reading", "TheFigures"]
 
 FRESH_S = 2.0
 """How old a reading may be before a page that asks has another one begun."""
-WAIT_S = 0.12
+WAIT_S = 0.5
 """How long a page waits for it, as what was booked since is mostly little; after that it shows the last reading."""
+FIRST_WAIT_S = 0.12
+"""How long a page waits for the very first reading: of a big ledger it takes seconds, and a page says so at once."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -86,11 +88,11 @@ class Figures:
     def now(self) -> Reading | None:
         """The latest reading, some seconds old at most where the ledger can be read; None before the first has ended.
 
-        Nobody who asks waits for longer than `WAIT_S`.
+        Nobody who asks waits for longer than `WAIT_S`, and before the first has ended than `FIRST_WAIT_S`.
         """
         under_way = self._begin_if_due()
         if under_way is not None:
-            under_way.wait(WAIT_S)
+            under_way.wait(FIRST_WAIT_S if self._last is None else WAIT_S)
         return self._last
 
     def names(self) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Fixtures: the console over books with something of everything, and a browser of each role that has signed in."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from starlette.routing import Mount
 
+from deployment.console.figures import Figures, Reading
 from deployment.ingress import build_app
 from deployment.replays import Replays
 from rewards import KeyRing, Ledger
@@ -27,8 +30,8 @@ def world(ledger: Ledger, keys: KeyRing, tmp_path: Path) -> World:
 
 @pytest.fixture
 def app(engine: ScriptedEngine, world: World, replays: Replays) -> FastAPI:
-    """The HTTP surface over them, the console included."""
-    return build_app(engine, world.books, replays, default_max_tokens=64, max_tokens_cap=100)
+    """The HTTP surface over them, the console included, once its figures were read."""
+    return read_once(build_app(engine, world.books, replays, default_max_tokens=64, max_tokens_cap=100))
 
 
 @pytest.fixture
@@ -51,6 +54,21 @@ def sign_in(app: FastAPI, world: World) -> Iterator[SignIn]:
             return browser
 
         yield signed_in
+
+
+def read_once(app: FastAPI) -> FastAPI:
+    """The same app, when its console has read its figures: before that, pages say that they wait."""
+    (mounted,) = (route.app for route in app.routes if isinstance(route, Mount) and route.path == "/console")
+    first_read(mounted.state.figures)
+    return app
+
+
+def first_read(figures: Figures) -> Reading:
+    """The reading of figures that were never read before."""
+    deadline = time.monotonic() + 30
+    while (reading := figures.now()) is None:
+        assert time.monotonic() < deadline, "the figures were never read"
+    return reading
 
 
 def token_of(browser: TestClient) -> str:

@@ -20,6 +20,7 @@ from rewards.credit import canonical_bytes
 from rewards.sealing import seal
 from rewards.signing import SigningKey
 from tests.deployment.conftest import CLIENTS, PEPPER
+from tests.deployment.console.conftest import read_once
 from tests.deployment.engines import CARD, ScriptedEngine
 from tests.deployment.operator.world import ORIGIN, World, make_world
 
@@ -99,7 +100,7 @@ def _books(folder: Path, clients: dict[str, str]) -> Iterator[tuple[Ledger, KeyR
 def _listening(books: Books, texts: Texts, folder: Path) -> Iterator[str]:
     """The whole app over a scripted engine on a free port of loopback: its address."""
     engine, replays = ScriptedEngine(books.ledger), Replays(folder / "replays", 60.0)
-    app = build_app(engine, books, replays, default_max_tokens=64, texts=texts)
+    app = read_once(build_app(engine, books, replays, default_max_tokens=64, texts=texts))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -15,6 +15,7 @@ from deployment.replays import Replays
 from deployment.texts import KeptText, Texts
 from rewards import Ledger
 from tests.deployment.console.browsing import browsing, chromium, sign_in, violations
+from tests.deployment.console.conftest import read_once
 from tests.deployment.engines import CARD, ScriptedEngine
 from tests.deployment.operator.world import World
 
@@ -38,7 +39,7 @@ def texts(tmp_path: Path) -> Texts:
 @pytest.fixture
 def app(engine: ScriptedEngine, world: World, replays: Replays, texts: Texts) -> FastAPI:
     """The HTTP surface of a service that keeps texts."""
-    return build_app(engine, world.books, replays, default_max_tokens=64, max_tokens_cap=500, texts=texts)
+    return read_once(build_app(engine, world.books, replays, default_max_tokens=64, max_tokens_cap=500, texts=texts))
 
 
 @contextmanager

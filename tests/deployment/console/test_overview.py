@@ -17,7 +17,7 @@ from deployment.operator import Books
 from deployment.replays import Replays
 from rewards import KeyRing, Ledger, Receipt, receipt_amounts
 from rewards.contribution import Contribution
-from tests.deployment.console.conftest import SignIn
+from tests.deployment.console.conftest import SignIn, first_read, read_once
 from tests.deployment.console.test_access import console_of
 from tests.deployment.engines import CARD, ScriptedEngine
 from tests.deployment.operator.world import World
@@ -112,7 +112,7 @@ def test_a_ledger_that_is_away_leaves_the_figures_of_then(
     """With a banner that says since when, on every page with figures, for everybody."""
     clock, operator, member = Clock(), sign_in("operator"), sign_in("member")
     figures = console_of(app).state.figures = Figures(world.books.ledger, clock)
-    assert figures.now() is not None
+    first_read(figures)
     assert [200, 200] == [browser.get("/console/").status_code for browser in (operator, member)]
     clock.now += FRESH_S
     with away(world.books.ledger.database, table):
@@ -186,7 +186,8 @@ def empty(engine: ScriptedEngine, ledger: Ledger, keys: KeyRing, replays: Replay
     """A function from a role to a browser that has signed in to a console over a ledger without a receipt."""
 
     def signed_in(role: str) -> TestClient:
-        app = build_app(engine, Books(ledger, keys), replays, default_max_tokens=64)  # reads the ledger as it is now
+        # Reads the ledger as it is now.
+        app = read_once(build_app(engine, Books(ledger, keys), replays, default_max_tokens=64))
         browser = TestClient(app, raise_server_exceptions=False, follow_redirects=False)
         key = keys.create(role, role, actor="test", client="bank" if role == "member" else None)
         assert 303 == browser.post("/console/sign-in", data={"key": key}).status_code

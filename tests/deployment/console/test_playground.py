@@ -18,7 +18,7 @@ from deployment.messages import Failed
 from deployment.replays import Replays
 from deployment.texts import Texts
 from rewards import KeyRing, Ledger
-from tests.deployment.console.conftest import SignIn, token_of
+from tests.deployment.console.conftest import SignIn, read_once, token_of
 from tests.deployment.engines import CARD, ScriptedEngine
 from tests.deployment.operator.world import World
 
@@ -35,7 +35,7 @@ def texts(tmp_path: Path) -> Texts:
 @pytest.fixture
 def app(engine: ScriptedEngine, world: World, replays: Replays, texts: Texts) -> FastAPI:
     """The HTTP surface of a service that keeps texts."""
-    return build_app(engine, world.books, replays, default_max_tokens=64, max_tokens_cap=100, texts=texts)
+    return read_once(build_app(engine, world.books, replays, default_max_tokens=64, max_tokens_cap=100, texts=texts))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from deployment.messages import TokenCredit
 from deployment.replays import Replays
 from deployment.texts import KeptText, Texts
 from rewards import COMMONS
-from tests.deployment.console.conftest import SignIn, token_of
+from tests.deployment.console.conftest import SignIn, read_once, token_of
 from tests.deployment.engines import CARD, ScriptedEngine
 from tests.deployment.operator.world import World, receipt
 
@@ -34,7 +34,7 @@ def texts(tmp_path: Path) -> Texts:
 @pytest.fixture
 def app(engine: ScriptedEngine, world: World, replays: Replays, texts: Texts) -> FastAPI:
     """The HTTP surface of a service that keeps texts."""
-    return build_app(engine, world.books, replays, default_max_tokens=64, max_tokens_cap=100, texts=texts)
+    return read_once(build_app(engine, world.books, replays, default_max_tokens=64, max_tokens_cap=100, texts=texts))
 
 
 @pytest.fixture
@@ -342,7 +342,7 @@ def test_where_texts_are_not_kept_the_page_says_how_to_turn_it_on(
     engine: ScriptedEngine, world: World, replays: Replays
 ) -> None:
     """An operator is told the setting; an application that it is the operator's decision."""
-    app = build_app(engine, world.books, replays, default_max_tokens=64)
+    app = read_once(build_app(engine, world.books, replays, default_max_tokens=64))
     pages = {}
     for role in ("operator", "application"):
         with TestClient(app) as browser:
