@@ -27,10 +27,11 @@ serve: setup var/demo/bundle/consortium.json
 var/demo/bundle/consortium.json: | $(READY)
 	$(BIN)/protoken consortium build configs/demo/consortium.yaml --out var/demo/bundle
 
-# Fast tests first, a process of one thread for each core; then the slow ones, which want the machine for themselves.
+# Fast tests first, a process of one thread for each core; then the slow ones, two files at a time: most wait for
+# something to start, to fail or to be scraped, while others train.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2 --quiet
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check
