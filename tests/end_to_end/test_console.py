@@ -218,7 +218,9 @@ def test_an_operator_needs_no_mouse(running, browser: Browser) -> None:
     with browsing(browser, running.service.address) as (page, watch):
         keys = page.keyboard
         page.goto("/console/")
-        keys.type(running.service.operator)  # the field has the focus from the start
+        expect(page.get_by_label("Your key")).to_be_focused()  # from the start, but not before the page has loaded
+        watch.settle(page)
+        keys.type(running.service.operator)
         keys.press("Enter")
         expect(page.get_by_role("heading", name="Overview")).to_be_visible()
         overview(page, open_tokens(running.service))
