@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -24,8 +26,14 @@ class Server:
         assert [] == [process for process in alive if process.is_running()]
 
     def kill_connection(self, chance: Random) -> None:
-        """SIGKILL of a process that serves a connection; the postmaster then restarts all others, and recovers."""
-        serving = [process for process in self._processes()[1:] if "[local]" in " ".join(process.cmdline())]
+        """SIGKILL of a process that serves a connection; the postmaster then restarts all others, and recovers.
+
+        There is none for a moment where it still recovers from the last one: then wait for it.
+        """
+        deadline = time.monotonic() + 60
+        while not (serving := self._serving()):
+            assert time.monotonic() < deadline, "nobody is connected"
+            time.sleep(0.01)
         os.kill(chance.choice(serving).pid, signal.SIGKILL)
 
     def start(self) -> None:
@@ -45,6 +53,15 @@ class Server:
     def close(self) -> None:
         """Down for good."""
         self._server.cleanup()
+
+    def _serving(self) -> list[psutil.Process]:
+        """The processes that serve a connection each."""
+        found = []
+        for process in self._processes()[1:]:
+            with suppress(psutil.NoSuchProcess):
+                if "[local]" in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
 
     def _processes(self) -> list[psutil.Process]:
         """The postmaster, and then its children."""
