@@ -136,14 +136,17 @@ def _head() -> str | None:
 def _parse(url: str) -> URL:
     examples = "sqlite:////absolute/path.db or postgresql://user@host/database"
     try:
+        url.encode()
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number, or what is no text
         raise LedgerError(f"{url!r} is not a database URL; one is {examples}") from error
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
     is_file = _is_sqlite(parsed) and parsed.database not in (None, "", ":memory:")
     if not is_file and parsed.get_backend_name() != "postgresql":
         raise LedgerError(f"a ledger needs a SQLite file or PostgreSQL, as in {examples}, not {_shown(parsed)!r}")
+    if is_file and (parsed.query or "\0" in str(parsed.database)):
+        raise LedgerError(f"{url!r}: the URL of a SQLite ledger is the path of its file and takes no options")
     return parsed
 
 
@@ -165,14 +168,27 @@ def _connect(url: URL) -> Engine:
 def _connect_postgresql(url: URL) -> Engine:
     """An engine whose transactions read one moment; a connection that died while idle is replaced, not handed out."""
     try:
-        return create_engine(
+        engine = create_engine(
             url,
             isolation_level="REPEATABLE READ",
             pool_pre_ping=True,
-            connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
+            # the encoding is said, since PGCLIENTENCODING or the URL may name one that cannot hold the ledger's texts
+            connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "client_encoding": "utf8"},
         )
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise LedgerError(f"ledger {_shown(url)}: the driver is missing: pip install 'psycopg[binary]'") from error
+
+    @event.listens_for(engine, "connect")
+    def require_utf8(connection: Any, _record: Any) -> None:
+        encoding = connection.info.parameter_status("server_encoding")  # told by the server; costs no query
+        if encoding != "UTF8":
+            connection.close()
+            raise LedgerError(
+                f"ledger {_shown(url)}: the database's encoding is {encoding}, which cannot hold every name and label;"
+                " make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+            )
+
+    return engine
 
 
 def _connect_sqlite(url: URL) -> Engine:
@@ -240,5 +256,7 @@ def _errors_of(name: str) -> Iterator[None]:
     except (SQLAlchemyError, CommandError) as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
         raise LedgerError(f"ledger {name}: {reason}") from error
+    except UnicodeError as error:  # half of a surrogate pair, as the shell gives for a byte that is not UTF-8
+        raise LedgerError(f"ledger {name}: a name or label is not valid text: {error}") from error
     except OSError as error:
         raise LedgerError(f"ledger {name}: {error.strerror}") from error
