@@ -162,7 +162,7 @@ async def _again(replay: Replay) -> AsyncGenerator[Event, None]:
 
 def _wire(response_id: str, created_at_us: int, request: _Request) -> Wire:
     kind = ChatWire if isinstance(request, ChatRequest) else TextWire
-    return kind(response_id, created_at_us // 1_000_000, request.model, request.attribution)
+    return kind(response_id, created_at_us // 1_000_000, request.model, request.attribution, request.wants_usage)
 
 
 async def _respond(events: AsyncGenerator[Event, None], wire: Wire, request: _Request) -> Response:
@@ -173,7 +173,7 @@ async def _respond(events: AsyncGenerator[Event, None], wire: Wire, request: _Re
     if isinstance(first, Failed):
         await events.aclose()
         raise first.error()
-    stream = _server_sent(wire, first, events, with_usage=request.wants_usage)
+    stream = _server_sent(wire, first, events)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
@@ -192,9 +192,7 @@ async def _collect(events: AsyncGenerator[Event, None]) -> tuple[str, Finished]:
     raise InternalError("the model stopped without an end", code="internal_error")
 
 
-async def _server_sent(
-    wire: Wire, first: Event, events: AsyncGenerator[Event, None], *, with_usage: bool
-) -> AsyncIterator[str]:
+async def _server_sent(wire: Wire, first: Event, events: AsyncGenerator[Event, None]) -> AsyncIterator[str]:
     """The response as server-sent events. Every event is awaited, so a disconnect cancels the job at the next one."""
     async with aclosing(events):
         for body in wire.opening():
@@ -208,7 +206,7 @@ async def _server_sent(
             return
         if event.text:
             yield _data(wire.delta(event.text))
-        for body in wire.closing(event, with_usage=with_usage):
+        for body in wire.closing(event):
             yield _data(body)
         yield "data: [DONE]\n\n"
 

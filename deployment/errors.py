@@ -9,6 +9,7 @@
         ├── UnauthenticatedError    401  no key, or one that is not known
         ├── ForbiddenError          403  a good key of another role
         ├── NotFoundError           404  no such route, model or response
+        ├── UnsupportedMediaError   415  a body in a form that is not read here; says which one is
         ├── ConflictError           409  a request of this kind is under way, or was answered and cannot be again
         ├── UnprocessableError      422  a key that stands for another request
         ├── OverloadedError         429  every place is taken, or the key asks too often; says when to come back
@@ -37,6 +38,7 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "UnprocessableError",
+    "UnsupportedMediaError",
     "envelope",
 ]
 
@@ -132,6 +134,22 @@ class ConflictError(ApiError):
 
     status = 409
     kind = "conflict_error"
+
+
+class UnsupportedMediaError(ApiError):
+    """415: the body comes in a form that is not read here. `accept` is the header that says what would be."""
+
+    status = 415
+    kind = "invalid_request_error"
+
+    def __init__(self, message: str, *, param: str, code: str, accept: tuple[str, str]) -> None:
+        super().__init__(message, param=param, code=code)
+        self._accept = accept
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that says what would be read (RFC 9110, section 15.5.16)."""
+        return {**super().headers, self._accept[0]: self._accept[1]}
 
 
 class UnprocessableError(ApiError):

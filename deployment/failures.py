@@ -111,18 +111,35 @@ def _param(problem: Mapping[str, Any]) -> str | None:
     return ".".join(place) or None
 
 
+_OWN_KINDS = frozenset({"unknown_parameter", "unsupported_content", "unsupported_parameter", "unsupported_prompt"})
+
+
 def _code(problem: Mapping[str, Any]) -> str:
     kind = str(problem["type"])
     if kind == "missing":
         return "missing_required_parameter"
-    return kind if kind in {"unknown_parameter", "unsupported_parameter", "unsupported_prompt"} else "invalid_value"
+    return kind if kind in _OWN_KINDS else "invalid_value"
 
 
 _CODE_OF_STATUS = {404: "unknown_route", 405: "method_not_allowed", 413: "request_too_large"}
 
 
+def _unreadable(cause: BaseException | None) -> InvalidRequestError:
+    """Why a body could not be taken as JSON at all, by what the parser raised."""
+    match cause:
+        case UnicodeDecodeError():
+            reason, code = f"the body is not UTF-8: byte {cause.start} cannot be read", "invalid_utf8"
+        case RecursionError():
+            reason, code = "the body is not valid JSON: it is nested too deeply", "invalid_json"
+        case _:
+            reason, code = "the body cannot be read as JSON", "invalid_json"
+    return InvalidRequestError(reason, code=code)
+
+
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if error.status_code == 400:  # FastAPI's word for a body that its JSON parser did not take
+        return answer(_unreadable(error.__cause__))
     message = error.detail
     if error.status_code in {404, 405}:
         message = f"there is no {request.method} {request.url.path} here"

@@ -22,6 +22,7 @@ from deployment.ingress import build_app
 from deployment.messages import Event, Failed, Job, ModelCard
 from deployment.operator import Books
 from deployment.places import ledger_folder
+from deployment.protocol import WholeAnswers
 from deployment.replays import Replays
 from deployment.settings import Settings, pepper_of
 from deployment.texts import Texts
@@ -49,7 +50,11 @@ class ProxyRoutesClosed:
 
 def proxy_middleware() -> list[Middleware]:
     """Called by Serve's proxy when it starts, which `app` tells it by name."""
-    return [Middleware(ProxyRoutesClosed), Middleware(RequestId)]  # the last one is the outermost
+    return [
+        Middleware(ProxyRoutesClosed),
+        Middleware(WholeAnswers),
+        Middleware(RequestId),
+    ]  # the last one is the outermost
 
 
 class HandleEngine:
@@ -132,4 +137,5 @@ class Ingress:
             default_max_tokens=self._settings.default_max_tokens,
             max_tokens_cap=self._settings.max_tokens_cap,
             texts=self._texts,
+            cors_origins=self._settings.cors_origins,
         )

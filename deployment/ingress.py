@@ -5,6 +5,7 @@ stands behind it in the service (`gateway`), a plain class in tests. How an answ
 """
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from deployment.failures import LastResort, RequestId, handle_failures
 from deployment.idempotency import Idempotency, checked_key
 from deployment.limits import Limits
 from deployment.messages import ChatMessage, ModelCard
+from deployment.protocol import CrossOrigin, Heads, JsonBodies
 from deployment.replays import Replays
 from deployment.schemas import ChatRequest, CompletionRequest, ModelList, ModelObject
 from deployment.schemas.errors import failures
@@ -63,6 +65,7 @@ def build_app(
     default_max_tokens: int,
     max_tokens_cap: int | None = None,
     texts: Texts | None = None,
+    cors_origins: Sequence[str] = (),
 ) -> FastAPI:
     """The service's whole HTTP surface.
 
@@ -73,6 +76,7 @@ def build_app(
         default_max_tokens: the most tokens of a request that does not say.
         max_tokens_cap: the most tokens a request may ask for; None leaves the model's context as the only cap.
         texts: where finished texts are kept for the console; None keeps none.
+        cors_origins: whose pages may call the API from a browser.
     """
     app = FastAPI(
         title=TITLE,
@@ -80,8 +84,11 @@ def build_app(
         redoc_url=None,
         middleware=[
             Middleware(RequestId),
+            Middleware(CrossOrigin, origins=cors_origins),
             Middleware(LastResort),
+            Middleware(Heads),
             Middleware(Gate, keys=books.keys),
+            Middleware(JsonBodies),
             Middleware(BodyLimit),
         ],
     )

@@ -19,6 +19,7 @@ from deployment.calls import Calls
 from deployment.errors import ApiError, ForbiddenError, NotFoundError, UnauthenticatedError, UnavailableError
 from deployment.failures import answer
 from deployment.key_cache import KeyCache
+from deployment.protocol import is_console
 from rewards.errors import KeyRefusedError, LedgerError
 from rewards.keys import Key, KeyRing
 
@@ -40,8 +41,6 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 RETRY_AFTER_S: Final = 5
 
 OPEN_ROUTES: Final = frozenset({("GET", "/health")})
-# The console has a gate of its own, with sessions in the place of headers.
-_CONSOLE: Final = re.compile("/console(/.*)?", re.DOTALL)
 
 READERS: Final = ("operator", "auditor", "admin")
 """The roles that see everybody's figures."""
@@ -130,7 +129,8 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401, 403, 404 or 503 in OpenAI's shape."""
-        if scope["type"] == "lifespan" or (scope.get("method"), scope["path"]) in OPEN_ROUTES or _is_console(scope):
+        is_open = scope["type"] == "lifespan" or (scope.get("method"), scope["path"]) in OPEN_ROUTES
+        if is_open or is_console(scope):  # the console has a gate of its own, with sessions in the place of headers
             await self._app(scope, receive, send)
             return
         try:
@@ -172,10 +172,6 @@ class Gate:
         # Not awaited: that a key was used is noted when the ledger has time for it.
         asyncio.get_running_loop().run_in_executor(None, self._keys.used, key)
         return key
-
-
-def _is_console(scope: Scope) -> bool:
-    return scope["type"] == "http" and _CONSOLE.fullmatch(scope["path"]) is not None
 
 
 def _refusal(key: Key, method: str, path: str) -> ApiError | None:

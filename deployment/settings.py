@@ -4,13 +4,14 @@ Knows what each setting means and its range, not who uses it: `app` hands each p
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from deployment.errors import SettingsError
 from rewards import pepper
@@ -22,6 +23,7 @@ _SQLITE = "sqlite:///"
 _POSTGRESQL = "postgresql://"
 _LEDGER = f"{_SQLITE}var/ledger.db"
 _PEPPER = Path("var/pepper")
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 
 def _absolute_path(path: Path) -> Path:
@@ -67,6 +69,21 @@ def shown_url(url: str) -> str:
     return f"{kind}://{user}{':***' if colon else ''}{at}{place.partition('?')[0]}"
 
 
+def _listed(given: Any) -> Any:
+    """A list as the environment spells it, its items apart by commas."""
+    return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers spell it (RFC 6454, section 6.2), or `*`: no path, no slash at the end, small letters."""
+    if not _ORIGIN.fullmatch(text):
+        raise ValueError(f"an origin is spelled https://app.example or http://localhost:3000, not {text!r}")
+    return text
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
+
+
 class Settings(BaseModel):
     """Everything the service can be told; see `configs/serve.yaml` for the same list with comments.
 
@@ -93,6 +110,7 @@ class Settings(BaseModel):
     texts_window_s: float = Field(default=7 * 86_400.0, gt=0, allow_inf_nan=False)
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
+    cors_origins: Annotated[tuple[Origin, ...], BeforeValidator(_listed)] = ()
     metrics_port: int = Field(default=9464, ge=0, le=65535)
     replica_metrics_port: int = Field(default=9465, ge=0, le=65535)
     replicas: int = Field(default=1, ge=1)

@@ -38,18 +38,23 @@ class Wire(Protocol):
     def delta(self, text: str) -> Body:
         """The chunk of one piece of text."""
 
-    def closing(self, end: Finished, *, with_usage: bool) -> Iterator[Body]:
-        """Chunks that come after the last text: attribution, finish reason, usage."""
+    def closing(self, end: Finished) -> Iterator[Body]:
+        """Chunks that come after the last text: attribution, finish reason, usage where it is wanted."""
 
 
 @dataclass(frozen=True)
 class _Head:
-    """What every body of one response repeats: its id, time in seconds since 1970, model, and the level asked for."""
+    """What every body of one response repeats: its id, time in seconds since 1970, model, and the level asked for.
+
+    Where a stream ends in a chunk with the usage (`with_usage`), every chunk before it has a `usage` of null, as
+    OpenAI's have.
+    """
 
     response_id: str
     created: int
     model: str
     attribution: AttributionLevel
+    with_usage: bool
 
     def body(self, kind: str, choices: list[Body], **rest: Any) -> Body:
         """One body of object type `kind`."""
@@ -61,6 +66,10 @@ class _Head:
             "choices": choices,
             **rest,
         }
+
+    def chunk(self, kind: str, choice: Body) -> Body:
+        """One chunk of object type `kind` with one choice."""
+        return self.body(kind, [choice], **({"usage": None} if self.with_usage else {}))
 
     def usage(self, end: Finished) -> Body:
         """Counts of tokens, with the booked credit when attribution was asked for."""
@@ -133,17 +142,17 @@ class ChatWire(_Head):
         """The chunk of one piece of text."""
         return self._chunk({"content": text})
 
-    def closing(self, end: Finished, *, with_usage: bool) -> Iterator[Body]:
+    def closing(self, end: Finished) -> Iterator[Body]:
         """Attribution in `delta`, then the finish reason, then usage in a chunk without choices."""
         for attribution in self.attribution_chunks(end):
             yield self._chunk({"attribution": attribution})
         yield self._chunk({}, end.finish_reason)
-        if with_usage:
+        if self.with_usage:
             yield self.body("chat.completion.chunk", [], usage=self.usage(end))
 
     def _chunk(self, delta: Body, finish_reason: FinishReason = None) -> Body:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return self.body("chat.completion.chunk", [choice])
+        return self.chunk("chat.completion.chunk", choice)
 
 
 @dataclass(frozen=True)
@@ -164,14 +173,14 @@ class TextWire(_Head):
 
     def delta(self, text: str) -> Body:
         """The chunk of one piece of text."""
-        return self.body(self.kind, [self._choice(text)])
+        return self.chunk(self.kind, self._choice(text))
 
-    def closing(self, end: Finished, *, with_usage: bool) -> Iterator[Body]:
+    def closing(self, end: Finished) -> Iterator[Body]:
         """Attribution beside empty text, then the finish reason, then usage in a chunk without choices."""
         for attribution in self.attribution_chunks(end):
-            yield self.body(self.kind, [self._choice("", attribution=attribution)])
-        yield self.body(self.kind, [self._choice("", end.finish_reason)])
-        if with_usage:
+            yield self.chunk(self.kind, self._choice("", attribution=attribution))
+        yield self.chunk(self.kind, self._choice("", end.finish_reason))
+        if self.with_usage:
             yield self.body(self.kind, [], usage=self.usage(end))
 
     def _choice(self, text: str, finish_reason: FinishReason = None, **rest: Any) -> Body:

@@ -51,7 +51,20 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 """Parameters of OpenAI that would change the result, each with the values that ask for what we do anyway."""
 
-_HARMLESS_IN_MESSAGE = frozenset({"annotations", "attribution", "refusal"})
+_HARMLESS_IN_MESSAGE = frozenset(
+    {
+        "annotations",
+        "attribution",
+        "id",
+        "name",
+        "parsed",
+        "reasoning",
+        "reasoning_content",
+        "reasoning_details",
+        "refusal",
+    }
+)
+"""What SDKs and peers add to an answer that comes back as history, and the name of who speaks: left unread."""
 
 LOWEST_TEMPERATURE = 0.01
 
@@ -143,6 +156,14 @@ class TextPart(BaseModel):
     text: str
 
 
+def _unsupported(message: str) -> PydanticCustomError:
+    return PydanticCustomError("unsupported_content", "{message}", {"message": message})
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value in ("", [], {})
+
+
 class Message(BaseModel):
     """One message: `developer` is another name for `system`; parts of text are joined."""
 
@@ -151,13 +172,29 @@ class Message(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | tuple[TextPart, ...]
 
-    @model_validator(mode="after")
-    def _only_text(self) -> Self:
-        for name, value in (self.model_extra or {}).items():
-            if value is not None and name not in _HARMLESS_IN_MESSAGE:
-                raise _refuse(
-                    "unsupported_parameter", "messages", f"field {name!r} of a message is not supported by this service"
+    @field_validator("role", mode="before")
+    @classmethod
+    def _speaks(cls, value: Any) -> Any:
+        if value in ("tool", "function"):
+            raise _unsupported(f"role {value!r} is not supported by this service, which calls no tools")
+        return value
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _only_text(cls, value: Any) -> Any:
+        for part in value if isinstance(value, list) else ():
+            kind = part.get("type", "text") if isinstance(part, dict) else "text"
+            if kind != "text":
+                raise _unsupported(
+                    f"a content part of type {kind!r} is not supported by this service, which reads text"
                 )
+        return value
+
+    @model_validator(mode="after")
+    def _nothing_else(self) -> Self:
+        for name, value in (self.model_extra or {}).items():
+            if name not in _HARMLESS_IN_MESSAGE and not _is_empty(value):
+                raise _unsupported(f"field {name!r} of a message is not supported by this service")
         return self
 
     @property

@@ -194,3 +194,19 @@ def test_taken_port_missing_ledger_and_bad_policy_are_named(metrics: str, url: s
         pass
     with pytest.raises(PolicyError, match="pool"), exporter(url, tmp_path / "policy.yaml", free_port()):
         pass
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("application/openmetrics-text;version=1.0.0;q=0.8,text/plain;q=0.3", "application/openmetrics-text"),
+        ("application/openmetrics-text;version=1.0.0;q=0.3,text/plain;q=0.8", "text/plain"),
+        ("application/openmetrics-text;q=0,*/*", "text/plain"),
+    ],
+)  # fmt: skip
+def test_the_format_is_the_one_that_the_scraper_wants_most(metrics: str, accept: str, kind: str) -> None:
+    """The weights in `Accept` are honoured."""
+    answered = httpx.get(f"{metrics}/metrics", headers={"Accept": accept})
+
+    assert kind == answered.headers["content-type"].partition(";")[0]
+    assert answered.text.endswith("# EOF\n") == (kind == "application/openmetrics-text")
