@@ -25,7 +25,7 @@ _PREFLIGHT_S: Final = 600
 
 def is_console(scope: Scope) -> bool:
     """Whether a request is one to the console."""
-    return scope["type"] == "http" and (scope["path"] == CONSOLE or scope["path"].startswith(f"{CONSOLE}/"))
+    return scope["type"] == "http" and f"{scope['path']}/".startswith(f"{CONSOLE}/")
 
 
 class Heads:

@@ -23,7 +23,7 @@ from tests.rewards.conftest import new_database
 PEPPER = bytes(range(32))
 CLIENTS = {"clinic": "A clinic", "bank": "A bank"}
 OTHER = "harbour"
-OTHER_CLIENTS = {"port": "A port", "bank": "The same bank"}
+OTHER_CLIENTS = {"port": "A port", "bank": "A bank"}
 
 
 @pytest.fixture(scope="session")

@@ -188,6 +188,20 @@ def test_registering_again_changes_nothing(ledger):
     assert {"demo": {**MEMBERS, "shop": "A shop"}} == ledger.clients()
 
 
+def test_an_id_is_one_organisation_in_every_consortium_of_a_ledger(ledger: Ledger) -> None:
+    """Two consortia that call different organisations alike are not merged; one organisation may be in both."""
+    before = ledger.clients()
+    with pytest.raises(CreditError) as refused:
+        ledger.register("harbour", {"port": "A port", "bank": "Another bank"})
+
+    assert before == ledger.clients()
+    assert all(word in str(refused.value) for word in ("'A bank'", "'Another bank'", "'demo'", "'harbour.bank'"))
+    ledger.register("harbour", {"bank": "A bank", "harbour.bank": "Another bank"})
+    ledger.register("demo", {"bank": "Another name"})  # registered there already, and stays as it is
+    assert {"bank": "A bank", "harbour.bank": "Another bank"} == ledger.clients()["harbour"]
+    assert "A bank" == ledger.clients()["demo"]["bank"]
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "commons", "pending", "tab\t", "x" * 101])
 def test_an_id_that_no_client_may_have_is_refused(ledger, name):
     """Reserved, empty, unprintable or overlong ids cannot be registered."""

@@ -60,7 +60,7 @@ def test_a_member_reads_closed_periods(member: TestClient, books: Ledger) -> Non
 
 def test_nothing_that_a_member_reads_names_others(member: TestClient, books: Ledger) -> None:
     """No body holds another client's id, the commons, or which application asked."""
-    books.register(ELSEWHERE, {"clinic": "The same clinic"})
+    books.register(ELSEWHERE, {"clinic": "A clinic"})
     book_elsewhere(books, 20)
     for path in PATHS:
         text = member.get(f"/api/v1/{path}").text.replace(CARD.name, "")
@@ -71,7 +71,7 @@ def test_nothing_that_a_member_reads_names_others(member: TestClient, books: Led
 
 def test_what_is_booked_for_others_alone_changes_nothing_that_a_member_reads(member: TestClient, books: Ledger) -> None:
     """Totals, counts and cursors do not tell of it either; only the member's share of everything does, as it must."""
-    books.register(ELSEWHERE, {"clinic": "The same clinic"})
+    books.register(ELSEWHERE, {"clinic": "A clinic"})
     asked = [(path, {}) for path in PATHS if path != "shares"]
     asked += [
         ("entries", {"limit": 3}),
@@ -89,7 +89,7 @@ def test_what_is_booked_for_others_alone_changes_nothing_that_a_member_reads(mem
 
 def test_another_client_does_not_exist_for_a_member(member: TestClient, books: Ledger) -> None:
     """Asked for another client or consortium, the refusal is the same as for one that really is not there."""
-    books.register(ELSEWHERE, {"clinic": "The same clinic"})
+    books.register(ELSEWHERE, {"clinic": "A clinic"})
     book_elsewhere(books, 20)
     for path in ("shares", "credit", "entries"):
         for param, there, missing in (
