@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from safetensors import safe_open
 from torch import Tensor
 
 from attribution.errors import BundleError
+from attribution.foreign import opened_safetensors
 from attribution.manifest import Manifest
-from attribution.models import file_sha256, resolve_base, skeleton, weights_sha256
+from attribution.models import base_tensors, file_sha256, resolve_base, skeleton, weights_sha256
 from attribution.updates import Update, load_update
 
 __all__ = [
@@ -136,7 +136,7 @@ def verify_bundle(bundle: Bundle) -> Verification:
     squares = dict.fromkeys(updates, 0.0)
     residual_square = total_square = rounding_square = 0.0
     worst = ("", 0.0)
-    base, served_names = parameter_tensors(base_path), set()
+    base, served_names = base_tensors(base_path), set()
     for name, served in _tensors(bundle.global_path):
         served_names.add(name)
         difference = served.float() - _same_shape(base, name, served, base_path).float()
@@ -178,7 +178,7 @@ def parameter_tensors(folder: Path) -> dict[str, Tensor]:
 
 def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
+        with opened_safetensors(path, BundleError) as file:
             for name in file.keys():  # noqa: SIM118 - not a dict
                 yield name, file.get_tensor(name)
 

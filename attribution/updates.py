@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from attribution.errors import BundleError
+from attribution.foreign import read_tensors
 
 __all__ = ["LowRank", "Update", "load_update", "save_update", "weighted_sum"]
 
@@ -77,11 +77,7 @@ def load_update(path: Path) -> Update:
     Raises:
         BundleError: the file cannot be read, a factor lacks its other half, shapes disagree, or a value is not finite.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
-        raise BundleError(f"{path}: not a readable safetensors file: {error}") from error
+    tensors = read_tensors(path, BundleError)
     for name, tensor in tensors.items():
         if tensor.dtype not in _DTYPES:
             raise BundleError(

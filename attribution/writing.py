@@ -15,7 +15,15 @@ from pydantic import TypeAdapter, ValidationError
 from attribution.bundle import Bundle, open_bundle, parameter_tensors, replace_folder, write_manifest
 from attribution.errors import BundleError
 from attribution.manifest import BaseEntry, ClientEntry, ClientId, GlobalEntry, Manifest
-from attribution.models import file_sha256, load_model, load_tokenizer, resolve_base, save_model, weights_sha256
+from attribution.models import (
+    base_tensors,
+    file_sha256,
+    load_model,
+    load_tokenizer,
+    resolve_base,
+    save_model,
+    weights_sha256,
+)
 from attribution.updates import Update, save_update
 
 __all__ = ["Member", "write_bundle"]
@@ -128,7 +136,7 @@ def _write_client(member: Member, folder: Path) -> ClientEntry:
 
 def _residual_norm(base_path: Path, members: Sequence[Member], global_path: Path) -> float:
     """Frobenius norm of global − base − Σ_i D_i: what rounding left."""
-    base, total = parameter_tensors(base_path), 0.0
+    base, total = base_tensors(base_path), 0.0
     for name, served in parameter_tensors(global_path).items():
         difference = served.double() - base[name].double()
         for member in members:
