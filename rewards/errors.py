@@ -3,6 +3,7 @@
 RewardsError
 ├── CreditError             an amount, a weight or a receipt that cannot be credited
 ├── PolicyError             a settlement policy that is not valid; names the field
+├── MoneyError              a currency that is none, or a text that is no amount of it
 ├── KeyRingError            a key that cannot be made, rotated or revoked, or a pepper that is missing
 │   └── KeyRefusedError         a presented key that opens nothing; carries the reason
 ├── SignatureError          a signature, a key or a signed text that is malformed or does not verify
@@ -37,6 +38,10 @@ class CreditError(RewardsError):
 
 class PolicyError(RewardsError):
     """A settlement policy that is not valid."""
+
+
+class MoneyError(RewardsError):
+    """A code that is of no currency anybody is paid in, or a text that is no amount of money."""
 
 
 class KeyRingError(RewardsError):

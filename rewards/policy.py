@@ -20,12 +20,14 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
 
 from rewards.credit import COMMONS, PENDING
-from rewards.errors import PolicyError
+from rewards.errors import MoneyError, PolicyError
+from rewards.money import minor_digits
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -46,6 +48,14 @@ def _percent(value: Any) -> Fraction:
 def _decimal(percent: Fraction) -> str:
     whole, millionths = divmod(int(percent * _MILLIONTHS), _MILLIONTHS)
     return f"{whole}.{millionths:06d}".rstrip("0").rstrip(".")
+
+
+def _digits(given: dict[str, Any]) -> int:
+    """The decimal places that go without saying; of a currency that is none, which is refused or was stored, two."""
+    try:
+        return minor_digits(given["currency"])
+    except MoneyError:
+        return 2
 
 
 def _name(value: str) -> str:
@@ -89,8 +99,8 @@ class Policy(BaseModel):
     Minor units are the smallest of the currency (cents). Percentages are exact fractions of 100.
 
     Attributes:
-        currency: three capital letters, as in ISO 4217.
-        minor_digits: decimal places of the currency, 0 to 4.
+        currency: its code in ISO 4217, three capital letters.
+        minor_digits: decimal places of the currency, 0 to 4; those of ISO 4217, and need not be said.
         pool: what a period pays in all, in minor units.
         price_per_million_tokens: instead of `pool`: minor units per million generated tokens.
         allocation: `pro_rata`: the pool is split by credit; `user_centric`: the fee of each application is split by
@@ -116,8 +126,14 @@ class Policy(BaseModel):
         str, Field(pattern=r"^[A-Z]{3}$", description="three capital letters as in ISO 4217, such as EUR")
     ]
     minor_digits: Annotated[
-        int, Field(ge=0, le=4, description="the decimal places of the currency, 0 to 4 (EUR has 2, JPY 0)")
-    ] = 2
+        int,
+        Field(
+            ge=0,
+            le=4,
+            default_factory=_digits,
+            description="the decimal places that ISO 4217 gives the currency, 0 to 4 (EUR has 2, JPY 0), or left out",
+        ),
+    ]
     pool: Annotated[Count | None, Field(description=f"{_WHOLE}: minor units (cents) that a period pays in all")] = None
     price_per_million_tokens: Annotated[
         Count | None, Field(description=f"{_WHOLE}: minor units per million generated tokens")
@@ -148,6 +164,21 @@ class Policy(BaseModel):
     commons: Annotated[Literal["retain", "distribute"], Field(description="retain or distribute, as text")] = "retain"
     dispute_days: Annotated[Count, Field(description=f"{_WHOLE}: days")] = 0
     grace_hours: Annotated[Count, Field(description=f"{_WHOLE}: hours")] = 0
+
+    @model_validator(mode="after")
+    def _is_of_a_currency(self, info: ValidationInfo) -> Self:
+        if (info.context or {}).get("stored"):
+            return self
+        try:
+            digits = minor_digits(self.currency)
+        except MoneyError as error:
+            raise ValueError(f"currency: {error}") from error
+        if digits != self.minor_digits:
+            raise ValueError(
+                f"minor_digits: {self.currency} has {digits} decimal places in ISO 4217, not {self.minor_digits}; "
+                "leave the line out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -185,17 +216,18 @@ class Policy(BaseModel):
         return self.caps.get(client, self.cap_percent)
 
     @classmethod
-    def from_mapping(cls, document: Any, source: str = "policy") -> Policy:
-        """A policy from plain data.
+    def from_mapping(cls, document: Any, source: str = "policy", *, stored: bool = False) -> Policy:
+        """A policy from plain data; one that a period was settled by (`stored`) may break rules that are younger.
 
         Raises:
             PolicyError: names the source, each field that is missing, unknown or out of its range, and what would be
                 right.
         """
         try:
-            return cls.model_validate(document)
+            return cls.model_validate(document, context={"stored": stored})
         except ValidationError as error:
-            raise PolicyError(f"{source}: {'; '.join(_fault(fault) for fault in error.errors())}") from error
+            faults = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
+            raise PolicyError(f"{source}: {'; '.join(map(_fault, faults))}") from error
 
 
 def load_policy(path: str | Path) -> Policy:

@@ -94,7 +94,7 @@ class Settlement:
         try:
             values = dict(document)
             values["window"] = (values["window"]["after"], values["window"]["up_to"])
-            values["policy"] = Policy.from_mapping(values["policy"], "policy of the settlement")
+            values["policy"] = Policy.from_mapping(values["policy"], "policy of the settlement", stored=True)
             values["lines"] = tuple(Line.from_document(line) for line in values["lines"])
             settlement = cls(**values)
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:

@@ -13,8 +13,8 @@ from fractions import Fraction
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from rewards import money
 from rewards.periods.bodies import MONEY_IN, MONEY_OUT
-from rewards.statements import in_currency
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -101,7 +101,7 @@ def table(document: Mapping[str, Any]) -> str:
     rows.writerow(("line", "minor units", f"amount in {document['currency']}"))
     for line in LABELS:
         minor_units = int(document["money"][line])
-        rows.writerow((line, minor_units, in_currency(minor_units, document["minor_digits"])))
+        rows.writerow((line, minor_units, money.plain(minor_units, document["minor_digits"])))
     return written.getvalue()
 
 
@@ -112,8 +112,8 @@ def title(document: Mapping[str, Any]) -> str:
 
 def rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What a statement says as pairs of name and value: the period, the credit, each line of money, the signature."""
-    money = [(label, _plain(document, document["money"][line])) for line, label in LABELS.items()]
-    return [*_period(document), *_credit(document), *money, *_signed(document)]
+    amounts = [(label, _plain(document, document["money"][line])) for line, label in LABELS.items()]
+    return [*_period(document), *_credit(document), *amounts, *_signed(document)]
 
 
 def percent(share: str, decimals: int = 4) -> str:
@@ -159,11 +159,11 @@ def _signed(document: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _money(document: Mapping[str, Any]) -> str:
-    money = {line: int(text) for line, text in document["money"].items()}
-    rows = [_row(document, line, money[line]) for line in LABELS if line in MONEY_IN]
-    rows.append(_row(document, "In all", sum(money[line] for line in MONEY_IN), "sum"))
-    rows += [_row(document, line, money[line]) for line in LABELS if line in MONEY_OUT]
-    rows.append(_row(document, "In all", sum(money[line] for line in MONEY_OUT), "sum"))
+    amounts = {line: int(text) for line, text in document["money"].items()}
+    rows = [_row(document, line, amounts[line]) for line in LABELS if line in MONEY_IN]
+    rows.append(_row(document, "In all", sum(amounts[line] for line in MONEY_IN), "sum"))
+    rows += [_row(document, line, amounts[line]) for line in LABELS if line in MONEY_OUT]
+    rows.append(_row(document, "In all", sum(amounts[line] for line in MONEY_OUT), "sum"))
     return f"<table>{''.join(rows)}</table>"
 
 
@@ -182,13 +182,16 @@ def _amount(document: Mapping[str, Any], minor_units: int | str) -> str:
 
 
 def _plain(document: Mapping[str, Any], minor_units: int | str) -> str:
-    whole, point, rest = in_currency(int(minor_units), document["minor_digits"]).partition(".")
-    return f"{_grouped(whole)}{point}{rest}\u00a0{document['currency']}"
+    return f"{_apart(money.shown(int(minor_units), '', document['minor_digits']))}\u00a0{document['currency']}"
 
 
 def _grouped(number: int | str) -> str:
+    return _apart(money.shown(int(number), "", 0))
+
+
+def _apart(written: str) -> str:
     """Thousands apart by a narrow space that does not break."""
-    return f"{int(number):,}".replace(",", " ")
+    return written.replace(",", "\u202f")
 
 
 def _moment(microseconds: int) -> str:

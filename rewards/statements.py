@@ -18,6 +18,7 @@ from sqlmodel import col
 from rewards import events, leaves, log, proofs
 from rewards.credit import canonical_bytes
 from rewards.errors import LogError, SignatureError, StatementError
+from rewards.money import shown
 from rewards.periods.bodies import KIND, MONEY_IN, MONEY_OUT, SCHEMA
 from rewards.signing import Checkpoint, SigningKey, VerifyKey, open_note, sign_document, verify_document
 from rewards.signing.encoding import base64_bytes
@@ -219,7 +220,7 @@ def _check_money(document: dict[str, Any]) -> str:
     if _integer(document["pool"]) - _integer(document["fee"]) != _integer(document["distributable"]):
         raise SignatureError("pool less fee is not what is distributable")
     digits, currency = document["minor_digits"], document["currency"]
-    return f"the money adds up: {in_currency(came, digits)} {currency} come in and go out"
+    return f"the money adds up: {shown(came, currency, digits)} come in and go out"
 
 
 def _check_share(document: dict[str, Any]) -> str:
@@ -229,16 +230,9 @@ def _check_share(document: dict[str, Any]) -> str:
         raise SignatureError(f"gross {gross} is not share {document['share']} of {distributable} minor units")
     digits, currency = document["minor_digits"], document["currency"]
     return (
-        f"the gross of {in_currency(gross, digits)} {currency} is the share of {in_currency(distributable, digits)} "
-        f"{currency}, rounded by less than one minor unit"
+        f"the gross of {shown(gross, currency, digits)} is the share of {shown(distributable, currency, digits)}, "
+        "rounded by less than one minor unit"
     )
-
-
-def in_currency(minor_units: int, minor_digits: int) -> str:
-    """Minor units as an amount of the currency, such as -1.05 for -105 at two digits."""
-    whole, rest = divmod(abs(minor_units), 10**minor_digits)
-    sign = "-" if minor_units < 0 else ""
-    return f"{sign}{whole}.{rest:0{minor_digits}d}" if minor_digits else f"{sign}{whole}"
 
 
 def _integer(text: Any) -> int:

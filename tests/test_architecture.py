@@ -15,6 +15,7 @@ ALLOWED = {
     },
     "rewards": {
         "rewards", "sqlmodel", "sqlalchemy", "alembic", "pydantic", "pydantic_core", "yaml", "cryptography", "rfc8785",
+        "iso4217",
     },
     "deployment": {
         "deployment", "attribution", "rewards", "ray", "fastapi", "starlette", "pydantic", "pydantic_core", "yaml",

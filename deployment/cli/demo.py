@@ -24,12 +24,12 @@ from attribution.federate import build_bundle
 from attribution.recipe import Recipe, load_recipe
 from deployment.cli.apart import ServiceApart, service_apart
 from deployment.cli.options import ACTOR
-from deployment.cli.output import ProgressBar, console, credit, heat_map, legend, money, print_table, save_picture, tint
+from deployment.cli.output import ProgressBar, console, credit, heat_map, legend, print_table, save_picture, tint
 from deployment.cli.period import show_settlement
 from deployment.errors import StartError
 from deployment.places import log_origin
 from deployment.settings import pepper_of
-from rewards import MICRO_CREDITS_PER_TOKEN, KeyRing, Ledger, Settlement, load_policy, periods, statements
+from rewards import MICRO_CREDITS_PER_TOKEN, KeyRing, Ledger, Settlement, load_policy, money, periods, statements
 from rewards.sealing import seal
 from rewards.signing import SigningKey
 
@@ -257,7 +257,7 @@ def _show_free_riders(recipe: Recipe, settlement: Settlement) -> None:
     for client in recipe.clients:
         if client.free_rider:
             line = next(line for line in settlement.lines if line.account == client.id)
-            earned = money(line.payout, settlement.policy.minor_digits, settlement.policy.currency)
+            earned = money.shown(line.payout, settlement.policy.currency, settlement.policy.minor_digits)
             console.print(
                 f"{client.name} ({client.id}) trained on nothing, claimed {client.examples} examples,"
                 f" and earned {earned}: {float(line.share):.2%} of the pool."

@@ -20,7 +20,6 @@ __all__ = [
     "credit",
     "heat_map",
     "legend",
-    "money",
     "print_json",
     "print_table",
     "save_picture",
@@ -89,13 +88,6 @@ def save_picture(path: Path, title: str) -> None:
     svg = console.export_svg(title=title)
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
     path.write_text(svg.replace("<svg ", '<svg xml:space="preserve" ', 1), encoding="utf-8")
-
-
-def money(minor_units: int, minor_digits: int, currency: str) -> str:
-    """An integer amount of minor units, written in the currency's major unit."""
-    whole, rest = divmod(minor_units, 10**minor_digits)
-    fraction = f".{rest:0{minor_digits}d}" if minor_digits else ""
-    return f"{whole:,}{fraction} {currency}"
 
 
 def credit(micro_credits: int) -> str:

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from deployment.cli.options import ACTOR, Json, LedgerUrl, date
-from deployment.cli.output import credit, money, print_json, print_table
+from deployment.cli.output import credit, print_json, print_table
 from deployment.settings import ledger_url
-from rewards import Ledger, PeriodClosedError, Settlement, load_policy, periods
+from rewards import Ledger, PeriodClosedError, Settlement, load_policy, money, periods
 
 __all__ = ["app", "show_settlement"]
 
@@ -128,7 +128,7 @@ def _document(settlement: Settlement) -> dict[str, Any]:
 
 
 def _money(settlement: Settlement, minor_units: int) -> str:
-    return money(minor_units, settlement.policy.minor_digits, settlement.policy.currency)
+    return money.shown(minor_units, settlement.policy.currency, settlement.policy.minor_digits)
 
 
 def _microseconds(moment: datetime | None) -> int | None:

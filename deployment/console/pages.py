@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from deployment.console import charts
 from deployment.security import caller, visible_to
-from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, Key
+from rewards import COMMONS, Key, money
 
 __all__ = ["COLOURS", "FLASH", "PAGES", "TheViewer", "Viewer", "colours", "redirect", "render"]
 
@@ -34,6 +34,8 @@ PAGES: Final = (
     ("/playground", "Playground"),
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CREDIT_DIGITS = 6  # a micro-credit is a millionth of a token
+_FINE_DIGITS = 4  # of them, set back where all six are shown
 _JUST_NOW_S = 3
 _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 _STATIC = Path(__file__).with_name("static")
@@ -116,30 +118,24 @@ def redirect(request: Request, path: str, flash: str | None = None) -> RedirectR
 
 def credit(micro: int) -> str:
     """Micro-credits as tokens, exact, with at least two digits after the point."""
-    whole, rest = divmod(abs(micro), MICRO_CREDITS_PER_TOKEN)
-    digits = f"{rest:06d}".rstrip("0").ljust(2, "0")
-    return f"{'−' if micro < 0 else ''}{whole:,}.{digits}"
+    whole, _, digits = tokens(micro).partition(".")
+    return f"{whole}.{digits.rstrip('0').ljust(2, '0')}"
 
 
-def money(minor: int, currency: str, minor_digits: int = 2) -> str:
-    """Minor units as money, as in "1,234.50 EUR"."""
-    whole, rest = divmod(abs(minor), 10**minor_digits)
-    digits = f".{rest:0{minor_digits}d}" if minor_digits else ""
-    return f"{'−' if minor < 0 else ''}{whole:,}{digits} {currency}"
+def tokens(micro: int) -> str:
+    """Micro-credits as tokens with all six digits, so that the points of a column stand under one another."""
+    return money.shown(micro, "", _CREDIT_DIGITS)
 
 
 def exact(micro: int) -> Markup:
     """Micro-credits as tokens with all six digits, the last four of them set back: for columns that stand in line."""
-    whole_tokens, rest = divmod(abs(micro), MICRO_CREDITS_PER_TOKEN)
-    digits = f"{rest:06d}"
-    return Markup('{}{:,}.{}<span class="fine">{}</span>').format(
-        "−" if micro < 0 else "", whole_tokens, digits[:2], digits[2:]
-    )
+    text = tokens(micro)
+    return Markup('{}<span class="fine">{}</span>').format(text[:-_FINE_DIGITS], text[-_FINE_DIGITS:])
 
 
 def whole(count: int) -> str:
     """A whole number with its thousands apart."""
-    return f"{count:,}".replace("-", "−")
+    return money.shown(count, "", 0)
 
 
 def percent(share: float) -> str:
@@ -211,7 +207,8 @@ _ENVIRONMENT.filters |= {
     "exact": exact,
     "compact": charts.compact,
     "whole": whole,
-    "money": money,
+    "money": money.shown,
+    "tokens": tokens,
     "percent": percent,
     "moment": moment,
     "ago": ago,

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from rewards import Ledger, Policy, holds, periods, statement_page, statements
+from rewards import Ledger, Policy, holds, money, periods, statement_page, statements
 from rewards.errors import SignatureError, StatementError
 from rewards.sealing import seal
 from rewards.signing import SigningKey, sign_document
@@ -176,7 +176,7 @@ def test_a_page_shows_all_and_runs_nothing(ledger):
 
     assert HOSTILE in page.text
     assert not page.tags & {"script", "img", "link", "iframe", "object", "form", "a"}
-    amount = statements.in_currency(int(document["distributable"]), 2)
+    amount = money.plain(int(document["distributable"]), 2)
     assert f"{amount}EUR" in "".join(page.text.split()), "the amounts are grouped by narrow spaces"
     assert all(label in page.text for label in statement_page.LABELS.values())
     assert "&amp;nbsp" not in statement_page.page(document)

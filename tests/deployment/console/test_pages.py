@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployment.console import pages
-from deployment.console.pages import COLOURS, ago, colours, credit, exact, moment, money, percent, short, whole
+from deployment.console.pages import COLOURS, ago, colours, credit, exact, moment, percent, short, whole
+from rewards import money
 
 NOW_US = 1_790_000_000_123_456
 TEMPLATES = sorted(Path(pages.__file__).with_name("templates").glob("*.html"))
@@ -47,7 +48,7 @@ def test_both_ways_to_write_credit_read_back_as_it_is(micro: int) -> None:
 )
 def test_money_has_the_digits_of_its_currency(minor: int, digits: int, text: str) -> None:
     """And a minus that is one."""
-    assert text == money(minor, "EUR", digits)
+    assert text == money.shown(minor, "EUR", digits)
 
 
 def test_a_share_that_is_not_nothing_is_not_shown_as_nothing() -> None:
