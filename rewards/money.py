@@ -48,7 +48,7 @@ def minor_digits(currency: str) -> int:
 
     Raises:
         MoneyError: the code is of no currency that is in use, or of none that anybody is paid in: metals (XAU), units
-            of account (XDR), the code for tests (XTS) and the one for no currency (XXX) have no minor unit.
+            of account (XDR), the code for tests (XTS) and the one for no currency have no minor unit.
     """
     try:
         digits = iso4217.Currency(currency).exponent
