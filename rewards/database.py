@@ -1,28 +1,25 @@
-"""The ledger's database, SQLite or PostgreSQL: its schema at head, and transactions.
+"""The ledger's database, SQLite or PostgreSQL: made, migrated, opened, and its transactions.
 
-Knows Alembic and the two databases; knows nothing of receipts, periods or keys.
+Knows the two databases; what their schema is `schema` knows. Knows nothing of receipts, periods or keys.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
-from contextlib import closing, contextmanager
-from functools import cache
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from rewards import private_files, schema
 from rewards.errors import LedgerError
 
-__all__ = ["BUSY_TIMEOUT_MS", "Connection", "Database", "now_us", "prepare"]
+__all__ = ["BUSY_TIMEOUT_MS", "Connection", "Database", "migrate", "now_us", "prepare", "shown_url"]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,34 +27,59 @@ if TYPE_CHECKING:
 BUSY_TIMEOUT_MS = 30_000
 CONNECT_TIMEOUT_S = 5
 _WRITER_LOCK = 0x70726F746F6B656E  # "protoken": the advisory lock of whoever writes on PostgreSQL
-_UNRELEASED = "0001"
 
 
 def prepare(url: str) -> None:
-    """Create the ledger's schema, or upgrade it to head. Any number of processes may call, at once and again.
+    """Make a ledger where there is none; any number of processes may call, at once and again.
+
+    An older version's ledger is not touched: `migrate` does that, when it is asked for.
 
     Args:
         url: `sqlite:////absolute/path.db` (missing folders are made), or `postgresql://user@host/database`.
 
     Raises:
-        LedgerError: the URL is of neither, or the database cannot be reached or written, or is none of ours.
+        LedgerError: the URL is of neither, the database cannot be reached or written, another version made the ledger,
+            or it is none of ours.
     """
     parsed = _parse(url)
-    config = Config()
-    config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
     with _errors_of(_shown(parsed)):
         if _is_sqlite(parsed):
-            Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
-        engine = _connect(parsed)
-        try:
+            _make_private(Path(str(parsed.database)))
+        with _connected(parsed) as engine:
             with _writing(engine).begin() as connection:
-                _require_released(connection, _shown(parsed))
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                schema.make(connection, shown_url(url))
             if _is_sqlite(parsed):
                 _write_ahead(engine)
-        finally:
-            engine.dispose()
+
+
+def migrate(url: str) -> tuple[str, str]:
+    """Bring an older version's ledger to the schema of this one, all of it or nothing; of this one's, change nothing.
+
+    Returns:
+        The schema that it had, and the one that it has.
+
+    Raises:
+        LedgerError: there is no ledger, it is of a newer version, or the database refuses.
+    """
+    parsed = _parse(url)
+    _require_file(parsed)
+    with _errors_of(_shown(parsed)), _connected(parsed) as engine:
+        with _writing(engine).begin() as connection:
+            before = schema.migrate(connection, shown_url(url))
+        if _is_sqlite(parsed):
+            _tighten(Path(str(parsed.database)))
+            _write_ahead(engine)
+    return before, schema.head()
+
+
+def shown_url(url: str) -> str:
+    """A ledger's URL without its password.
+
+    Raises:
+        LedgerError: it is none.
+    """
+    parsed = _parse(url)
+    return parsed.set(drivername=parsed.get_backend_name()).render_as_string(hide_password=True)
 
 
 class Database:
@@ -74,19 +96,15 @@ class Database:
         parsed = _parse(url)
         self.url = url
         self._name = _shown(parsed)
-        if _is_sqlite(parsed) and not Path(str(parsed.database)).is_file():
-            raise LedgerError(f"no ledger at {self._name}: Ledger.prepare({url!r}) makes one")
+        _require_file(parsed)
         self._reader = _connect(parsed)
         self._writer = _writing(self._reader)
-        with self.read() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
-        head = _head()
-        if found != head:
+        try:
+            with self.read() as connection:
+                schema.require_current(connection, shown_url(url))
+        except LedgerError:
             self.close()
-            raise LedgerError(
-                f"ledger {self._name} is at schema {found}, this program needs {head}: "
-                f"Ledger.prepare({self._name!r}) upgrades an older one"
-            )
+            raise
 
     @property
     def is_postgresql(self) -> bool:
@@ -121,16 +139,6 @@ class Database:
 def now_us() -> int:
     """This moment in microseconds since 1970, UTC."""
     return time.time_ns() // 1000
-
-
-def _migrations() -> Path:
-    return Path(__file__).with_name("migrations")
-
-
-@cache  # a running program's schema does not change
-def _head() -> str | None:
-    """The revision that this program needs."""
-    return ScriptDirectory(str(_migrations())).get_current_head()
 
 
 def _parse(url: str) -> URL:
@@ -225,12 +233,31 @@ def _writing(engine: Engine) -> Engine:
     return writer
 
 
-def _require_released(connection: Connection, name: str) -> None:
-    if MigrationContext.configure(connection).get_current_revision() == _UNRELEASED:
-        raise LedgerError(
-            f"ledger {name} was made before there was a Merkle log, by a version that was never released; "
-            "nothing was changed: keep it, and give a new name to the new ledger"
-        )
+def _require_file(url: URL) -> None:
+    if _is_sqlite(url) and not Path(str(url.database)).is_file():
+        raise LedgerError(f"no ledger at {_shown(url)}: `protoken keys create` or `protoken serve` makes one")
+
+
+def _make_private(path: Path) -> None:
+    """An empty file that its owner alone may read, before SQLite would make one that everybody may."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, private_files.MODE))
+    _tighten(path)
+
+
+def _tighten(path: Path) -> None:
+    for end in ("", "-wal", "-shm"):
+        private_files.tighten(path.with_name(f"{path.name}{end}"))
+
+
+@contextmanager
+def _connected(url: URL) -> Iterator[Engine]:
+    engine = _connect(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def _write_ahead(engine: Engine) -> None:

@@ -16,7 +16,7 @@ from sqlmodel import col
 
 from rewards import clients, reading
 from rewards.credit import COMMONS, canonical_bytes
-from rewards.database import Database, now_us, prepare
+from rewards.database import Database, migrate, now_us, prepare
 from rewards.errors import ConflictError, CreditError, LedgerError, ReversalError
 from rewards.tables import EntryRow, ReceiptRow
 
@@ -51,6 +51,7 @@ class Ledger:
     """
 
     prepare = staticmethod(prepare)
+    migrate = staticmethod(migrate)
 
     def __init__(self, url: str) -> None:
         self.database = Database(url)

@@ -5,14 +5,14 @@ Whoever copies the database has no key by it, and cannot try one. Knows the file
 
 from __future__ import annotations
 
-import os
 import secrets
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 from sqlmodel import col
 
+from rewards import private_files
 from rewards.database import Database, now_us
 from rewards.errors import KeyRingError
 from rewards.tables import ApiKeyRow
@@ -50,6 +50,7 @@ def load_or_make(path: Path, url: str) -> bytes:
             f"pepper {path} is missing, and without it no key of the ledger verifies: bring the file back, or name it "
             "by pepper_file (PROTOKEN_PEPPER_FILE); where it is lost, revoke the keys, and new ones get a new pepper"
         )
+    private_files.tighten(path)
     if len(found) != PEPPER_BYTES:
         raise KeyRingError(f"pepper {path} holds {len(found)} bytes and must hold {PEPPER_BYTES}")
     return found
@@ -70,23 +71,7 @@ def _has_keys(url: str) -> bool:
 
 
 def _make(path: Path) -> None:
-    """Write a pepper beside the name and link it there, which fails where somebody was quicker: never half a file."""
+    """Write a pepper, unless somebody was quicker; keys that are made next must not outlive it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(PEPPER_BYTES))
-            file.flush()
-            os.fsync(file.fileno())  # keys that are made next must not outlive it
-        try:
-            path.hardlink_to(draft)
-        except FileExistsError:
-            return
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        draft.unlink()
+    with suppress(FileExistsError):
+        private_files.write_new(path, secrets.token_bytes(PEPPER_BYTES))

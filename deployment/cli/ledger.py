@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from deployment.cli import log
+from deployment.cli import log, safekeeping
 from deployment.cli.options import ACTOR, Json, LedgerUrl, date
 from deployment.cli.output import credit, print_json, print_table
 from deployment.settings import ledger_url
@@ -20,6 +20,7 @@ app.command("checkpoint")(log.checkpoint)
 app.command("proof")(log.proof)
 app.command("check-proof")(log.check_proof)
 app.command("verify")(log.verify)
+app.command("migrate")(safekeeping.migrate)
 
 
 @app.command()

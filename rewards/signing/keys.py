@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from rewards import private_files
 from rewards.errors import SignatureError
 from rewards.signing.encoding import base64_bytes, base64_text
 
@@ -91,16 +91,14 @@ class SigningKey:
         return self._key.sign(message)
 
     def save(self, path: Path) -> None:
-        """Write the key, readable by its owner alone; never over another file.
+        """Write the key, readable by its owner alone and durable on return; never over another file.
 
         Raises:
             SignatureError: the file exists already or cannot be written; it is named.
         """
         line = f"{_PRIVATE}{self.name}+{self.public.key_id}+{base64_text(_ED25519 + self._seed)}\n"
         try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(line)
+            private_files.write_new(path, line.encode())
         except OSError as error:
             raise SignatureError(f"signing key {path}: {error.strerror}") from error
 
@@ -123,6 +121,7 @@ class SigningKey:
             _require_id(key.public, encoded.split("+", 2)[1])
         except SignatureError as error:
             raise SignatureError(f"signing key {path}: {error}") from error
+        private_files.tighten(path)
         return key
 
 

@@ -25,7 +25,7 @@ LONG_S = 86_400.0 * 36_500
 def before(tmp_path):
     """All that the version before kept, in a folder of its own, its ledger migrated."""
     folder = copied(tmp_path)
-    Ledger.prepare(f"sqlite:///{folder}/ledger.db")
+    Ledger.migrate(f"sqlite:///{folder}/ledger.db")
     return folder
 
 

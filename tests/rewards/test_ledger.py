@@ -264,8 +264,8 @@ def test_refused_write_leaves_the_ledger_usable(ledger):
 
 
 def test_opening_what_is_not_prepared_is_refused(tmp_path):
-    """A missing file is refused with the call that makes it, and is not created by the attempt."""
-    with pytest.raises(LedgerError, match=r"Ledger\.prepare"):
+    """A missing file is refused with the command that makes it, and is not created by the attempt."""
+    with pytest.raises(LedgerError, match="protoken keys create"):
         Ledger(f"sqlite:///{tmp_path}/none.db")
 
     assert [] == list(tmp_path.iterdir())

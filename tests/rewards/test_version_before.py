@@ -32,7 +32,7 @@ def url(request, before):
 @pytest.fixture
 def ledger(url):
     """That ledger, migrated and open."""
-    Ledger.prepare(url)
+    Ledger.migrate(url)
     ledger = Ledger(url)
     yield ledger
     ledger.close()
