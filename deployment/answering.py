@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from deployment.errors import ApiError, InternalError, SpoolError
-from deployment.idempotency import Attempt, Idempotency, request_hash
+from deployment.errors import InternalError, SpoolError
+from deployment.idempotency import Attempt, Idempotency, Repeated, request_hash
 from deployment.limits import Limits, Ticket
 from deployment.messages import Delta, Event, Failed, Finished, Job, ModelCard
 from deployment.replays import Replay
@@ -90,23 +90,24 @@ class Answers:
             return await self._make(caller, job, request, None)
         route = "chat/completions" if isinstance(request, ChatRequest) else "completions"
         begun = await self._idempotency.begin(job, idempotency_key, request_hash(route, request.model_dump()))
-        if isinstance(begun, Attempt):
-            return await self._make(caller, job, request, begun)
-        wire = _wire(begun.response_id, begun.replay.created_at_us, request)
-        response = await _respond(_again(begun.replay), wire, request)
-        response.headers["Idempotency-Replayed"] = "true"
-        return response
+        return await (self._make(caller, job, request, begun) if isinstance(begun, Attempt) else _given(begun, request))
 
     async def _make(self, caller: Key, job: Job, request: _Request, attempt: Attempt | None) -> Response:
+        """A response made now: within the limits, and then claimed, so that who is refused leaves no claim behind."""
+        ticket = None
         try:
             most = job.max_tokens if job.max_tokens is not None else self._default_max_tokens
             ticket = await asyncio.to_thread(self._limits.admit, caller, most)
-        except BaseException as error:
-            if attempt is not None and isinstance(error, ApiError):
-                await attempt.failed()  # a refused application may come back under the same key at once
-            elif attempt is not None:
+            earlier = None if attempt is None else await attempt.claim()
+        except BaseException:
+            if ticket is not None:
+                ticket.end(0)
+            if attempt is not None:
                 attempt.close()
             raise
+        if earlier is not None:
+            ticket.end(0)
+            return await _given(earlier, request)
         wire = _wire(job.response_id, job.created_at_us, request)
         return await _respond(self._watched(job, request.model, ticket, attempt), wire, request)
 
@@ -117,7 +118,8 @@ class Answers:
         pieces: list[str] = []
         tokens = 0
         try:
-            async with aclosing(self._engine.generate(job)) as events:
+            made = self._engine.generate(job)
+            async with aclosing(made if attempt is None else attempt.followed(made)) as events:
                 async for event in events:
                     if isinstance(event, Delta):
                         tokens += 1  # at least: the receipt will tell
@@ -129,7 +131,7 @@ class Answers:
                         await self._keep(job, model, pieces, event)
                         if attempt is not None:
                             await attempt.finished(pieces, event)
-                    elif attempt is not None:
+                    elif attempt is not None and not event.is_open:
                         await attempt.failed()
                     yield event
         finally:
@@ -152,6 +154,14 @@ class Answers:
         if len(self._promised) >= _MOST_PROMISED:
             del self._promised[next(iter(self._promised))]
         self._promised[job.response_id] = job.application
+
+
+async def _given(earlier: Repeated, request: _Request) -> Response:
+    """A response that was made before, given again."""
+    wire = _wire(earlier.response_id, earlier.replay.created_at_us, request)
+    response = await _respond(_again(earlier.replay), wire, request)
+    response.headers["Idempotency-Replayed"] = "true"
+    return response
 
 
 async def _again(replay: Replay) -> AsyncGenerator[Event, None]:

@@ -22,7 +22,7 @@ class Asked(Protocol):
 
     @property
     def application(self) -> str:
-        """Key id of the caller."""
+        """Identity of the caller's key."""
 
     @property
     def created_at_us(self) -> int:

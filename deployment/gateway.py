@@ -96,7 +96,7 @@ class HandleEngine:
         except BackPressureError:
             yield Failed(429, "every place is taken; try again later", "overloaded", retry_after_s=RETRY_AFTER_S)
         except (RayError, RayServeException):
-            yield Failed(503, "the model went away; try again", "engine_unavailable", retry_after_s=5)
+            yield Failed(503, "the model went away; try again", "engine_unavailable", retry_after_s=5, is_open=True)
         finally:
             events.cancel()
 

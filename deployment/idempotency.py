@@ -1,19 +1,25 @@
 """`Idempotency-Key`: a request that is sent again gets the response of the first time, or is told why it cannot.
 
 The claim of a key stands in the ledger's database, so that all ingresses agree; the text of the answer is kept for a
-while on this disk. A response that was cut after tokens were delivered counts as no answer: its credited part stays, as
-those tokens were seen, and the same key may ask again, as the application still lacks its answer. Knows no HTTP.
+while on this disk. A claim ends by the receipt of its response, or when it is certain that none will come: nothing was
+begun, or whoever was to make the response says that nothing of it is booked. An attempt of which nobody can say so
+stands for its key for ever. A response that was cut after tokens were delivered counts as no answer: its credited part
+stays, as those tokens were seen, and the same key may ask again, as the application still lacks its answer.
 """
 
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
+from deployment.claiming import BusyError, Claiming
 from deployment.errors import (
     ConflictError,
     InvalidRequestError,
@@ -21,7 +27,7 @@ from deployment.errors import (
     UnavailableError,
     UnprocessableError,
 )
-from deployment.messages import Finished, Job
+from deployment.messages import Event, Failed, Finished, Job
 from deployment.replays import Replay, Replays
 from rewards import LedgerError
 from rewards.claims import Claim, Claims
@@ -69,20 +75,20 @@ class Repeated:
 
 
 class Idempotency:
-    """The keys of one ingress. Lives in one event loop; what waits for disk or database runs in its threads."""
+    """The keys of one ingress. Lives in one event loop; what waits for disk or database runs in threads."""
 
     def __init__(self, claims: Claims, replays: Replays) -> None:
-        self._claims = claims
+        self._claiming = Claiming(claims)
         self._replays = replays
         self._running: dict[tuple[str, str], str] = {}  # (application, key's hash) -> request's hash
-        self._unreleased: set[str] = set()  # response ids whose claims the database would not take back yet
+        self._following: set[asyncio.Task[None]] = set()
 
     async def begin(self, job: Job, key: str, request_sha256: str) -> "Attempt | Repeated":
-        """The right to make a job's response, or the response that was made for the same request before.
+        """An attempt that may claim the key, or the response that was made for the same request before.
 
         Raises:
             UnprocessableError: the key was used for another request.
-            ConflictError: the response is being made, or its text is no longer here.
+            ConflictError: the response is being made, or may have been; or its text is no longer here.
             UnavailableError: the ledger's database is away, so nobody knows whether it was made.
         """
         mine = (job.application, sha256(key.encode()).hexdigest())
@@ -90,46 +96,44 @@ class Idempotency:
         if running is not None:
             raise _in_progress(HERE_RETRY_AFTER_S) if running == request_sha256 else _reused()
         self._running[mine] = request_sha256
-        attempt = Attempt(self, mine, job)
-        claim = await self._claim(attempt, request_sha256)
-        if claim.is_new:
-            return attempt
-        self.forget(attempt)
-        found = await asyncio.to_thread(self._replays.find, claim.response_id)
-        if found is not None:
-            return Repeated(claim.response_id, found)
-        raise _in_progress(ELSEWHERE_RETRY_AFTER_S) if claim.receipt_sha256 is None else _expired(claim)
-
-    async def _claim(self, attempt: "Attempt", request_sha256: str) -> Claim:
-        application, key_sha256 = attempt.key
-        response_id = attempt.job.response_id
-
-        def claim() -> Claim:
-            self._release_left()
-            return self._claims.claim(
-                application, key_sha256, request_sha256, response_id, abandoned_after_s=self._replays.window_s
-            )
-
-        made = asyncio.get_running_loop().run_in_executor(None, claim)
+        attempt = Attempt(self, mine, request_sha256, job)
         try:
-            return await asyncio.shield(made)
-        except asyncio.CancelledError:  # nobody waits for the response any more, and the claim is on its way
-            made.add_done_callback(lambda _: self.release(attempt))
-            raise
+            standing = await self._claiming.find(mine, request_sha256)
         except LedgerError as error:
-            self._unreleased.add(response_id)  # an answer that was lost may have been a yes
             self.forget(attempt)
-            raise UnavailableError(
-                f"the ledger is away, and whether this {HEADER} was used cannot be known; try again",
-                code="ledger_unavailable",
-                retry_after_s=ELSEWHERE_RETRY_AFTER_S,
-            ) from error
+            raise _unavailable(f"the ledger is away, and whether this {HEADER} was used cannot be known") from error
         except ReusedKeyError as error:
             self.forget(attempt)
             raise _reused() from error
         except BaseException:
             self.forget(attempt)
             raise
+        return attempt if standing is None else await self.given(attempt, standing)
+
+    async def given(self, attempt: "Attempt", claim: Claim) -> Repeated:
+        """The response that another attempt made under the key; raises as `begin` where it cannot be given."""
+        self.forget(attempt)
+        found = await asyncio.to_thread(self._replays.find, claim.response_id)
+        if found is not None:
+            return Repeated(claim.response_id, found)
+        if claim.receipt_sha256 is not None:
+            raise _expired(claim)
+        if time.time() - claim.created_at_us / 1e6 > self._replays.window_s:
+            raise _unresolved(claim)
+        raise _in_progress(ELSEWHERE_RETRY_AFTER_S)
+
+    async def claim(self, attempt: "Attempt") -> Claim:
+        """Claim the key of an attempt, for which this waits a little; raises as `begin`."""
+        try:
+            return await self._claiming.claim(
+                attempt.key, attempt.request_sha256, attempt.job.response_id, partial(self.forget, attempt)
+            )
+        except BusyError as error:
+            raise _unavailable(f"the ledger is being written, and this {HEADER} cannot be noted in it") from error
+        except LedgerError as error:
+            raise _unavailable(f"the ledger is away, and whether this {HEADER} was used cannot be known") from error
+        except ReusedKeyError as error:
+            raise _reused() from error
 
     async def keep(self, attempt: "Attempt", pieces: Sequence[str], end: Finished) -> None:
         """Keep a finished response to be given again; where the disk refuses, it is given only this once."""
@@ -141,7 +145,7 @@ class Idempotency:
 
     def release(self, attempt: "Attempt") -> "asyncio.Future[None]":
         """Let another attempt be made, and only then forget that this one runs."""
-        released = asyncio.get_running_loop().run_in_executor(None, self._release, attempt.job.response_id)
+        released = self._claiming.release(attempt.job.response_id)
         released.add_done_callback(lambda _: self.forget(attempt))
         return released
 
@@ -149,25 +153,69 @@ class Idempotency:
         """An attempt runs no more."""
         self._running.pop(attempt.key, None)
 
-    def _release(self, response_id: str) -> None:
-        self._unreleased.add(response_id)
-        with suppress(LedgerError):  # before the next claim it is tried again
-            self._release_left()
+    def follow(self, attempt: "Attempt", events: AsyncGenerator[Event, None], first: "asyncio.Task[Event]") -> None:
+        """Wait, in the caller's place, for the first event of a response, which tells what becomes of its claim."""
+        task = asyncio.get_running_loop().create_task(self._follow(attempt, events, first))
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
 
-    def _release_left(self) -> None:
-        for response_id in list(self._unreleased):
-            self._claims.release(response_id)
-            self._unreleased.discard(response_id)
+    async def _follow(
+        self, attempt: "Attempt", events: AsyncGenerator[Event, None], first: "asyncio.Task[Event]"
+    ) -> None:
+        try:
+            async with aclosing(events):  # after a token that cancels the job, and what it had is booked as cut
+                event = await first
+            if isinstance(event, Failed) and not event.is_open:
+                await self.release(attempt)
+            elif isinstance(event, Finished):
+                await self.keep(attempt, (), event)
+        finally:
+            self.forget(attempt)
 
 
 class Attempt:
-    """The right to make one response. Must be closed, whatever became of it."""
+    """The right to ask for one response, and once it is claimed to make it. Must be closed, whatever became of it."""
 
-    def __init__(self, idempotency: Idempotency, key: tuple[str, str], job: Job) -> None:
+    def __init__(self, idempotency: Idempotency, key: tuple[str, str], request_sha256: str, job: Job) -> None:
         self.key = key
+        self.request_sha256 = request_sha256
         self.job = job
         self._idempotency = idempotency
+        self._is_claimed = False
+        self._is_begun = False
         self._is_over = False
+
+    async def claim(self) -> Repeated | None:
+        """Claim the key; the response of somebody who was faster, if there is one. Raises as `Idempotency.begin`."""
+        try:
+            claim = await self._idempotency.claim(self)
+        except BaseException:
+            self._is_over = True
+            raise
+        if not claim.is_new:
+            self._is_over = True
+            return await self._idempotency.given(self, claim)
+        self._is_claimed = True
+        return None
+
+    async def followed(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        """The events of the response, of which the first is waited for even when the caller goes away before it.
+
+        Only then is it certain what becomes of the claim: a refusal frees it, and tokens have a receipt. Begun in a
+        context of its own, as Serve cancels what is asked for within a request when its caller goes.
+        """
+        self._is_begun = True
+        first = asyncio.get_running_loop().create_task(_first(events), context=Context())
+        try:
+            event = await asyncio.shield(first)
+        except asyncio.CancelledError:
+            self._is_over = True
+            self._idempotency.follow(self, events, first)
+            raise
+        async with aclosing(events):
+            yield event
+            async for event in events:
+                yield event
 
     async def finished(self, pieces: Sequence[str], end: Finished) -> None:
         """There is a whole response, which its receipt and its text stand for from now on. Before its end is sent."""
@@ -183,10 +231,33 @@ class Attempt:
         await asyncio.wait([self._idempotency.release(self)], timeout=RELEASE_PATIENCE_S)
 
     def close(self) -> None:
-        """Nothing more comes of it. Where it was broken off, the key may be used for another attempt soon."""
-        if not self._is_over:
-            self._is_over = True
+        """Nothing more comes of it here. What was begun stands for the key until its receipt tells; else it is free."""
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._is_claimed and not self._is_begun:
             self._idempotency.release(self)
+        else:
+            self._idempotency.forget(self)
+
+
+async def _first(events: AsyncGenerator[Event, None]) -> Event:
+    return await anext(events)
+
+
+def _unavailable(why: str) -> UnavailableError:
+    return UnavailableError(f"{why}; try again", code="ledger_unavailable", retry_after_s=ELSEWHERE_RETRY_AFTER_S)
+
+
+def _unresolved(claim: Claim) -> ConflictError:
+    return ConflictError(
+        f"a response to this {HEADER} was begun, as {claim.response_id}, and no receipt of it is booked: it may be on "
+        "its way, so that none is made twice; if it never comes, a new key asks for a new response",
+        param=HEADER,
+        code="idempotency_unresolved",
+        retry_after_s=ELSEWHERE_RETRY_AFTER_S,
+        should_retry=False,
+    )
 
 
 def _reused() -> UnprocessableError:

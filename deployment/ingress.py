@@ -31,6 +31,7 @@ from deployment.service import Service, TheService, job_of, served
 from deployment.texts import Texts
 from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, Key, LedgerError
 from rewards.claims import Claims
+from rewards.usage import is_of
 
 __all__ = ["build_app"]
 
@@ -158,13 +159,14 @@ def get_attribution(service: TheService, key: Caller, response_id: str) -> dict[
 def _receipt(service: Service, key: Key, response_id: str) -> dict[str, Any]:
     try:
         receipt = service.ledger.receipt(response_id)
+        is_own = receipt is not None and is_of(service.ledger.database, key.identity, receipt["application"])
     except LedgerError as error:
         raise UnavailableError(
             "the ledger is away; try again", code="ledger_unavailable", retry_after_s=RETRY_AFTER_S
         ) from error
-    if receipt is not None and receipt["application"] == key.key_id:
+    if receipt is not None and is_own:
         return receipt
-    if service.answers.is_promised(response_id, key.key_id):
+    if service.answers.is_promised(response_id, key.identity):
         raise NotFoundError(
             f"the receipt of {response_id!r} is safe on disk, and on its way to the ledger; try again",
             param="response_id",

@@ -39,7 +39,7 @@ class ChatMessage:
 
 @dataclass(frozen=True)
 class Job:
-    """One response to make. `prompt` is a conversation or plain text; `application` is the key id, never the key.
+    """One response to make. `prompt` is a conversation or plain text; `application` is the identity of its key.
 
     `streamed` when the application sees text before the end, so that a crash cuts a response that was seen in part.
     """
@@ -111,6 +111,7 @@ class Failed:
     """The end of a response that cannot be had; `status` is the HTTP status it would be answered with.
 
     `credited` when tokens of it were booked all the same, so that a client shall not try again by itself.
+    `is_open` when whoever tells it does not know what came of the response: its receipt may yet be booked.
     """
 
     status: int
@@ -119,6 +120,7 @@ class Failed:
     param: str | None = None
     retry_after_s: int | None = None
     credited: bool = False
+    is_open: bool = False
 
     def error(self) -> ApiError:
         """The same failure as an exception of the service.

@@ -73,7 +73,7 @@ async def job_of(
         )
     return Job(
         response_id=response_id,
-        application=key.key_id,
+        application=key.identity,
         created_at_us=time.time_ns() // 1000,
         prompt=prompt,
         max_tokens=request.token_limit,

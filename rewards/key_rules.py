@@ -21,7 +21,11 @@ _LABEL_LENGTH = 100
 
 @dataclass(frozen=True)
 class Key:
-    """A key without its secret. Times are microseconds since 1970; None where there is no such moment, or no limit."""
+    """A key without its secret. Times are microseconds since 1970; None where there is no such moment, or no limit.
+
+    `identity` is the id of the first key of its rotations. It outlives the key: what an application asked for, claimed
+    and spent is its identity's.
+    """
 
     key_id: str
     role: str
@@ -34,6 +38,7 @@ class Key:
     token_budget: int | None
     requests_per_minute: int | None
     last_used_at_us: int | None
+    identity: str
 
     def state(self, at_us: int) -> str:
         """What it is at a moment: "valid", "expired" or "revoked", which goes before expired."""

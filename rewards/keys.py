@@ -97,7 +97,7 @@ class KeyRing:
         with self.database.write() as connection:
             if client is not None:
                 _require_registered(connection, client)
-            return self._insert(connection, fields, actor)
+            return self._insert(connection, fields, actor, identity=None)
 
     def check(self, presented: str) -> Key:
         """The valid key that was presented.
@@ -160,8 +160,8 @@ class KeyRing:
     def rotate(self, key_id: str, *, actor: str, overlap_s: int = OVERLAP_S) -> str:
         """A new key in the place of a valid one, returned as by `create`; the old one works a little longer.
 
-        The new key has the old one's role, label, client and limits, and lives as long as the old one was made for. The
-        old one works for `overlap_s` seconds more, and never longer than it would have.
+        The new key has the old one's identity, role, label, client and limits, and lives as long as the old one was
+        made for. The old one works for `overlap_s` seconds more, and never longer than it would have.
 
         Raises:
             KeyRingError: there is no such key, it is not valid, it was rotated before, or the overlap is out of range.
@@ -183,7 +183,7 @@ class KeyRing:
                 "token_budget": old.token_budget,
                 "requests_per_minute": old.requests_per_minute,
             }
-            presented = self._insert(connection, fields, actor)
+            presented = self._insert(connection, fields, actor, identity=old.identity)
             ends_at_us = at_us + overlap_s * 1_000_000
             expires_at_us = ends_at_us if old.expires_at_us is None else min(ends_at_us, old.expires_at_us)
             _update(connection, key_id, expires_at_us=expires_at_us)
@@ -214,12 +214,13 @@ class KeyRing:
         """Close every connection."""
         self.database.close()
 
-    def _insert(self, connection: Connection, fields: dict[str, Any], actor: str) -> str:
+    def _insert(self, connection: Connection, fields: dict[str, Any], actor: str, *, identity: str | None) -> str:
         """A new key's row and event; the key as it is presented."""
         key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)  # 256 random bits: a fast hash is enough
         secret_hmac = self._hmac(secret)
-        connection.execute(insert(ApiKeyRow).values(key_id=key_id, secret_hmac=secret_hmac, **fields))
-        document = {**fields, "key_id": key_id, "secret_sha256": sha256(secret_hmac.encode("ascii")).hexdigest()}
+        fields = {**fields, "key_id": key_id, "identity": identity or key_id}
+        connection.execute(insert(ApiKeyRow).values(secret_hmac=secret_hmac, **fields))
+        document = {**fields, "secret_sha256": sha256(secret_hmac.encode("ascii")).hexdigest()}
         events.record(connection, "key.created", key_id, actor, document, once=f"key.created:{key_id}")
         return f"ptk_{key_id}_{secret}"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 from sqlmodel import col
 
-from rewards import reading
+from rewards import reading, usage
 from rewards.browsing import Page
 from rewards.tables import EntryRow, ReceiptRow
 
@@ -47,20 +47,24 @@ def receipts(
         connection: of `Database.read`, with the right to read whole receipts.
         limit: the most receipts, at least 1.
         place: begin with the receipt before this sequence number.
-        application: only receipts of responses that this key asked for.
+        application: only receipts of responses that this application asked for, by its identity or any of its keys.
         account: only receipts that give this account credit, or take some back.
     """
     sequence, entry_of = col(ReceiptRow.sequence), col(EntryRow.receipt_sequence)
     query, order = select(sequence), sequence
-    if application is not None:
-        query = query.where(col(ReceiptRow.application) == application)
     if account is not None:
         query = query.join(EntryRow, sequence == entry_of)
         query = query.where(col(EntryRow.account) == account, col(EntryRow.amount) != 0)
         order = entry_of
     if place is not None:
         query = query.where(order < place[0])
-    numbers = list(connection.execute(query.order_by(order.desc()).limit(limit + 1)).scalars())
+    query = query.order_by(order.desc()).limit(limit + 1)
+    if application is None:
+        numbers = list(connection.execute(query).scalars())
+    else:  # name by name, each in the order of an index
+        names = usage.booked_names_of(connection, application)
+        queries = (query.where(col(ReceiptRow.application) == name) for name in names)
+        numbers = sorted((found for each in queries for found in connection.execute(each).scalars()), reverse=True)
     shown = numbers[:limit]
     rows = reading.receipts(connection, sequence.in_(shown), limit=limit) if shown else []
     return Page(rows[::-1], (shown[-1],) if len(numbers) > limit else None)

@@ -40,7 +40,7 @@ class Selection:
         excluded: these of them,
         included: and with these before them.
         model: the consortium that answered, or the hash of its global model.
-        application: the key id that asked.
+        applications: the names of the application that asked; empty where it has no receipts.
         kind: "response" or "reversal".
     """
 
@@ -49,7 +49,7 @@ class Selection:
     excluded: frozenset[int] = frozenset()
     included: frozenset[int] = frozenset()
     model: str | None = None
-    application: str | None = None
+    applications: tuple[str, ...] | None = None
     kind: str | None = None
 
     @property
@@ -58,8 +58,8 @@ class Selection:
         found = []
         if self.model is not None:
             found.append(or_(col(ReceiptRow.consortium) == self.model, col(ReceiptRow.model_sha256) == self.model))
-        if self.application is not None:
-            found.append(col(ReceiptRow.application) == self.application)
+        if self.applications is not None:
+            found.append(col(ReceiptRow.application).in_(self.applications))
         if self.kind is not None:
             found.append(col(ReceiptRow.kind) == self.kind)
         return found

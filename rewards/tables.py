@@ -154,7 +154,10 @@ class CheckpointRow(SQLModel, table=True):
 
 
 class ApiKeyRow(SQLModel, table=True):
-    """A bearer key: what it may do and for how long, and a keyed hash of its secret."""
+    """A bearer key: what it may do and for how long, and a keyed hash of its secret.
+
+    `identity` is the id of the first key of its rotations: who it is for outlives it.
+    """
 
     __tablename__ = "api_keys"
     __table_args__ = (
@@ -167,6 +170,7 @@ class ApiKeyRow(SQLModel, table=True):
         ),
         CheckConstraint("(last_used_at_us IS NULL) = (last_used_sha256 IS NULL)", name="api_keys_last_use"),
         CheckConstraint("token_budget >= 0 AND requests_per_minute >= 1", name="api_keys_limits"),
+        Index("api_keys_by_identity", "identity"),
         SQLITE_OPTIONS,
     )
 
@@ -183,6 +187,7 @@ class ApiKeyRow(SQLModel, table=True):
     requests_per_minute: int | None = _integer(default=None)
     last_used_at_us: int | None = _integer(default=None)
     last_used_sha256: str | None = _text(default=None)
+    identity: str = _text()
 
 
 class ClaimRow(SQLModel, table=True):

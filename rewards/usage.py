@@ -1,4 +1,4 @@
-"""How much each application has generated, by the books. Knows no budget."""
+"""What an application has generated, by the books, and under which names it stands there. Knows no budget."""
 
 from __future__ import annotations
 
@@ -7,10 +7,45 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 from sqlmodel import col
 
-from rewards.tables import ReceiptRow
+from rewards.tables import ApiKeyRow, ReceiptRow
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+    from rewards.database import Database
+
+
+def names_of(connection: Connection, application: str) -> list[str]:
+    """The names under which an application's receipts and claims may stand: its identity, and the ids of its keys.
+
+    What was booked before keys had an identity stands under the key that asked.
+
+    Args:
+        connection: of `Database.read` or `write`.
+        application: an identity, or the id of any key that has or had it.
+    """
+    identity, key_id = col(ApiKeyRow.identity), col(ApiKeyRow.key_id)
+    of_key = select(identity).where(key_id == application).scalar_subquery()
+    return sorted({application, *connection.execute(select(key_id).where(identity == of_key)).scalars()})
+
+
+def booked_names_of(connection: Connection, application: str) -> list[str]:
+    """Those of an application's names under which a receipt stands: mostly one, by which an index is read in order."""
+    names = names_of(connection, application)
+    name = col(ReceiptRow.application)
+    return [each for each in names if connection.execute(select(name).where(name == each).limit(1)).first() is not None]
+
+
+def is_of(database: Database, application: str, name: str) -> bool:
+    """Whether the name that a receipt stands under is one of an application's.
+
+    Raises:
+        LedgerError: the database fails.
+    """
+    if name == application:
+        return True
+    with database.read() as connection:
+        return name in names_of(connection, application)
 
 
 def tokens_of(connection: Connection, application: str, after: int = 0) -> tuple[int, int]:
@@ -20,7 +55,7 @@ def tokens_of(connection: Connection, application: str, after: int = 0) -> tuple
     commit. (0, `after`) where there are none.
     """
     query = select(func.sum(col(ReceiptRow.tokens)), func.max(col(ReceiptRow.sequence))).where(
-        col(ReceiptRow.application) == application, col(ReceiptRow.sequence) > after
+        col(ReceiptRow.application).in_(names_of(connection, application)), col(ReceiptRow.sequence) > after
     )
     tokens, last = connection.execute(query).one()
     return int(tokens or 0), last or after

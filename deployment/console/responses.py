@@ -30,6 +30,7 @@ from rewards import COMMONS, latest, proofs
 from rewards.browsing import Page
 from rewards.database import Connection
 from rewards.errors import LogError
+from rewards.usage import is_of
 
 __all__ = ["router"]
 
@@ -144,7 +145,7 @@ def reverse(
 def _latest(connection: Connection, viewer: Viewer, asked: Search, place: tuple[int] | None) -> Page:
     """The receipts before a place that the viewer may see; of a member, its own entries."""
     if viewer.key.role == "application":
-        return latest.receipts(connection, limit=_ROWS, place=place, application=viewer.key.key_id)
+        return latest.receipts(connection, limit=_ROWS, place=place, application=viewer.key.identity)
     if viewer.visible is not None:
         return latest.entries(connection, viewer.visible, limit=_ROWS, place=place)
     return latest.receipts(connection, limit=_ROWS, place=place, application=asked.application, account=asked.client)
@@ -155,20 +156,22 @@ def _is_there(viewer: Viewer, books: Books, response_id: str) -> bool:
     if viewer.key.role == "member":
         return _entry(viewer, books, response_id) is not None
     found = books.ledger.receipt(response_id)
-    return found is not None and _may_see(viewer, found["application"])
+    return found is not None and _may_see(viewer, books, found["application"])
 
 
-def _may_see(viewer: Viewer, application: str) -> bool:
+def _may_see(viewer: Viewer, books: Books, application: str) -> bool:
     """Whether the viewer may see all of a response that this application asked for."""
-    return viewer.key.role in READERS or (viewer.key.role == "application" and viewer.key.key_id == application)
+    if viewer.key.role == "application":
+        return is_of(books.ledger.database, viewer.key.identity, application)
+    return viewer.key.role in READERS
 
 
 def _receipt(viewer: Viewer, service: Service, books: Books, response_id: str) -> Receipt:
     """A receipt that the viewer may see; to an application those of others do not exist."""
     found = books.ledger.receipt(response_id)
-    if found is not None and _may_see(viewer, found["application"]):
+    if found is not None and _may_see(viewer, books, found["application"]):
         return Receipt.model_validate(found)
-    if service.answers.is_promised(response_id, viewer.key.key_id):
+    if service.answers.is_promised(response_id, viewer.key.identity):
         raise NotFoundError(
             "the receipt of this response is safe on disk, and on its way to the ledger; look again in a moment",
             code="response_not_booked_yet",

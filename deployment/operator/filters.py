@@ -14,7 +14,7 @@ from deployment.errors import NotFoundError
 from deployment.operator.books import Books
 from deployment.operator.pages import Paging
 from deployment.schemas.fields import Name
-from rewards import COMMONS, reading
+from rewards import COMMONS, reading, usage
 from rewards.database import Connection
 from rewards.periods import Period, book
 from rewards.selection import Selection, of_open_period, of_period
@@ -49,7 +49,9 @@ class EntryFilters(Filters, Paging):
 class ReceiptFilters(EntryFilters):
     """Which receipts are meant, and which page of them."""
 
-    application: Name | None = Field(None, description="The id of the key that asked.")
+    application: Name | None = Field(
+        None, description="The application that asked: its identity, or the id of one of its keys."
+    )
     kind: Literal["response", "reversal"] | None = Field(None, description="Responses alone, or reversals alone.")
 
 
@@ -90,7 +92,9 @@ def narrowed(books: Books, visible: str | None, asked: Filters) -> Narrowed:
         raise NotFoundError(f"there is no model {asked.model!r} here", param="model", code="model_not_found")
     with books.ledger.database.read() as connection:
         selection, period, previous = _period(connection, asked)
-    named = {name: getattr(asked, name, None) for name in ("model", "application", "kind")}
+        application = getattr(asked, "application", None)
+        applications = None if application is None else tuple(usage.booked_names_of(connection, application))
+    named = {name: getattr(asked, name, None) for name in ("model", "kind")} | {"applications": applications}
     return Narrowed(
         selection=Selection(selection.after, selection.up_to, selection.excluded, selection.included, **named),
         account=visible or asked.client,

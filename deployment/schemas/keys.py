@@ -23,6 +23,7 @@ _KEY: dict[str, JsonValue] = {
     "revoked_at_us": None,
     "last_used_at_us": None,
     "rotated_from": None,
+    "identity": "0123456789ab",
     "token_budget": 1_000_000,
     "requests_per_minute": 60,
 }
@@ -48,6 +49,10 @@ class BearerKey(_Answer):
     revoked_at_us: Moment | None
     last_used_at_us: Moment | None = Field(description="To the minute.")
     rotated_from: str | None = Field(description="The key in whose place this one came.")
+    identity: str = Field(
+        description="The first key of its rotations. Receipts, claims, budgets and limits are this one's, so that they "
+        "outlive a key; policies name it under `fees`."
+    )
     token_budget: Count | None
     requests_per_minute: Count | None
 

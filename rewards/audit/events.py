@@ -83,13 +83,19 @@ def signing_keys(source: Source) -> list[VerifyKey]:
 def check_bearer_keys(source: Source) -> None:
     """Hold every bearer key against the events that made, rotated and revoked it, and its last use against a checksum.
 
+    Its identity must be the first key of its rotations, as their events tell them. A copy from before there were
+    identities has none to check.
+
     Raises:
         DifferenceError: a key differs from what its events say, has none, or is missing; or the checksum differs.
     """
-    for key in source.rows(select(ApiKeyRow).order_by(col(ApiKeyRow.key_id))):
+    columns = source.columns(ApiKeyRow)
+    for key in source.rows(select(*columns).order_by(col(ApiKeyRow.key_id))):
         told = _told(source, key["key_id"])
         if told is None:
             raise DifferenceError("api_keys", key["key_id"], "key_id", found=key["key_id"], expected=None)
+        if "identity" in key:
+            told["identity"] = _first_of_chain(source, key["key_id"])
         secret = sha256(key.pop("secret_hmac").encode()).hexdigest()
         found = {name: value for name, value in key.items() if name not in _UNTOLD} | {"secret_sha256": secret}
         for name in sorted({*found, *told}):
@@ -108,6 +114,16 @@ def check_bearer_keys(source: Source) -> None:
         if not source.all(row):
             key_id = event["subject"]
             raise DifferenceError("api_keys", key_id, "key_id", found=None, expected=key_id)
+
+
+def _first_of_chain(source: Source, key_id: str) -> str:
+    """The key that a chain of rotations began with, by the events that made its keys."""
+    seen: list[str] = []
+    before: Any = key_id
+    while isinstance(before, str) and before not in seen:
+        seen.append(before)
+        before = (_told(source, before) or {}).get("rotated_from")
+    return seen[-1]
 
 
 def _told(source: Source, key_id: str) -> dict[str, Any] | None:

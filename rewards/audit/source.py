@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sqlalchemy import NullPool, create_engine, func, select
+from sqlalchemy import NullPool, create_engine, func, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from rewards.database import Database
@@ -39,6 +39,11 @@ class Source:
     def all(self, query: Select[Any]) -> list[dict[str, Any]]:
         """The rows of a query that has few."""
         return [dict(**row) for row in self._connection.execute(query).mappings()]
+
+    def columns(self, table: Any) -> list[Any]:
+        """The columns of a table that this ledger has: a copy may be older than the program."""
+        there = {each["name"] for each in inspect(self._connection).get_columns(table.__tablename__)}
+        return [each for each in table.__table__.columns if each.name in there]
 
     def count(self, table: Any) -> int:
         """The number of rows of a table."""

@@ -33,7 +33,7 @@ def require_fit(connection: Connection, policy: Policy) -> None:
         _require("caps", "client", policy.caps, known)
     if policy.fees:
         called = select(col(ReceiptRow.application)).where(col(ReceiptRow.application).in_(policy.fees)).distinct()
-        keys = select(col(ApiKeyRow.key_id)).where(col(ApiKeyRow.role) == "application")
+        keys = select(col(ApiKeyRow.identity)).where(col(ApiKeyRow.role) == "application")
         _require("fees", "application", policy.fees, set(connection.execute(union(called, keys)).scalars()))
 
 

@@ -57,14 +57,16 @@ class ScriptedEngine:
         try:
             for piece in self.pieces[:-1]:
                 await asyncio.sleep(self.pause_s)
-                yield Delta(piece)
                 said += 1
+                yield Delta(piece)
         except (asyncio.CancelledError, GeneratorExit):
             self._book(job, said, {"cut": True, "delivered": said})
             self.left.append(job.response_id)
             raise
         if self.failure is not None and self.failure.credited:
             self._book(job, said, {"cut": True, "delivered": said})
+        if said == 0:
+            await asyncio.sleep(self.pause_s)
         yield self.failure or self._finished(job)
 
     def _finished(self, job: Job) -> Finished:

@@ -1,10 +1,12 @@
 """`Idempotency-Key`: what is asked twice is answered once, generated once and booked once."""
 
+import asyncio
 import json
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,21 @@ import openai
 import pytest
 from fastapi.testclient import TestClient
 
-from deployment.errors import SpoolError
+from deployment.answering import Answers
+from deployment.errors import ConflictError, SpoolError
+from deployment.idempotency import Idempotency
 from deployment.ingress import build_app
-from deployment.messages import Failed
+from deployment.limits import Limits
+from deployment.messages import Failed, Job
 from deployment.operator import Books
 from deployment.replays import Replay, Replays
-from rewards import KeyRing, Ledger
-from tests.deployment.engines import CARD, ScriptedEngine
+from deployment.schemas import CompletionRequest
+from rewards import KeyRing, Ledger, Receipt
+from rewards.claims import Claims
+from tests.deployment.engines import CARD, SHARES, ScriptedEngine
 from tests.deployment.outages import away
 from tests.deployment.test_ingress import CHAT, ROUTES, TEXT
+from tests.rewards.receipts import make_receipt
 
 KEY = {"Idempotency-Key": "order 66"}
 
@@ -29,6 +37,11 @@ KEY = {"Idempotency-Key": "order 66"}
 def ask(client: TestClient, route: str = "/v1/completions", headers: dict[str, str] = KEY, **changes: Any) -> Any:
     """The answer to a request under a key."""
     return client.post(route, json=ROUTES[route] | changes, headers=headers)
+
+
+def receipt_of(job: Job) -> Receipt:
+    """A receipt of a response that the engine made and did not book."""
+    return replace(make_receipt(job.response_id, shares=SHARES), consortium=CARD.name)
 
 
 def error(response: Any) -> tuple[int, str]:
@@ -295,20 +308,90 @@ def test_restarted_ingress_gives_the_response_again(
     assert (1, 0) == (len(engine.jobs), ledger.last_sequence())
 
 
-def test_claim_of_a_dead_ingress_is_free_after_the_window(
+def test_receipt_that_waits_beyond_the_window_is_waited_for(
     engine: ScriptedEngine, ledger: Ledger, keys: KeyRing, application_key: str, tmp_path: Path
 ) -> None:
-    """An attempt that nobody finished is waited for during the window, and then made again."""
+    """While a receipt waits on a disk nothing is generated anew, however long; once it is booked it is named."""
     headers = KEY | {"Authorization": f"Bearer {application_key}"}
-    client = TestClient(app_over(engine, ledger, keys, tmp_path / "r", 0.5), headers=headers)
+    client = TestClient(app_over(engine, ledger, keys, tmp_path / "r", 0.3), headers=headers)
+    engine.books = False
     client.post("/v1/completions", json=TEXT)
+    time.sleep(0.5)
+    again = client.post("/v1/completions", json=TEXT)
     (job,) = engine.jobs
-    with ledger.database.write() as connection:
-        connection.exec_driver_sql("UPDATE claims SET response_id = 'cmpl-dead'")
-    assert (409, "idempotency_in_progress") == error(client.post("/v1/completions", json=TEXT))
-    time.sleep(0.6)
 
-    assert job.response_id != client.post("/v1/completions", json=TEXT).json()["id"]
+    assert (409, "idempotency_unresolved") == error(again)
+    assert job.response_id in again.json()["error"]["message"]
+    assert "false" == again.headers["x-should-retry"]
+    ledger.append(receipt_of(job))
+    assert (409, "idempotency_expired") == error(client.post("/v1/completions", json=TEXT))
+    assert 1 == len(engine.jobs)
+
+
+def test_rotated_key_gets_the_response_of_its_application(
+    application: TestClient, application_key: str, call_as: Callable[[str], TestClient], keys: KeyRing, engine: Any
+) -> None:
+    """A retry with the new key is the same application's: the same answer, its attribution, and nothing generated."""
+    first = ask(application)
+    rotated = call_as(keys.rotate(application_key.split("_")[1], actor="test"))
+    again = ask(rotated)
+
+    assert (first.content, "true", 1) == (again.content, again.headers["idempotency-replayed"], len(engine.jobs))
+    response_id = first.json()["id"]
+    assert 200 == rotated.get(f"/v1/attributions/{response_id}").status_code
+    stranger = call_as(keys.create("application", "rival", actor="test"))
+    assert 404 == stranger.get(f"/v1/attributions/{response_id}").status_code
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_response_of_a_replica_that_went_away_is_not_made_again(
+    application: TestClient, engine: ScriptedEngine, ledger: Ledger, stream: bool
+) -> None:
+    """Its receipt may wait in the spool of the dead: the key stands for it until a cut receipt proves it unfinished."""
+    engine.failure = Failed(503, "the model went away", "engine_unavailable", retry_after_s=5, is_open=True)
+    ask(application, stream=stream)
+    engine.failure = None
+    assert (409, "idempotency_in_progress") == error(ask(application, stream=stream))
+    (job,) = engine.jobs
+    receipt = receipt_of(job)
+    ledger.append(replace(receipt, measurement={**receipt.measurement, "cut": True, "recovered": True}))
+
+    assert 200 == ask(application, stream=stream).status_code
+    assert 2 == len(engine.jobs)
+
+
+@pytest.mark.parametrize(
+    ("refused", "jobs"), [(None, 1), (Failed(429, "all places are taken", "overloaded", retry_after_s=1), 2)]
+)
+def test_caller_that_leaves_before_the_first_token_leaves_no_doubt(
+    engine: ScriptedEngine, ledger: Ledger, keys: KeyRing, application_key: str, tmp_path: Path, refused: Any, jobs: int
+) -> None:
+    """The job goes on to its first event: tokens get a receipt that frees the key, a refusal frees it at once."""
+    answers = Answers(
+        engine, Limits(ledger), Idempotency(Claims(ledger.database), Replays(tmp_path / "r", 60.0)), 64, None
+    )
+    engine.pause_s, engine.failure = 0.2, refused
+    engine.pieces = ("x",) if refused else ("x",) * 9
+    request, key = CompletionRequest(**TEXT), keys.check(application_key)
+
+    def job(response_id: str) -> Job:
+        return Job(response_id, key.identity, 1, "hello", 9, 1.0, 1.0, None, (), token_level=False, streamed=False)
+
+    async def main() -> bytes:
+        asked = asyncio.create_task(answers.answer(key, job("cmpl-1"), request, "k"))
+        await asyncio.sleep(0.1)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        with pytest.raises(ConflictError):
+            await answers.answer(key, job("cmpl-2"), request, "k")
+        await asyncio.sleep(0.6)
+        engine.failure = None
+        return bytes((await answers.answer(key, job("cmpl-3"), request, "k")).body)
+
+    assert b"cmpl-3" in asyncio.run(main())
+    cut = ledger.receipt("cmpl-1")
+    assert (1 if refused is None else None) == (cut and cut["tokens"])
 
 
 def test_request_that_the_limits_refuse_leaves_its_key_free(
@@ -323,7 +406,8 @@ def test_request_that_the_limits_refuse_leaves_its_key_free(
 
     assert (429, "rate_limit_exceeded") == error(refused)
     released = [row for row in _claims(ledger) if row["ended_at_us"] is not None]
-    assert (2, 1, 2) == (len(engine.jobs), len(released), ledger.last_sequence())
+    assert (2, 0, 2) == (len(engine.jobs), len(released), ledger.last_sequence())
+    assert 2 == len(_claims(ledger)), "who is refused leaves no row behind"
 
 
 def test_openai_client_tries_again_under_its_key(address: str, application_key: str, engine: ScriptedEngine) -> None:

@@ -81,7 +81,7 @@ def test_no_window_gets_more_than_its_rate(per_minute: int, waits: list[float]) 
     """In any stretch of time at most a minute's requests, and those of its length, are admitted; told times hold."""
     clock = Clock()
     limits = Limits(None, clock)  # type: ignore[arg-type] - no key here has a budget
-    key = Key("0" * 12, "application", "x", None, 0, None, None, None, None, per_minute, None)
+    key = Key("0" * 12, "application", "x", None, 0, None, None, None, None, per_minute, None, "0" * 12)
     admitted = []
     for wait in waits:
         clock.now += wait

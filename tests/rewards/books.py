@@ -48,9 +48,9 @@ def _use(keys: KeyRing, ledger: Ledger) -> None:
     keys.used(next(key for key in keys.list() if key.state(now_us()) == "valid"))
     claims = Claims(ledger.database)
     for response_id, key in (("c0", "a"), ("c1", "b"), ("c2", "b")):
-        claims.claim("shop", key * 64, "f" * 64, response_id, abandoned_after_s=60)
+        claims.claim("shop", key * 64, "f" * 64, response_id)
         if response_id == "c1":
-            claims.release(response_id)
+            claims.release([response_id])
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def test_pages_of_receipts_are_the_receipts_that_fit_in_their_order(books, limit
     for model, application, kind, account in itertools.product(
         (None, "demo", "b" * 64), (None, "shop"), (None, "reversal"), (None, "bank", COMMONS)
     ):
-        wanted = Selection(model=model, application=application, kind=kind)
+        wanted = Selection(model=model, applications=application and (application,), kind=kind)
         found = receipts_of(books, wanted, limit, account)
         assert [
             each
