@@ -71,7 +71,7 @@ def tighten(path: Path) -> None:
     """Take a file away from everybody's eyes but its owner's, and say so; where that is not ours to do, warn, once."""
     try:
         mode = path.stat().st_mode
-        if mode & _OTHERS:
+        if stat.S_ISREG(mode) and mode & _OTHERS:  # a folder, mistaken for a file, is nobody's to close
             path.chmod(MODE)
             _LOG.warning("%s could be read by others (mode %o); it is its owner's alone now", path, stat.S_IMODE(mode))
     except FileNotFoundError:
