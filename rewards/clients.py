@@ -11,6 +11,7 @@ from sqlmodel import col
 from rewards import events
 from rewards.credit import COMMONS, PENDING
 from rewards.errors import CreditError
+from rewards.presence import CLIENT_REGISTERED
 from rewards.tables import EventRow
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-KIND = "client.registered"
+KIND = CLIENT_REGISTERED
 _ID_LENGTH = 100
 
 

@@ -17,7 +17,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from rewards import private_files, schema
-from rewards.errors import LedgerError
+from rewards.errors import LedgerError, LedgerLostError
+from rewards.presence import Files, Origin, existing_file, loss_of
 
 __all__ = ["BUSY_TIMEOUT_MS", "Connection", "Database", "migrate", "now_us", "prepare", "shown_url"]
 
@@ -85,8 +86,12 @@ def shown_url(url: str) -> str:
 class Database:
     """A prepared ledger database, usable from several threads; several processes may each have their own.
 
+    Each transaction finds the ledger that was opened, or raises LedgerLostError: never one that took its place, nor a
+    file that was taken away.
+
     Attributes:
         url: what it was opened by; may hold a password.
+        origin: by which rows the ledger is known.
 
     Raises:
         LedgerError: there is no such database, or its schema is not at head; the message says what makes it so.
@@ -97,6 +102,9 @@ class Database:
         self.url = url
         self._name = _shown(parsed)
         _require_file(parsed)
+        self.origin = Origin()
+        with _errors_of(self._name):
+            self._files = Files(Path(str(parsed.database)), BUSY_TIMEOUT_MS / 1000) if _is_sqlite(parsed) else None
         self._reader = _connect(parsed)
         self._writer = _writing(self._reader)
         try:
@@ -119,6 +127,8 @@ class Database:
             member: read as this client. On PostgreSQL the database itself then hides the entries of every other
                 client; on SQLite, which has no such wall, the queries alone do.
         """
+        with _errors_of(self._name):
+            self._require_files()
         with _errors_of(self._name), self._reader.begin() as connection:
             if member is not None and self.is_postgresql:
                 connection.execute(text("SET LOCAL ROLE protoken_member"))
@@ -128,12 +138,22 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is alone in writing from its first statement, and durable when the block has ended."""
-        with _errors_of(self._name), self._writer.begin() as connection:
-            yield connection
+        with _errors_of(self._name):
+            self._require_files()
+            with self._writer.begin() as connection:
+                self.origin.require(connection)
+                yield connection
+            self._require_files()  # a commit into a file that was taken away meanwhile is none
 
     def close(self) -> None:
         """Close every connection."""
         self._reader.dispose()
+        if self._files is not None:
+            self._files.close()
+
+    def _require_files(self) -> None:
+        if self._files is not None:
+            self._files.check()
 
 
 def now_us() -> int:
@@ -200,7 +220,9 @@ def _connect_postgresql(url: URL) -> Engine:
 
 
 def _connect_sqlite(url: URL) -> Engine:
-    engine = create_engine(url)
+    """An engine over a file, which connecting never makes: one that is gone gets no empty successor."""
+    file = existing_file(Path(str(url.database)))
+    engine = create_engine(url, creator=lambda: sqlite3.connect(file, check_same_thread=False, uri=True))
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
@@ -280,8 +302,11 @@ def _write_ahead(engine: Engine) -> None:
 def _errors_of(name: str) -> Iterator[None]:
     try:
         yield
-    except (SQLAlchemyError, CommandError) as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+    except (SQLAlchemyError, CommandError, sqlite3.Error) as error:
+        cause = getattr(error, "orig", None) or error
+        reason, code = " ".join(str(cause).split()), loss_of(cause)
+        if code is not None:
+            raise LedgerLostError(f"ledger {name}: {reason}", code) from error
         raise LedgerError(f"ledger {name}: {reason}") from error
     except UnicodeError as error:  # half of a surrogate pair, as the shell gives for a byte that is not UTF-8
         raise LedgerError(f"ledger {name}: a name or label is not valid text: {error}") from error

@@ -10,6 +10,7 @@ RewardsError
 ├── ReusedKeyError          an idempotency key that was used for another request
 ├── LogError                a place in the Merkle log that does not exist, or a proof that does not fit
 └── LedgerError             the ledger cannot be opened, read or written
+    ├── LedgerLostError     it is not there any more, or not the one that was opened; carries which of these
     ├── ConflictError       a response id that is already booked with another payload
     ├── ReversalError       a response that cannot be reversed
     ├── HoldError           a hold that cannot be placed or released
@@ -77,6 +78,21 @@ class LogError(RewardsError):
 
 class LedgerError(RewardsError):
     """The ledger cannot be opened, read or written."""
+
+
+class LedgerLostError(LedgerError):
+    """The ledger that was opened is not there any more, or something else has its name; waiting does not help.
+
+    Attributes:
+        code: `ledger_missing`, `ledger_replaced`, `ledger_log_missing` or `ledger_damaged`.
+    """
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message, code)  # both, so that the error survives pickling
+        self.code = code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class ConflictError(LedgerError):

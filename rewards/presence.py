@@ -1,0 +1,173 @@
+"""Whether the ledger is still the one that was opened: its files under their names, its rows, and their growth.
+
+A file that was taken away goes on being read and written by whoever has it open, and what is booked into it is lost
+with the last of them. Knows SQLite's files and one row of each table; writes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sqlite3
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from sqlalchemy import select
+from sqlmodel import col
+
+from rewards.errors import LedgerLostError
+from rewards.tables import EventRow, ReceiptRow
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from rewards.database import Database
+
+__all__ = ["CLIENT_REGISTERED", "Continuity", "Files", "Origin", "existing_file", "loss_of"]
+
+_LOG = logging.getLogger(__name__)
+CLIENT_REGISTERED: Final = "client.registered"
+"""The kind of event by whose first one a ledger is known: nothing can change it, and every login may read it."""
+_BESIDE: Final = ("-wal", "-shm")
+_GONE: Final = ("3D000", "3F000", "42P01")  # of PostgreSQL: no such database, schema, table
+_DROPPED: Final = re.compile(r'FATAL: +database "[^"]*" does not exist|^no such table: ')
+
+
+def existing_file(path: Path) -> str:
+    """The URI of an SQLite file that is never made by opening it, not in the place of one that is gone either."""
+    return f"file:{quote(str(path))}?mode=rw"
+
+
+def loss_of(error: BaseException) -> str | None:
+    """The code of a database's answer by which its ledger is no longer there; None where it may be back by itself."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return "ledger_damaged"
+    # A refused connection has no SQLSTATE, only its text.
+    is_gone = getattr(error, "sqlstate", None) in _GONE or _DROPPED.search(str(error))
+    return "ledger_missing" if is_gone else None
+
+
+class Files:
+    """The file of an SQLite ledger and its write-ahead log, as they were when this was made; usable from any thread.
+
+    Holds a connection, as the write-ahead log keeps its name for as long as somebody has it open.
+
+    Raises:
+        sqlite3.Error: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path, busy_timeout_s: float) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._is_rescued = False
+        self._holder = sqlite3.connect(
+            existing_file(path), busy_timeout_s, isolation_level=None, check_same_thread=False, uri=True
+        )
+        self._holder.execute("SELECT 1 FROM sqlite_schema").fetchone()  # opens the write-ahead log
+        self._opened = _identity(path)
+        beside = {Path(f"{path}{ending}"): _identity(Path(f"{path}{ending}")) for ending in _BESIDE}
+        self._beside = {file: found for file, found in beside.items() if found is not None}
+
+    def check(self) -> None:
+        """Look at the names; some microseconds.
+
+        Raises:
+            LedgerLostError: what bears one of them is not what was opened.
+            OSError: they cannot be looked at.
+        """
+        found = _identity(self._path)
+        if found is None:
+            raise LedgerLostError(f"ledger {self._path} is gone: put the file back", "ledger_missing")
+        if found != self._opened:
+            raise LedgerLostError(
+                f"ledger {self._path} is another file than the one that was opened: put that back, or start again",
+                "ledger_replaced",
+            )
+        for file, opened in self._beside.items():
+            if _identity(file) != opened:
+                self._rescue()
+                raise LedgerLostError(
+                    f"{file}, a part of the ledger, was taken away while in use: stop whoever uses the ledger in "
+                    "order, by which all is written into its file, and start again",
+                    "ledger_log_missing",
+                )
+
+    def close(self) -> None:
+        """Let go of the file; the last one to do so writes what is in the log into it."""
+        self._holder.close()
+
+    def _rescue(self) -> None:
+        """Write what only a log without a name holds into the file, unless somebody has begun another log."""
+        with self._lock:
+            if self._is_rescued or any(_identity(file) not in (None, opened) for file, opened in self._beside.items()):
+                return
+            self._is_rescued = True
+            try:
+                self._holder.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            except sqlite3.Error:
+                _LOG.exception("ledger %s: its write-ahead log is gone and could not be written into it", self._path)
+
+
+class Origin:
+    """The row by which a database's ledger is known: the event of its first client, with the salt it was given."""
+
+    def __init__(self) -> None:
+        self._known: tuple[int, str] | None = None
+
+    def require(self, connection: Connection) -> None:
+        """Refuse the rows of another ledger; the first ones that are seen are right.
+
+        Raises:
+            LedgerLostError: these are not the rows of the ledger that was opened.
+        """
+        query = select(col(EventRow.sequence), col(EventRow.salt)).where(col(EventRow.kind) == CLIENT_REGISTERED)
+        if self._known is None:
+            first = connection.execute(query.order_by(col(EventRow.sequence)).limit(1)).one_or_none()
+            self._known = None if first is None else (first[0], first[1])
+            return
+        there = connection.execute(query.where(col(EventRow.sequence) == self._known[0])).one_or_none()
+        if there is None or tuple(there) != self._known:
+            raise LedgerLostError(
+                "another ledger has taken the place of the one that was opened: put that back, or start again",
+                "ledger_replaced",
+            )
+
+
+class Continuity:
+    """That a ledger only grows: the last receipt that was seen is there the next time. From one thread at a time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._last: tuple[int, str] | None = None
+
+    def check(self) -> None:
+        """Look at the rows.
+
+        Raises:
+            LedgerLostError: the ledger is gone, is another one, or was set back to an older state.
+            LedgerError: the database is away, so nobody knows.
+        """
+        sequence = col(ReceiptRow.sequence)
+        receipts = select(sequence, col(ReceiptRow.response_id))
+        with self._database.read() as connection:
+            self._database.origin.require(connection)
+            seen = self._last and connection.execute(receipts.where(sequence == self._last[0])).one_or_none()
+            last = connection.execute(receipts.order_by(sequence.desc()).limit(1)).one_or_none()
+        if self._last is not None and (seen is None or tuple(seen) != self._last):
+            raise LedgerLostError(
+                f"the ledger was set back: receipt {self._last[0]}, which was in it, is there no more; start again",
+                "ledger_replaced",
+            )
+        self._last = None if last is None else (last[0], last[1])
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What a name stands for, by device and inode; None when for nothing."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
