@@ -97,7 +97,7 @@ class Answers:
         ticket = None
         try:
             most = job.max_tokens if job.max_tokens is not None else self._default_max_tokens
-            ticket = await asyncio.to_thread(self._limits.admit, caller, most)
+            ticket = await asyncio.to_thread(self._limits.admit, caller, most, job.response_id)
             earlier = None if attempt is None else await attempt.claim()
         except BaseException:
             if ticket is not None:
@@ -131,8 +131,10 @@ class Answers:
                         await self._keep(job, model, pieces, event)
                         if attempt is not None:
                             await attempt.finished(pieces, event)
-                    elif attempt is not None and not event.is_open:
-                        await attempt.failed()
+                    elif not event.is_open:
+                        tokens = tokens if event.credited else 0
+                        if attempt is not None:
+                            await attempt.failed()
                     yield event
         finally:
             ticket.end(tokens)

@@ -25,6 +25,7 @@ from deployment.places import ledger_folder
 from deployment.protocol import WholeAnswers
 from deployment.replays import Replays
 from deployment.settings import Settings, pepper_of
+from deployment.spooled import spooled_tokens
 from deployment.texts import Texts
 from rewards import KeyRing, Ledger
 
@@ -125,7 +126,9 @@ class Ingress:
         self._settings = settings
         self._ledger = Ledger(settings.ledger)
         self._keys = KeyRing(settings.ledger, pepper_of(settings.ledger, settings.pepper_file))
-        self._replays = Replays(ledger_folder(settings.spool, self._ledger) / "replays", settings.replay_window_s)
+        folder = ledger_folder(settings.spool, self._ledger)
+        self._spooled = spooled_tokens(folder)  # before anything is generated through this ingress
+        self._replays = Replays(folder / "replays", settings.replay_window_s)
         self._texts = Texts(settings.texts, settings.texts_window_s) if settings.texts else None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -137,5 +140,6 @@ class Ingress:
             default_max_tokens=self._settings.default_max_tokens,
             max_tokens_cap=self._settings.max_tokens_cap,
             texts=self._texts,
+            spooled=self._spooled,
             cors_origins=self._settings.cors_origins,
         )

@@ -5,7 +5,7 @@ stands behind it in the service (`gateway`), a plain class in tests. How an answ
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -66,6 +66,7 @@ def build_app(
     default_max_tokens: int,
     max_tokens_cap: int | None = None,
     texts: Texts | None = None,
+    spooled: Mapping[str, Mapping[str, int]] | None = None,
     cors_origins: Sequence[str] = (),
 ) -> FastAPI:
     """The service's whole HTTP surface.
@@ -77,6 +78,7 @@ def build_app(
         default_max_tokens: the most tokens of a request that does not say.
         max_tokens_cap: the most tokens a request may ask for; None leaves the model's context as the only cap.
         texts: where finished texts are kept for the console; None keeps none.
+        spooled: what waits for the ledger, as `spooled_tokens` tells it.
         cors_origins: whose pages may call the API from a browser.
     """
     app = FastAPI(
@@ -94,7 +96,7 @@ def build_app(
         ],
     )
     idempotency = Idempotency(Claims(books.ledger.database), replays)
-    answers = Answers(engine, Limits(books.ledger), idempotency, default_max_tokens, texts)
+    answers = Answers(engine, Limits(books.ledger, spooled=spooled), idempotency, default_max_tokens, texts)
     app.state.service = Service(engine, answers, books.ledger, max_tokens_cap, int(time.time()))
     app.state.books = books
     app.include_router(service_router)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
@@ -10,9 +11,13 @@ from sqlmodel import col
 from rewards.tables import ApiKeyRow, ReceiptRow
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection
 
     from rewards.database import Database
+
+_AT_ONCE = 500  # ids in one statement
 
 
 def names_of(connection: Connection, application: str) -> list[str]:
@@ -46,6 +51,15 @@ def is_of(database: Database, application: str, name: str) -> bool:
         return True
     with database.read() as connection:
         return name in names_of(connection, application)
+
+
+def booked_among(connection: Connection, response_ids: Iterable[str]) -> set[str]:
+    """Those of some responses that have a receipt."""
+    rest, found = iter(response_ids), set[str]()
+    response_id = col(ReceiptRow.response_id)
+    while some := list(islice(rest, _AT_ONCE)):
+        found |= set(connection.execute(select(response_id).where(response_id.in_(some))).scalars())
+    return found
 
 
 def tokens_of(connection: Connection, application: str, after: int = 0) -> tuple[int, int]:

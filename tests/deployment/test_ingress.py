@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -226,3 +227,14 @@ def test_every_answer_has_a_request_id(application: TestClient, anonymous: TestC
     assert anonymous.get("/v1/models").headers["x-request-id"]
     assert "mine-1" == application.get("/nowhere", headers={"x-request-id": "mine-1"}).headers["x-request-id"]
     assert "a b" != application.get("/nowhere", headers={"x-request-id": "a b"}).headers["x-request-id"]
+
+
+def test_budget_counts_responses_whose_receipts_wait(
+    call_as: Callable[[str], TestClient], keys: KeyRing, engine: ScriptedEngine
+) -> None:
+    """While nothing is booked a budget of ten tokens admits three responses of three, and no more."""
+    client = call_as(keys.create("application", "shop", actor="test", token_budget=10))
+    engine.books = False
+    statuses = [client.post("/v1/completions", json=TEXT | {"max_tokens": 3}).status_code for _ in range(5)]
+
+    assert [200, 200, 200, 429, 429] == statuses
