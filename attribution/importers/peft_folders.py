@@ -1,47 +1,36 @@
 """A bundle from PEFT adapter folders that somebody else trained, one LoRA adapter per client.
 
-A member's `adapter_config.json` is untrusted: the configuration is rebuilt from an allow-list of keys, what would
-change the computation in a way that is not supported is refused by name, and nothing in it is imported or executed.
+Nothing in a member's folder is trusted: see `adapter_folders` for what it may be, `adapter_config` for what it may ask.
 Does not train and does not judge who trained what.
 """
 
-import json
+import logging
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from attribution.bundle import Bundle, parameter_tensors
+from attribution.bundle import Bundle
 from attribution.errors import BundleError
+from attribution.foreign import read_tensors
+from attribution.importers.adapter_config import LoraConfiguration, Scaled, read_configuration
+from attribution.importers.adapter_folders import CONFIGURATION, TENSORS, require_adapter
+from attribution.importers.base_names import other_base
+from attribution.importers.patterns import PatternError
 from attribution.layers import resolve_layers
-from attribution.models import resolve_base, skeleton
+from attribution.models import load_model, resolve_base
 from attribution.updates import LowRank, Update, weighted_sum
 from attribution.writing import Member, write_bundle
 
 __all__ = ["AdapterFolder", "import_folders"]
 
-_TAKEN = (
-    "r", "lora_alpha", "target_modules", "exclude_modules", "layers_to_transform",
-    "rank_pattern", "alpha_pattern", "use_rslora",
-)  # fmt: skip
-# Written by PEFT, without effect on what a trained adapter computes.
-_HARMLESS = {
-    "auto_mapping", "base_model_name_or_path", "inference_mode", "init_lora_weights", "lora_dropout", "peft_type",
-    "peft_version", "qalora_group_size", "revision", "task_type", "layers_pattern", "loftq_config", "eva_config",
-    "corda_config", "lora_ga_config", "megatron_core", "ensure_weight_tying", "runtime_config",
-}  # fmt: skip
-# Starts that leave the base weights alone; the others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) train over an altered base.
-_STARTS = (None, True, False, "gaussian", "orthogonal", "eva")
+_LOG = logging.getLogger(__name__)
 _PREFIX = "base_model.model."
+_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -53,8 +42,16 @@ class AdapterFolder:
     weight: float = 1.0
 
 
-def import_folders(consortium: str, base: str, adapters: Sequence[AdapterFolder], target: Path) -> Bundle:
+def import_folders(
+    consortium: str,
+    base: str,
+    adapters: Sequence[AdapterFolder],
+    target: Path,
+    remark: Callable[[str], None] = _LOG.warning,
+) -> Bundle:
     """Merge the adapters exactly, global = base + Σ ρ_i ΔW_i, and write the bundle to `target`.
+
+    `remark` is told, a sentence each, of adapters that say they were trained on another base model.
 
     Raises:
         BundleError: an adapter is missing, malformed, not finite, of another shape, or of a kind that is not supported.
@@ -67,9 +64,16 @@ def import_folders(consortium: str, base: str, adapters: Sequence[AdapterFolder]
     total = sum(adapter.weight for adapter in adapters)
     if not math.isfinite(total):
         raise BundleError("the sum of the clients' weights is infinite")
-    members = []
+    return write_bundle(target, consortium, base, 1, _members(adapters, base, base_path, total, remark))
+
+
+def _members(
+    adapters: Sequence[AdapterFolder], base: str, base_path: Path, total: float, remark: Callable[[str], None]
+) -> list[Member]:
+    model, members = load_model(base_path), []
+    resolve_layers(model)
     for adapter in adapters:
-        update, weight = _read_adapter(adapter.folder, base_path), adapter.weight / total
+        update, weight = _read_adapter(adapter, model, base, base_path, remark), adapter.weight / total
         members.append(
             Member(
                 id=adapter.client,
@@ -80,89 +84,116 @@ def import_folders(consortium: str, base: str, adapters: Sequence[AdapterFolder]
                 last_round=update,
             )
         )
-    return write_bundle(target, consortium, base, 1, members)
+    return members
 
 
-def _read_adapter(folder: Path, base_path: Path) -> Update:
-    config = _rebuilt_config(folder / "adapter_config.json")
-    weights_path = folder / "adapter_model.safetensors"
-    try:
-        tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in load_file(weights_path).items()}
-    except (OSError, SafetensorError) as error:
-        raise BundleError(f"{weights_path}: not a readable safetensors file: {error}") from error
-    model = skeleton(base_path)  # shapes and scalings only: PEFT itself says what this configuration means
-    resolve_layers(model)
-    tied = model.lm_head.weight is model.get_input_embeddings().weight
-    try:
-        inject_adapter_in_model(config, model, low_cpu_mem_usage=True)  # the factors, too, as shapes only
-    except (ValueError, TypeError, AttributeError, RuntimeError, re.error) as error:
-        raise BundleError(f"{folder / 'adapter_config.json'}: PEFT refuses it for this base model: {error}") from error
-    _check_tensors(weights_path, tensors, get_peft_model_state_dict(model))
-    _check_base_layers(weights_path, tensors, base_path)
-    return Update(dict(_factors(weights_path, model, tensors, tied=tied)))
-
-
-def _rebuilt_config(path: Path) -> LoraConfig:
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: not a readable JSON file: {error}") from error
-    if not isinstance(given, dict) or given.get("peft_type") != "LORA":
-        raise BundleError(f"{path}: peft_type is not LORA; only LoRA adapters can be imported")
-    if given.get("init_lora_weights") not in _STARTS:
-        raise BundleError(
-            f"{path}: init_lora_weights = {given['init_lora_weights']!r} changes the base; convert it to plain LoRA"
+def _read_adapter(
+    adapter: AdapterFolder, model: Any, base: str, base_path: Path, remark: Callable[[str], None]
+) -> Update:
+    folder = adapter.folder
+    require_adapter(folder)
+    configuration = read_configuration(folder / CONFIGURATION)
+    if other := other_base(configuration.base_model_name_or_path, base, base_path):
+        remark(
+            f"client {adapter.client!r}: its adapter says that it was trained on {other!r}, but is merged into"
+            f" {base!r}; if these are not the same weights, what it adds means nothing"
         )
-    for key, value in given.items():
-        if key not in _TAKEN and key not in _HARMLESS and value not in (None, False, [], {}, "", "none", "default"):
-            raise BundleError(f"{path}: {key} = {value!r} is not supported; train the adapter without it")
-    taken: dict[str, Any] = {key: given[key] for key in _TAKEN if given.get(key) is not None}
+    layers = _layers(folder, configuration, model)
+    path = folder / TENSORS
+    tensors = _without_prefix(path, read_tensors(path, BundleError))
+    factors = _required_factors(path, layers, model, tensors)
+    _require_copies(path, {name: value for name, value in tensors.items() if name not in factors}, model)
+    return Update(dict(_low_rank(path, layers, tensors)))
+
+
+def _layers(folder: Path, configuration: LoraConfiguration, model: Any) -> dict[str, Scaled]:
+    """The layers that the configuration targets, all of them linear and free to carry an update."""
+    path = folder / CONFIGURATION
     try:
-        return LoraConfig(**taken, lora_dropout=0.0)
-    except (TypeError, ValueError) as error:
-        raise BundleError(f"{path}: not a LoRA configuration: {error}") from error
-
-
-def _check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    for name, wanted in expected.items():
-        if name not in tensors:
-            raise BundleError(f"{path}: tensor {name!r} is missing")
-        if tensors[name].shape != wanted.shape:
-            raise BundleError(
-                f"{path}: tensor {name!r} has shape {tuple(tensors[name].shape)},"
-                f" this base model needs {tuple(wanted.shape)}"
-            )
-    for name, tensor in tensors.items():
-        if name not in expected:
-            raise BundleError(f"{path}: tensor {name!r} belongs to no layer that adapter_config.json targets")
-        if not tensor.is_floating_point():
-            raise BundleError(f"{path}: tensor {name!r} is {tensor.dtype}, not a floating-point type")
-        if not torch.isfinite(tensor).all():
-            raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
-
-
-def _check_base_layers(path: Path, tensors: Mapping[str, Tensor], base_path: Path) -> None:
-    """PEFT saves an adapted head beside its factors; where it is not the base model's, it would be lost."""
-    saved = {name: tensor for name, tensor in tensors.items() if ".base_layer." in name}
-    base = parameter_tensors(base_path) if saved else {}
-    for name, tensor in saved.items():
-        original = base.get(name.replace(".base_layer.", "."))
-        if original is not None and not torch.equal(original.to(tensor.dtype), tensor):
-            raise BundleError(f"{path}: tensor {name!r} differs from the base model's")
-
-
-def _factors(path: Path, model: Any, tensors: Mapping[str, Tensor], *, tied: bool) -> Iterator[tuple[str, LowRank]]:
-    for name, layer in model.named_modules():
-        if not isinstance(layer, BaseTunerLayer):
-            continue
-        if not isinstance(layer.base_layer, nn.Linear):
+        layers = configuration.layers(model)
+    except PatternError as error:
+        raise BundleError(f"{path}: {error}") from error
+    if not layers:
+        raise BundleError(f"{path}: target_modules names no layer of this base model")
+    tied = model.lm_head.weight is model.get_input_embeddings().weight
+    for name, scaled in layers.items():
+        if not isinstance(model.get_submodule(name), nn.Linear):
             raise BundleError(f"{path}: layer {name!r} is not linear; only linear layers can carry a LoRA update")
+        if not math.isfinite(scaled.scaling):
+            raise BundleError(f"{path}: the scaling of {name!r} is {scaled.scaling}")
         if tied and name == "lm_head":
             raise BundleError(
-                f"{path}: lm_head is tied to the embedding in this base model and cannot carry an update alone"
+                f"{folder / TENSORS}: lm_head is tied to the embedding in this base model"
+                " and cannot carry an update alone"
             )
+    return layers
+
+
+def _without_prefix(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    short = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
+    if len(short) < len(tensors):
+        raise BundleError(f"{path}: a tensor is there twice, with and without {_PREFIX!r} before its name")
+    return short
+
+
+def _required_factors(path: Path, layers: Mapping[str, Scaled], model: Any, tensors: Mapping[str, Tensor]) -> set[str]:
+    """The names of all factors, each of which is there, of the right shape, and made of numbers."""
+    shapes = {}
+    for name, scaled in layers.items():
+        layer = model.get_submodule(name)
+        shapes[f"{name}.lora_A.weight"] = (scaled.rank, layer.in_features)
+        shapes[f"{name}.lora_B.weight"] = (layer.out_features, scaled.rank)
+    for name, shape in shapes.items():
+        if name not in tensors:
+            over = next((f"; it holds {other!r}" for other in tensors if other not in shapes), "")
+            raise BundleError(f"{path}: tensor {name!r} is missing{over}")
+        if tuple(tensors[name].shape) != shape:
+            raise BundleError(
+                f"{path}: tensor {name!r} has shape {tuple(tensors[name].shape)}, this base model needs {shape}"
+            )
+        _require_numbers(path, name, tensors[name])
+    return set(shapes)
+
+
+def _require_numbers(path: Path, name: str, tensor: Tensor) -> None:
+    if tensor.dtype not in _FLOATS:
+        raise BundleError(
+            f"{path}: tensor {name!r} is {tensor.dtype}, not a floating-point type of 16 bits or more; save it as one"
+        )
+    if not torch.isfinite(tensor.float()).all():
+        raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
+
+
+def _require_copies(path: Path, others: Mapping[str, Tensor], model: Any) -> None:
+    """PEFT may save embedding and head beside the factors: where they are not the base model's, they would be lost."""
+    base = dict(model.named_parameters(remove_duplicate=False))
+    for name, tensor in others.items():
+        original = base.get(name.replace(".base_layer.", "."))
+        if original is None:
+            raise BundleError(f"{path}: tensor {name!r} belongs to no layer that {CONFIGURATION} targets")
+        if tensor.shape != original.shape:
+            raise BundleError(
+                f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}, the base model's has"
+                f" {tuple(original.shape)}; an adapter over another vocabulary cannot be imported"
+            )
+        _require_numbers(path, name, tensor)
+        if not _is_copy(tensor, original):
+            raise BundleError(
+                f"{path}: tensor {name!r} differs from the base model's: it was trained too, or on another base;"
+                " only an adapter whose factors say all that was trained can be imported"
+            )
+
+
+def _is_copy(tensor: Tensor, original: Tensor) -> bool:
+    """Whether these are the base model's numbers, as they are or rounded to a half that adapters are trained in."""
+    kinds = (tensor.dtype, torch.bfloat16, torch.float16)
+    return any(torch.equal(original.to(kind).to(tensor.dtype), tensor) for kind in kinds)
+
+
+def _low_rank(path: Path, layers: Mapping[str, Scaled], tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, LowRank]]:
+    for name, scaled in layers.items():
         A, B = tensors[f"{name}.lora_A.weight"].float(), tensors[f"{name}.lora_B.weight"].float()
-        scaling = layer.scaling["default"]
-        if not math.isfinite(scaling):
-            raise BundleError(f"{path.with_name('adapter_config.json')}: the scaling of {name!r} is {scaling}")
-        yield name, LowRank(A, scaling * B)
+        B = scaled.scaling * B
+        if not torch.isfinite(B).all():
+            raise BundleError(f"{path}: tensor '{name}.lora_B.weight' is infinite once scaled by {scaled.scaling}")
+        yield name, LowRank(A, B)

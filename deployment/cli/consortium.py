@@ -73,7 +73,8 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Make a bundle from PEFT adapter folders that somebody else trained."""
-    _show(import_folders(consortium, base, [_adapter(text) for text in client], out), as_json=as_json)
+    bundle = import_folders(consortium, base, [_adapter(text) for text in client], out, _warn)
+    _show(bundle, as_json=as_json)
 
 
 @app.command()
@@ -112,6 +113,10 @@ def verify(bundle: _BundleFolder, as_json: Json = False) -> None:
 def show(bundle: _BundleFolder, as_json: Json = False) -> None:
     """Show the manifest of a bundle, after checking its hashes."""
     _show(open_bundle(bundle), as_json=as_json)
+
+
+def _warn(sentence: str) -> None:
+    typer.echo(f"warning: {sentence}", err=True)
 
 
 def _given(options: Mapping[str, object]) -> dict[str, Any]:
