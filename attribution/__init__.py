@@ -12,7 +12,15 @@ records. One thread owns a model, its batch and its attribution.
 from attribution.attribute import VERSION, attribute
 from attribution.bundle import Bundle, open_bundle, verify_bundle
 from attribution.decode import Batch
-from attribution.errors import AttributionError, BundleError, ModelError, PromptError, RecipeError, ScoreError
+from attribution.errors import (
+    AttributionError,
+    BundleError,
+    ContextLengthError,
+    ModelError,
+    PromptError,
+    RecipeError,
+    ScoreError,
+)
 from attribution.model import FederatedModel
 from attribution.records import AttributedResponse, Generation, Sampling, Step
 
@@ -23,6 +31,7 @@ __all__ = [
     "Batch",
     "Bundle",
     "BundleError",
+    "ContextLengthError",
     "FederatedModel",
     "Generation",
     "ModelError",

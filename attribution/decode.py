@@ -1,218 +1,235 @@
 """The step loop: prompts join a running batch, tokens come out one step at a time, rows leave when they are done.
 
-Token ids in, tokens and captured activations out. A key–value cache is kept for all rows together, padded on the left;
-joining and leaving copy it, which is small beside one step's reading of the weights. Does not know clients or scores.
+Token ids in, tokens and captured activations out. A prompt is run through the model in parts, between the steps of the
+others; a failure ends the row that it belongs to. Does not know clients or scores.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import DynamicCache
 
 from attribution.capture import Tap, capturing
-from attribution.errors import PromptError
-from attribution.records import FinishReason, Generation, Sampling, Step
+from attribution.errors import ContextLengthError, PromptError
+from attribution.records import Generation, Sampling, Step
+from attribution.row import Row
+from attribution.rows_cache import Column, RowsCache, last_column
 
-__all__ = ["Batch", "taps", "unfinished_character"]
+__all__ = ["Batch", "taps"]
 
+_Chosen = list[tuple[Row, Tensor]]
 
-class _Row:
-    """One request in the batch: what it asked, what it has been given, and what was captured on the way."""
-
-    def __init__(self, key: str, prompt_ids: Sequence[int], sampling: Sampling, tokenizer: Any, device: Any) -> None:
-        self.key = key
-        self.prompt_ids = list(prompt_ids)
-        self.sampling = sampling
-        self.token_ids: list[int] = []
-        self.pieces: list[str] = []
-        self.logprobs: list[float] = []
-        self.finish_reason: FinishReason | None = None
-        self.captured: dict[str, list[Tensor]] = {}
-        self._sent = 0
-        self._tokenizer = tokenizer
-        # A stream begun with text that ends torn gives that text out as if it were new.
-        torn = tokenizer.decode(self.prompt_ids, skip_special_tokens=True).endswith("\ufffd")
-        self._stream = DecodeStream(ids=[] if torn else self.prompt_ids, skip_special_tokens=True)
-        self._generator = torch.Generator(device=device)
-        if sampling.seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(sampling.seed)
-
-    def choose(self, logits: Tensor) -> tuple[int, float]:
-        """The next token and its log-probability at the temperature used, from logits (vocabulary,)."""
-        log_p = torch.log_softmax(logits.float() / self.sampling.scoring_temperature, -1)
-        if self.sampling.temperature == 0:
-            token = int(log_p.argmax())
-        else:
-            p, order = log_p.exp().sort(descending=True)
-            p[p.cumsum(0) - p >= self.sampling.top_p] = 0  # the smallest set that reaches top_p
-            token = int(order[torch.multinomial(p, 1, generator=self._generator)])
-        return token, float(log_p[token])
-
-    def emit(self, token: int, logprob: float, ends: set[int]) -> Step:
-        """Take a token and return what can be shown now: text that may begin a stop string is held back."""
-        self.token_ids.append(token)
-        self.logprobs.append(logprob)
-        self.pieces.append(self._stream.step(self._tokenizer, token) or "")
-        text = "".join(self.pieces)
-        cut = min((at for at in (text.find(stop) for stop in self.sampling.stop) if at >= 0), default=None)
-        if token in ends or cut is not None:
-            self.finish_reason = "stop"
-        elif len(self.token_ids) >= self.sampling.max_new_tokens:
-            self.finish_reason = "length"
-        if self.finish_reason and cut is None:
-            rest = unfinished_character(self._tokenizer, self.token_ids, text)
-            self.pieces[-1] += rest
-            text += rest
-        if cut is not None:
-            shown = cut
-        elif self.finish_reason:
-            shown = len(text)
-        else:
-            shown = max(self._sent, len(text) - max((len(stop) - 1 for stop in self.sampling.stop), default=0))
-        delta, self._sent = text[self._sent : shown], shown
-        return Step(self.key, token, logprob, delta, self.finish_reason)
-
-    def generation(self) -> Generation:
-        text = "".join(self.pieces)
-        emitting = len(self.token_ids)  # the last token was never fed, so the captured rows are one for each token
-        tensors = {name: torch.cat(parts) for name, parts in self.captured.items()}
-        return Generation(
-            prompt_token_ids=tuple(self.prompt_ids),
-            token_ids=tuple(self.token_ids),
-            tokens=tuple(self.pieces),
-            logprobs=tuple(self.logprobs),
-            text=text[: self._sent] if self.finish_reason else text,
-            finish_reason=self.finish_reason,
-            sampling=self.sampling,
-            tail_input=tensors["tail_input"][: len(self.prompt_ids) + emitting - 1]
-            if "tail_input" in tensors
-            else None,
-            block_input=tensors["block_input"][:emitting],
-            o_proj_input=tensors["o_proj_input"][:emitting],
-            o_proj_output=tensors["o_proj_output"][:emitting],
-        )
+PROMPT_TOKENS_A_STEP = 128
+"""Prompt tokens that are run between two steps of rows that run: on a CPU, a few steps' time."""
+PROMPT_TOKENS_A_STEP_ON_GPU = 2048
+_ALONE = 4  # while nobody runs, so many times as much: larger parts are faster, and nobody waits but for its own token
 
 
 class Batch:
     """Continuous batching at the iteration level over one federated model; one thread owns it.
 
-    `join` runs the prompt through the model, `step` gives every joined row one token, `leave` takes a row out.
+    `join` takes a prompt, `step` gives every row whose prompt has been run one token, `leave` takes a row out.
+    Whatever fails within a row ends that row: `fallen` tells of it, or `leave` raises it. A forward pass that fails for
+    all is repeated for each row apart.
     """
 
-    def __init__(self, model: Any) -> None:
-        """`model` is a `FederatedModel`."""
+    def __init__(self, model: Any, prompt_tokens_a_step: int | None = None) -> None:
+        """`model` is a `FederatedModel`; `prompt_tokens_a_step` None chooses by its device."""
         self._model = model
-        self._rows: dict[str, _Row] = {}
-        self._running: list[_Row] = []  # rows of the cache, in its order
-        self._joining: list[tuple[_Row, DynamicCache, Tensor]] = []
-        self._cache: DynamicCache | None = None
-        self._mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)  # (rows, length), 0 where padded
+        on_cpu = model.device.type == "cpu"
+        self._part = prompt_tokens_a_step or (PROMPT_TOKENS_A_STEP if on_cpu else PROMPT_TOKENS_A_STEP_ON_GPU)
+        self._rows: dict[str, Row] = {}
+        self._running: list[Row] = []  # rows of the cache, in its order
+        self._joining: list[Row] = []  # whose prompts are not run to their end, oldest first
+        self._failures: dict[str, Exception] = {}
+        self._cache = RowsCache(model.device)
         self._taps = taps(model)
 
     def __len__(self) -> int:
         """Rows that still want tokens."""
-        return len(self._running) + len(self._joining)
+        return sum(not row.gone for row in (*self._running, *self._joining))
 
-    def join(self, key: str, prompt_ids: Sequence[int], sampling: Sampling) -> None:
-        """Run a prompt through the model; its first token comes with the next step.
+    def check(self, prompt_ids: Sequence[int], sampling: Sampling) -> None:
+        """Refuse what could not join; may be called from any thread.
 
         Raises:
-            PromptError: the prompt is empty, or prompt and `max_new_tokens` exceed the model's context.
+            PromptError: the prompt is empty.
+            ContextLengthError: prompt and `max_new_tokens` exceed the model's context.
         """
         context = self._model.context_length
         if not prompt_ids:
             raise PromptError("the prompt is empty; at least one token is needed")
         if len(prompt_ids) + sampling.max_new_tokens > context:
-            raise PromptError(
+            raise ContextLengthError(
                 f"the prompt has {len(prompt_ids)} tokens and {sampling.max_new_tokens} more may be generated,"
                 f" but the model's context holds {context}"
             )
+
+    def join(self, key: str, prompt_ids: Sequence[int], sampling: Sampling) -> None:
+        """Take a prompt; its first token comes with the step that runs the last part of it.
+
+        Raises:
+            PromptError: it could not join, as `check` says.
+        """
+        self.check(prompt_ids, sampling)
         assert key not in self._rows, f"row {key!r} has joined already"
-        row = _Row(key, prompt_ids, sampling, self._model.backend_tokenizer, self._model.device)
-        cache = DynamicCache()
-        ids = torch.tensor([row.prompt_ids], device=self._model.device)
-        with torch.inference_mode(), capturing(self._taps) as seen:
-            logits = self._model.network(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
-        for name, tensor in seen.items():
-            row.captured[name] = [tensor[0] if name == "tail_input" else tensor[0, -1:]]
+        row = Row(key, prompt_ids, sampling, self._model.backend_tokenizer, self._model.device)
         self._rows[key] = row
-        self._joining.append((row, cache, logits[0, -1]))
+        self._joining.append(row)
 
     def step(self) -> list[Step]:
-        """One token for every row that has not ended."""
-        choices = list(zip(self._running, self._forward(), strict=True)) if self._running else []
-        for row, cache, logits in self._joining:
-            self._merge(row, cache)
-            choices.append((row, logits))
-        self._joining.clear()
-        steps = [row.emit(*row.choose(logits), self._model.end_token_ids) for row, logits in choices]
-        self._drop({row.key for row in self._running if row.finish_reason})
+        """One token for every row that has not ended and whose prompt has been run; then a part of other prompts."""
+        chosen = [*self._forward(), *self._run_prompts()]
+        steps = []
+        for row, logits in chosen:
+            try:
+                steps.append(row.emit(*row.choose(logits), self._model.end_token_ids))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this row's
+                self._fail(row, error)
+        self._drop()
         return steps
 
+    def fallen(self) -> dict[str, Exception]:
+        """Why rows failed that had not left, by key, each told once; what they had can be had by `leave`."""
+        failures, self._failures = self._failures, {}
+        return failures
+
     def leave(self, key: str) -> Generation:
-        """Take a row out, whether or not it has ended, with all that was generated so far."""
+        """Take a row out, whether or not it has ended, with all that was generated so far.
+
+        Raises:
+            Exception: what the row failed of, where `fallen` has not told it.
+        """
         row = self._rows.pop(key)
-        self._joining = [waiting for waiting in self._joining if waiting[0] is not row]
-        self._drop({key})
+        row.gone = True
+        self._joining = [waiting for waiting in self._joining if waiting is not row]
+        self._drop()
+        if key in self._failures:
+            raise self._failures.pop(key)
         return row.generation()
 
-    def _forward(self) -> Tensor:
-        """Feed each running row its last token: logits (rows, vocabulary) of the next."""
-        device = self._model.device
-        ids = torch.tensor([[row.token_ids[-1]] for row in self._running], device=device)
-        positions = self._mask.sum(1, keepdim=True)
-        self._mask = torch.cat([self._mask, torch.ones_like(positions)], dim=1)
-        padded = None if bool(self._mask.all()) else self._mask
+    def _forward(self) -> _Chosen:
+        """Feed each running row its last token: the logits (vocabulary,) of its next."""
+        if not self._running:
+            return []
+        assert self._cache.cache is not None
+        try:
+            logits = self._feed(self._running, self._cache.cache, self._cache.mask)
+        except Exception:  # noqa: BLE001 - whose it is shows when each is fed apart
+            self._cache.rewind()
+            return self._forward_apart()
+        self._cache.grown()
+        return list(zip(self._running, logits, strict=True))
+
+    def _forward_apart(self) -> _Chosen:
+        """The same for each row by itself, so that it is the failing row that fails."""
+        chosen: dict[str, Tensor] = {}
+        columns: dict[str, Column] = {}
+        for index, row in enumerate(self._running):
+            try:
+                alone = self._cache.apart(index)
+                used = alone.get_seq_length()
+                logits = self._feed([row], alone, self._cache.mask[index : index + 1, -used:])
+                chosen[row.key], columns[row.key] = logits[0], last_column(alone)
+            except Exception as error:  # noqa: BLE001 - this row's, as it was alone
+                self._fail(row, error)
+        self._drop()
+        while self._running:
+            try:
+                self._cache.append([columns[row.key] for row in self._running])
+                break
+            except Exception as error:  # noqa: BLE001 - there is no room for all: the last to come makes some
+                self._fail(self._running[-1], error)
+                self._drop()
+        return [(row, chosen[row.key]) for row in self._running]
+
+    def _feed(self, rows: Sequence[Row], cache: DynamicCache, mask: Tensor) -> Tensor:
+        """One pass of the last tokens of rows, whose cache grows by it: logits (rows, vocabulary)."""
+        ids = torch.tensor([[row.token_ids[-1]] for row in rows], device=self._model.device)
+        positions = mask.sum(1, keepdim=True)
+        mask = torch.cat([mask, torch.ones_like(positions)], dim=1)
+        padded = None if bool(mask.all()) else mask
         with torch.inference_mode(), capturing(self._taps) as seen:
             logits: Tensor = self._model.network(
                 input_ids=ids,
                 position_ids=positions,
                 attention_mask=padded,
-                past_key_values=self._cache,
+                past_key_values=cache,
                 use_cache=True,
             ).logits
         for name, tensor in seen.items():
-            for row, rows_of_tensor in zip(self._running, tensor, strict=True):
+            for row, rows_of_tensor in zip(rows, tensor, strict=True):
                 row.captured[name].append(rows_of_tensor)
         return logits[:, -1]
 
-    def _merge(self, row: _Row, cache: DynamicCache) -> None:
-        """Append a prefilled row to the running batch, padding the shorter side on the left."""
-        length = cache.get_seq_length()
-        mask = torch.ones(1, length, dtype=torch.long, device=self._mask.device)
-        if self._cache is None:
-            self._cache, self._mask = cache, mask
-        else:
-            total = max(length, self._mask.shape[1])
-            self._mask = torch.cat([_left_padded(self._mask, total, 1), _left_padded(mask, total, 1)])
-            for running, joining in zip(self._cache.layers, cache.layers, strict=True):
-                for side in ("keys", "values"):
-                    both = [_left_padded(getattr(layer, side), total, 2) for layer in (running, joining)]
-                    setattr(running, side, torch.cat(both))
-        self._running.append(row)
+    def _run_prompts(self) -> _Chosen:
+        """Run a part of the prompts; whose prompt ends joins the running rows, with the logits of its first token."""
+        ready = []
+        for row, part in self._parts():
+            try:
+                logits = self._feed_prompt(row, part)
+                if not row.unfed:
+                    self._cache.add(row.cache)
+                    row.cache = DynamicCache()
+                    self._running.append(row)
+                    ready.append((row, logits))
+            except Exception as error:  # noqa: BLE001 - this row's
+                self._fail(row, error)
+        self._joining = [row for row in self._joining if row.unfed and not row.gone]
+        return ready
 
-    def _drop(self, keys: set[str]) -> None:
-        """Forget the cache rows of `keys`, and the columns that no row needs any more."""
-        kept = [index for index, row in enumerate(self._running) if row.key not in keys]
-        if len(kept) == len(self._running):
-            return
-        self._running = [self._running[index] for index in kept]
-        if not kept:
-            self._cache, self._mask = None, self._mask[:0, :0]
-            return
-        assert self._cache is not None
-        index = torch.tensor(kept, device=self._mask.device)
-        self._mask = self._mask[index]
-        used = int(self._mask.sum(1).max())
-        self._mask = self._mask[:, -used:]
-        for layer in self._cache.layers:
-            layer.keys = layer.keys[index][:, :, -used:]
-            layer.values = layer.values[index][:, :, -used:]
+    def _parts(self) -> list[tuple[Row, int]]:
+        """Whose prompts are run in this step, and how much of them.
+
+        Half of it is the oldest's, so that it comes to its end; the rest goes to the shortest, so that a short prompt
+        does not wait for long ones.
+        """
+        left = self._part if self._running else self._part * _ALONE
+        oldest, others = self._joining[:1], sorted(self._joining[1:], key=lambda row: row.unfed)
+        parts = []
+        for row in (*oldest, *others):
+            most = left // 2 if others and row in oldest else left
+            part = min(row.unfed, max(most, 1))
+            parts.append((row, part))
+            left -= part
+            if left <= 0:
+                break
+        return parts
+
+    def _feed_prompt(self, row: Row, part: int) -> Tensor:
+        """Run the next tokens of a prompt: the logits (vocabulary,) after them."""
+        start = len(row.prompt_ids) - row.unfed
+        ids = torch.tensor([row.prompt_ids[start : start + part]], device=self._model.device)
+        with torch.inference_mode(), capturing(self._taps) as seen:
+            logits: Tensor = self._model.network(
+                input_ids=ids, past_key_values=row.cache, use_cache=True, logits_to_keep=1
+            ).logits
+        for name, tensor in seen.items():
+            if name == "tail_input":
+                row.captured.setdefault(name, []).append(tensor[0])
+            else:
+                row.captured[name] = [tensor[0, -1:]]
+        row.unfed -= part
+        return logits[0, -1]
+
+    def _fail(self, row: Row, error: Exception) -> None:
+        """End a row for what happened in it; a device that is lost for everybody is no row's failure."""
+        if isinstance(error, torch.AcceleratorError):
+            raise error
+        row.gone = True
+        self._failures[row.key] = error
+
+    def _drop(self) -> None:
+        """Take rows that are gone out of the cache."""
+        gone = [index for index, row in enumerate(self._running) if row.gone]
+        for index in reversed(gone):
+            self._cache.remove(index)
+            self._running[index] = self._running[-1]
+            self._running.pop()
+        if gone:
+            self._cache.trim()
 
 
 def taps(model: Any) -> dict[str, Tap]:
@@ -227,18 +244,3 @@ def taps(model: Any) -> dict[str, Tap]:
         after_last = model.first_block == len(layers.blocks)
         taps["tail_input"] = Tap(layers.norm if after_last else layers.blocks[model.first_block], "input")
     return taps
-
-
-def unfinished_character(tokenizer: Any, token_ids: Sequence[int], text: str) -> str:
-    """What tokens that end within a character decode to beyond the `text` that was streamed: the last token's."""
-    whole: str = tokenizer.decode(list(token_ids), skip_special_tokens=True)
-    return whole[len(text) :] if whole.startswith(text) else ""
-
-
-def _left_padded(tensor: Tensor, length: int, dimension: int) -> Tensor:
-    missing = length - tensor.shape[dimension]
-    if not missing:
-        return tensor
-    shape = list(tensor.shape)
-    shape[dimension] = missing
-    return torch.cat([tensor.new_zeros(shape), tensor], dim=dimension)

@@ -5,12 +5,21 @@
     ├── RecipeError      a recipe or a question–answer file that cannot be trained from
     ├── ModelError       a base model that cannot be found, or whose layers cannot be resolved
     ├── PromptError      a prompt or a sampling setting that cannot be decoded
+    │   └── ContextLengthError   prompt and response exceed what the model can read
     └── ScoreError       a score that is not a finite number: nothing may be paid on it
 
 Knows nothing of HTTP statuses or exit codes: `deployment` decides those.
 """
 
-__all__ = ["AttributionError", "BundleError", "ModelError", "PromptError", "RecipeError", "ScoreError"]
+__all__ = [
+    "AttributionError",
+    "BundleError",
+    "ContextLengthError",
+    "ModelError",
+    "PromptError",
+    "RecipeError",
+    "ScoreError",
+]
 
 
 class AttributionError(Exception):
@@ -37,5 +46,9 @@ class PromptError(AttributionError):
         self.parameter = parameter
 
 
+class ContextLengthError(PromptError):
+    """The prompt, with what may be generated after it, exceeds the model's context."""
+
+
 class ScoreError(AttributionError):
-    """A score is NaN or infinite, so nothing may be booked from it."""
+    """A score, or what a token is chosen by, is NaN or infinite, so nothing may be booked from it."""

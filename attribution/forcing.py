@@ -9,10 +9,11 @@ import torch
 from tokenizers.decoders import DecodeStream
 
 from attribution.capture import capturing
-from attribution.decode import taps, unfinished_character
+from attribution.decode import taps
 from attribution.errors import PromptError
 from attribution.model import FederatedModel
 from attribution.records import Generation, Sampling
+from attribution.row import panics_raised, unfinished_character
 
 __all__ = ["forced_generation"]
 
@@ -60,6 +61,7 @@ def forced_generation(
 def _pieces(model: FederatedModel, tokens: Sequence[int]) -> list[str]:
     """Each token's part of the text, as it would have been streamed."""
     stream = DecodeStream(skip_special_tokens=True)
-    pieces = [stream.step(model.backend_tokenizer, token) or "" for token in tokens]
+    with panics_raised():
+        pieces = [stream.step(model.backend_tokenizer, token) or "" for token in tokens]
     pieces[-1] += unfinished_character(model.backend_tokenizer, tokens, "".join(pieces))
     return pieces

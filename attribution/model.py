@@ -8,18 +8,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 from torch import nn
 
 from attribution.bundle import Bundle, open_bundle
-from attribution.errors import BundleError, PromptError
+from attribution.errors import BundleError, ContextLengthError, PromptError
 from attribution.layers import first_changed_block, resolve_layers, tail_of
 from attribution.manifest import Manifest
 from attribution.models import load_model, load_tokenizer
 from attribution.paper_preset import LastRound
 from attribution.path import UpdatePath
+from attribution.row import panics_raised
 from attribution.thread_split import split_linear_layers
+from attribution.token_bytes import longest_token_bytes
 from attribution.updates import Update
 
 __all__ = ["FederatedModel"]
@@ -122,25 +123,50 @@ class FederatedModel:
 
         Raises:
             PromptError: the model has no chat template, or the template refuses the messages.
+            ContextLengthError: they are certainly too long for the model's context.
         """
         if self.tokenizer.chat_template is None:
             raise PromptError(f"model {self.name!r} has no chat template; use text completions", "model")
         if not messages:
             raise PromptError("messages is empty; at least one message is needed")
         try:
-            encoded = self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages], add_generation_prompt=True, return_dict=True
+            text = self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages], add_generation_prompt=True, tokenize=False
             )
-        except (jinja2.TemplateError, TypeError, KeyError) as error:
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a template is a program of the model's maker: it raises what it likes
             raise PromptError(f"the model's chat template refuses these messages: {error}") from error
-        return list(encoded["input_ids"])
+        return self._encode(text, "messages", add_special_tokens=False)
 
     def encode_text(self, text: str) -> list[int]:
-        """Token ids of a text as it stands."""
+        """Token ids of a text as it stands.
+
+        Raises:
+            PromptError: it is not valid text.
+            ContextLengthError: it is certainly too long for the model's context.
+        """
+        return self._encode(text, "prompt", add_special_tokens=True)
+
+    def _encode(self, text: str, parameter: str, *, add_special_tokens: bool) -> list[int]:
         try:
-            return list(self.tokenizer(text)["input_ids"])
-        except TypeError as error:  # half of a surrogate pair
-            raise PromptError("the prompt is not valid text", "prompt") from error
+            size = len(text.encode())
+        except UnicodeEncodeError as error:  # half of a surrogate pair
+            raise PromptError("the prompt is not valid text", parameter) from error
+        if self._most_bytes is not None and size > self._most_bytes:
+            raise ContextLengthError(
+                f"the prompt has {size} bytes, but {self._most_bytes} at most fit the model's context of"
+                f" {self.context_length} tokens",
+                parameter,
+            )
+        with panics_raised():
+            return list(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
+
+    @cached_property
+    def _most_bytes(self) -> int | None:
+        """Bytes beyond which a text cannot fit the context, so that it need not be tokenised to know."""
+        longest = longest_token_bytes(self.backend_tokenizer)
+        return None if longest is None else longest * self.context_length
 
 
 def _require_fit(network: Any, updates: Mapping[str, Update], path: Path) -> None:

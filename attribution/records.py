@@ -19,7 +19,9 @@ Method = Literal["paper", "credit"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose tokens. `temperature` 0 is greedy; log-probabilities are then taken at temperature 1.
+    """How to choose tokens. `temperature` 0 is greedy, and `top_p` 0 too.
+
+    At `temperature` 0 log-probabilities are taken at temperature 1.
 
     Raises:
         PromptError: naming the setting that is out of range.
@@ -36,8 +38,8 @@ class Sampling:
             raise PromptError(f"max_new_tokens is {self.max_new_tokens}; at least 1 is needed", "max_tokens")
         if self.temperature != 0 and not 0.01 <= self.temperature <= 2:  # NaN fails too
             raise PromptError(f"temperature is {self.temperature}; it must be 0 or lie in 0.01 to 2", "temperature")
-        if not 0 < self.top_p <= 1:
-            raise PromptError(f"top_p is {self.top_p}; it must lie above 0 and at most at 1", "top_p")
+        if not 0 <= self.top_p <= 1:
+            raise PromptError(f"top_p is {self.top_p}; it must lie in 0 to 1", "top_p")
         if self.seed is not None and not -(2**63) <= self.seed < 2**63:
             raise PromptError(f"seed is {self.seed}; it must fit 64 bits", "seed")
         if "" in self.stop:

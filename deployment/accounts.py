@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
-from attribution import AttributedResponse, AttributionError, FederatedModel, Generation
+from attribution import AttributedResponse, FederatedModel, Generation, Sampling, ScoreError
 from attribution.forcing import forced_generation
-from deployment.booker import Booker, Outcome
+from deployment.booker import Booker, Outcome, Told
 from deployment.booking import Asked, receipt_of, summary_of, token_credits
-from deployment.errors import SpoolError
+from deployment.endings import unattributed
+from deployment.errors import SpoolError, told_of
 from deployment.messages import Delta, Event, Failed, Finished, Job, ModelCard
 from deployment.records import Progress, commons_receipt, record_of
 from deployment.spool import Spool
@@ -47,8 +48,10 @@ class Row:
     since: float = field(default_factory=time.perf_counter)
     prompt_ids: tuple[int, ...] = ()
     token_ids: list[int] = field(default_factory=list)
+    sampling: Sampling | None = None
     spooled: int = 0
     shown: int = 0
+    ended: bool = False
     last_token: float | None = None
 
     @property
@@ -113,9 +116,12 @@ class Accounts:
         try:
             response = self._response(generation, token_level=token_level)
             receipt = receipt_of(row.job, self._card, response, duration_us=round(row.seconds * 1e6))
-        except (AttributionError, CreditError):
+        except (ScoreError, CreditError):
             self._forget(row.job.response_id)
-            end(Failed(500, "the response could not be attributed, so it is withheld", "attribution_failed"))
+            end(unattributed(credited=False))
+            return
+        except Exception as error:  # noqa: BLE001 - out of memory, say: it is this response's, whatever it is
+            end(unattributed(credited=self.give_to_commons(row, error)))
             return
         finished = Finished(
             text=text,
@@ -127,12 +133,35 @@ class Accounts:
         )
         is_durable = self._spool_receipt(receipt)
         told = partial(_end_of, end, finished, is_durable=is_durable)
-        self._booker.book(receipt, told, until_told=not is_durable and not row.shown)
+        self._book(receipt, told, until_told=not is_durable and not row.shown)
 
     def withdraw(self, row: Row, generation: Generation) -> bool:
         """Book what a response had that is not finished; False when nothing of it can be booked."""
-        cut = {"delivered": row.shown}
-        return bool(generation.token_ids) and self._book_cut(row.job, generation, round(row.seconds * 1e6), cut)
+        if not generation.token_ids:
+            return False
+        try:
+            return self._book_cut(row.job, generation, round(row.seconds * 1e6), {"delivered": row.shown})
+        except Exception as error:  # noqa: BLE001 - as in `finish`
+            return self.give_to_commons(row, error)
+
+    def give_to_commons(self, row: Row, error: Exception) -> bool:
+        """Book a response that nobody can attribute, for `error`; False when nothing of it was delivered, or is booked.
+
+        Nobody earns by it, but what an application was shown stands in the books.
+        """
+        _LOG.error("response %s cannot be attributed: %s", row.job.response_id, told_of(error))
+        try:
+            if not row.shown:
+                self._spool.done([row.job.response_id])
+                return False
+            why, cut = f"attribution failed: {type(error).__name__}", {"delivered": row.shown}
+            receipt = commons_receipt(self._progress(row), why, cut)
+        except (CreditError, SpoolError) as refused:
+            _LOG.error("response %s is not booked: %s", row.job.response_id, refused)
+            return False
+        self._spool_receipt(receipt)
+        self._book(receipt)
+        return True
 
     def recover(self, progress: Progress) -> None:
         """Book a stream that the crash of another process cut, as far as its progress was spooled."""
@@ -142,23 +171,35 @@ class Accounts:
                 self._model, progress.prompt_ids, progress.token_ids, temperature=progress.temperature
             )
             self._book_cut(progress, generation, progress.duration_us, cut)
-        except (
-            AttributionError,
-            RuntimeError,
-        ) as error:  # out of memory, say: it must not end one process after another
-            _LOG.exception("stream %s of a dead process cannot be attributed", progress.response_id)
-            self._booker.book(commons_receipt(progress, f"attribution failed: {type(error).__name__}"))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end one process after another
+            _LOG.error("stream %s of a dead process cannot be attributed: %s", progress.response_id, told_of(error))
+            self._recover_for_commons(progress, f"attribution failed: {type(error).__name__}")
+
+    def _recover_for_commons(self, progress: Progress, why: str) -> None:
+        try:
+            self._book(commons_receipt(progress, why, {"recovered": True}))
+        except CreditError as error:
+            self._spool.set_aside(progress.record(), str(error))
 
     def _book_cut(self, asked: Asked, generation: Generation, duration_us: int, cut: Mapping[str, Any]) -> bool:
         try:
             response = self._response(generation, token_level=False)
             receipt = receipt_of(asked, self._card, response, duration_us, cut)
-        except (AttributionError, CreditError):
+        except (ScoreError, CreditError):
             self._forget(asked.response_id)
             return False
         self._spool_receipt(receipt)
-        self._booker.book(receipt)
+        self._book(receipt)
         return True
+
+    def _book(self, receipt: Receipt, told: Told | None = None, *, until_told: bool = False) -> None:
+        """Hand a receipt to the booker; where that fails, it is as when the ledger is away."""
+        try:
+            self._booker.book(receipt, told, until_told=until_told)
+        except Exception as error:  # noqa: BLE001 - this response's, whatever it is
+            _LOG.error("response %s waits in the spool: %s", receipt.response_id, told_of(error))
+            if told is not None:
+                told(None)
 
     def _response(self, generation: Generation, *, token_level: bool) -> AttributedResponse:
         begun = time.perf_counter()
@@ -170,14 +211,14 @@ class Accounts:
         """Whether the receipt is durable now; if not, the ledger alone can still make it so."""
         try:
             self._spool.append([record_of(receipt)])
-        except SpoolError:
-            _LOG.exception("response %s is not spooled", receipt.response_id)
+        except Exception as error:  # noqa: BLE001 - a full disk, or no memory to write: the ledger is left
+            _LOG.error("response %s is not spooled: %s", receipt.response_id, told_of(error))
             return False
         return True
 
     def _forget(self, response_id: str) -> None:
         """Nothing is ever paid on a score that is no number, not after a restart either."""
-        _LOG.exception("response %s could not be attributed; nothing is booked", response_id)
+        _LOG.error("a score of response %s is not a finite number; nothing is booked", response_id)
         self._spool.done([response_id])
 
     def _progress(self, row: Row) -> Progress:

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from deployment.errors import InternalError, SpoolError
 from deployment.idempotency import Attempt, Idempotency, Repeated, request_hash
 from deployment.limits import Limits, Ticket
-from deployment.messages import Delta, Event, Failed, Finished, Job, ModelCard
+from deployment.messages import Admitted, Delta, Event, Failed, Finished, Job, ModelCard
 from deployment.replays import Replay
 from deployment.schemas import ChatRequest, CompletionRequest
 from deployment.texts import KeptText, Texts
@@ -26,6 +26,8 @@ __all__ = ["Answers", "Engine"]
 
 _LOG = logging.getLogger(__name__)
 _MOST_PROMISED = 10_000
+KEEP_ALIVE = ": keep-alive\n\n"
+"""A comment among server-sent events, which clients skip: there is an answer, it is only not there yet."""
 
 _Request = ChatRequest | CompletionRequest
 
@@ -47,7 +49,10 @@ class Engine(Protocol):
         """How many replicas run; None where nobody can say."""
 
     def generate(self, job: Job) -> AsyncGenerator[Event, None]:
-        """Events of one response: any number of `Delta`, then one `Finished` or `Failed`. Closing it cancels."""
+        """Events of one response: any number of `Delta`, then one `Finished` or `Failed`. Closing it cancels.
+
+        A stream may begin with `Admitted`, after which it is refused no more, and may wait for its first token.
+        """
 
 
 class Answers:
@@ -59,6 +64,7 @@ class Answers:
         idempotency: whether a response was made before.
         default_max_tokens: the most tokens of a request that does not say.
         texts: where finished texts are kept for the console; None keeps none.
+        keep_alive_s: after how many seconds without an event a stream sends a comment; 0 sends none.
     """
 
     def __init__(
@@ -68,12 +74,14 @@ class Answers:
         idempotency: Idempotency,
         default_max_tokens: int,
         texts: Texts | None = None,
+        keep_alive_s: float = 0.0,
     ) -> None:
         self._engine = engine
         self._limits = limits
         self._idempotency = idempotency
         self._default_max_tokens = default_max_tokens
         self._texts = texts
+        self._keep_alive_s = keep_alive_s or None
         self._promised: dict[str, str] = {}  # response id -> application, of receipts that were only spooled
 
     def is_promised(self, response_id: str, application: str) -> bool:
@@ -109,7 +117,8 @@ class Answers:
             ticket.end(0)
             return await _given(earlier, request)
         wire = _wire(job.response_id, job.created_at_us, request)
-        return await _respond(self._watched(job, request.model, ticket, attempt), wire, request)
+        events = self._watched(job, request.model, ticket, attempt)
+        return await _respond(events, wire, request, self._keep_alive_s)
 
     async def _watched(
         self, job: Job, model: str, ticket: Ticket, attempt: Attempt | None
@@ -131,7 +140,7 @@ class Answers:
                         await self._keep(job, model, pieces, event)
                         if attempt is not None:
                             await attempt.finished(pieces, event)
-                    elif not event.is_open:
+                    elif isinstance(event, Failed) and not event.is_open:
                         tokens = tokens if event.credited else 0
                         if attempt is not None:
                             await attempt.failed()
@@ -177,7 +186,9 @@ def _wire(response_id: str, created_at_us: int, request: _Request) -> Wire:
     return kind(response_id, created_at_us // 1_000_000, request.model, request.attribution, request.wants_usage)
 
 
-async def _respond(events: AsyncGenerator[Event, None], wire: Wire, request: _Request) -> Response:
+async def _respond(
+    events: AsyncGenerator[Event, None], wire: Wire, request: _Request, keep_alive_s: float | None = None
+) -> Response:
     if not request.stream:
         text, end = await _collect(events)
         return JSONResponse(wire.whole(text, end))
@@ -185,7 +196,7 @@ async def _respond(events: AsyncGenerator[Event, None], wire: Wire, request: _Re
     if isinstance(first, Failed):
         await events.aclose()
         raise first.error()
-    stream = _server_sent(wire, first, events)
+    stream = _server_sent(wire, first, events, keep_alive_s)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
@@ -204,23 +215,56 @@ async def _collect(events: AsyncGenerator[Event, None]) -> tuple[str, Finished]:
     raise InternalError("the model stopped without an end", code="internal_error")
 
 
-async def _server_sent(wire: Wire, first: Event, events: AsyncGenerator[Event, None]) -> AsyncIterator[str]:
-    """The response as server-sent events. Every event is awaited, so a disconnect cancels the job at the next one."""
-    async with aclosing(events):
-        for body in wire.opening():
-            yield _data(body)
-        event: Event = first
-        while isinstance(event, Delta):
-            yield _data(wire.delta(event.text))
-            event = await anext(events)
-        if isinstance(event, Failed):
-            yield _data(event.error().body())
+async def _server_sent(
+    wire: Wire,
+    first: Event,
+    events: AsyncGenerator[Event, None],
+    keep_alive_s: float | None,
+) -> AsyncIterator[str]:
+    """The response as server-sent events, begun at once, whenever its first token comes.
+
+    Every event is awaited, so a disconnect cancels the job at the next one.
+    """
+    async with aclosing(events), aclosing(_or_silence(first, events, keep_alive_s)) as told:
+        opening = [_data(body) for body in wire.opening()]
+        for chunk in opening or [KEEP_ALIVE] * isinstance(first, Admitted):
+            yield chunk
+        async for event in told:
+            match event:
+                case None:
+                    yield KEEP_ALIVE
+                case Delta():
+                    yield _data(wire.delta(event.text))
+                case Failed():
+                    yield _data(event.error().body())
+                case Finished():
+                    if event.text:
+                        yield _data(wire.delta(event.text))
+                    for body in wire.closing(event):
+                        yield _data(body)
+                    yield "data: [DONE]\n\n"
+                case Admitted():
+                    continue
+
+
+async def _or_silence(
+    first: Event, events: AsyncGenerator[Event, None], silence_s: float | None
+) -> AsyncGenerator[Event | None, None]:
+    """The events as they come, to the last of them, and None whenever none came for so long."""
+    event: Event = first
+    while True:
+        yield event
+        if isinstance(event, Finished | Failed):
             return
-        if event.text:
-            yield _data(wire.delta(event.text))
-        for body in wire.closing(event):
-            yield _data(body)
-        yield "data: [DONE]\n\n"
+        coming = asyncio.ensure_future(anext(events))
+        try:
+            while not (await asyncio.wait({coming}, timeout=silence_s))[0]:
+                yield None
+            event = coming.result()
+        finally:
+            if not coming.done():  # whoever listened has gone: the job is let go before its events are closed
+                coming.cancel()
+                await asyncio.wait({coming})
 
 
 def _data(body: dict[str, Any]) -> str:

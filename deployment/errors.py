@@ -20,6 +20,7 @@
 Knows nothing of FastAPI or Ray: `failures` turns these into answers, `messages` carries them between processes.
 """
 
+import traceback
 from typing import Any, ClassVar
 
 __all__ = [
@@ -40,12 +41,22 @@ __all__ = [
     "UnprocessableError",
     "UnsupportedMediaError",
     "envelope",
+    "told_of",
 ]
 
 
 def envelope(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
     """OpenAI's error body: `{"error": {"message", "type", "param", "code"}}`, every field always present."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def told_of(error: BaseException) -> str:
+    """What a log says of a failure within somebody's request: its class and where it came about.
+
+    Not its message, which may quote the request, and prompts are in no log.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at {' < '.join(f'{frame.filename}:{frame.lineno}' for frame in reversed(frames))}"
 
 
 class ServiceError(Exception):

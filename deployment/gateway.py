@@ -139,6 +139,7 @@ class Ingress:
             self._replays,
             default_max_tokens=self._settings.default_max_tokens,
             max_tokens_cap=self._settings.max_tokens_cap,
+            keep_alive_s=self._settings.keep_alive_s,
             texts=self._texts,
             spooled=self._spooled,
             cors_origins=self._settings.cors_origins,

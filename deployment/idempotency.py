@@ -27,7 +27,7 @@ from deployment.errors import (
     UnavailableError,
     UnprocessableError,
 )
-from deployment.messages import Event, Failed, Finished, Job
+from deployment.messages import Admitted, Event, Failed, Finished, Job
 from deployment.replays import Replay, Replays
 from rewards import LedgerError
 from rewards.claims import Claim, Claims
@@ -199,19 +199,27 @@ class Attempt:
         return None
 
     async def followed(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        """The events of the response, of which the first is waited for even when the caller goes away before it.
+        """The events of the response, of which the first that tells is waited for even when the caller goes before it.
 
-        Only then is it certain what becomes of the claim: a refusal frees it, and tokens have a receipt. Begun in a
-        context of its own, as Serve cancels what is asked for within a request when its caller goes.
+        Only then is it certain what becomes of the claim: a refusal frees it, and tokens have a receipt; that a job is
+        admitted tells neither. Begun in a context of its own, as Serve cancels what is asked for within a request when
+        its caller goes.
         """
         self._is_begun = True
-        first = asyncio.get_running_loop().create_task(_first(events), context=Context())
+        admitted = asyncio.Event()
+        first = asyncio.get_running_loop().create_task(_telling(events, admitted), context=Context())
+        hears = asyncio.ensure_future(admitted.wait())
         try:
+            await asyncio.wait({first, hears}, return_when=asyncio.FIRST_COMPLETED)
+            if admitted.is_set():
+                yield Admitted()
             event = await asyncio.shield(first)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             self._is_over = True
             self._idempotency.follow(self, events, first)
             raise
+        finally:
+            hears.cancel()
         async with aclosing(events):
             yield event
             async for event in events:
@@ -241,8 +249,13 @@ class Attempt:
             self._idempotency.forget(self)
 
 
-async def _first(events: AsyncGenerator[Event, None]) -> Event:
-    return await anext(events)
+async def _telling(events: AsyncGenerator[Event, None], admitted: asyncio.Event) -> Event:
+    """The first event that tells what became of a job; whether it was admitted is told as soon as it is known."""
+    event = await anext(events)
+    while isinstance(event, Admitted):
+        admitted.set()
+        event = await anext(events)
+    return event
 
 
 def _unavailable(why: str) -> UnavailableError:

@@ -68,6 +68,7 @@ def build_app(
     texts: Texts | None = None,
     spooled: Mapping[str, Mapping[str, int]] | None = None,
     cors_origins: Sequence[str] = (),
+    keep_alive_s: float = 0.0,
 ) -> FastAPI:
     """The service's whole HTTP surface.
 
@@ -80,6 +81,7 @@ def build_app(
         texts: where finished texts are kept for the console; None keeps none.
         spooled: what waits for the ledger, as `spooled_tokens` tells it.
         cors_origins: whose pages may call the API from a browser.
+        keep_alive_s: after how many seconds without an event a stream sends a comment; 0 sends none.
     """
     app = FastAPI(
         title=TITLE,
@@ -96,7 +98,8 @@ def build_app(
         ],
     )
     idempotency = Idempotency(Claims(books.ledger.database), replays)
-    answers = Answers(engine, Limits(books.ledger, spooled=spooled), idempotency, default_max_tokens, texts)
+    limits = Limits(books.ledger, spooled=spooled)
+    answers = Answers(engine, limits, idempotency, default_max_tokens, texts, keep_alive_s)
     app.state.service = Service(engine, answers, books.ledger, max_tokens_cap, int(time.time()))
     app.state.books = books
     app.include_router(service_router)

@@ -4,7 +4,7 @@ Knows neither HTTP nor torch; a web request never crosses, and neither does an e
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deployment.errors import (
     ApiError,
@@ -14,7 +14,18 @@ from deployment.errors import (
     UnavailableError,
 )
 
-__all__ = ["ChatMessage", "Delta", "Event", "Failed", "Finished", "Job", "ModelCard", "Summary", "TokenCredit"]
+__all__ = [
+    "Admitted",
+    "ChatMessage",
+    "Delta",
+    "Event",
+    "Failed",
+    "Finished",
+    "Job",
+    "ModelCard",
+    "Summary",
+    "TokenCredit",
+]
 
 _ERRORS: tuple[type[ApiError], ...] = (InvalidRequestError, OverloadedError, InternalError, UnavailableError)
 
@@ -34,7 +45,7 @@ class ChatMessage:
     """One message of a conversation: role `system`, `user` or `assistant`, and its text."""
 
     role: str
-    content: str
+    content: str = field(repr=False)  # what an error prints of a job is no prompt
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,7 @@ class Job:
     response_id: str
     application: str
     created_at_us: int
-    prompt: tuple[ChatMessage, ...] | str
+    prompt: tuple[ChatMessage, ...] | str = field(repr=False)
     max_tokens: int | None
     temperature: float
     top_p: float
@@ -58,10 +69,15 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Admitted:
+    """The request can be answered and has a place: nothing of the request itself stands in the way any more."""
+
+
+@dataclass(frozen=True)
 class Delta:
     """Text that follows what was sent before; never the last of a response, which waits for its receipt."""
 
-    text: str
+    text: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -110,7 +126,8 @@ class Finished:
 class Failed:
     """The end of a response that cannot be had; `status` is the HTTP status it would be answered with.
 
-    `credited` when tokens of it were booked all the same, so that a client shall not try again by itself.
+    `credited` when tokens of it were booked all the same, and `hopeless` when the same request would end so again: then
+    a client shall not try again by itself.
     `is_open` when whoever tells it does not know what came of the response: its receipt may yet be booked.
     """
 
@@ -120,6 +137,7 @@ class Failed:
     param: str | None = None
     retry_after_s: int | None = None
     credited: bool = False
+    hopeless: bool = False
     is_open: bool = False
 
     def error(self) -> ApiError:
@@ -134,8 +152,8 @@ class Failed:
             param=self.param,
             code=self.code,
             retry_after_s=self.retry_after_s,
-            should_retry=False if self.credited else None,
+            should_retry=False if self.credited or self.hopeless else None,
         )
 
 
-Event = Delta | Finished | Failed
+Event = Admitted | Delta | Finished | Failed

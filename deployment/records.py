@@ -5,7 +5,7 @@ Knows the receipt and its fields; knows no model, so whoever starts without one 
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -31,8 +31,8 @@ class Progress:
     created_at_us: int
     consortium: str
     model_sha256: str
-    prompt_ids: tuple[int, ...]
-    token_ids: tuple[int, ...]
+    prompt_ids: tuple[int, ...] = field(repr=False)
+    token_ids: tuple[int, ...] = field(repr=False)
     temperature: float
     duration_us: int
 
@@ -75,8 +75,10 @@ def receipt_from(record: Record) -> Receipt:
         raise CreditError(f"record {record['id']!r} is no receipt: {error}") from error
 
 
-def commons_receipt(progress: Progress, why: str) -> Receipt:
+def commons_receipt(progress: Progress, why: str, cut: Mapping[str, Any]) -> Receipt:
     """The receipt of a stream's tokens that nobody can attribute: all of it is the commons'.
+
+    `cut` tells how far the stream came, as it does in a receipt of one that could be attributed.
 
     Raises:
         CreditError: there are no tokens, or a field cannot be booked.
@@ -93,7 +95,7 @@ def commons_receipt(progress: Progress, why: str) -> Receipt:
         version=UNATTRIBUTED,
         tokens=tokens,
         amounts={COMMONS: tokens * MICRO_CREDITS_PER_TOKEN},
-        measurement={"base_share": 1.0, "cut": True, "recovered": True, "unattributed": why},
+        measurement={"base_share": 1.0, "cut": True, **cut, "unattributed": why},
         duration_us=progress.duration_us,
     )
 

@@ -11,7 +11,7 @@ import torch
 
 from attribution import Batch, FederatedModel, attribute
 from deployment.booker import Booker
-from deployment.messages import Delta, Event, Job, ModelCard
+from deployment.messages import Event, Failed, Finished, Job, ModelCard
 from deployment.metrics.replica import ReplicaMetrics
 from deployment.places import ledger_folder
 from deployment.recovery import Recovery
@@ -69,7 +69,7 @@ class Replica:
             while True:
                 event = await events.get()
                 yield event
-                if not isinstance(event, Delta):
+                if isinstance(event, Finished | Failed):
                     return
         finally:
             self._worker.cancel(job.response_id)

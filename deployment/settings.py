@@ -91,6 +91,7 @@ class Settings(BaseModel):
     model's context as the only cap. `metrics_port` 0 starts no exporter, `replica_metrics_port` 0 leaves
     the choice to Ray. `nodes` are those of `credit`.
     `replica_ledger` None lets replicas book with `ledger`. `pepper_file` None leaves the choice to `pepper_of`.
+    `keep_alive_s` 0 sends no comments in a stream that is silent.
     `policy` None settles nothing here. `texts` None keeps no texts of responses.
     """
 
@@ -119,6 +120,7 @@ class Settings(BaseModel):
     max_batch: int = Field(default=32, ge=1)
     max_waiting: int = Field(default=64, ge=0)
     nodes: int = Field(default=2, ge=1, le=64)
+    keep_alive_s: float = Field(default=15.0, ge=0, allow_inf_nan=False)
     default_max_tokens: int = Field(default=256, ge=1)
     max_tokens_cap: int | None = Field(default=None, ge=1)
     shutdown_timeout_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)

@@ -1,7 +1,8 @@
 """The one thread that owns a model: jobs join its batch between steps, leave when done, and are booked before they end.
 
 A job's `Finished` is delivered only after its receipt is durable, and the last piece of text comes with it; a job that
-was cancelled is booked for what had been generated. Knows no Ray, no HTTP and no event loop.
+was cancelled, or that failed, is booked for what had been generated, and no other job notices. Knows no Ray, no HTTP
+and no event loop.
 """
 
 import logging
@@ -12,18 +13,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from attribution import Batch, FederatedModel, PromptError, Sampling, Step
+from attribution import Batch, FederatedModel, Step
 from deployment.accounts import Accounts, Attribute, Deliver, Row
 from deployment.booker import Booker
-from deployment.errors import SpoolError
-from deployment.messages import Event, Failed, Finished, Job, ModelCard
+from deployment.encoding import Encoder
+from deployment.endings import failed, no_disk, outcome, overloaded, stopped
+from deployment.errors import SpoolError, told_of
+from deployment.messages import Admitted, Event, Failed, Job, ModelCard
 from deployment.records import Progress
 from deployment.spool import Spool
 
 __all__ = ["Capacity", "Observer", "Worker"]
 
 _LOG = logging.getLogger(__name__)
-RETRY_AFTER_S = 1
 
 
 class Observer(Protocol):
@@ -55,7 +57,7 @@ class Worker:
     """Continuous batching at the iteration level, in a thread of its own.
 
     `submit`, `cancel` and `recover` may be called from any thread; events are delivered from the worker's, from the
-    booker's, or from the caller's where a job is refused at once.
+    booker's, from those that read prompts, or from the caller's where a job is refused at once.
     """
 
     def __init__(
@@ -78,6 +80,9 @@ class Worker:
         self._capacity = capacity
         self._observer = observer
         self._changed = threading.Condition()
+        self._encoder = Encoder(model, batch, capacity.default_max_tokens, self._encoded)
+        self._ending = threading.Lock()
+        self._encoding: dict[str, Row] = {}
         self._waiting: deque[Row] = deque()
         self._running: dict[str, Row] = {}
         self._cancelled: set[str] = set()
@@ -93,21 +98,25 @@ class Worker:
         return self._thread.is_alive()
 
     def submit(self, job: Job, deliver: Deliver) -> None:
-        """Take a job; its events go to `deliver`, the last of them a `Finished` or a `Failed`."""
+        """Take a job; its events go to `deliver`, the last of them a `Finished` or a `Failed`.
+
+        The first of a streamed job is `Admitted`, once its prompt was read, unless it is refused.
+        """
         row = Row(job, deliver)
         with self._changed:
             gone = self._stopping or not self.alive
-            full = len(self._waiting) + len(self._running) >= self._capacity.max_batch + self._capacity.max_waiting
+            taken = len(self._encoding) + len(self._waiting) + len(self._running)
+            full = taken >= self._capacity.max_batch + self._capacity.max_waiting
             if not gone and not full:
-                self._waiting.append(row)
+                self._encoding[job.response_id] = row
                 self._tell_load()
-                self._changed.notify()
+                self._encoder.take(row)
                 return
         if gone:
-            self._end(row, _stopped())
+            self._end(row, stopped())
         else:
             message = f"all {self._capacity.max_batch} places and {self._capacity.max_waiting} waiting places are taken"
-            self._end(row, Failed(429, f"{message}; try again later", "overloaded", retry_after_s=RETRY_AFTER_S))
+            self._end(row, overloaded(message))
 
     def cancel(self, response_id: str) -> None:
         """Let a job go: at once when it waits, at the next step when it runs. Nothing happens when it has ended."""
@@ -115,8 +124,11 @@ class Worker:
             waiting = [row for row in self._waiting if row.job.response_id == response_id]
             for row in waiting:
                 self._waiting.remove(row)
+            if response_id in self._encoding:
+                waiting.append(self._encoding.pop(response_id))
+            for row in waiting:
                 self._tell_load()
-                self._observer.ended("cancelled", row.seconds)
+                self._end(row, None)
             if response_id in self._running:
                 self._cancelled.add(response_id)
                 self._changed.notify()
@@ -134,15 +146,32 @@ class Worker:
             self._changed.notify()
         self._thread.join(timeout_s)
 
+    def _encoded(self, row: Row, refused: Failed | None) -> None:
+        """The prompt of a row was read: it waits for a place in the batch, unless it is refused or let go."""
+        with self._changed:
+            still = self._encoding.get(row.job.response_id) is row
+            if still and refused is None:
+                if row.job.streamed:
+                    self._deliver(row, Admitted())
+                self._waiting.append(row)
+            if still:
+                del self._encoding[row.job.response_id]
+                self._tell_load()
+                self._changed.notify()
+        if still and refused is not None:
+            self._end(row, refused)
+
     def _run(self) -> None:
         try:
             while not self._stopping:
                 self._admit()
                 self._advance(self._batch.step())
+                for response_id, error in self._batch.fallen().items():
+                    self._withdraw(response_id, failed(self._running[response_id].job, error))
                 if self._recovering:
                     self._accounts.recover(self._recovering.popleft())
             for response_id in list(self._running):
-                self._withdraw(response_id, _stopped())
+                self._withdraw(response_id, stopped())
         finally:
             self._abandon()
 
@@ -162,32 +191,12 @@ class Worker:
             self._join(row)
 
     def _join(self, row: Row) -> None:
-        job = row.job
-        is_text = isinstance(job.prompt, str)
-        prompt_ids: list[int] = []
-        sampling = None
+        assert row.sampling is not None, "a row waits only once its prompt was read"
         try:
-            prompt_ids = self._encode(job)
-            sampling = Sampling(self._token_limit(job, prompt_ids), job.temperature, job.top_p, job.seed, job.stop)
-            self._batch.join(job.response_id, prompt_ids, sampling)
-            row.prompt_ids = tuple(prompt_ids)
-        except PromptError as error:
-            too_long = sampling and len(prompt_ids) + sampling.max_new_tokens > self.card.context_length
-            param = "prompt" if is_text and error.parameter == "messages" else error.parameter
-            code = "context_length_exceeded" if too_long else "invalid_value"
-            del self._running[job.response_id]
-            self._end(row, Failed(400, str(error), code, param))
-
-    def _encode(self, job: Job) -> list[int]:
-        if isinstance(job.prompt, str):
-            return self._model.encode_text(job.prompt)
-        return self._model.encode_chat([{"role": message.role, "content": message.content} for message in job.prompt])
-
-    def _token_limit(self, job: Job, prompt_ids: list[int]) -> int:
-        """Tokens to generate: what was asked for, else the default or what the context leaves, whichever is less."""
-        if job.max_tokens is not None:
-            return job.max_tokens
-        return max(1, min(self._capacity.default_max_tokens, self.card.context_length - len(prompt_ids)))
+            self._batch.join(row.job.response_id, row.prompt_ids, row.sampling)
+        except Exception as error:  # noqa: BLE001 - this row's, whatever it is
+            del self._running[row.job.response_id]
+            self._end(row, failed(row.job, error))
 
     def _advance(self, steps: Sequence[Step]) -> None:
         """What a step brought: progress is spooled before its text is shown, and then come the ends."""
@@ -201,39 +210,73 @@ class Worker:
         ended = [step for step in steps if step.finish_reason is not None]
         self._show([step for step in steps if step.finish_reason is None])
         for step in ended:
-            row = self._running[step.key]
-            self._accounts.finish(row, self._batch.leave(step.key), step.text, partial(self._end, row))
-            del self._running[step.key]
+            self._finish(self._running[step.key], step.text)
 
     def _show(self, steps: Sequence[Step]) -> None:
         """Deliver the texts of rows that go on; a stream whose progress the disk refuses ends here."""
         due = [row for step in steps if (row := self._running[step.key]).is_due]
         try:
             self._accounts.record(due)
-        except SpoolError:
-            _LOG.exception("%d streams end, as their progress cannot be spooled", len(due))
+        except Exception:  # noqa: BLE001 - whose it is shows when each is recorded apart
             for row in due:
-                self._withdraw(row.job.response_id, _no_disk())
+                self._record(row)
         for step in steps:
             if step.text and step.key in self._running:
-                self._running[step.key].show(step.text)
+                row = self._running[step.key]
+                try:
+                    row.show(step.text)
+                except Exception as error:  # noqa: BLE001 - nobody is there to take it
+                    _LOG.error("text of response %s finds nobody: %s", step.key, told_of(error))
+                    self._withdraw(step.key)
 
-    def _withdraw(self, response_id: str, failed: Failed | None = None) -> None:
-        """Take a row out before its end and book what it had; whoever still listens is told that it `failed`."""
+    def _record(self, row: Row) -> None:
+        try:
+            self._accounts.record([row])
+        except SpoolError as error:
+            _LOG.error("response %s ends, as its progress cannot be spooled: %s", row.job.response_id, error)
+            self._withdraw(row.job.response_id, no_disk())
+        except Exception as error:  # noqa: BLE001 - this row's, whatever it is
+            self._withdraw(row.job.response_id, failed(row.job, error))
+
+    def _finish(self, row: Row, text: str) -> None:
+        """Book a response that ended, and let its last event follow."""
+        try:
+            self._accounts.finish(row, self._batch.leave(row.job.response_id), text, partial(self._end, row))
+        except Exception as error:  # noqa: BLE001 - this row's, whatever it is
+            credited = not row.ended and self._accounts.give_to_commons(row, error)
+            self._end(row, replace(failed(row.job, error), credited=credited))
+        del self._running[row.job.response_id]
+
+    def _withdraw(self, response_id: str, why: Failed | None = None) -> None:
+        """Take a row out before its end and book what it had; whoever still listens is told `why`."""
         row = self._running[response_id]
-        credited = self._accounts.withdraw(row, self._batch.leave(response_id))
+        try:
+            credited = self._accounts.withdraw(row, self._batch.leave(response_id))
+        except Exception as error:  # noqa: BLE001 - this row's, whatever it is
+            credited = self._accounts.give_to_commons(row, error)
         del self._running[response_id]
-        self._end(row, failed and replace(failed, credited=credited))
+        self._end(row, why and replace(why, credited=credited))
 
     def _end(self, row: Row, event: Event | None) -> None:
-        """Count how a row ended, and deliver its last event; None when nobody listens any more."""
-        self._observer.ended(_outcome(event), row.seconds)
+        """Count how a row ended, once, and deliver its last event; None when nobody listens any more."""
+        with self._ending:
+            before, row.ended = row.ended, True
+        if before:
+            return
+        self._observer.ended(outcome(event), row.seconds)
         if event is not None:
+            self._deliver(row, event)
+
+    def _deliver(self, row: Row, event: Event) -> None:
+        """Tell a row's caller; one that cannot be told is gone, and keeps nobody else from being told."""
+        try:
             row.deliver(event)
+        except Exception as error:  # noqa: BLE001 - the caller's, whatever it is
+            _LOG.error("response %s finds nobody to tell: %s", row.job.response_id, told_of(error))
 
     def _tell_load(self) -> None:
         """Tell how many run and wait; under the lock, so that the last one told is the last one there was."""
-        load = len(self._running), len(self._waiting)
+        load = len(self._running), len(self._encoding) + len(self._waiting)
         if load != self._load:
             self._load = load
             self._observer.load(*load)
@@ -242,29 +285,11 @@ class Worker:
         """The thread ends, as asked or not: whoever still waits is told."""
         with self._changed:
             self._stopping = True
-            left = [*self._running.values(), *self._waiting]
+            self._encoder.close()
+            left = [*self._running.values(), *self._waiting, *self._encoding.values()]
             self._running.clear()
             self._waiting.clear()
+            self._encoding.clear()
             self._tell_load()
         for row in left:
-            self._end(row, _stopped())
-
-
-def _stopped() -> Failed:
-    return Failed(503, "the model is stopping or was restarted; try again", "engine_unavailable", retry_after_s=5)
-
-
-def _no_disk() -> Failed:
-    return Failed(503, "the disk for receipts cannot be written, so the response ends here", "ledger_unavailable")
-
-
-def _outcome(event: Event | None) -> str:
-    match event:
-        case None:
-            return "cancelled"
-        case Finished():
-            return "finished"
-        case Failed(status=400 | 429):
-            return "refused"
-        case _:
-            return "failed"
+            self._end(row, stopped())

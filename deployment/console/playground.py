@@ -151,6 +151,9 @@ async def _with_map(request: Request, response_id: str, chunks: AsyncIterable[An
     usage: dict[str, Any] | None = None
     try:
         async for chunk in chunks:
+            if chunk.startswith(":"):  # a comment that keeps the connection alive
+                yield chunk
+                continue
             if chunk == "data: [DONE]\n\n":
                 assert usage is not None, "attribution was asked for, and comes in the usage chunk"
                 html = await run_in_threadpool(_map, request, response_id, content, usage)

@@ -98,7 +98,7 @@ class _Request(BaseModel):
     model: Text
     max_tokens: int | None = Field(default=None, ge=1, strict=True)
     temperature: float = Field(default=1.0, ge=0, le=2, strict=True)
-    top_p: float = Field(default=1.0, gt=0, le=1, strict=True)
+    top_p: float = Field(default=1.0, ge=0, le=1, strict=True)
     seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1, strict=True)
     stop: tuple[Text, ...] = Field(default=(), max_length=4)
     stream: bool = Field(default=False, strict=True)

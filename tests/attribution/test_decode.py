@@ -345,7 +345,7 @@ class TestRefusals:
             ("x", {"temperature": 5e-324}, "temperature"),
             ("x", {"temperature": 0.009}, "temperature"),
             ("x", {"temperature": 2.1}, "temperature"),
-            ("x", {"top_p": 0.0}, "top_p"),
+            ("x", {"top_p": -0.1}, "top_p"),
             ("x", {"top_p": 1.1}, "top_p"),
             ("x", {"top_p": math.nan}, "top_p"),
             ("x", {"stop": ("",)}, "stop"),

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from deployment.errors import UnavailableError
-from deployment.messages import Delta, Event, Failed, Finished, Job, ModelCard, Summary, TokenCredit
+from deployment.messages import Admitted, Delta, Event, Failed, Finished, Job, ModelCard, Summary, TokenCredit
 from rewards import Ledger, Receipt, receipt_amounts
 
 CARD = ModelCard("hospital-net", "ab" * 32, ("clinic", "bank"), context_length=128)
@@ -20,6 +20,7 @@ class ScriptedEngine:
         pieces: what it says; the last piece is held back for the end.
         failure: what it ends with instead, after `pieces` but the last.
         pause_s: how long it waits before each piece.
+        admits: whether it says so to a stream, before any pause.
         books: whether receipts are in the ledger at the end, or only promised.
         down: whether it does not answer at all.
         jobs: what it was asked.
@@ -30,6 +31,7 @@ class ScriptedEngine:
         self.pieces: tuple[str, ...] = ("Grüß", " ", "Gott")
         self.failure: Failed | None = None
         self.pause_s = 0.0
+        self.admits = False
         self.books = True
         self.down = False
         self.jobs: list[Job] = []
@@ -54,6 +56,8 @@ class ScriptedEngine:
         """The events of one response; what was said before a caller left is booked."""
         self.jobs.append(job)
         said = 0
+        if self.admits and job.streamed:
+            yield Admitted()
         try:
             for piece in self.pieces[:-1]:
                 await asyncio.sleep(self.pause_s)

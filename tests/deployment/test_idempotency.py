@@ -460,3 +460,35 @@ def test_response_that_cannot_be_kept_is_given_once(
 def _claims(ledger: Ledger) -> list[dict[str, Any]]:
     with ledger.database.read() as connection:
         return [dict(row) for row in connection.exec_driver_sql("SELECT * FROM claims").mappings()]
+
+
+@pytest.mark.parametrize("refused", [None, Failed(503, "away", "engine_unavailable", retry_after_s=5)])
+def test_caller_that_leaves_once_admitted_leaves_no_doubt(
+    engine: ScriptedEngine, ledger: Ledger, keys: KeyRing, application_key: str, tmp_path: Path, refused: Any
+) -> None:
+    """That a stream was admitted ends no claim: its first token, or its refusal, is waited for all the same."""
+    answers = Answers(
+        engine, Limits(ledger), Idempotency(Claims(ledger.database), Replays(tmp_path / "r", 60.0)), 64, None
+    )
+    engine.admits, engine.pause_s, engine.failure = True, 0.3, refused
+    engine.pieces = ("x",) if refused else ("x",) * 9
+    request, key = CompletionRequest(**TEXT, stream=True), keys.check(application_key)
+
+    def job(response_id: str) -> Job:
+        return Job(response_id, key.identity, 1, "hello", 9, 1.0, 1.0, None, (), token_level=False, streamed=True)
+
+    async def main() -> list[str]:
+        response: Any = await answers.answer(key, job("cmpl-1"), request, "k")
+        heard = [await anext(response.body_iterator)]
+        await response.body_iterator.aclose()
+        with pytest.raises(ConflictError):
+            await answers.answer(key, job("cmpl-2"), request, "k")
+        await asyncio.sleep(1.0)
+        engine.failure, engine.pieces, engine.pause_s = None, ("x", "y"), 0.0
+        again: Any = await answers.answer(key, job("cmpl-3"), request, "k")
+        return [*heard, *[chunk async for chunk in again.body_iterator]]
+
+    heard = asyncio.run(main())
+    assert heard[0].startswith(":")
+    assert "cmpl-3" in heard[-2]
+    assert (None if refused else 1) == ((cut := ledger.receipt("cmpl-1")) and cut["tokens"])

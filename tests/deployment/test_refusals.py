@@ -26,7 +26,7 @@ BAD_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"temperature": 2.1}, "temperature"),
     ({"temperature": -0.1}, "temperature"),
     ({"temperature": True}, "temperature"),
-    ({"top_p": 0}, "top_p"),
+    ({"top_p": -0.1}, "top_p"),
     ({"top_p": 1.1}, "top_p"),
     ({"seed": 1.5}, "seed"),
     ({"seed": 2**64}, "seed"),
