@@ -20,7 +20,17 @@ from rewards import private_files, schema
 from rewards.errors import LedgerError, LedgerLostError
 from rewards.presence import Files, Origin, existing_file, loss_of
 
-__all__ = ["BUSY_TIMEOUT_MS", "Connection", "Database", "migrate", "now_us", "prepare", "shown_url"]
+__all__ = [
+    "BUSY_TIMEOUT_MS",
+    "Connection",
+    "Database",
+    "as_it_is",
+    "migrate",
+    "now_us",
+    "prepare",
+    "shown_url",
+    "sqlite_file",
+]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +81,33 @@ def migrate(url: str) -> tuple[str, str]:
             _tighten(Path(str(parsed.database)))
             _write_ahead(engine)
     return before, schema.head()
+
+
+@contextmanager
+def as_it_is(url: str, *, writing: bool = False) -> Iterator[Connection]:
+    """A transaction on whatever schema is there: reading one moment, or alone in writing.
+
+    Raises:
+        LedgerError: there is no such database, or it fails.
+    """
+    parsed = _parse(url)
+    _require_file(parsed)
+    with (
+        _errors_of(_shown(parsed)),
+        _connected(parsed) as engine,
+        (_writing(engine) if writing else engine).begin() as there,
+    ):
+        yield there
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of a ledger on SQLite; None for one on PostgreSQL.
+
+    Raises:
+        LedgerError: it is no ledger's URL.
+    """
+    parsed = _parse(url)
+    return Path(str(parsed.database)) if _is_sqlite(parsed) else None
 
 
 def shown_url(url: str) -> str:

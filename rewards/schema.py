@@ -85,6 +85,16 @@ def is_current(connection: Connection, url: str) -> bool:
     return found == head()
 
 
+def require_empty(connection: Connection, url: str) -> None:
+    """Return where a ledger could be made; args as for `make`.
+
+    Raises:
+        LedgerError: there is one, or something else.
+    """
+    if _found(connection, url) is not None or _tables(connection):
+        raise LedgerError(f"there is a ledger at {url} already, or something else; restore to an empty database")
+
+
 @cache  # a running program's schema does not change
 def head() -> str:
     """The revision that this program needs."""

@@ -20,6 +20,8 @@ app.command("checkpoint")(log.checkpoint)
 app.command("proof")(log.proof)
 app.command("check-proof")(log.check_proof)
 app.command("verify")(log.verify)
+app.command("backup")(safekeeping.backup)
+app.command("restore")(safekeeping.restore)
 app.command("migrate")(safekeeping.migrate)
 
 

@@ -133,10 +133,19 @@ def verify(
     if as_json:
         print_json(report.to_document())
     if report.difference is not None:
-        typer.echo(f"protoken: the books are not in order: {report.difference}", err=True)
+        missing = _missing(report)
+        typer.echo(f"protoken: the books are not in order: {report.difference}{missing}", err=True)
         raise typer.Exit(1)
     if not as_json:
         _show(report, are_known=bool(keys))
+    if copy is not None and report.lacks_write_ahead_log:
+        typer.echo(
+            f"protoken: what is in {copy} is in order, but it is the bare copy of a ledger in write-ahead mode: what "
+            f"waited in {copy.name}-wal is not in it, and nothing in it can tell how much that was; copy by `protoken "
+            "ledger backup`, or bring that file beside it",
+            err=True,
+        )
+        raise typer.Exit(1)
 
 
 def _show(report: Report, *, are_known: bool) -> None:
@@ -153,6 +162,16 @@ def _show(report: Report, *, are_known: bool) -> None:
         console.print(f"it extends the {report.extends} leaves of the checkpoint that you hold")
     if report.unsealed:
         console.print(f"not in the log yet: {report.unsealed} receipts and events")
+
+
+def _missing(report: Report) -> str:
+    """What a checkpoint proves that reaches further than the books."""
+    difference = report.difference
+    if difference is None or (difference.table, difference.field) != ("the checkpoint held", "size"):
+        return ""
+    lost = f": the checkpoint proves {difference.key} leaves, so what came after the first {report.size} is missing"
+    log = "; it is in the -wal file that was not copied with the ledger" if report.lacks_write_ahead_log else ""
+    return lost + log
 
 
 def _described(found: Checkpoint) -> dict[str, Any]:

@@ -1,14 +1,53 @@
-"""`protoken ledger migrate`: an older version's ledger brought to this version's schema, when somebody says so."""
+"""`protoken ledger backup | restore | migrate`: a ledger as a whole, so that nothing of it is lost."""
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from deployment.cli.options import Json, LedgerUrl
-from deployment.cli.output import print_json
+from deployment.cli.output import ProgressBar, print_json
 from deployment.settings import ledger_url
-from rewards import Ledger
+from rewards import Ledger, LedgerError, backups
 from rewards.database import shown_url
 
-__all__ = ["migrate"]
+__all__ = ["backup", "migrate", "restore"]
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes.")],
+    replace: Annotated[bool, typer.Option("--replace", help="It may take the place of a file of that name.")] = False,
+    ledger: LedgerUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Copy the whole ledger to a file, also while the service runs, and read the copy back before it is called done.
+
+    The pepper, the signing key and the spool are not in it: keep those too.
+    """
+    url = ledger_url(ledger)
+    with ProgressBar() as progress:
+        copied = backups.backup(url, file, replace=replace, progress=progress)
+    _show(copied, file, f"{shown_url(url)} is copied to {file}", as_json=as_json)
+    if copied.difference is not None:
+        raise LedgerError(f"{file} is a true copy, but of books that are not in order: {copied.difference}")
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `protoken ledger backup` made.")],
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="Take a bare SQLite file too, whose latest receipts may be missing.")
+    ] = False,
+    ledger: LedgerUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Make the ledger from a copy, where there is none; on PostgreSQL, in an empty database.
+
+    Bring the pepper, the signing key and the spool that belong to it back as well.
+    """
+    url = ledger_url(ledger)
+    with ProgressBar() as progress:
+        copied = backups.restore(file, url, incomplete=incomplete, progress=progress)
+    _show(copied, file, f"{shown_url(url)} is restored from {file}", as_json=as_json)
 
 
 def migrate(ledger: LedgerUrl = None, as_json: Json = False) -> None:
@@ -24,3 +63,12 @@ def migrate(ledger: LedgerUrl = None, as_json: Json = False) -> None:
         typer.echo(f"{shown_url(url)} is of schema {now} already; nothing was changed")
     else:
         typer.echo(f"{shown_url(url)} is of schema {now} now; it was of {before}")
+
+
+def _show(copied: backups.Copied, file: Path, line: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"file": str(file), "rows": copied.rows, "audited": copied.is_audited})
+        return
+    rows = ", ".join(f"{count} {table}" for table, count in copied.rows.items())
+    checked = "books rebuilt from their rows" if copied.is_audited else "rows counted again"
+    typer.echo(f"{line}: {rows}; {checked}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
@@ -11,14 +13,13 @@ from rewards.audit import checkpoints, claims, settlements
 from rewards.audit.events import COMMONS, Events, check_bearer_keys, registered, signing_keys
 from rewards.audit.receipts import Receipts
 from rewards.audit.report import Difference, DifferenceError, Progress, Report
-from rewards.audit.source import opened
+from rewards.audit.source import lacks_write_ahead_log, opened
 from rewards.audit.tree import Tree
 from rewards.signing import Checkpoint, VerifyKey, open_note
 from rewards.tables import ApiKeyRow, CheckpointRow, ClaimRow, EntryRow, EventRow, LeafRow, NodeRow, ReceiptRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from rewards.audit.source import Source
 
@@ -53,7 +54,8 @@ def audit(
             replay.check(counts["receipts"] + counts["events"])
         except DifferenceError as error:
             difference = error.difference
-        return replay.report(difference, counts)
+        report = replay.report(difference, counts)
+    return replace(report, lacks_write_ahead_log=isinstance(ledger, Path) and lacks_write_ahead_log(ledger))
 
 
 class _Replay:

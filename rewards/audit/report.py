@@ -104,6 +104,8 @@ class Report:
         root: the log's root, computed anew, as hex.
         keys: public keys by which signatures were checked, as `VerifyKey.encode` spells them.
         extends: size of the older checkpoint that the auditor holds, when one was given.
+        lacks_write_ahead_log: it is a copy of a file without the -wal beside it, and so maybe of older books than it
+            was made from; no row can tell.
     """
 
     difference: Difference | None
@@ -116,6 +118,7 @@ class Report:
     root: str = ""
     keys: tuple[str, ...] = ()
     extends: int | None = None
+    lacks_write_ahead_log: bool = False
 
     @property
     def is_ok(self) -> bool:
@@ -133,4 +136,5 @@ class Report:
             "tokens": self.tokens,
             "log": {"origin": self.origin, "size": self.size, "root": self.root, "extends": self.extends},
             "keys": list(self.keys),
+            "lacks_write_ahead_log": self.lacks_write_ahead_log,
         }

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 _ROWS = 1000  # fetched at a time: memory stays flat, whatever the ledger's size
 
 
+_MODES = slice(18, 20)  # of the header: the file format's versions for writing and reading
+_WRITE_AHEAD = b"\2\2"
+
+
 class Source:
     """The rows of a ledger as they are at one moment."""
 
@@ -67,6 +71,20 @@ def opened(ledger: str | Path) -> Iterator[Source]:
             database = stack.enter_context(closing(Database(ledger)))
             connection = stack.enter_context(database.read())
         yield Source(connection, stack.enter_context(ExitStack()))
+
+
+def lacks_write_ahead_log(file: Path) -> bool:
+    """Whether a file is an SQLite database in write-ahead mode that has no -wal file beside it.
+
+    Then nobody can say that it is whole: SQLite takes that file away when the last program closes the database, and
+    so does whoever copies the database alone while it is in use. Nothing in the database tells the two apart.
+    """
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(_MODES.stop)
+    except OSError:
+        return False
+    return start[_MODES] == _WRITE_AHEAD and not file.with_name(f"{file.name}-wal").exists()
 
 
 @contextmanager

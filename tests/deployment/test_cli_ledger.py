@@ -68,7 +68,8 @@ def test_verify_says_what_it_rests_on(capsys, folder, url):
 
 def test_verify_as_json_is_the_report(capsys, folder, url):
     """`--json` prints the whole report, also of a copy."""
-    code, out, _ = run(capsys, "ledger", "verify", "--copy", folder / "ledger.db", "--json")
+    assert 0 == run(capsys, "ledger", "backup", folder / "copy.db", "--ledger", url)[0]
+    code, out, _ = run(capsys, "ledger", "verify", "--copy", folder / "copy.db", "--json")
     with closing(Ledger(url)) as ledger:
         balances = ledger.balances()
 

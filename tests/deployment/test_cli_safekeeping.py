@@ -1,12 +1,24 @@
-"""`protoken ledger migrate`: what an operator does with a ledger that an older version made, and is told."""
+"""`protoken ledger backup | restore | migrate`: what an operator does with a ledger as a whole, and is told."""
 
 import json
+import shutil
 import sqlite3
+import time
 
 import pytest
 
+from attribution.bundle import open_bundle
+from deployment.booker import Booker
 from deployment.cli import main
+from deployment.messages import ModelCard
+from deployment.places import ledger_folder
+from deployment.recovery import Recovery
+from deployment.spool import Spool
+from rewards import Ledger
+from rewards.sealing import latest_checkpoint, seal
 from tests.fixtures import copied
+from tests.rewards.books import KEY, ORIGIN
+from tests.rewards.receipts import MEMBERS, make_receipt
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
@@ -61,3 +73,113 @@ def test_every_command_says_the_same_of_a_newer_ledger(capsys, before, url, comm
     assert (1, "") == (code, out)
     assert err.startswith(f"protoken: ledger {url} was made by a newer protoken: it is of schema 9999")
     assert 1 == err.count("\n")
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A ledger in use, of 235 tokens in its file and 21 in its write-ahead log, sealed; and its latest checkpoint."""
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    Ledger.prepare(url)
+    for tokens, name in ((235, "first"), (21, "last")):
+        ledger = Ledger(url)
+        ledger.register("demo", MEMBERS)
+        ledger.append(make_receipt(name, tokens=tokens))
+        seal(ledger, KEY, ORIGIN)
+        if name == "first":
+            ledger.close()
+    with ledger.database.read() as connection:
+        (tmp_path / "checkpoint.txt").write_text(latest_checkpoint(connection).note)
+    yield url
+    ledger.close()
+
+
+def test_a_backup_of_a_ledger_in_use_has_every_token(capsys, tmp_path, served):
+    """The copy verifies, with all 256 tokens, under the latest checkpoint; a second one wants --replace."""
+    copy, held = tmp_path / "copy.db", tmp_path / "checkpoint.txt"
+    made = run(capsys, "ledger", "backup", copy, "--ledger", served)
+    code, out, err = run(capsys, "ledger", "verify", "--copy", copy, "--checkpoint", held)
+    again = run(capsys, "ledger", "backup", copy, "--ledger", served)
+    replaced = run(capsys, "ledger", "backup", copy, "--ledger", served, "--replace", "--json")
+
+    assert (0, "") == (made[0], made[2])
+    assert "2 receipts" in made[1]
+    assert "books rebuilt from their rows" in made[1]
+    assert (0, "") == (code, err)
+    assert "256 tokens" in out
+    assert (1, 1) == (again[0], again[2].count("\n"))
+    assert "copy.db: there is a file already" in again[2]
+    assert {"receipts": 2, "audited": True} == {
+        "receipts": json.loads(replaced[1])["rows"]["receipts"],
+        "audited": json.loads(replaced[1])["audited"],
+    }
+
+
+def test_a_bare_copy_of_a_ledger_in_use_is_never_called_whole(capsys, tmp_path, served):
+    """What `cp` lost is told as far as it can be proved: that a log is missing, and by a checkpoint, how much."""
+    bare, held = tmp_path / "bare.db", tmp_path / "checkpoint.txt"
+    shutil.copy(tmp_path / "ledger.db", bare)
+    code, out, err = run(capsys, "ledger", "verify", "--copy", bare)
+    proved = run(capsys, "ledger", "verify", "--copy", bare, "--checkpoint", held)
+    as_json = run(capsys, "ledger", "verify", "--copy", bare, "--json")
+
+    assert (1, 1) == (code, err.count("\n"))
+    assert "235 tokens" in out
+    assert "waited in bare.db-wal is not in it" in err
+    assert "protoken ledger backup" in err
+    assert 1 == proved[0]
+    assert "the checkpoint proves 6 leaves, so what came after the first 5 is missing" in proved[2]
+    assert "it is in the -wal file that was not copied with the ledger" in proved[2]
+    assert (1, True) == (as_json[0], json.loads(as_json[1])["lacks_write_ahead_log"])
+
+
+def test_what_belongs_together_makes_a_service_again(capsys, tmp_path, before, url):
+    """Ledger, pepper, signing key, spool, bundle and policy in a new folder: all that the service knew, it knows again.
+
+    The parts are those that README's chapter names, each taken as it says there.
+    """
+    new = tmp_path / "new"
+    (new / "var").mkdir(parents=True)
+    run(capsys, "ledger", "migrate", "--ledger", url)
+    assert 0 == run(capsys, "ledger", "backup", tmp_path / "copy.db", "--ledger", url)[0]
+    for name in ("bundle", "base", "spool", "texts", "policies"):
+        shutil.copytree(before / name, new / "var" / name)
+    for name in ("ledger.db.pepper", "signing.key"):
+        shutil.copy(before / name, new / "var" / name)
+    shutil.rmtree(before / "spool")
+    (before / "ledger.db").unlink()
+    restored = f"sqlite:///{new}/var/ledger.db"
+    assert 0 == run(capsys, "ledger", "restore", tmp_path / "copy.db", "--ledger", restored)[0]
+
+    options = ["--ledger", restored]
+    keys = ["--public-key", before / "public-keys.txt", "--checkpoint", before / "checkpoint.txt"]
+    presented = json.loads((before / "keys.json").read_text())
+    statement = tmp_path / "statements" / "north.json"
+    key = ["--key", new / "var" / "signing.key"]
+    assert 0 == run(capsys, "ledger", "verify", *keys, *options)[0]
+    assert 0 == run(capsys, "statement", "issue", "2026-03", "--out", statement.parent, *key, *options)[0]
+    assert 0 == run(capsys, "statement", "verify", statement, "--public-key", before / "public-keys.txt")[0]
+    assert presented["shop"].split("_")[1] in run(capsys, "keys", "list", "--json", *options)[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PROTOKEN_PEPPER_FILE", raising=False)
+        rotated = run(capsys, "keys", "rotate", presented["desk"].split("_")[1], *options)
+    assert 0 == rotated[0]
+    assert _booked_from_the_spool(new / "var", restored)
+    assert 0 == run(capsys, "ledger", "verify", *options)[0]
+
+
+def _booked_from_the_spool(folder, url):
+    """Whether what waited in the spool is booked once the next replica has taken it over."""
+    ledger, bundle = Ledger(url), open_bundle(folder / "bundle")
+    spool = Spool(ledger_folder(folder / "spool", ledger))
+    booker = Booker(ledger, spool, lambda _spooled, _seconds: None)
+    card = ModelCard("valley", bundle.manifest.global_.sha256, bundle.client_ids, 128)
+    recovery = Recovery(spool, booker, ledger, card, lambda _progress: None)
+    deadline = time.monotonic() + 10
+    while not ledger.is_booked("chatcmpl-0052") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    found = ledger.is_booked("chatcmpl-0052")
+    recovery.close()
+    booker.close()
+    spool.close()
+    ledger.close()
+    return found

@@ -1,0 +1,90 @@
+"""Where a backup or a ledger may be put, so that nothing is lost by a slip. Knows files and processes, no database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rewards.errors import LedgerError
+
+_BESIDE = ("-wal", "-shm", "-journal")
+_SQLITE, _POSTGRESQL = b"SQLite format 3\0", b"PGDMP"
+
+
+def require_free(file: Path, ledger: Path | None, *, replace: bool) -> None:
+    """Refuse a file that a backup must not be written to.
+
+    Raises:
+        LedgerError: it is the ledger itself, or one that is in use; there is a file already that is not to be replaced;
+            or there is no such folder.
+    """
+    if not file.parent.is_dir():
+        raise LedgerError(f"backup {file}: there is no folder {file.parent}; make it, or mount it, first")
+    if ledger is not None and ledger.exists() and file.exists() and file.samefile(ledger):
+        raise LedgerError(f"backup {file}: this is the ledger itself; give another name")
+    beside = _beside(file)
+    if beside:
+        raise LedgerError(
+            f"backup {file}: {beside[0].name} lies beside it, so that name is a ledger's; give another one"
+        )
+    if file.is_symlink() or (file.exists() and not file.is_file()):
+        raise LedgerError(f"backup {file}: this is no file; give another name")
+    if file.exists() and not replace:
+        raise LedgerError(f"backup {file}: there is a file already; give another name, or --replace")
+
+
+def require_vacant(ledger: Path) -> None:
+    """Refuse to restore where a ledger is, was half taken away, or is still in use.
+
+    Raises:
+        LedgerError: says which, and what to do.
+    """
+    if ledger.exists() or ledger.is_symlink():
+        raise LedgerError(
+            f"there is a ledger at {ledger} already, and a restore never takes the place of one: stop the service, and "
+            f"move it away with the files {ledger.name}-wal and {ledger.name}-shm beside it"
+        )
+    beside = _beside(ledger)
+    if beside:
+        raise LedgerError(
+            f"{beside[0]} is there without its ledger: stop the service that has it open, and move it away; beside "
+            "another ledger it would spoil that"
+        )
+    process = _user(ledger)
+    if process is not None:
+        raise LedgerError(f"process {process} has {ledger} open, though it is gone: stop that service first")
+
+
+def require_copy(file: Path, *, is_sqlite: bool) -> None:
+    """Refuse to restore from what is no copy of a ledger on that database.
+
+    Raises:
+        LedgerError: there is no such file, or it is of another kind.
+    """
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(len(_SQLITE))
+    except OSError as error:
+        raise LedgerError(f"backup {file} cannot be read: {error.strerror}") from error
+    if start == _SQLITE and not is_sqlite:
+        raise LedgerError(f"{file} is of a ledger on SQLite; give --ledger sqlite:///FILE")
+    if start.startswith(_POSTGRESQL) and is_sqlite:
+        raise LedgerError(f"{file} is of a ledger on PostgreSQL; give --ledger postgresql://USER@HOST/DATABASE")
+    if start != _SQLITE and not start.startswith(_POSTGRESQL):
+        raise LedgerError(f"{file} is no backup of a ledger")
+
+
+def _beside(file: Path) -> list[Path]:
+    names = [file.with_name(f"{file.name}{end}") for end in _BESIDE]
+    return [path for path in names if path.exists()]
+
+
+def _user(ledger: Path) -> int | None:
+    """A process of ours that holds the file, or one beside it, open although its name is gone; where /proc tells."""
+    names = {f"{ledger}{end} (deleted)" for end in ("", *_BESIDE)}
+    for entry in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if str(entry.readlink()) in names:
+                return int(entry.parts[2])
+        except OSError:  # it ended, or is somebody else's
+            continue
+    return None

@@ -1,0 +1,129 @@
+"""A ledger on PostgreSQL, dumped and loaded by the server's own tools, and the dump counted."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import sqlalchemy
+from sqlalchemy import make_url, text
+
+from rewards.database import as_it_is, shown_url
+from rewards.errors import LedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from rewards.audit import Progress
+
+_ROLES = re.compile(r"\bTO (protoken_\w+(?:, protoken_\w+)*)")
+_COPY = re.compile(r'COPY (?:\w+\.)?"?(\w+)"? \(')
+_THOUSAND = 1000
+
+
+def dump(connection: Connection, url: str, file: Path, rows: Mapping[str, int], progress: Progress | None) -> None:
+    """Let `pg_dump` write what the open transaction sees, and count its rows.
+
+    Raises:
+        LedgerError: the tool is missing (says by which command to do without us), or fails; or the dump has other rows.
+    """
+    command = ["pg_dump", "--format=custom", "--no-password"]
+    snapshot = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
+    _run([*command, f"--snapshot={snapshot}", f"--file={file}", f"--dbname={_plain(url)}"], url, by_hand(url))
+    found = _counted(file, url, rows, progress)
+    if found != rows:
+        raise LedgerError(f"the dump of {shown_url(url)} has other rows than the ledger: {found}, not {dict(rows)}")
+
+
+def load(file: Path, url: str) -> None:
+    """Let `pg_restore` fill an empty database, all of it or nothing; roles that its rights name are made first.
+
+    Raises:
+        LedgerError: the tool is missing (says by which command to do without us), or fails.
+    """
+    by_hand = f"pg_restore --no-owner --exit-on-error --single-transaction --dbname='{shown_url(url)}' {file}"
+    _make_roles(_run(["pg_restore", "--schema-only", "--file=-", str(file)], url, by_hand), url)
+    options = ["--no-owner", "--exit-on-error", "--single-transaction", "--no-password"]
+    _run(["pg_restore", *options, f"--dbname={_plain(url)}", str(file)], url, by_hand)
+
+
+def by_hand(url: str) -> str:
+    """The command that backs a ledger up without us."""
+    return f"pg_dump --format=custom --file=FILE --dbname='{shown_url(url)}'"
+
+
+def _make_roles(script: str, url: str) -> None:
+    """Roles are the server's, and so in no dump; those that are there stay as they are."""
+    named = sorted({role for found in _ROLES.findall(script) for role in found.split(", ")})
+    with as_it_is(url, writing=True) as connection:
+        known = set(connection.execute(text("SELECT rolname FROM pg_roles")).scalars())
+        for role in named:
+            if role not in known:
+                connection.execute(text(f"CREATE ROLE {role} NOLOGIN"))
+            if role == "protoken_member":
+                connection.execute(text("GRANT protoken_member TO CURRENT_USER"))  # the service reads as a member
+
+
+def _counted(file: Path, url: str, rows: Mapping[str, int], progress: Progress | None) -> dict[str, int]:
+    """Rows of each table in a dump, read as text line by line: memory stays flat."""
+    found, table, read = dict.fromkeys(rows, 0), "", 0
+    if progress is not None:
+        progress.start("thousands of rows counted again", -(-sum(rows.values()) // _THOUSAND))
+    with _started(["pg_restore", "--data-only", "--file=-", str(file)], by_hand(url)) as tool:
+        assert tool.stdout is not None, "its output is a pipe"
+        for line in tool.stdout:
+            begun = _COPY.match(line)
+            if begun is not None:
+                table = begun[1]
+            elif line == "\\.\n":
+                table = ""
+            elif table in found:
+                found[table] += 1
+                read += 1
+                if progress is not None and read % _THOUSAND == 0:
+                    progress.advance()
+    if tool.returncode:
+        raise LedgerError(f"the dump of {shown_url(url)} cannot be read back: pg_restore ended with {tool.returncode}")
+    return found
+
+
+def _run(command: Sequence[str], url: str, by_hand: str) -> str:
+    """What a tool printed; its own error where it fails."""
+    with _started(command, by_hand, password=make_url(url).password, errors=subprocess.PIPE) as tool:
+        printed, errors = tool.communicate()
+    if tool.returncode:
+        said = " ".join(" ".join(errors.split()).split(f"{command[0]}: ")).strip()
+        raise LedgerError(
+            f"ledger {shown_url(url)}: {command[0]} failed: {said or tool.returncode}; by hand: {by_hand}"
+        )
+    return printed
+
+
+def _started(
+    command: Sequence[str], by_hand: str, *, password: str | None = None, errors: int = subprocess.DEVNULL
+) -> subprocess.Popen[str]:
+    path = shutil.which(command[0])
+    if path is None:
+        raise LedgerError(
+            f"{command[0]}, PostgreSQL's own tool, is not installed here (package postgresql-client, of the server's "
+            f"version or later): install it, or run elsewhere: {by_hand}"
+        )
+    environment = os.environ | {"PGCLIENTENCODING": "UTF8"} | ({} if password is None else {"PGPASSWORD": password})
+    return subprocess.Popen(  # noqa: S603 - no shell, and the password is in no argument
+        [path, *command[1:]], stdout=subprocess.PIPE, stderr=errors, env=environment, encoding="utf-8"
+    )
+
+
+def _plain(url: str) -> str:
+    """The URL as PostgreSQL's tools take it, without the password, which any user of the machine would see."""
+    parsed = make_url(url)
+    plain = sqlalchemy.URL.create(
+        "postgresql", parsed.username, None, parsed.host, parsed.port, parsed.database, parsed.query
+    )
+    return plain.render_as_string()

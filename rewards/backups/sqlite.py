@@ -1,0 +1,72 @@
+"""A ledger on SQLite into one file that is whole by itself, while others write. Knows pages, and no table."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+from rewards.errors import LedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from rewards.audit import Progress
+
+PAGES = 2560
+"""Pages of one step, 10 MB of the usual ones."""
+
+
+def copy(connection: Connection, target: Path, progress: Progress | None) -> None:
+    """Copy the database as an open transaction sees it; whoever writes meanwhile is neither held up nor copied.
+
+    The transaction matters: without one SQLite would begin anew each time somebody writes, and never end.
+
+    Raises:
+        LedgerError: the database or the disk refuses.
+    """
+    live = connection.connection.driver_connection
+    assert isinstance(live, sqlite3.Connection), live
+    copied = 0
+
+    def told(_status: int, remaining: int, total: int) -> None:
+        nonlocal copied
+        if progress is not None and not copied:
+            progress.start("steps of copying", -(-total // PAGES))
+        if progress is not None:
+            progress.advance()
+        copied = total - remaining
+
+    with _failing(target), closing(sqlite3.connect(target)) as made:
+        live.backup(made, pages=PAGES, progress=told)
+        made.execute("PRAGMA journal_mode = DELETE")  # so that it needs no file beside it, and says so
+
+
+def require_sound(file: Path) -> None:
+    """Read every page of a copy.
+
+    Raises:
+        LedgerError: SQLite finds a fault.
+    """
+    with _failing(file), closing(sqlite3.connect(file)) as made:
+        (found,) = made.execute("PRAGMA integrity_check(1)").fetchone()
+        broken = made.execute("PRAGMA foreign_key_check").fetchone()
+    if found != "ok" or broken is not None:
+        raise LedgerError(f"{file}: the copy is not sound: {found if found != 'ok' else broken}")
+
+
+def write_ahead(file: Path) -> None:
+    """Put a copy into the mode in which a ledger is used."""
+    with _failing(file), closing(sqlite3.connect(file)) as made:
+        made.execute("PRAGMA journal_mode = WAL")
+
+
+@contextmanager
+def _failing(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise LedgerError(f"{file}: {error}") from error

