@@ -22,7 +22,8 @@ Who earned what? A federated language model answers over OpenAI's API; every gen
 organisations whose training it came from, in a ledger that only grows; a period's credit becomes payouts.
 
 Credit is in micro-credits: one generated token is 1 000 000. Times are in microseconds since 1970, UTC, and end in
-`_us`. Money is in the currency's minor units. Every refusal has OpenAI's error shape.
+`_us`. Money is in the currency's minor units. Credit, tokens and money are decimal text, so that no reader of JSON
+rounds them; every other integer is at most 2^53 - 1. Every refusal has OpenAI's error shape.
 
 Every call but `GET /health` needs a bearer key, made by `protoken keys create`. A key's role decides what it may call;
 a member's key sees its own client alone.

@@ -24,7 +24,7 @@ from deployment.limits import Limits
 from deployment.messages import ChatMessage, ModelCard
 from deployment.protocol import CrossOrigin, Heads, JsonBodies
 from deployment.replays import Replays
-from deployment.schemas import ChatRequest, CompletionRequest, ModelList, ModelObject
+from deployment.schemas import Attribution, ChatRequest, CompletionRequest, ModelList, ModelObject
 from deployment.schemas.errors import failures
 from deployment.security import BodyLimit, Gate, caller
 from deployment.service import Service, TheService, job_of, served
@@ -36,6 +36,7 @@ from rewards.usage import is_of
 __all__ = ["build_app"]
 
 RETRY_AFTER_S = 5
+_OF_RECEIPT = ("model_sha256", "method", "settings", "version", "tokens", "measurement")
 
 
 def _idempotency_key(request: Request) -> str | None:
@@ -137,28 +138,22 @@ async def get_model(service: TheService, name: str) -> ModelObject:
 
 
 @router.get("/v1/attributions/{response_id}", responses=failures(404))
-def get_attribution(service: TheService, key: Caller, response_id: str) -> dict[str, Any]:
+def get_attribution(service: TheService, key: Caller, response_id: str) -> Attribution:
     """The booked credit of a response, for the key that asked for it; to any other key it does not exist."""
     receipt = _receipt(service, key, response_id)
     whole = receipt["tokens"] * MICRO_CREDITS_PER_TOKEN
     shares = {account: amount / whole for account, amount in receipt["amounts"].items()}
     base_share = shares.pop(COMMONS)
-    return {
-        "id": response_id,
-        "object": "attribution",
-        "created": receipt["created_at_us"] // 1_000_000,
-        "receipt_id": receipt["payload_sha256"],
-        "model": receipt["consortium"],
-        "model_sha256": receipt["model_sha256"],
-        "method": receipt["method"],
-        "settings": receipt["settings"],
-        "version": receipt["version"],
-        "tokens": receipt["tokens"],
-        "shares": shares,
-        "base_share": base_share,
-        "credit": receipt["amounts"],
-        "measurement": receipt["measurement"],
-    }
+    return Attribution(
+        id=response_id,
+        created=receipt["created_at_us"] // 1_000_000,
+        receipt_id=receipt["payload_sha256"],
+        model=receipt["consortium"],
+        credit=receipt["amounts"],
+        shares=shares,
+        base_share=base_share,
+        **{name: receipt[name] for name in _OF_RECEIPT},
+    )
 
 
 def _receipt(service: Service, key: Key, response_id: str) -> dict[str, Any]:

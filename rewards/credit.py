@@ -25,6 +25,7 @@ PENDING = "pending"
 """The account of responses that are not measured yet; reserved, and nothing may book to it."""
 
 _INTEGER_LIMIT = 2**63  # what a BIGINT column holds
+_MOMENT_LIMIT = 2**53  # microseconds until the year 2255; up to here every reader of JSON keeps a number exact
 _SHARE_TOLERANCE = Fraction(1, 1_000_000)
 
 
@@ -132,8 +133,8 @@ class Receipt:
     def __post_init__(self) -> None:
         for name in ("response_id", "application", "consortium", "model_sha256", "method", "version"):
             _text(name, getattr(self, name))
-        _integer("created_at_us", self.created_at_us)
-        _integer("duration_us", self.duration_us)
+        for name in ("created_at_us", "duration_us"):
+            _moment(name, getattr(self, name))
         self._check_amounts()
         # Private copies in the form they are stored in: what is hashed is what is written, whatever the caller does.
         object.__setattr__(self, "amounts", dict(self.amounts))
@@ -182,6 +183,11 @@ def _tokens(tokens: int) -> None:
 def _integer(name: str, value: int) -> None:
     if type(value) is not int or not 0 <= value < _INTEGER_LIMIT:
         raise CreditError(f"{name} must be an integer from 0 to 2**63 - 1, not {value!r}")
+
+
+def _moment(name: str, value: int) -> None:
+    if type(value) is not int or not 0 <= value < _MOMENT_LIMIT:
+        raise CreditError(f"{name} must be microseconds from 0 to 2**53 - 1, not {value!r}")
 
 
 def _text(name: str, value: str) -> None:

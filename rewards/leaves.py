@@ -29,6 +29,7 @@ HEAD = ("sequence", "kind", "response_id", "reverses", "booked_at_us")
 ENTRY = ("account", "amount")
 _EVENT = ("sequence", "kind", "subject", "at_us", "actor", "document", "salt", "once")
 _HEX = re.compile(r"[0-9a-f]{64}")
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,30}")
 
 
 def receipt_leaf(receipt: Mapping[str, Any], amounts: Mapping[str, int]) -> bytes:
@@ -65,7 +66,7 @@ def opening(receipt: Mapping[str, Any], amounts: Mapping[str, int], account: str
     others = [_entry_commitment(salt, other, amount) for other, amount in amounts.items() if other != account]
     return {
         "head": _head(receipt),
-        "entry": _entry(salt, account, amounts[account]),
+        "entry": {**_entry(salt, account, amounts[account]), "amount": str(amounts[account])},
         "others": sorted(others),
         "payload": _payload_commitment(receipt),
     }
@@ -91,10 +92,25 @@ def opened_leaf(document: Any) -> bytes:
     if sorted(set(others)) != others:
         raise LogError("opening.others must be in order, each once")
     try:
-        entries = [_commitment(document["entry"]), *others]
+        entry = {**document["entry"], "amount": opened_amount(document)}
+        entries = [_commitment(entry), *others]
         return _leaf(entries, _commitment(document["head"]), document["payload"])
     except CreditError as error:
         raise LogError(f"opening: {error}") from error
+
+
+def opened_amount(document: Mapping[str, Any]) -> int:
+    """The micro-credits that an opening shows: as decimal text, or as the number that openings had before.
+
+    Raises:
+        LogError: it is neither.
+    """
+    amount = document["entry"]["amount"]
+    if isinstance(amount, str) and _WHOLE.fullmatch(amount):
+        return int(amount)
+    if type(amount) is not int:
+        raise LogError(f"opening.entry.amount must be micro-credits as decimal text, not {amount!r}")
+    return amount
 
 
 def _leaf(entries: list[str], head: str, payload: str) -> bytes:

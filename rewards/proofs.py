@@ -157,7 +157,9 @@ def verify_receipt_proof(document: Any, keys: Sequence[VerifyKey], origin: str) 
         )
     head, entry = document["opening"]["head"], document["opening"]["entry"]
     shown = {name: head[name] for name in leaves.HEAD}
-    return ProvedEntry(client=entry["account"], amount=entry["amount"], checkpoint=checkpoint, **shown)
+    return ProvedEntry(
+        client=entry["account"], amount=leaves.opened_amount(document["opening"]), checkpoint=checkpoint, **shown
+    )
 
 
 def verify_consistency(document: Any, held: str, keys: Sequence[VerifyKey], origin: str) -> Checkpoint:

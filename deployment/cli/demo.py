@@ -227,7 +227,8 @@ def _show_credit(address: str, key: str) -> None:
     """The balances as the operator's API tells them; the service is not trusted to have added up."""
     response = httpx.get(f"{address}/api/v1/credit", headers={"Authorization": f"Bearer {key}"}, timeout=60)
     document = response.raise_for_status().json()
-    balances, tokens = document["balances"], document["tokens"]
+    tokens = int(document["tokens"])
+    balances = {account: int(amount) for account, amount in document["balances"].items()}
     total = sum(balances.values())
     if total != tokens * MICRO_CREDITS_PER_TOKEN:
         raise StartError(f"the books do not add up: {total} micro-credits for {tokens} tokens")

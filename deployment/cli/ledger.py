@@ -9,6 +9,7 @@ import typer
 from deployment.cli import log, safekeeping
 from deployment.cli.options import ACTOR, Json, LedgerUrl, date
 from deployment.cli.output import credit, print_json, print_table
+from deployment.schemas.receipts import Receipt
 from deployment.settings import ledger_url
 from rewards import MICRO_CREDITS_PER_TOKEN, Ledger
 
@@ -32,7 +33,8 @@ def balances(ledger: LedgerUrl = None, as_json: Json = False) -> None:
         up_to = book.last_sequence()
         accounts, tokens = book.balances(up_to=up_to), book.tokens(up_to=up_to)
     if as_json:
-        print_json({"balances": accounts, "tokens": tokens, "sum": sum(accounts.values()), "last_sequence": up_to})
+        told = {"balances": {account: str(amount) for account, amount in accounts.items()}, "tokens": str(tokens)}
+        print_json({**told, "sum": str(sum(accounts.values())), "last_sequence": up_to})
         return
     rows = [(account, credit(amount)) for account, amount in accounts.items()]
     title = f"{tokens} tokens × {MICRO_CREDITS_PER_TOKEN} micro-credits"
@@ -50,7 +52,7 @@ def entries(
     with closing(Ledger(ledger_url(ledger))) as book:
         receipts = book.receipts_after(after, limit)
     if as_json:
-        print_json(receipts)
+        print_json([Receipt.model_validate(receipt).model_dump(mode="json") for receipt in receipts])
         return
     rows = [
         (str(receipt["sequence"]), receipt["response_id"], date(receipt["booked_at_us"]), account, credit(amount))

@@ -98,7 +98,7 @@ def check_proof(
         line = f"{name} at {newer.size} leaves extends the {document['first']} leaves of the checkpoint that you hold"
     else:
         found = proofs.verify_receipt_proof(document, keys, name)
-        shown = {**asdict(found), "checkpoint": _described(found.checkpoint)}
+        shown = {**asdict(found), "amount": str(found.amount), "checkpoint": _described(found.checkpoint)}
         line = (
             f"{found.client} has {credit(found.amount)} micro-credits of {found.response_id}, booked "
             f"{date(found.booked_at_us)} as receipt {found.sequence} of {name}"

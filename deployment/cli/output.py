@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from deployment.schemas.fields import spelt
+
 __all__ = [
     "ProgressBar",
     "console",
@@ -65,8 +67,8 @@ class ProgressBar:
 
 
 def print_json(document: object) -> None:
-    """One JSON document on stdout, as it is."""
-    print(json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False))  # noqa: T201
+    """One JSON document on stdout; a number that not every reader keeps exact is decimal text."""
+    print(json.dumps(spelt(document), ensure_ascii=False, indent=2, allow_nan=False))  # noqa: T201
 
 
 def print_table(

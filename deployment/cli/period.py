@@ -8,6 +8,7 @@ import typer
 
 from deployment.cli.options import ACTOR, Json, LedgerUrl, date
 from deployment.cli.output import credit, print_json, print_table
+from deployment.schemas.periods import Settlement as Told
 from deployment.settings import ledger_url
 from rewards import Ledger, PeriodClosedError, Settlement, load_policy, money, periods
 
@@ -124,7 +125,8 @@ def show_settlement(settlement: Settlement, state: str, *, as_json: bool) -> Non
 
 
 def _document(settlement: Settlement) -> dict[str, Any]:
-    return settlement.to_document() | {"sha256": settlement.sha256}
+    """As the operator API tells it."""
+    return Told.model_validate(settlement.to_document() | {"sha256": settlement.sha256}).model_dump(mode="json")
 
 
 def _money(settlement: Settlement, minor_units: int) -> str:

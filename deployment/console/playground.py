@@ -172,6 +172,7 @@ async def _with_map(request: Request, response_id: str, chunks: AsyncIterable[An
 def _map(request: Request, response_id: str, content: list[dict[str, Any]], usage: dict[str, Any]) -> str:
     """The heat map of a response and whose credit it is, as a part of the page."""
     attribution = usage["attribution"]
+    amounts = {account: int(text) for account, text in attribution["credit"].items()}
     page = render(
         request,
         "answer.html",
@@ -180,7 +181,7 @@ def _map(request: Request, response_id: str, content: list[dict[str, Any]], usag
         tokens=usage["completion_tokens"],
         map=heat_map([_credit(token) for token in content]),
         twins=twins(request.app.state.figures.names()),
-        credits=credits_of(attribution["credit"], usage["completion_tokens"]),
+        credits=credits_of(amounts, usage["completion_tokens"]),
     )
     return bytes(page.body).decode()
 

@@ -19,6 +19,7 @@ from fastapi.responses import StreamingResponse
 from deployment.operator.books import Books, TheBooks
 from deployment.operator.filters import Filters, narrowed
 from deployment.schemas.errors import failures
+from deployment.schemas.receipts import Receipt
 from rewards import browsing
 from rewards.database import Connection
 
@@ -85,7 +86,8 @@ def receipts(books: TheBooks, asked: Annotated[Filters, Query()]) -> StreamingRe
     """One CloudEvents 1.0 event in JSON a line, one for each receipt, in the order of booking.
 
     `id` is the response's id, `source` its consortium, `subject` the key that asked, `time` when it was booked, and
-    `data` the receipt. A meter that sums `data.tokens` by subject counts what to bill; reversals are negative.
+    `data` the receipt, its tokens and micro-credits as decimal text. A meter that sums `data.tokens` by subject counts
+    what to bill; reversals are negative.
     """
     wanted = narrowed(books, None, asked)
 
@@ -140,7 +142,7 @@ def _event(receipt: Mapping[str, Any]) -> str:
         "subject": receipt["application"],
         "time": _rfc3339(receipt["booked_at_us"]),
         "datacontenttype": "application/json",
-        "data": receipt,
+        "data": Receipt.model_validate(receipt).model_dump(mode="json", exclude={"object"}),
     }
     return json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
 

@@ -10,7 +10,7 @@ from deployment.operator.books import Books, TheBooks, Visible
 from deployment.operator.pages import Listing, Paging, cursor_at, place_of
 from deployment.places import log_origin
 from deployment.schemas.errors import failures
-from deployment.schemas.fields import Name
+from deployment.schemas.fields import LARGEST, Name
 from deployment.schemas.log import Checkpoint, Consistency, Inclusion, ReceiptProof, VerifyKey
 from rewards import ownership, proofs, sealing
 from rewards.database import Connection
@@ -21,7 +21,7 @@ __all__ = ["router"]
 router = APIRouter(tags=["log"])
 _KEYS = "log/keys"
 
-Size = Annotated[int, Field(ge=1, le=2**63 - 1)]
+Size = Annotated[int, Field(ge=1, le=LARGEST)]
 
 
 class _Asked(BaseModel):
@@ -40,7 +40,7 @@ class OfLeaf(OfCheckpoint):
     """Which leaf is to be proved, and against which checkpoint."""
 
     source: Literal["receipt", "event"] = Field(description="Which of the two it is.")
-    sequence: Annotated[int, Field(ge=1, le=2**63 - 1)] = Field(description="Its number.")
+    sequence: Annotated[int, Field(ge=1, le=LARGEST)] = Field(description="Its number.")
 
 
 class OfGrowth(_Asked):

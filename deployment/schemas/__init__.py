@@ -6,6 +6,7 @@ each of its parts. Knows the shapes on the wire, nothing of who may ask or of ho
 
 from deployment.schemas.requests import AttributionLevel, ChatRequest, CompletionRequest
 from deployment.schemas.responses import (
+    Attribution,
     ClientShare,
     ModelList,
     ModelObject,
@@ -15,6 +16,7 @@ from deployment.schemas.responses import (
 )
 
 __all__ = [
+    "Attribution",
     "AttributionLevel",
     "ChatRequest",
     "ClientShare",

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployment.schemas.fields import Count, Micro, Moment
+from deployment.schemas.fields import Count, Moment, Whole
 
 __all__ = [
     "AccountShare",
@@ -30,7 +30,7 @@ class Model(_Answer):
 
     model_sha256: str = Field(description="The hash of its weights.")
     receipts: Count | None = Field(description=f"Its responses and their reversals. {_OF_EVERYBODY}")
-    tokens: Count | None = Field(description=f"Its generated tokens, less those reversed. {_OF_EVERYBODY}")
+    tokens: Whole | None = Field(description=f"Its generated tokens, less those reversed. {_OF_EVERYBODY}")
     first_booked_at_us: Moment
     last_booked_at_us: Moment
 
@@ -61,7 +61,7 @@ class Consortia(_Answer):
                                 {
                                     "model_sha256": "ab" * 32,
                                     "receipts": 2,
-                                    "tokens": 6,
+                                    "tokens": "6",
                                     "first_booked_at_us": 1790000000000000,
                                     "last_booked_at_us": 1790000001000000,
                                 }
@@ -69,7 +69,7 @@ class Consortia(_Answer):
                         }
                     ],
                     "receipts": 2,
-                    "tokens": 6,
+                    "tokens": "6",
                     "periods": 1,
                     "last_period": "2026-10",
                 }
@@ -80,7 +80,7 @@ class Consortia(_Answer):
     object: Literal["consortia"] = "consortia"
     data: list[Consortium]
     receipts: Count | None = Field(description=f"Every receipt of the ledger. {_OF_EVERYBODY}")
-    tokens: Count | None = Field(description=f"Every token, less those reversed. {_OF_EVERYBODY}")
+    tokens: Whole | None = Field(description=f"Every token, less those reversed. {_OF_EVERYBODY}")
     periods: Count = Field(description="Closed periods.")
     last_period: str | None = Field(description="The last closed period.")
 
@@ -91,7 +91,7 @@ class Client(_Answer):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"object": "client", "id": "bank", "name": "A bank", "consortia": ["hospital-net"], "credit": 1_500_000}
+                {"object": "client", "id": "bank", "name": "A bank", "consortia": ["hospital-net"], "credit": "1500000"}
             ]
         }
     )
@@ -100,14 +100,14 @@ class Client(_Answer):
     id: str
     name: str = Field(description="Its display name, as registered first.")
     consortia: list[str]
-    credit: Micro = Field(description="Micro-credits of all time.")
+    credit: Whole = Field(description="Micro-credits of all time.")
 
 
 class AccountShare(_Answer):
     """An account's part of the credit of some receipts."""
 
     account: str = Field(description="A client's id, or `commons`.")
-    credit: Micro
+    credit: Whole
     share: float = Field(description="Of all credit of these receipts; for reading: money is computed from integers.")
 
 
@@ -138,11 +138,11 @@ class Shares(_Answer):
                         "first_sequence": 2,
                         "last_sequence": 3,
                     },
-                    "tokens": 6,
+                    "tokens": "6",
                     "accounts": [
-                        {"account": "bank", "credit": 1_500_000, "share": 0.25},
-                        {"account": "clinic", "credit": 3_000_000, "share": 0.5},
-                        {"account": "commons", "credit": 1_500_000, "share": 0.25},
+                        {"account": "bank", "credit": "1500000", "share": 0.25},
+                        {"account": "clinic", "credit": "3000000", "share": 0.5},
+                        {"account": "commons", "credit": "1500000", "share": 0.25},
                     ],
                 }
             ]
@@ -151,7 +151,7 @@ class Shares(_Answer):
 
     object: Literal["shares"] = "shares"
     period: Window
-    tokens: Count | None = Field(description=f"Tokens of these receipts, less those reversed. {_OF_EVERYBODY}")
+    tokens: Whole | None = Field(description=f"Tokens of these receipts, less those reversed. {_OF_EVERYBODY}")
     accounts: list[AccountShare]
 
 
@@ -165,8 +165,8 @@ class Credit(_Answer):
                     "object": "credit",
                     "period": None,
                     "receipts": 2,
-                    "tokens": 6,
-                    "balances": {"bank": 1_500_000, "clinic": 3_000_000, "commons": 1_500_000},
+                    "tokens": "6",
+                    "balances": {"bank": "1500000", "clinic": "3000000", "commons": "1500000"},
                 }
             ]
         }
@@ -175,8 +175,8 @@ class Credit(_Answer):
     object: Literal["credit"] = "credit"
     period: str | None = Field(description="The closed period; null is all time.")
     receipts: Count | None = Field(description=f"How many receipts there are, of whomever. {_OF_EVERYBODY}")
-    tokens: Count | None = Field(description=f"Their tokens, less those reversed. {_OF_EVERYBODY}")
-    balances: dict[str, Micro] = Field(
+    tokens: Whole | None = Field(description=f"Their tokens, less those reversed. {_OF_EVERYBODY}")
+    balances: dict[str, Whole] = Field(
         description="Account to micro-credits; those of all accounts sum to `tokens` * 1 000 000."
     )
 
@@ -197,10 +197,10 @@ class Entry(_Answer):
                     "created_at_us": 1789999999000000,
                     "consortium": "hospital-net",
                     "model_sha256": "ab" * 32,
-                    "tokens": 3,
+                    "tokens": "3",
                     "application": "0123456789ab",
                     "account": "bank",
-                    "credit": 750_000,
+                    "credit": "750000",
                 }
             ]
         }
@@ -215,7 +215,7 @@ class Entry(_Answer):
     created_at_us: Moment
     consortium: str
     model_sha256: str
-    tokens: int = Field(description="Generated tokens of the whole response; negative in a reversal.")
+    tokens: Whole = Field(description="Generated tokens of the whole response; negative in a reversal.")
     application: str | None = Field(description="The id of the key that asked; null for a member's key.")
     account: str
-    credit: Micro
+    credit: Whole

@@ -5,6 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from deployment.schemas.fields import LARGEST
+
 __all__ = ["ErrorBody", "ErrorDetail", "failures"]
 
 _MEANINGS = {
@@ -60,6 +62,6 @@ def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
     for status in statuses:
         found[status] = {"model": ErrorBody, "description": _MEANINGS.get(status, HTTPStatus(status).phrase)}
         if status in {429, 503}:
-            schema = {"type": "integer", "minimum": 0}
+            schema = {"type": "integer", "minimum": 0, "maximum": LARGEST}
             found[status]["headers"] = {"Retry-After": {"description": "Seconds until then.", "schema": schema}}
     return found

@@ -1,12 +1,21 @@
-"""Kinds of fields that several requests and answers share, each bounded by what the ledger can hold."""
+"""Kinds of fields that several requests and answers share.
 
-from typing import Annotated
+Credit, tokens and money are decimal text on the wire, as in statements, since a reader of JSON may keep numbers as
+doubles, which lose integers beyond 2^53 (RFC 7493, section 2.2). What is counted one by one (receipts, leaves, periods)
+and moments cannot come to that, and are integers up to `LARGEST`.
+"""
 
-from pydantic import AfterValidator, Field
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
-__all__ = ["Count", "Micro", "Moment", "Name", "Reason"]
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-_LARGEST = 2**63 - 1
+__all__ = ["LARGEST", "Count", "Digits", "Document", "Moment", "Name", "Reason", "Whole", "spelt"]
+
+LARGEST = 2**53 - 1
+"""The largest integer that every reader of JSON keeps exact."""
+_WHOLE = r"^(0|-?[1-9][0-9]*)$"
 _NO_NUL = r"^[^\x00]+$"  # PostgreSQL's texts hold everything else
 
 
@@ -22,11 +31,42 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=_NO_NUL)]
 Reason = Annotated[str, Field(min_length=1, max_length=1000, pattern=_NO_NUL), AfterValidator(_telling)]
 """Why, for whoever reads the books."""
 
-Count = Annotated[int, Field(ge=0, le=_LARGEST)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
 """How many, or a number that something has in its order."""
 
-Moment = Annotated[int, Field(ge=0, le=_LARGEST)]
+Moment = Annotated[int, Field(ge=0, le=LARGEST)]
 """Microseconds since 1970, UTC."""
 
-Micro = Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]
-"""Micro-credits: one generated token is 1 000 000."""
+Digits = Annotated[int, Field(ge=0, le=4)]
+"""Decimal places of a currency."""
+
+
+def _read(value: Any) -> Any:
+    """A whole number from its text; what is no text is judged as it is."""
+    if not isinstance(value, str):
+        return value
+    if re.fullmatch(_WHOLE, value) is None:
+        raise ValueError(f"must be a whole number as decimal text, not {value!r}")
+    return int(value)
+
+
+Whole = Annotated[
+    int,
+    BeforeValidator(_read),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": _WHOLE}),
+]
+"""Micro-credits, tokens or minor units: an integer here, and decimal text on the wire."""
+
+
+def spelt(document: Any) -> Any:
+    """A document as it may be sent: an integer that not every reader of JSON keeps exact becomes decimal text."""
+    if isinstance(document, Mapping):
+        return {name: spelt(value) for name, value in document.items()}
+    if isinstance(document, Sequence) and not isinstance(document, str | bytes):
+        return [spelt(value) for value in document]
+    return str(document) if isinstance(document, int) and abs(document) > LARGEST else document
+
+
+Document = Annotated[dict[str, Any], PlainSerializer(spelt, return_type=dict[str, Any])]
+"""A document of the books as it stands there; `spelt` where a number is too large."""

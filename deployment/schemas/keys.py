@@ -4,12 +4,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from deployment.schemas.fields import Count, Moment, Name
+from deployment.schemas.fields import LARGEST, Count, Moment, Name
 from rewards.keys import OVERLAP_S
 
 __all__ = ["BearerKey", "NewKey", "NewKeyRequest", "Rotation"]
 
-_MOST = 2**53 - 1
 _YEAR_S = 366 * 24 * 60 * 60
 _KEY: dict[str, JsonValue] = {
     "object": "key",
@@ -88,9 +87,9 @@ class NewKeyRequest(BaseModel):
     role: Literal["application", "member", "operator", "auditor", "admin"]
     label: Name = Field(description="What it is for: 1 to 100 printable characters.", max_length=100)
     client: Name | None = Field(None, description="Whose view a member's key has; a registered client.")
-    expires_at_us: int | None = Field(None, ge=1, le=_MOST, description="From when on it is refused; null for never.")
-    token_budget: int | None = Field(None, ge=0, le=_MOST, description="Tokens that an application may generate.")
-    requests_per_minute: int | None = Field(None, ge=1, le=_MOST, description="How fast an application may ask.")
+    expires_at_us: int | None = Field(None, ge=1, le=LARGEST, description="From when on it is refused; null for never.")
+    token_budget: int | None = Field(None, ge=0, le=LARGEST, description="Tokens that an application may generate.")
+    requests_per_minute: int | None = Field(None, ge=1, le=LARGEST, description="How fast an application may ask.")
 
 
 class Rotation(BaseModel):

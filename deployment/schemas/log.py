@@ -1,10 +1,10 @@
 """What the operator API tells of the Merkle log: checkpoints, keys and proofs."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployment.schemas.fields import Count, Moment
+from deployment.schemas.fields import Count, Document, Moment
 
 __all__ = ["Checkpoint", "Consistency", "Inclusion", "ReceiptProof", "VerifyKey"]
 
@@ -95,7 +95,7 @@ class ReceiptProof(_Answer):
             "examples": [
                 {
                     "proof": "receipt",
-                    "opening": {"head": {"response_id": "cmpl-7"}, "entry": {"account": "bank", "amount": 750_000}},
+                    "opening": {"head": {"response_id": "cmpl-7"}, "entry": {"account": "bank", "amount": "750000"}},
                     "inclusion": {"leaf_index": 1, "size": 3, "hashes": ["q6s="]},
                     "checkpoint": _NOTE,
                 }
@@ -104,6 +104,6 @@ class ReceiptProof(_Answer):
     )
 
     proof: Literal["receipt"]
-    opening: dict[str, Any] = Field(description="What rebuilds the leaf; `protoken ledger check-proof` does.")
-    inclusion: dict[str, Any]
+    opening: Document = Field(description="What rebuilds the leaf; `protoken ledger check-proof` does.")
+    inclusion: Document
     checkpoint: str

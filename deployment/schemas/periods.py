@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
 
-from deployment.schemas.fields import Count, Moment, Reason
+from deployment.schemas.fields import Count, Digits, Document, Moment, Reason, Whole
 from rewards.policy import policy_schema
 
 __all__ = ["Close", "Dispute", "Finalise", "Line", "Move", "Payment", "Period", "Preview", "Settlement", "Terms"]
@@ -18,29 +18,29 @@ _LINE: dict[str, JsonValue] = {
     "held_credit": "0",
     "share": "1/2",
     "residue": "0",
-    "gross": 500_000,
-    "carried_in": 0,
-    "released_holdback": 0,
-    "released_hold": 0,
-    "drawn_holdback": 0,
-    "recovered": 0,
-    "clawback": 0,
-    "holdback": 0,
-    "held": 0,
-    "payout": 500_000,
-    "carried_out": 0,
-    "held_total": 0,
+    "gross": "500000",
+    "carried_in": "0",
+    "released_holdback": "0",
+    "released_hold": "0",
+    "drawn_holdback": "0",
+    "recovered": "0",
+    "clawback": "0",
+    "holdback": "0",
+    "held": "0",
+    "payout": "500000",
+    "carried_out": "0",
+    "held_total": "0",
     "holdbacks": [],
 }
 _SETTLEMENT: dict[str, JsonValue] = {
     "period": "2026-11",
     "ordinal": 1,
     "window": {"after": 0, "up_to": 2},
-    "tokens": 6,
+    "tokens": "6",
     "policy": _POLICY,
-    "pool": 1_000_000,
-    "fee": 0,
-    "distributable": 1_000_000,
+    "pool": "1000000",
+    "fee": "0",
+    "distributable": "1000000",
     "lines": [_LINE],
     "unclaimed": False,
     "sha256": "ab" * 32,
@@ -54,9 +54,9 @@ _PERIOD: dict[str, JsonValue] = {
     "closed_at_us": 1790000000000000,
     "currency": "EUR",
     "minor_digits": 2,
-    "pool": 1_000_000,
-    "fee": 0,
-    "distributable": 1_000_000,
+    "pool": "1000000",
+    "fee": "0",
+    "distributable": "1000000",
     "settlement_sha256": "ab" * 32,
     "own": None,
     "moves": [{"state": "draft", "at_us": 1790000000000000, "actor": "0123456789ab", "note": None}],
@@ -85,45 +85,63 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class Holdback(_Answer):
+    """What is kept back of an account's gross."""
+
+    released_in: Count = Field(description="Ordinal of the period in which it falls due.")
+    amount: Whole
+
+
+class Window(_Answer):
+    """Receipts with after < sequence ≤ up_to."""
+
+    after: Count
+    up_to: Count
+
+
 class Line(_Answer):
-    """What one account gets and why: credit as decimal text in micro-credits, money in minor units."""
+    """What one account gets and why: credit in micro-credits and money in minor units."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_LINE]})
 
     account: str
-    credit: str = Field(description="Net credit in the period; may be negative.")
-    late: str = Field(description="The part of it that is of responses made before the previous period ended.")
-    held_credit: str = Field(description="Credit left out because of holds on responses.")
+    credit: Whole = Field(description="Net credit in the period; may be negative.")
+    late: Whole = Field(description="The part of it that is of responses made before the previous period ended.")
+    held_credit: Whole = Field(description="Credit left out because of holds on responses.")
     share: str = Field(description='Exact part of what is distributable, "numerator/denominator".')
-    residue: str = Field(description="Trillionths of a minor unit that rounding still owes to the account.")
-    gross: int = Field(description="The share in whole minor units.")
-    carried_in: int = Field(description="Carried over from the period before; negative: owed.")
-    released_holdback: int
-    released_hold: int
-    drawn_holdback: int
-    recovered: int = Field(description="Of the commons: what clients gave back in this period.")
-    clawback: int = Field(description="What is taken back for reversed responses.")
-    holdback: int = Field(description="Part of the gross that is kept back from now on.")
-    held: int = Field(description="What would be paid, but for a hold on the client.")
-    payout: int
-    carried_out: int = Field(description="Carried to the next period; negative: owed.")
-    held_total: int
-    holdbacks: list[dict[str, int]] = Field(description="All that is kept back, and in which period it is released.")
+    residue: Whole = Field(description="Trillionths of a minor unit that rounding still owes to the account.")
+    gross: Whole = Field(description="The share in whole minor units.")
+    carried_in: Whole = Field(description="Carried over from the period before; negative: owed.")
+    released_holdback: Whole
+    released_hold: Whole
+    drawn_holdback: Whole
+    recovered: Whole = Field(description="Of the commons: what clients gave back in this period.")
+    clawback: Whole = Field(description="What is taken back for reversed responses.")
+    holdback: Whole = Field(description="Part of the gross that is kept back from now on.")
+    held: Whole = Field(description="What would be paid, but for a hold on the client.")
+    payout: Whole
+    carried_out: Whole = Field(description="Carried to the next period; negative: owed.")
+    held_total: Whole
+    holdbacks: list[Holdback] = Field(description="All that is kept back, and in which period it is released.")
 
 
 class Settlement(_Answer):
-    """A settlement whole; `sha256` is of the canonical JSON (RFC 8785) of all its other fields."""
+    """A settlement whole.
+
+    `sha256` is of the canonical JSON (RFC 8785) of the `settlement` in the event `period.final`, or `period.draft`: the
+    same without `sha256`, with tokens and money as numbers.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_SETTLEMENT]})
 
     period: str
     ordinal: Count
-    window: dict[str, int] = Field(description="Receipts with after < sequence ≤ up_to.")
-    tokens: int = Field(description="Generated tokens, less those reversed.")
-    policy: dict[str, Any]
-    pool: int
-    fee: int
-    distributable: int
+    window: Window
+    tokens: Whole = Field(description="Generated tokens, less those reversed.")
+    policy: Document
+    pool: Whole
+    fee: Whole
+    distributable: Whole
     lines: list[Line]
     unclaimed: bool = Field(description="No client had credit that is paid: the commons has everything distributable.")
     sha256: str
@@ -150,10 +168,10 @@ class Period(_Answer):
     until_us: Moment = Field(description="What was made at or after this moment is the next period's.")
     closed_at_us: Moment
     currency: str
-    minor_digits: int
-    pool: int = Field(description="Minor units in all.")
-    fee: int = Field(description="Minor units for whoever runs the service.")
-    distributable: int
+    minor_digits: Digits
+    pool: Whole = Field(description="Minor units in all.")
+    fee: Whole = Field(description="Minor units for whoever runs the service.")
+    distributable: Whole
     settlement_sha256: str
     own: Line | None = Field(description="The line of the member whose key asks; null for other keys.")
     moves: list[Move]
@@ -173,7 +191,7 @@ class Preview(_Answer):
                     "object": "preview",
                     "settlement": _SETTLEMENT,
                     "compared_with": "draft of 2026-11",
-                    "difference": {"bank": -200, "clinic": 200, "commons": 0},
+                    "difference": {"bank": "-200", "clinic": "200", "commons": "0"},
                 }
             ]
         }
@@ -182,7 +200,7 @@ class Preview(_Answer):
     object: Literal["preview"] = "preview"
     settlement: Settlement
     compared_with: str | None = Field(description="Null where there is nothing to compare with.")
-    difference: dict[str, int] = Field(description="Account to minor units that its payout is above that.")
+    difference: dict[str, Whole] = Field(description="Account to minor units that its payout is above that.")
 
 
 class Terms(_Request):

@@ -1,10 +1,10 @@
 """What the operator API tells of receipts and events, whole as they were written, and what a reversal needs."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployment.schemas.fields import Count, Micro, Moment, Reason
+from deployment.schemas.fields import Count, Document, Moment, Reason, Whole
 
 __all__ = ["Event", "Receipt", "ReversalRequest"]
 
@@ -35,10 +35,10 @@ class Receipt(_Answer):
                     "method": "credit",
                     "settings": {"nodes": 2},
                     "version": "1",
-                    "tokens": 3,
+                    "tokens": "3",
                     "measurement": {"response_scores": {"bank": 0.5, "clinic": 1.0}},
                     "duration_us": 400_000,
-                    "amounts": {"bank": 750_000, "clinic": 1_500_000, "commons": 750_000},
+                    "amounts": {"bank": "750000", "clinic": "1500000", "commons": "750000"},
                 }
             ]
         }
@@ -57,12 +57,12 @@ class Receipt(_Answer):
     consortium: str
     model_sha256: str
     method: str
-    settings: dict[str, Any]
+    settings: Document
     version: str
-    tokens: int = Field(description="Generated tokens; negative in a reversal.")
-    measurement: dict[str, Any] = Field(description="Evidence; of a reversal, who says so and why.")
+    tokens: Whole = Field(description="Generated tokens; negative in a reversal.")
+    measurement: Document = Field(description="Evidence; of a reversal, who says so and why.")
     duration_us: Count
-    amounts: dict[str, Micro] = Field(description="Account to micro-credits; they sum to `tokens` * 1 000 000.")
+    amounts: dict[str, Whole] = Field(description="Account to micro-credits; they sum to `tokens` * 1 000 000.")
 
 
 class ReversalRequest(BaseModel):
@@ -102,6 +102,6 @@ class Event(_Answer):
     subject: str
     at_us: Moment
     actor: str = Field(description="A key id, or the part of the service that did it.")
-    document: dict[str, Any] = Field(description="What came of it, depending on the kind.")
+    document: Document = Field(description="What came of it, depending on the kind.")
     salt: str = Field(description="What keeps its leaf in the Merkle log from being guessed.")
     once: str | None = Field(description="What could happen only once, where this is of that kind.")

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from deployment.schemas.fields import LARGEST
+
 __all__ = ["AttributionLevel", "ChatRequest", "CompletionRequest"]
 
 AttributionLevel = Literal["none", "summary", "tokens"]
@@ -96,7 +98,7 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     model: Text
-    max_tokens: int | None = Field(default=None, ge=1, strict=True)
+    max_tokens: int | None = Field(default=None, ge=1, le=LARGEST, strict=True)
     temperature: float = Field(default=1.0, ge=0, le=2, strict=True)
     top_p: float = Field(default=1.0, ge=0, le=1, strict=True)
     seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1, strict=True)
@@ -207,7 +209,7 @@ class ChatRequest(_Request):
     """`POST /v1/chat/completions`."""
 
     messages: tuple[Message, ...] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1, strict=True)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=LARGEST, strict=True)
 
     @model_validator(mode="after")
     def _one_limit(self) -> Self:

@@ -5,9 +5,11 @@ The envelopes around them (chat or text, whole or streamed) are put together in 
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["ClientShare", "ModelList", "ModelObject", "TokenAttribution", "Usage", "UsageAttribution"]
+from deployment.schemas.fields import Count, Document, Whole
+
+__all__ = ["Attribution", "ClientShare", "ModelList", "ModelObject", "TokenAttribution", "Usage", "UsageAttribution"]
 
 
 class _Response(BaseModel):
@@ -29,31 +31,50 @@ class TokenAttribution(_Response):
     bytes of `token`, as in OpenAI's logprobs.
     """
 
-    index: int
+    index: Count
     token: str
-    token_id: int
-    bytes: list[int]
+    token_id: Count
+    bytes: list[Count]
     clients: list[ClientShare]
     base_share: float
 
 
 class UsageAttribution(_Response):
-    """The credit of a whole response, as booked. `credit` is in micro-credits and sums to tokens * 1 000 000."""
+    """The credit of a whole response, as booked: micro-credits as decimal text, which sum to tokens * 1 000 000."""
 
     receipt_id: str
     method: str
     shares: dict[str, float]
     base_share: float
-    credit: dict[str, int]
+    credit: dict[str, Whole]
     completeness_error: float | None
 
 
-class Usage(_Response):
-    """Counts of tokens, and the attribution when it was asked for."""
+class Attribution(_Response):
+    """The booked credit of a response, for the application that asked for it."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
+    id: str
+    object: Literal["attribution"] = "attribution"
+    created: Count = Field(description="Seconds since 1970, UTC.")
+    receipt_id: str
+    model: str
+    model_sha256: str
+    method: str
+    settings: Document
+    version: str
+    tokens: Whole
+    shares: dict[str, float]
+    base_share: float
+    credit: dict[str, Whole] = Field(description="Account to micro-credits; they sum to `tokens` * 1 000 000.")
+    measurement: Document
+
+
+class Usage(_Response):
+    """Counts of tokens, which the model's context bounds, and the attribution when it was asked for."""
+
+    prompt_tokens: Count
+    completion_tokens: Count
+    total_tokens: Count
     attribution: UsageAttribution | None = None
 
 
@@ -62,11 +83,11 @@ class ModelObject(_Response):
 
     id: str
     object: Literal["model"] = "model"
-    created: int
+    created: Count = Field(description="Seconds since 1970, UTC.")
     owned_by: str = "consortium"
     global_sha256: str
     clients: list[str]
-    context_length: int
+    context_length: Count
 
 
 class ModelList(_Response):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from deployment.schemas.fields import Count, Moment
+from deployment.schemas.fields import Count, Digits, Moment, Whole
 
 __all__ = ["Statement", "StatementEntry"]
 
@@ -71,23 +71,30 @@ class _Answer(BaseModel):
 class Money(_Answer):
     """The lines of a statement in minor units, as decimal text: the first five sum to the same as the others."""
 
-    gross: str = Field(description="The share of the period.")
-    carried_in: str = Field(description="Carried over from the period before; negative: owed.")
-    released_holdback: str
-    released_hold: str
-    drawn_holdback: str = Field(description="Holdback used against a debt.")
-    clawback: str = Field(description="Taken back for reversed responses.")
-    holdback: str = Field(description="Kept back for a later period.")
-    held: str = Field(description="Withheld by a hold.")
-    payout: str
-    carried_out: str = Field(description="Carried to the next period; negative: owed.")
+    gross: Whole = Field(description="The share of the period.")
+    carried_in: Whole = Field(description="Carried over from the period before; negative: owed.")
+    released_holdback: Whole
+    released_hold: Whole
+    drawn_holdback: Whole = Field(description="Holdback used against a debt.")
+    clawback: Whole = Field(description="Taken back for reversed responses.")
+    holdback: Whole = Field(description="Kept back for a later period.")
+    held: Whole = Field(description="Withheld by a hold.")
+    payout: Whole
+    carried_out: Whole = Field(description="Carried to the next period; negative: owed.")
 
 
 class Holdback(_Answer):
     """What is kept back, and until when."""
 
     released_in: Count = Field(description="Ordinal of the period.")
-    amount: str
+    amount: Whole
+
+
+class Window(_Answer):
+    """Receipts with after < sequence ≤ up_to."""
+
+    after: Count
+    up_to: Count
 
 
 class PeriodMove(_Answer):
@@ -140,27 +147,27 @@ class Statement(_Answer):
     period: str
     ordinal: Count
     state: Literal["final"]
-    window: dict[str, int] = Field(description="Receipts with after < sequence ≤ up_to.")
+    window: Window
     until_us: Moment
     closed_at_us: Moment
     final_at_us: Moment
     moves: list[PeriodMove]
-    tokens: str = Field(description="Of the period in all.")
+    tokens: Whole = Field(description="Of the period in all.")
     currency: str
-    minor_digits: int
-    pool: str
-    fee: str
-    distributable: str
+    minor_digits: Digits
+    pool: Whole
+    fee: Whole
+    distributable: Whole
     settlement_sha256: str
     receipts: Count = Field(description="Receipts of the period that credit the client.")
-    credit: str = Field(description="Net micro-credits in the period.")
-    late_credit: str
-    held_credit: str
+    credit: Whole = Field(description="Net micro-credits in the period.")
+    late_credit: Whole
+    held_credit: Whole
     share: str = Field(description='Exact part of what is distributable, "numerator/denominator".')
     money: Money
-    held_total: str
+    held_total: Whole
     holdbacks: list[Holdback]
-    residue: str = Field(description="Trillionths of a minor unit that rounding still owes to the client.")
+    residue: Whole = Field(description="Trillionths of a minor unit that rounding still owes to the client.")
     event: StatementEvent
     log: LogPlace
     signature: Signature
@@ -191,6 +198,6 @@ class StatementEntry(_Answer):
     client: str
     name: str = Field(description="The client's display name.")
     written_at_us: Moment = Field(description="When its period became final.")
-    payout: str = Field(description="Minor units, as decimal text as in the statement.")
+    payout: Whole = Field(description="Minor units, as decimal text as in the statement.")
     currency: str
-    minor_digits: int
+    minor_digits: Digits

@@ -126,14 +126,14 @@ class Report:
         return self.difference is None
 
     def to_document(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Plain data for JSON: credit and tokens as decimal text, which no reader rounds."""
         return {
             "ok": self.is_ok,
             "difference": None if self.difference is None else vars(self.difference),
             "counts": dict(self.counts),
             "unsealed": self.unsealed,
-            "balances": dict(self.balances),
-            "tokens": self.tokens,
+            "balances": {account: str(amount) for account, amount in self.balances.items()},
+            "tokens": str(self.tokens),
             "log": {"origin": self.origin, "size": self.size, "root": self.root, "extends": self.extends},
             "keys": list(self.keys),
             "lacks_write_ahead_log": self.lacks_write_ahead_log,

@@ -162,7 +162,7 @@ def test_periods_are_previewed_closed_once_and_listed(capsys, tmp_path):
 
     assert code == 0
     assert json.loads(preview) == json.loads(closed) == json.loads(again)
-    assert sum(line["payout"] for line in json.loads(closed)["lines"]) == 100001
+    assert sum(int(line["payout"]) for line in json.loads(closed)["lines"]) == 100001
     assert again_code == 1
     assert "2026-11" in error
     assert len(json.loads(run(capsys, "period", "list", "--ledger", url, "--json")[1])) == 1
@@ -205,6 +205,6 @@ def test_balances_and_entries_show_what_was_booked(capsys, tmp_path):
     balances = json.loads(run(capsys, "ledger", "balances", "--ledger", url, "--json")[1])
     entries = json.loads(run(capsys, "ledger", "entries", "--ledger", url, "--json")[1])
 
-    assert balances["sum"] == balances["tokens"] * 1_000_000 == sum(balances["balances"].values())
+    assert int(balances["sum"]) == int(balances["tokens"]) * 1_000_000 == sum(map(int, balances["balances"].values()))
     assert [each["response_id"] for each in entries] == ["r1"]
     assert "r1" in run(capsys, "ledger", "entries", "--ledger", url)[1]

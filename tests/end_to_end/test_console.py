@@ -90,8 +90,7 @@ def overview(page: Page, tokens: int) -> dict[str, tuple[int, str]]:
 def open_tokens(up: Service) -> int:
     """Tokens of the open period, by the API."""
     headers = {"Authorization": f"Bearer {up.operator}"}
-    tokens: int = httpx.get(f"{up.address}/api/v1/shares", headers=headers, timeout=60).json()["tokens"]
-    return tokens
+    return int(httpx.get(f"{up.address}/api/v1/shares", headers=headers, timeout=60).json()["tokens"])
 
 
 def micro(credit: str) -> int:

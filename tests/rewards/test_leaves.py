@@ -113,7 +113,18 @@ def test_an_opening_leads_to_the_leaf(amounts, data):
     shown = opening(RECEIPT, amounts, account)
 
     assert receipt_leaf(RECEIPT, amounts) == opened_leaf(json.loads(json.dumps(shown)))
-    assert {"account": account, "amount": amounts[account]} == {k: shown["entry"][k] for k in ("account", "amount")}
+    assert (account, str(amounts[account])) == (shown["entry"]["account"], shown["entry"]["amount"])
+
+
+def test_an_opening_of_the_version_before_still_opens():
+    """Proofs that members hold spell the amount as a number; both spellings are the same leaf, and no third is."""
+    shown = opening(RECEIPT, AMOUNTS, "bank")
+    leaf, text = receipt_leaf(RECEIPT, AMOUNTS), shown["entry"]["amount"]
+
+    assert leaf == opened_leaf(with_value(shown, ("entry", "amount"), int(text)))
+    for other in (True, float(text), f"0{text}", f"+{text}", f"{text} ", ""):
+        with pytest.raises(LogError, match=r"opening\.entry\.amount"):
+            opened_leaf(with_value(shown, ("entry", "amount"), other))
 
 
 @pytest.mark.parametrize("account", AMOUNTS)

@@ -92,7 +92,8 @@ def altered(value):
         for place in {0, len(value) // 2, len(value) - 1}:
             other = "B" if value[place] != "B" else "C"
             yield from (value[:place] + other + value[place + 1 :], value[:place] + value[place + 1 :])
-        yield from (value + value[-1], value.upper() if value.upper() != value else value.lower(), 0)
+        yield from {value + value[-1], value.upper() if value.upper() != value else value.lower()} - {value}
+        yield 0
     else:
         yield from (0, True, "r1")
 

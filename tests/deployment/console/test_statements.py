@@ -140,7 +140,7 @@ def test_a_members_line_is_the_apis(sign_in: SignIn, app: FastAPI, world: World)
             own = api.get(f"/api/v1/periods/{name}").json()["own"]
             table = Document.of(browser.get(f"/console/periods/{name}")).table("Your line")
             shown = {row[0].lstrip("+−= "): row[1] for row in table.rows}
-            assert (own["gross"], own["payout"]) == (minor(shown["Gross"]), minor(shown["Payout"]))
+            assert (int(own["gross"]), int(own["payout"])) == (minor(shown["Gross"]), minor(shown["Payout"]))
 
 
 def test_without_statements_the_page_says_when_there_will_be(sign_in: SignIn, world: World) -> None:

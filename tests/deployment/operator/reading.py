@@ -15,6 +15,12 @@ def read(caller: TestClient, path: str, **query: Any) -> Any:
     return response.json()
 
 
+def numbers(amounts: Mapping[str, str]) -> dict[str, int]:
+    """Amounts that came as decimal text, by name, as numbers; each of them has to be text."""
+    assert {str} >= set(map(type, amounts.values())), amounts
+    return {name: int(text) for name, text in amounts.items()}
+
+
 def rows(caller: TestClient, path: str, limit: int = 1000, **query: Any) -> list[Mapping[str, Any]]:
     """Every row of a list, read in pages of `limit`, each of them full but the last."""
     found: list[Mapping[str, Any]] = []

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from deployment.schemas.receipts import Receipt
 from rewards import KeyRing, Ledger
 from tests.deployment.operator.reading import DATABASES, read
 from tests.deployment.test_ingress import TEXT
@@ -15,7 +16,8 @@ def test_receipt_is_shown_whole(operator: TestClient, application: TestClient, l
     """Operators see any receipt as it was booked; one that is not there is 404."""
     made = application.post("/v1/completions", json=TEXT).json()
 
-    assert {"object": "receipt", **(ledger.receipt(made["id"]) or {})} == read(operator, f"receipts/{made['id']}")
+    booked = Receipt.model_validate(ledger.receipt(made["id"])).model_dump(mode="json")
+    assert booked == read(operator, f"receipts/{made['id']}")
     assert "response_not_found" == error_of(operator.get("/api/v1/receipts/cmpl-none"), 404)["code"]
 
 
@@ -27,8 +29,8 @@ def test_a_receipt_is_reversed_once(operator: TestClient, books: Ledger, keys: K
     again = operator.post("/api/v1/receipts/r7/reversal", json={"reason": "another reason"})
 
     assert [201, 200] == [first.status_code, again.status_code]
-    assert first.json() == again.json() == {"object": "receipt", **(books.receipt("reversal-r7") or {})}
-    assert ("reversal", "r7", -7) == tuple(first.json()[name] for name in ("kind", "reverses", "tokens"))
+    assert first.json() == again.json() == Receipt.model_validate(books.receipt("reversal-r7")).model_dump(mode="json")
+    assert ("reversal", "r7", "-7") == tuple(first.json()[name] for name in ("kind", "reverses", "tokens"))
     (operator_key,) = (key for key in keys.list() if key.role == "operator")
     assert {"reason": "our own load test", "actor": operator_key.key_id} == first.json()["measurement"]
     taken = {account: before[account] - amount for account, amount in books.balances().items()}

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from deployment.ingress import build_app
 from deployment.operator import Books
 from deployment.replays import Replays
+from deployment.schemas.periods import Settlement
 from deployment.schemas.statements import Statement
 from rewards import KeyRing, Ledger, events, periods, statements
 from rewards.credit import canonical_bytes
@@ -59,8 +60,9 @@ def test_a_period_goes_its_whole_way(operator: TestClient, books: Ledger) -> Non
     assert stored is not None
 
     assert shown["settlement"] == closed["settlement"]
-    assert {**stored.settlement.to_document(), "sha256": stored.settlement.sha256} == closed["settlement"]
-    assert 10_007 == sum(line["gross"] for line in closed["settlement"]["lines"]) + closed["fee"]
+    told = Settlement.model_validate({**stored.settlement.to_document(), "sha256": stored.settlement.sha256})
+    assert told.model_dump(mode="json") == closed["settlement"]
+    assert 10_007 == sum(int(line["gross"]) for line in closed["settlement"]["lines"]) + int(closed["fee"])
     assert ["draft", "final", "paid"] == [move["state"] for move in paid["moves"]]
     assert "SEPA 4711" == paid["moves"][-1]["note"]
     with books.database.read() as connection:
@@ -79,8 +81,8 @@ def test_a_draft_is_disputed_held_and_previewed_before_it_is_final(operator: Tes
     assert "draft" == draft["state"]
     assert "disputed" == read(operator, "periods/2026-11")["state"]
     assert "draft of 2026-11" == shown["compared_with"]
-    payout = next(line["payout"] for line in draft["settlement"]["lines"] if line["account"] == "bank")
-    assert -payout == shown["difference"]["bank"] != 0
+    payout = next(int(line["payout"]) for line in draft["settlement"]["lines"] if line["account"] == "bank")
+    assert -payout == int(shown["difference"]["bank"]) != 0
     assert "period_state" == refusal["code"]
     assert "may be disputed until" in refusal["message"]
     released = post(operator, f"holds/{hold['id']}/release", reason="the audit found nothing")
@@ -136,7 +138,7 @@ def test_of_many_who_close_one_wins(app: FastAPI, keys: KeyRing, books: Ledger) 
         ("periods/p/close", {"policy": {"currency": "EUR", "pool": -1}}, 400, "invalid_policy"),
         ("periods/p/close", {"policy": {"currency": "EUR", "pool": 1, "caps": {"nobody": 1}}}, 400, "invalid_policy"),
         ("periods/p/close", {"until_us": -1}, 400, "invalid_value"),
-        ("periods/p/close", {"until_us": 2**62}, 409, "period_state"),
+        ("periods/p/close", {"until_us": 2**53 - 1}, 409, "period_state"),
         ("periods/p/close", {"untill_us": 1}, 400, "invalid_value"),
         ("periods/p%20p/close", {}, 400, "invalid_value"),
         ("periods/p/dispute", {"reason": "x"}, 404, "period_not_found"),

@@ -9,7 +9,7 @@ from rewards import Ledger, Policy, periods
 from rewards.database import now_us
 from tests.deployment.engines import CARD
 from tests.deployment.operator.conftest import MODELS, OTHER, make_receipt
-from tests.deployment.operator.reading import DATABASES, read, rows
+from tests.deployment.operator.reading import DATABASES, numbers, read, rows
 from tests.deployment.test_ingress import TEXT
 from tests.deployment.test_refusals import error_of
 
@@ -28,7 +28,7 @@ def test_shares_of_an_empty_ledger_are_none(operator: TestClient) -> None:
     body = read(operator, "shares")
 
     assert [] == body["accounts"]
-    assert 0 == body["tokens"]
+    assert "0" == body["tokens"]
     assert (1, 0) == (body["period"]["first_sequence"], body["period"]["last_sequence"])
     assert {None} == {body["period"][name] for name in ("name", "previous", "opened_at_us", "closed_at_us")}
 
@@ -49,9 +49,9 @@ def test_shares_are_those_of_the_open_period(operator: TestClient, application: 
         "first_sequence": 2,
         "last_sequence": 3,
     } == body["period"]
-    assert 6 == body["tokens"]
+    assert "6" == body["tokens"]
     credit = {line["account"]: line["credit"] for line in body["accounts"]}
-    assert {"bank": 1_500_000, "clinic": 3_000_000, "commons": 1_500_000} == credit
+    assert {"bank": "1500000", "clinic": "3000000", "commons": "1500000"} == credit
     assert 1.0 == sum(line["share"] for line in body["accounts"])
 
 
@@ -67,14 +67,14 @@ def test_shares_and_credit_of_a_closed_period_are_those_it_was_settled_by(operat
         shares, credit = read(operator, "shares", period=period.name), read(operator, "credit", period=period.name)
 
         assert (period.name, period.closed_at_us) == (shares["period"]["name"], shares["period"]["closed_at_us"])
-        assert period.settlement.tokens == shares["tokens"] == credit["tokens"]
-        assert +Counter(settled) == +Counter({line["account"]: line["credit"] for line in shares["accounts"]})
-        assert +Counter(settled) == +Counter(credit["balances"])
+        assert str(period.settlement.tokens) == shares["tokens"] == credit["tokens"]
+        assert +Counter(settled) == +Counter({line["account"]: int(line["credit"]) for line in shares["accounts"]})
+        assert +Counter(settled) == +Counter(numbers(credit["balances"]))
     assert [None, "2026-10"] == [
         read(operator, "shares", period=name)["period"]["previous"] for name in ("2026-10", "2026-11")
     ]
     assert [] == read(operator, "shares")["accounts"]
-    assert books.balances() == read(operator, "credit")["balances"]
+    assert books.balances() == numbers(read(operator, "credit")["balances"])
 
 
 @pytest.mark.parametrize("url", DATABASES, indirect=True)
@@ -89,8 +89,8 @@ def test_entries_sum_to_credit_under_every_filter(operator: TestClient, books: L
                 asked = {"period": period, "client": client, "model": model}
                 sums: Counter[str] = Counter()
                 for entry in rows(operator, "entries", **asked):
-                    sums[entry["account"]] += entry["credit"]
-                assert +sums == +Counter(read(operator, "credit", **asked)["balances"]), asked
+                    sums[entry["account"]] += int(entry["credit"])
+                assert +sums == +Counter(numbers(read(operator, "credit", **asked)["balances"])), asked
 
 
 def test_credit_is_all_that_was_ever_booked(operator: TestClient, application: TestClient, ledger: Ledger) -> None:
@@ -100,8 +100,8 @@ def test_credit_is_all_that_was_ever_booked(operator: TestClient, application: T
     application.post("/v1/completions", json=TEXT)
     body = read(operator, "credit")
 
-    assert (2, 6) == (body["receipts"], body["tokens"])
-    assert 6_000_000 == sum(body["balances"].values())
+    assert (2, "6") == (body["receipts"], body["tokens"])
+    assert 6_000_000 == sum(numbers(body["balances"]).values())
 
 
 def test_a_model_s_credit_sums_to_its_tokens(operator: TestClient, books: Ledger) -> None:
@@ -110,7 +110,7 @@ def test_a_model_s_credit_sums_to_its_tokens(operator: TestClient, books: Ledger
         by_name, by_hash = (read(operator, "credit", model=model) for model in (name, model_sha256))
 
         assert by_name == by_hash
-        assert by_name["tokens"] * 1_000_000 == sum(by_name["balances"].values())
+        assert int(by_name["tokens"]) * 1_000_000 == sum(numbers(by_name["balances"]).values())
         assert pytest.approx(1.0) == sum(line["share"] for line in read(operator, "shares", model=name)["accounts"])
     assert {} == read(operator, "credit", model="0" * 64)["balances"]
 
@@ -130,7 +130,7 @@ def test_late_receipts_are_of_the_period_they_count_in(operator: TestClient, led
     periods.close(ledger, "2026-10", POLICY, "test", until_us=now_us())
     ledger.append(make_receipt(7))
 
-    assert [1 + 4, 2 + 7] == [read(operator, "shares", period=name)["tokens"] for name in ("2026-10", None)]
+    assert [str(1 + 4), str(2 + 7)] == [read(operator, "shares", period=name)["tokens"] for name in ("2026-10", None)]
     close(ledger, "2026-11")
     for name, there in (("2026-10", ["r1", "r4"]), ("2026-11", ["r2", "r7"])):
         found = rows(operator, "entries", period=name, client="bank", limit=1)
