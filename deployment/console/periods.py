@@ -21,6 +21,7 @@ from deployment.failures import told
 from deployment.operator import periods, statements
 from deployment.operator.books import Books, TheBooks
 from deployment.operator.pages import Paging
+from deployment.schemas.fields import LARGEST
 from deployment.schemas.periods import Close, Dispute, Finalise, Payment, Period, Terms
 from rewards import CreditError, PeriodClosedError, PeriodError, Policy, PolicyError
 from rewards.database import now_us
@@ -248,9 +249,12 @@ def _end(until: str, policy: Policy) -> int | None:
     if until:
         try:
             typed = datetime.fromisoformat(until)
-            return max((typed.replace(tzinfo=typed.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1), 0)
         except ValueError as error:
             raise InvalidRequestError(f"{until!r} is no moment as in 2026-11-30 23:59", param="until") from error
+        end_us = max((typed.replace(tzinfo=typed.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1), 0)
+        if end_us > LARGEST:
+            raise InvalidRequestError(f"{until!r} is no moment before the year 2255", param="until")
+        return end_us
     return None if policy.grace_hours else now_us()
 
 
