@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_MS = 30_000
 CONNECT_TIMEOUT_S = 5
-_WRITER_LOCK = 0x70726F746F6B656E  # "protoken": the advisory lock of whoever writes on PostgreSQL
+_SCHEMA_LOCK = 0x70726F746F6B656E  # "protoken": the advisory lock of whoever makes the schema on PostgreSQL
 
 
 def prepare(url: str) -> None:
@@ -57,7 +57,7 @@ def prepare(url: str) -> None:
         if _is_sqlite(parsed):
             _make_private(Path(str(parsed.database)))
         with _connected(parsed) as engine:
-            with _writing(engine).begin() as connection:
+            with _preparing(engine).begin() as connection:
                 schema.make(connection, shown_url(url))
             if _is_sqlite(parsed):
                 _write_ahead(engine)
@@ -75,7 +75,7 @@ def migrate(url: str) -> tuple[str, str]:
     parsed = _parse(url)
     _require_file(parsed)
     with _errors_of(_shown(parsed)), _connected(parsed) as engine:
-        with _writing(engine).begin() as connection:
+        with _preparing(engine).begin() as connection:
             before = schema.migrate(connection, shown_url(url))
         if _is_sqlite(parsed):
             _tighten(Path(str(parsed.database)))
@@ -278,8 +278,9 @@ def _connect_sqlite(url: URL) -> Engine:
 def _writing(engine: Engine) -> Engine:
     """The engine, such that a transaction has the database's one place to write from its first statement.
 
-    On PostgreSQL that is an advisory lock, which the reading role may not hinder and which ends with the transaction.
-    READ COMMITTED there: what the writer before us committed while we waited must be seen.
+    On PostgreSQL that is a lock which ends with the transaction, behind a function that only who may write may call;
+    while the schema is made there is no such function, and `prepare` takes an advisory lock before it. READ COMMITTED
+    there: what the writer before us committed while we waited must be seen.
     """
     if engine.dialect.name == "sqlite":
         return engine.execution_options(begin="IMMEDIATE")
@@ -287,7 +288,20 @@ def _writing(engine: Engine) -> Engine:
 
     @event.listens_for(writer, "begin")
     def lock(connection: Connection) -> None:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _WRITER_LOCK})
+        connection.execute(text("SELECT protoken_lock()"))
+
+    return writer
+
+
+def _preparing(engine: Engine) -> Engine:
+    """The engine, such that a transaction is alone in changing the schema; it waits for writers when it changes it."""
+    if engine.dialect.name == "sqlite":
+        return _writing(engine)
+    writer = engine.execution_options(isolation_level="READ COMMITTED")
+
+    @event.listens_for(writer, "begin")
+    def lock(connection: Connection) -> None:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SCHEMA_LOCK})
 
     return writer
 

@@ -65,6 +65,156 @@ def test_a_replica_books_and_can_do_nothing_else(logins):
     replica.close()
 
 
+HASH = "repeat('a', 64)"
+RECEIPT = (
+    "INSERT INTO receipts SELECT {sequence}, '{kind}', '{name}', {reverses}, {hash}, {salt}, booked_at_us + {booked}, "
+    "created_at_us + {created}, 'shop', 'demo', 'm', 'credit', '{settings}', '1', {tokens}, '{measurement}', 1 "
+    "FROM receipts WHERE sequence = 1"
+)
+PLAIN = {
+    "sequence": 2, "kind": "response", "name": "s", "reverses": "NULL", "hash": HASH, "salt": HASH, "booked": 0,
+    "created": 0, "settings": "{}", "measurement": "{}", "tokens": 1,
+}  # fmt: skip
+ENTRY = "INSERT INTO entries VALUES ({sequence}, '{account}', {amount})"
+WHOLE = ENTRY.format(sequence=2, account="bank", amount=1_000_000)
+YEAR_US = 365 * 86_400_000_000
+ATTACKS = {
+    "a reversal": [RECEIPT.format(**PLAIN | {"kind": "reversal", "reverses": "'r'", "tokens": -7})],
+    "the name of a reversal": [RECEIPT.format(**PLAIN | {"name": "reversal-r"}), WHOLE],
+    "the last number there is": [RECEIPT.format(**PLAIN | {"sequence": 2**63 - 1})],
+    "a number left out": [RECEIPT.format(**PLAIN | {"sequence": 3})],
+    "booked a year ahead": [RECEIPT.format(**PLAIN | {"booked": YEAR_US}), WHOLE],
+    "booked before the last one": [RECEIPT.format(**PLAIN | {"booked": -1}), WHOLE],
+    "made a year ahead": [RECEIPT.format(**PLAIN | {"created": 100 * YEAR_US}), WHOLE],
+    "a salt that is none": [RECEIPT.format(**PLAIN | {"salt": "repeat('x', 64)"}), WHOLE],
+    "a hash that is none": [RECEIPT.format(**PLAIN | {"hash": "repeat('ä', 64)"}), WHOLE],
+    "settings that are no JSON": [RECEIPT.format(**PLAIN | {"settings": "{"}), WHOLE],
+    "a measurement that is a list": [RECEIPT.format(**PLAIN | {"measurement": "[]"}), WHOLE],
+    "an entry of a booked receipt": [ENTRY.format(sequence=1, account="rider", amount=1)],
+    "an entry of nothing in a booked receipt": [ENTRY.format(sequence=1, account="shop", amount=0)],
+    "an entry of no receipt": [ENTRY.format(sequence=9, account="bank", amount=1)],
+    "no entries": [RECEIPT.format(**PLAIN)],
+    "too little": [RECEIPT.format(**PLAIN), ENTRY.format(sequence=2, account="bank", amount=999_999)],
+    "too much": [RECEIPT.format(**PLAIN), ENTRY.format(sequence=2, account="bank", amount=1_000_001)],
+    "something more": [RECEIPT.format(**PLAIN), WHOLE, ENTRY.format(sequence=2, account="clinic", amount=1)],
+    "more, once it was found whole": [
+        "SET CONSTRAINTS ALL IMMEDIATE",
+        f"WITH one AS ({RECEIPT.format(**PLAIN)}) {WHOLE}",
+        ENTRY.format(sequence=2, account="clinic", amount=1),
+    ],
+    "less than nothing": [
+        RECEIPT.format(**PLAIN),
+        ENTRY.format(sequence=2, account="clinic", amount=-1),
+        ENTRY.format(sequence=2, account="bank", amount=1_000_001),
+    ],
+    "credit to a stranger": [RECEIPT.format(**PLAIN), ENTRY.format(sequence=2, account="eve", amount=1_000_000)],
+    "a receipt again": [RECEIPT.format(**PLAIN | {"name": "r"}), WHOLE],
+    "another table of the name": [
+        "CREATE TEMP TABLE receipts (sequence bigint, booked_at_us bigint)",
+        "INSERT INTO public.receipts SELECT 5" + RECEIPT.format(**PLAIN).removeprefix("INSERT INTO receipts SELECT 2")
+        .replace("FROM receipts", "FROM public.receipts").replace("booked_at_us", "1").replace("created_at_us", "1"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_replica_that_was_taken_over_books_whole_receipts_or_none(logins, attack):
+    """Whoever has a replica's login, past our own code: no reversal, no odd receipt, nothing that stops the others."""
+    with psycopg.connect(logins["owner"]) as owner:  # a replica may not read the columns that the attacks copy
+        owner.execute("GRANT SELECT (created_at_us) ON receipts TO protoken_replica")
+    before = counts(logins["owner"])
+    with pytest.raises(psycopg.Error), psycopg.connect(logins["replica"]) as connection:
+        for statement in ATTACKS[attack]:
+            connection.execute(statement)
+
+    assert before == counts(logins["owner"])
+    replica = Ledger(logins["replica"])
+    assert 2 == replica.append(make_receipt("next")).sequence
+    replica.close()
+
+
+def counts(owner):
+    """How many receipts and entries there are."""
+    with psycopg.connect(owner) as connection:
+        return connection.execute("SELECT (SELECT count(*) FROM receipts), (SELECT count(*) FROM entries)").fetchone()
+
+
+def test_a_plain_receipt_passes_where_the_attacks_fail(logins):
+    """The statements that the attacks are made of book a receipt when nothing about them is odd."""
+    with psycopg.connect(logins["owner"]) as owner:
+        owner.execute("GRANT SELECT (created_at_us) ON receipts TO protoken_replica")
+    with psycopg.connect(logins["replica"]) as connection:
+        connection.execute(RECEIPT.format(**PLAIN))
+        connection.execute(WHOLE)
+
+    assert (2, 5) == counts(logins["owner"])
+
+
+TABLES = (
+    "receipts", "entries", "events", "leaves", "nodes", "checkpoints", "api_keys", "claims", "alembic_version",
+)  # fmt: skip
+MAY = {
+    "replica": {("INSERT", "receipts"), ("INSERT", "entries"), ("SELECT", "events"), ("SELECT", "alembic_version")},
+    "exporter": {
+        ("SELECT", table)
+        for table in ("receipts", "entries", "events", "leaves", "checkpoints", "alembic_version")
+    },
+    "auditor": {("SELECT", table) for table in TABLES},
+    "member": {
+        ("SELECT", table)
+        for table in ("entries", "events", "leaves", "nodes", "checkpoints", "alembic_version")
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("role", MAY)
+def test_each_role_may_do_with_each_table_what_the_table_says(logins, role):
+    """Every role, every table of the database, every right that PostgreSQL knows: no more than was meant."""
+    rights = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
+    with psycopg.connect(logins[role]) as connection:
+        found = {row[0] for row in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
+        may = {
+            (right, table)
+            for table in found
+            for right in rights
+            if connection.execute("SELECT has_table_privilege(%s, %s)", (table, right)).fetchone() == (True,)
+        }
+        in_part = {
+            (right, table)
+            for table in found
+            for right in ("INSERT", "UPDATE", "REFERENCES")
+            if connection.execute("SELECT has_any_column_privilege(%s, %s)", (table, right)).fetchone() == (True,)
+        }
+        may_make = connection.execute("SELECT has_schema_privilege('public', 'CREATE')").fetchone()
+    assert set(TABLES) == found
+    assert MAY[role] == may
+    assert in_part <= may
+    assert (False,) == may_make
+
+
+@pytest.mark.parametrize("role", ["exporter", "auditor", "member"])
+def test_who_only_reads_holds_up_nobody_who_writes(logins, role):
+    """No lock that a reading login can take stands in the way of a receipt."""
+    with psycopg.connect(logins[role], autocommit=True) as reader:
+        for lock in (
+            "SELECT protoken_lock()",
+            "LOCK TABLE alembic_version IN SHARE MODE",
+            "LOCK TABLE receipts IN SHARE MODE",
+            "SELECT version_num FROM alembic_version FOR UPDATE",
+            "SELECT sequence FROM receipts FOR SHARE",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), reader.transaction():
+                reader.execute(lock)
+        reader.execute("SELECT pg_advisory_lock(%s)", (0x70726F746F6B656E,))
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(version_num) FROM alembic_version")
+        with psycopg.connect(logins["owner"], autocommit=True) as owner:
+            owner.execute(f"ALTER DATABASE {owner.info.dbname} SET lock_timeout = '2s'")
+        replica = Ledger(logins["replica"])
+        assert 2 == replica.append(make_receipt("s")).sequence
+        replica.close()
+
+
 def test_the_exporter_reads_and_writes_nothing(logins):
     """The exporter's role reads the books, not the keys, and may not write."""
     exporter = Ledger(logins["exporter"])
