@@ -23,6 +23,8 @@ COMMONS = "commons"
 """The account of what no client earned."""
 PENDING = "pending"
 """The account of responses that are not measured yet; reserved, and nothing may book to it."""
+REVERSAL = "reversal-"
+"""How the id of a reversal begins; that of the response it reverses follows."""
 
 _INTEGER_LIMIT = 2**63  # what a BIGINT column holds
 _MOMENT_LIMIT = 2**53  # microseconds until the year 2255; up to here every reader of JSON keeps a number exact
@@ -114,7 +116,8 @@ class Receipt:
         duration_us: how long the response took, in microseconds.
 
     Raises:
-        CreditError: a field is of the wrong kind (it is named), or the amounts do not sum to the tokens.
+        CreditError: a field is of the wrong kind (it is named), the amounts do not sum to the tokens, or the response
+            bears the id of a reversal, which could then not be booked.
     """
 
     response_id: str
@@ -135,6 +138,8 @@ class Receipt:
             _text(name, getattr(self, name))
         for name in ("created_at_us", "duration_us"):
             _moment(name, getattr(self, name))
+        if self.response_id.startswith(REVERSAL):
+            raise CreditError(f"response id {self.response_id!r} begins as that of a reversal, {REVERSAL!r}")
         self._check_amounts()
         # Private copies in the form they are stored in: what is hashed is what is written, whatever the caller does.
         object.__setattr__(self, "amounts", dict(self.amounts))

@@ -5,8 +5,11 @@ Knows the two databases; what their schema is `schema` knows. Knows nothing of r
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import sqlite3
+import tempfile
 import time
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 BUSY_TIMEOUT_MS = 30_000
 CONNECT_TIMEOUT_S = 5
 _SCHEMA_LOCK = 0x70726F746F6B656E  # "protoken": the advisory lock of whoever makes the schema on PostgreSQL
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def prepare(url: str) -> None:
@@ -238,7 +242,11 @@ def _connect_postgresql(url: URL) -> Engine:
             isolation_level="REPEATABLE READ",
             pool_pre_ping=True,
             # the encoding is said, since PGCLIENTENCODING or the URL may name one that cannot hold the ledger's texts
-            connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "client_encoding": "utf8"},
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "client_encoding": "utf8",
+                "prepare_threshold": None,  # behind a pooler the next transaction may run on another connection
+            },
         )
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise LedgerError(f"ledger {_shown(url)}: the driver is missing: pip install 'psycopg[binary]'") from error
@@ -258,6 +266,7 @@ def _connect_postgresql(url: URL) -> Engine:
 
 def _connect_sqlite(url: URL) -> Engine:
     """An engine over a file, which connecting never makes: one that is gone gets no empty successor."""
+    _require_locks(Path(str(url.database)))
     file = existing_file(Path(str(url.database)))
     engine = create_engine(url, creator=lambda: sqlite3.connect(file, check_same_thread=False, uri=True))
 
@@ -273,6 +282,20 @@ def _connect_sqlite(url: URL) -> Engine:
         connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('begin', 'DEFERRED')}")
 
     return engine
+
+
+def _require_locks(ledger: Path) -> None:
+    """Refuse a disk that grants no locks: SQLite would take each for one that somebody holds, and wait for its end."""
+    try:
+        # Another file than the ledger: whoever closes a file lets go of all locks that the process has on it.
+        with tempfile.TemporaryFile(dir=ledger.parent) as probe:
+            fcntl.lockf(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise LedgerError(
+                f"ledger {ledger}: its disk has no locks ({error.strerror}), which SQLite needs: put "
+                "the ledger on a local disk, or use PostgreSQL"
+            ) from error
 
 
 def _writing(engine: Engine) -> Engine:
@@ -345,7 +368,11 @@ def _write_ahead(engine: Engine) -> None:
                     raise LedgerError(f"cannot switch the ledger to WAL: {error}") from error
                 time.sleep(0.01)
             else:
-                assert mode == "wal", mode
+                if mode != "wal":
+                    raise LedgerError(
+                        f"the ledger's disk cannot hold a write-ahead log (SQLite stays in {mode!r}), without which "
+                        "nobody could read while receipts are booked: put it on a local disk, or use PostgreSQL"
+                    )
                 return
 
 

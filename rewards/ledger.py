@@ -15,7 +15,7 @@ from sqlalchemy import insert, select
 from sqlmodel import col
 
 from rewards import clients, reading
-from rewards.credit import COMMONS, canonical_bytes
+from rewards.credit import COMMONS, REVERSAL, canonical_bytes
 from rewards.database import Database, migrate, now_us, prepare
 from rewards.errors import ConflictError, CreditError, LedgerError, ReversalError
 from rewards.tables import EntryRow, ReceiptRow
@@ -114,7 +114,7 @@ class Ledger:
             original = reading.receipt(connection, response_id)
             if original is None or original["kind"] != "response":
                 raise ReversalError(f"no response {response_id!r} is booked that could be reversed")
-            reversal_id = f"reversal-{response_id}"
+            reversal_id = f"{REVERSAL}{response_id}"
             first = _bookings(connection, [reversal_id]).get(reversal_id)
             if first is not None:
                 return first

@@ -110,6 +110,12 @@ def test_receipt_amounts_sum_to_the_tokens(tokens, raw, base):
     assert all(amounts[client] == 0 for client, share in shares.items() if share == 0)
 
 
+def test_no_response_takes_the_place_of_a_reversal():
+    """A receipt under the id that the reversal of another will have would keep that one from being booked."""
+    with pytest.raises(CreditError, match="'reversal-r' begins as that of a reversal"):
+        make_receipt("reversal-r")
+
+
 def test_receipt_amounts_of_a_plain_case():
     """Half a token is 500 000 micro-credits; a zero is kept as a statement."""
     expected = {"bank": 500_000, "clinic": 1_000_000, "rider": 0, COMMONS: 500_000}

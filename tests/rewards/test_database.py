@@ -1,5 +1,9 @@
 """A database that cannot hold the ledger's texts, or is not named rightly, is refused in one clear line."""
 
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import psycopg
@@ -7,6 +11,10 @@ import pytest
 from sqlalchemy import make_url
 
 from rewards import Ledger, LedgerError
+from rewards.audit import audit
+from tests.rewards.conftest import new_database
+from tests.rewards.pooler import pooled
+from tests.rewards.receipts import MEMBERS, make_receipt
 
 
 def _encoded(postgresql: str, encoding: str) -> str:
@@ -46,6 +54,28 @@ class TestEncoding:
         ledger.close()
 
 
+class TestPooler:
+    """PgBouncer in transaction mode, where each transaction may run on another connection to the server."""
+
+    def test_books_are_kept_through_it(self, postgresql):
+        """The schema is made, receipts are booked by several threads, a period closes, and the audit finds nothing."""
+        with pooled(new_database(postgresql)) as url:
+            Ledger.prepare(url)
+            ledger = Ledger(url)
+            ledger.register("demo", MEMBERS)
+            with ThreadPoolExecutor(4) as threads:
+                booked = list(threads.map(lambda n: ledger.append(make_receipt(f"r{n}")).sequence, range(60)))
+                totals = list(threads.map(lambda _: ledger.tokens(), range(60)))
+            for n in range(0, 60, 10):
+                ledger.reverse(f"r{n}", "a test", "me")
+            report = audit(url)
+            ledger.close()
+
+        assert list(range(1, 61)) == sorted(booked)
+        assert {420} == set(totals)
+        assert (None, 66) == (report.difference, report.counts["receipts"])
+
+
 class TestUrl:
     """A URL that names no usable database is refused in one line that says which and why."""
 
@@ -80,3 +110,19 @@ def test_a_text_that_is_none_is_refused(ledger):
         ledger.receipt("r\udcff")
 
     assert ledger.receipt("r") is None
+
+
+class TestDisk:
+    """SQLite is only safe on a disk that has locks."""
+
+    def test_a_disk_without_locks_is_refused_at_once(self, sqlite_url):
+        """No ledger is made or opened there, and nobody waits half a minute to hear that it is busy."""
+        began = time.monotonic()
+        program = [sys.executable, "-m", "tests.faults.lockless", sqlite_url]
+        ended = subprocess.run(program, capture_output=True, text=True, check=True, timeout=120)
+
+        lines = ended.stdout.splitlines()
+        assert 2 == len(lines), ended
+        assert all(line.startswith(f"ledger {sqlite_url.removeprefix('sqlite:///')}") for line in lines)
+        assert all("no locks" in line and "local disk" in line for line in lines)
+        assert time.monotonic() - began < 20

@@ -1,5 +1,6 @@
 """On PostgreSQL the database itself keeps replicas, the exporter and members to what is theirs."""
 
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -123,7 +124,8 @@ def test_a_replica_that_was_taken_over_books_whole_receipts_or_none(logins, atta
     with psycopg.connect(logins["owner"]) as owner:  # a replica may not read the columns that the attacks copy
         owner.execute("GRANT SELECT (created_at_us) ON receipts TO protoken_replica")
     before = counts(logins["owner"])
-    with pytest.raises(psycopg.Error), psycopg.connect(logins["replica"]) as connection:
+    taken = closing(psycopg.connect(logins["replica"]))
+    with taken as connection, pytest.raises(psycopg.Error), connection.transaction():
         for statement in ATTACKS[attack]:
             connection.execute(statement)
 

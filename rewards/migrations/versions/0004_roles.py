@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0004"
-down_revision = "0002"
+down_revision = "0003"
 
 LOCK = "BEGIN LOCK TABLE alembic_version IN SHARE ROW EXCLUSIVE MODE; END"
 

@@ -1,0 +1,65 @@
+"""A real PgBouncer in transaction mode in front of the tests' PostgreSQL."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+_CONFIG = """\
+[databases]
+* = host={sockets} user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 2
+logfile = {folder}/log
+"""
+
+
+@contextmanager
+def pooled(url: str) -> Iterator[str]:
+    """The URL of the same database behind a pooler that gives each transaction whichever of two connections is free."""
+    program = shutil.which("pgbouncer")
+    if program is None:
+        if os.environ.get("CI"):
+            pytest.fail("pgbouncer is missing")
+        pytest.skip("pgbouncer is missing")
+    parsed = make_url(url)
+    with tempfile.TemporaryDirectory(prefix="protoken-pooler-") as name:
+        folder = Path(name)
+        folder.chmod(0o777)  # as root it runs as the server's own user
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        config = folder / "pgbouncer.ini"
+        config.write_text(_CONFIG.format(sockets=parsed.query["host"], port=port, folder=folder))
+        user = ["-u", "pgserver"] if os.geteuid() == 0 else []
+        with subprocess.Popen([program, "-q", *user, str(config)]) as process:
+            try:
+                _wait(port, process)
+                yield f"postgresql://postgres@127.0.0.1:{port}/{parsed.database}"
+            finally:
+                process.terminate()
+
+
+def _wait(port: int, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert process.poll() is None and time.monotonic() < deadline, "the pooler did not start"
+            time.sleep(0.02)
+        else:
+            return
