@@ -60,6 +60,7 @@ def prepare(url: str) -> None:
     with _errors_of(_shown(parsed)):
         if _is_sqlite(parsed):
             _make_private(Path(str(parsed.database)))
+            _require_locks(Path(str(parsed.database)))
         with _connected(parsed) as engine:
             with _preparing(engine).begin() as connection:
                 schema.make(connection, shown_url(url))
@@ -266,7 +267,6 @@ def _connect_postgresql(url: URL) -> Engine:
 
 def _connect_sqlite(url: URL) -> Engine:
     """An engine over a file, which connecting never makes: one that is gone gets no empty successor."""
-    _require_locks(Path(str(url.database)))
     file = existing_file(Path(str(url.database)))
     engine = create_engine(url, creator=lambda: sqlite3.connect(file, check_same_thread=False, uri=True))
 
@@ -330,8 +330,11 @@ def _preparing(engine: Engine) -> Engine:
 
 
 def _require_file(url: URL) -> None:
-    if _is_sqlite(url) and not Path(str(url.database)).is_file():
+    if not _is_sqlite(url):
+        return
+    if not Path(str(url.database)).is_file():
         raise LedgerError(f"no ledger at {_shown(url)}: `protoken keys create` or `protoken serve` makes one")
+    _require_locks(Path(str(url.database)))
 
 
 def _make_private(path: Path) -> None:
