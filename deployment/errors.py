@@ -3,6 +3,7 @@
     ServiceError
     ├── SettingsError          a setting is missing, unknown or out of range
     ├── StartError             the service cannot start here (port taken, no ledger, no bundle)
+    ├── PartLostError          what the service stands on is gone, or is something else
     ├── SpoolError             the local spool cannot be written or read (full disk, damaged file)
     └── ApiError               one HTTP answer that is not a success
         ├── InvalidRequestError     400  the request cannot be served as it is
@@ -31,6 +32,7 @@ __all__ = [
     "InvalidRequestError",
     "NotFoundError",
     "OverloadedError",
+    "PartLostError",
     "QuotaError",
     "ServiceError",
     "SettingsError",
@@ -69,6 +71,17 @@ class SettingsError(ServiceError):
 
 class StartError(ServiceError):
     """The service cannot start on this machine as it is set."""
+
+
+class PartLostError(ServiceError):
+    """What the service stands on is gone, or is something else; `code` is the part's name and what became of it."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message, code)  # both, so that the error survives pickling
+        self.code = code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class SpoolError(ServiceError):

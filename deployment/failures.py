@@ -35,9 +35,9 @@ from rewards import (
     PolicyError,
     RewardsError,
 )
-from rewards.errors import HoldError, SignatureError
+from rewards.errors import HoldError, LedgerLostError, SignatureError
 
-__all__ = ["FORESEEN", "LastResort", "RequestId", "answer", "handle_failures", "told"]
+__all__ = ["FORESEEN", "LOST", "LastResort", "RequestId", "answer", "handle_failures", "told"]
 
 _LOG = logging.getLogger(__name__)
 RETRY_AFTER_S = 5
@@ -56,6 +56,14 @@ _REFUSALS: Final[dict[type[RewardsError], tuple[type[ApiError], str]]] = {
     SignatureError: (UnavailableError, "signing_key_unavailable"),
 }
 """What the books refuse, and what that is over HTTP."""
+
+LOST: Final = {
+    "ledger_missing": "the service's ledger is gone: nothing can be booked before it is back",
+    "ledger_replaced": "the service's ledger is another one than when it started: put that back, or start it again",
+    "ledger_log_missing": "a part of the service's ledger was taken away while in use: start the service again",
+    "ledger_damaged": "the service's ledger is damaged",
+}
+"""What anybody is told of a ledger that is lost, by its code; where it lies is in the service's own log."""
 
 FORESEEN: Final[tuple[type[Exception], ...]] = (ApiError, RequestValidationError, LedgerError, *_REFUSALS)
 """Every failure that `told` knows what to say of."""
@@ -81,6 +89,9 @@ def told(error: Exception) -> ApiError:
         return _invalid(error)
     # What the books refuse is a LedgerError too: the most telling class of the error decides.
     refused = next((_REFUSALS[kind] for kind in type(error).__mro__ if kind in _REFUSALS), None)
+    if isinstance(error, LedgerLostError):
+        _LOG.error("nothing can be booked: %s", error)
+        return UnavailableError(LOST[error.code], code=error.code, retry_after_s=RETRY_AFTER_S)
     if refused is None:
         _LOG.error("the ledger could not be read: %s", error)
         return UnavailableError("the ledger is away; try again", code="ledger_unavailable", retry_after_s=RETRY_AFTER_S)

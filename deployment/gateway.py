@@ -4,8 +4,9 @@ The FastAPI app is built where it runs, after the constructor, so nothing of it 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -16,22 +17,34 @@ from ray.serve.handle import DeploymentHandle
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deployment import parts
 from deployment.errors import NotFoundError, UnavailableError
 from deployment.failures import RequestId, answer
 from deployment.ingress import build_app
-from deployment.messages import Event, Failed, Job, ModelCard
+from deployment.messages import Event, Failed, Job, ModelCard, Report
 from deployment.operator import Books
 from deployment.places import ledger_folder
 from deployment.protocol import WholeAnswers
+from deployment.recent import Recent
 from deployment.replays import Replays
-from deployment.settings import Settings, pepper_of
+from deployment.settings import Settings, pepper_of, pepper_path
 from deployment.spooled import spooled_tokens
 from deployment.texts import Texts
+from deployment.watch import Watch
 from rewards import KeyRing, Ledger
+from rewards.presence import Continuity
 
 __all__ = ["HandleEngine", "Ingress", "proxy_middleware"]
 
-HEALTH_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 4.0
+"""How long a replica may take to say how it is; whoever waits for one that does not is told within five seconds."""
+SILENCE_S = 1.0
+"""How long a response may be silent before its replica is asked how it is."""
+TRIES = 3
+"""How often a replica that has begun a response may fail to say so; one that has not begun has one chance."""
+FRESH_S = 1.0
+LONGEST_S = 15.0
+"""How old that answer may be for a new request, while it is asked for anew."""
 RETRY_AFTER_S = 1
 
 
@@ -59,27 +72,26 @@ def proxy_middleware() -> list[Middleware]:
 
 
 class HandleEngine:
-    """The replicas behind a Serve handle."""
+    """The replicas behind a Serve handle. Whoever asks how they are shares one question, at most one a second."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
-        self._card: ModelCard | None = None
+        self._report = Recent(self._ask)
         # A thread of its own: a controller that hangs must not take those in which keys are checked.
         self._asking = ThreadPoolExecutor(1, "protoken-controller")
 
     async def describe(self) -> ModelCard:
-        """What is served. Asked once: every replica serves the same bundle for as long as it lives."""
-        if self._card is None:
-            self._card = await self._ask()
-        return self._card
+        """What is served; that a replica answered a short while ago will do."""
+        return (await self._report.at_once(FRESH_S, LONGEST_S)).card
 
     async def check(self) -> None:
-        """Return when a replica answers in time.
+        """Return when a replica answers in time, and has what it stands on.
 
         Raises:
-            UnavailableError: none does.
+            UnavailableError: none does, or it has not.
         """
-        await self._ask()
+        for code, message in (await self._report.get(FRESH_S)).lost:
+            raise UnavailableError(message, code=code, retry_after_s=5)
 
     async def running(self) -> int | None:
         """How many replicas run, as Serve's controller has it; None when it does not answer."""
@@ -89,32 +101,63 @@ class HandleEngine:
             return None
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
-        """Events of one response, with what Ray raises told as a `Failed`."""
+        """Events of one response, with what Ray raises, or that no replica answers any more, told as a `Failed`."""
         events = self._handle.options(stream=True).generate.remote(job)
         try:
-            async for event in events:
+            tries = 1
+            while (event := await self._next(events, tries)) is not None:
                 yield event
+                tries = TRIES
         except BackPressureError:
             yield Failed(429, "every place is taken; try again later", "overloaded", retry_after_s=RETRY_AFTER_S)
+        except UnavailableError as error:
+            yield Failed(503, error.message, "engine_unavailable", retry_after_s=5, is_open=True)
         except (RayError, RayServeException):
             yield Failed(503, "the model went away; try again", "engine_unavailable", retry_after_s=5, is_open=True)
         finally:
             events.cancel()
+
+    async def _next(self, events: AsyncIterator[Event], tries: int) -> Event | None:
+        """The next event, for as long as a replica answers: Serve would wait without end for one that does not start.
+
+        Raises:
+            UnavailableError: none answered so many times.
+        """
+        coming = asyncio.ensure_future(_step(events))
+        try:
+            await asyncio.wait({coming}, timeout=SILENCE_S)
+            while not coming.done():
+                asking = asyncio.ensure_future(self._report.get(FRESH_S))
+                await asyncio.wait({coming, asking}, return_when=asyncio.FIRST_COMPLETED)
+                if not asking.done():
+                    asking.cancel()
+                elif not coming.done():
+                    tries -= asking.exception() is not None
+                    if tries == 0:
+                        asking.result()
+                    await asyncio.wait({coming}, timeout=SILENCE_S)
+            return coming.result()
+        finally:
+            coming.cancel()
 
     def _running(self) -> int | None:
         application = serve.status().applications.get(self._handle.app_name)
         found = None if application is None else application.deployments.get(self._handle.deployment_name)
         return None if found is None else found.replica_states.get("RUNNING", 0)
 
-    async def _ask(self) -> ModelCard:
+    async def _ask(self) -> Report:
         try:
-            async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                card: ModelCard = await self._handle.describe.remote()
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                report: Report = await self._handle.report.remote()
         except (TimeoutError, RayError, RayServeException) as error:
             raise UnavailableError(
                 "no replica of the model answers", code="engine_unavailable", retry_after_s=5
             ) from error
-        return card
+        return report
+
+
+async def _step(events: AsyncIterator[Event]) -> Event | None:
+    return await anext(events, None)
 
 
 @serve.ingress()
@@ -130,6 +173,7 @@ class Ingress:
         self._spooled = spooled_tokens(folder)  # before anything is generated through this ingress
         self._replays = Replays(folder / "replays", settings.replay_window_s)
         self._texts = Texts(settings.texts, settings.texts_window_s) if settings.texts else None
+        self._parts = _parts(settings, self._ledger, folder)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve in the process where the app runs."""
@@ -142,5 +186,22 @@ class Ingress:
             keep_alive_s=self._settings.keep_alive_s,
             texts=self._texts,
             spooled=self._spooled,
+            watch=Watch(self._parts),
             cors_origins=self._settings.cors_origins,
         )
+
+
+def _parts(settings: Settings, ledger: Ledger, spool: Path) -> dict[str, parts.Check]:
+    """What this ingress stands on, as it is now; a bundle or signing key that this machine does not have is none."""
+    found = {
+        "ledger": Continuity(ledger.database).check,
+        "spool": parts.folder("spool", spool, spool / "replays"),
+        "pepper": parts.secret("pepper", pepper_path(settings.ledger, settings.pepper_file)),
+    }
+    if settings.texts is not None:
+        found["texts"] = parts.folder("texts", settings.texts)
+    if settings.signing_key.exists():
+        found["signing_key"] = parts.signing_key("signing_key", settings.signing_key)
+    if settings.bundle.exists():
+        found["bundle"] = parts.bundle("bundle", settings.bundle)
+    return found

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.middleware import Middleware
 
 from deployment import operator
@@ -19,6 +19,7 @@ from deployment.console.app import PREFIX, build_console
 from deployment.documentation import TITLE, document
 from deployment.errors import NotFoundError, UnavailableError
 from deployment.failures import LastResort, RequestId, handle_failures
+from deployment.health import told_of
 from deployment.idempotency import Idempotency, checked_key
 from deployment.limits import Limits
 from deployment.messages import ChatMessage, ModelCard
@@ -29,8 +30,10 @@ from deployment.schemas.errors import failures
 from deployment.security import BodyLimit, Gate, caller
 from deployment.service import Service, TheService, job_of, served
 from deployment.texts import Texts
+from deployment.watch import Watch
 from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, Key, LedgerError
 from rewards.claims import Claims
+from rewards.errors import LedgerLostError
 from rewards.usage import is_of
 
 __all__ = ["build_app"]
@@ -68,6 +71,7 @@ def build_app(
     max_tokens_cap: int | None = None,
     texts: Texts | None = None,
     spooled: Mapping[str, Mapping[str, int]] | None = None,
+    watch: Watch | None = None,
     cors_origins: Sequence[str] = (),
     keep_alive_s: float = 0.0,
 ) -> FastAPI:
@@ -81,9 +85,11 @@ def build_app(
         max_tokens_cap: the most tokens a request may ask for; None leaves the model's context as the only cap.
         texts: where finished texts are kept for the console; None keeps none.
         spooled: what waits for the ledger, as `spooled_tokens` tells it.
+        watch: looks at what the service stands on; None looks at nothing.
         cors_origins: whose pages may call the API from a browser.
         keep_alive_s: after how many seconds without an event a stream sends a comment; 0 sends none.
     """
+    watch = watch or Watch({})
     app = FastAPI(
         title=TITLE,
         docs_url=None,
@@ -93,7 +99,7 @@ def build_app(
             Middleware(CrossOrigin, origins=cors_origins),
             Middleware(LastResort),
             Middleware(Heads),
-            Middleware(Gate, keys=books.keys),
+            Middleware(Gate, keys=books.keys, watch=watch),
             Middleware(JsonBodies),
             Middleware(BodyLimit),
         ],
@@ -101,7 +107,7 @@ def build_app(
     idempotency = Idempotency(Claims(books.ledger.database), replays)
     limits = Limits(books.ledger, spooled=spooled)
     answers = Answers(engine, limits, idempotency, default_max_tokens, texts, keep_alive_s)
-    app.state.service = Service(engine, answers, books.ledger, max_tokens_cap, int(time.time()))
+    app.state.service = Service(engine, answers, books.ledger, watch, max_tokens_cap, int(time.time()))
     app.state.books = books
     app.include_router(service_router)
     app.include_router(router)
@@ -119,10 +125,9 @@ def _to_console(_request: Request) -> Response:
 
 
 @service_router.get("/health")
-async def health(service: TheService) -> dict[str, str]:
-    """Whether a replica answers: 200, or 503."""
-    await service.engine.check()
-    return {"status": "ok"}
+async def health(service: TheService) -> JSONResponse:
+    """Whether a replica answers and all is there that the service stands on, part by part: 200, or 503."""
+    return await told_of(service.engine, service.watch)
 
 
 @router.get("/v1/models")
@@ -160,6 +165,8 @@ def _receipt(service: Service, key: Key, response_id: str) -> dict[str, Any]:
     try:
         receipt = service.ledger.receipt(response_id)
         is_own = receipt is not None and is_of(service.ledger.database, key.identity, receipt["application"])
+    except LedgerLostError:
+        raise
     except LedgerError as error:
         raise UnavailableError(
             "the ledger is away; try again", code="ledger_unavailable", retry_after_s=RETRY_AFTER_S

@@ -74,6 +74,14 @@ class Admitted:
 
 
 @dataclass(frozen=True)
+class Report:
+    """How a replica is: what it serves, and what it stands on that is lost, as (code, message)."""
+
+    card: ModelCard
+    lost: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Delta:
     """Text that follows what was sent before; never the last of a response, which waits for its receipt."""
 

@@ -10,15 +10,18 @@ from functools import partial
 import torch
 
 from attribution import Batch, FederatedModel, attribute
+from deployment import parts
 from deployment.booker import Booker
-from deployment.messages import Event, Failed, Finished, Job, ModelCard
+from deployment.messages import Event, Failed, Finished, Job, Report
 from deployment.metrics.replica import ReplicaMetrics
 from deployment.places import ledger_folder
 from deployment.recovery import Recovery
 from deployment.settings import Settings
 from deployment.spool import Spool
+from deployment.watch import RETRY_AFTER_S, Watch
 from deployment.worker import Capacity, Worker
 from rewards import Ledger
+from rewards.presence import Continuity
 
 __all__ = ["Replica", "WorkerDiedError"]
 
@@ -54,14 +57,24 @@ class Replica:
             capacity=Capacity(settings.max_batch, settings.max_waiting, settings.default_max_tokens),
             observer=self._metrics,
         )
+        self._watch = Watch(
+            {
+                "ledger": Continuity(self._ledger.database).check,
+                "spool": self._spool.check,
+                "bundle": parts.bundle("bundle", settings.bundle),
+            }
+        )
         self._recovery = Recovery(self._spool, self._booker, self._ledger, self._worker.card, self._worker.recover)
 
-    async def describe(self) -> ModelCard:
-        """What is served."""
-        return self._worker.card
+    async def report(self) -> Report:
+        """How this replica is."""
+        return Report(self._worker.card, tuple((fault.code, fault.message) for fault in self._watch.faults))
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
         """Events of one response. A caller that goes away cancels the job at the next await."""
+        for fault in self._watch.faults:
+            yield Failed(503, fault.message, fault.code, retry_after_s=RETRY_AFTER_S)
+            return
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event] = asyncio.Queue()
         self._worker.submit(job, lambda event: _hand_over(loop, events, event))
@@ -87,6 +100,7 @@ class Replica:
     def __del__(self) -> None:
         """Called by Serve when the replica stops: what cancelled jobs had generated is still booked."""
         if hasattr(self, "_recovery"):
+            self._watch.close()
             self._worker.stop(STOP_TIMEOUT_S)
             self._recovery.close()
             self._booker.close()

@@ -17,10 +17,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployment.calls import Calls
 from deployment.errors import ApiError, ForbiddenError, NotFoundError, UnauthenticatedError, UnavailableError
-from deployment.failures import answer
+from deployment.failures import answer, told
 from deployment.key_cache import KeyCache
 from deployment.protocol import is_console
-from rewards.errors import KeyRefusedError, LedgerError
+from deployment.watch import Watch
+from rewards.errors import KeyRefusedError, LedgerError, LedgerLostError
 from rewards.keys import Key, KeyRing
 
 __all__ = [
@@ -62,6 +63,7 @@ RULES: Final = (
     ("GET",             "/docs/**",                                                  READERS),
 )  # fmt: skip
 
+_APPLICATIONS: Final = "/v1/"
 _AUDITED: Final = "/api/v1/"
 _Rule = tuple[str, str, tuple[str, ...]]
 
@@ -119,11 +121,15 @@ class Gate:
         app: what is behind the gate.
         keys: who may pass.
         clock: seconds that never go back.
+        watch: while it finds something lost, applications are refused; all are while that is the ledger.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: KeyRing, clock: Callable[[], float] = time.monotonic, watch: Watch | None = None
+    ) -> None:
         self._app = app
         self._keys = keys
+        self._watch = watch or Watch({})
         self._cache = KeyCache(keys.check, clock)
         self._calls = Calls(keys.database)
 
@@ -134,6 +140,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         try:
+            self._watch.require(None if scope["path"].startswith(_APPLICATIONS) else "ledger")
             key = await self._known(Headers(scope=scope).get("authorization", ""))
         except ApiError as error:
             await answer(error)(scope, receive, send)
@@ -160,6 +167,8 @@ class Gate:
             return await self._ask(presented) if key is None else key
         except KeyRefusedError as error:
             raise UnauthenticatedError(str(error), code="invalid_api_key") from error
+        except LedgerLostError as error:
+            raise told(error) from error
         except LedgerError as error:
             raise UnavailableError(
                 "the ledger is away, and this API key cannot be checked; try again",

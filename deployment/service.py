@@ -10,6 +10,7 @@ from deployment.answering import Answers, Engine
 from deployment.errors import InvalidRequestError, NotFoundError
 from deployment.messages import ChatMessage, Job, ModelCard
 from deployment.schemas import ChatRequest, CompletionRequest
+from deployment.watch import Watch
 from rewards import Key, Ledger
 
 __all__ = ["Service", "TheService", "job_of", "served"]
@@ -22,6 +23,7 @@ class Service:
     engine: Engine
     answers: Answers
     ledger: Ledger
+    watch: Watch
     max_tokens_cap: int | None
     created: int
 
@@ -62,7 +64,9 @@ async def job_of(
     Raises:
         NotFoundError: it asks for another model.
         InvalidRequestError: it asks for more tokens than it may.
+        UnavailableError: no replica answers, or what the service stands on is lost.
     """
+    service.watch.require()
     card = await served(service, request.model)
     most = min(service.max_tokens_cap or card.context_length, card.context_length)
     if request.token_limit is not None and request.token_limit > most:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from deployment.errors import SettingsError
 from rewards import pepper
 
-__all__ = ["ENVIRONMENT_PREFIX", "Settings", "ledger_url", "load_settings", "pepper_of", "shown_url"]
+__all__ = ["ENVIRONMENT_PREFIX", "Settings", "ledger_url", "load_settings", "pepper_of", "pepper_path", "shown_url"]
 
 ENVIRONMENT_PREFIX = "PROTOKEN_"
 _SQLITE = "sqlite:///"
@@ -186,9 +186,14 @@ def pepper_of(ledger: str, pepper_file: Path | None = None) -> bytes:
         KeyRingError: the file is missing although the ledger has valid keys, or cannot be used.
         LedgerError: the file is missing and the ledger cannot be read.
     """
+    return pepper.load_or_make(pepper_path(ledger, pepper_file), ledger)
+
+
+def pepper_path(ledger: str, pepper_file: Path | None = None) -> Path:
+    """The file of that secret, with the same arguments."""
     named = pepper_file or os.environ.get(f"{ENVIRONMENT_PREFIX}PEPPER_FILE")
     beside = Path(f"{ledger.removeprefix(_SQLITE)}.pepper") if ledger.startswith(_SQLITE) else _PEPPER
-    return pepper.load_or_make(_absolute_path(Path(named or beside)), ledger)
+    return _absolute_path(Path(named or beside))
 
 
 def _from_file(path: Path) -> dict[str, Any]:

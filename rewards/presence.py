@@ -17,7 +17,7 @@ from urllib.parse import quote
 from sqlalchemy import select
 from sqlmodel import col
 
-from rewards.errors import LedgerLostError
+from rewards.errors import LedgerError, LedgerLostError
 from rewards.tables import EventRow, ReceiptRow
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ _LOG = logging.getLogger(__name__)
 CLIENT_REGISTERED: Final = "client.registered"
 """The kind of event by whose first one a ledger is known: nothing can change it, and every login may read it."""
 _BESIDE: Final = ("-wal", "-shm")
-_GONE: Final = ("3D000", "3F000", "42P01")  # of PostgreSQL: no such database, schema, table
-_DROPPED: Final = re.compile(r'FATAL: +database "[^"]*" does not exist|^no such table: ')
+_DROPPED: Final = re.compile('FATAL: +database "[^"]*" does not exist')  # a refused connection has no SQLSTATE
+_NO_TABLE: Final = "42P01"
 
 
 def existing_file(path: Path) -> str:
@@ -45,9 +45,12 @@ def loss_of(error: BaseException) -> str | None:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return "ledger_damaged"
-    # A refused connection has no SQLSTATE, only its text.
-    is_gone = getattr(error, "sqlstate", None) in _GONE or _DROPPED.search(str(error))
-    return "ledger_missing" if is_gone else None
+    return "ledger_missing" if _DROPPED.search(str(error)) else None
+
+
+def _lacks_a_table(error: LedgerError) -> bool:
+    cause = getattr(error.__cause__, "orig", None)
+    return getattr(cause, "sqlstate", None) == _NO_TABLE or str(cause).startswith("no such table: ")
 
 
 class Files:
@@ -150,6 +153,14 @@ class Continuity:
             LedgerLostError: the ledger is gone, is another one, or was set back to an older state.
             LedgerError: the database is away, so nobody knows.
         """
+        try:
+            self._look()
+        except LedgerError as error:
+            if _lacks_a_table(error):
+                raise LedgerLostError(str(error), "ledger_missing") from error
+            raise
+
+    def _look(self) -> None:
         sequence = col(ReceiptRow.sequence)
         receipts = select(sequence, col(ReceiptRow.response_id))
         with self._database.read() as connection:

@@ -15,7 +15,8 @@ from sqlmodel import col
 
 from rewards import events, leaves, log, reading
 from rewards.database import now_us
-from rewards.errors import LogError
+from rewards.errors import LedgerError, LogError
+from rewards.presence import Continuity
 from rewards.signing import Checkpoint, SigningKey, VerifyKey, sign_checkpoint
 from rewards.tables import CheckpointRow, EntryRow, EventRow, LeafRow, NodeRow, ReceiptRow
 
@@ -137,7 +138,8 @@ def unsealed(connection: Connection) -> tuple[int, int]:
 class Sealer:
     """Seals every `interval_s` seconds in a thread of its own, and once more on `close`.
 
-    A failure, such as a database that is away, is logged; what was not sealed then is sealed the next time.
+    A failure, such as a database that is away, is logged; what was not sealed then is sealed the next time. Of a ledger
+    that is lost, or was set back meanwhile, nothing is signed.
     """
 
     def __init__(self, ledger: Ledger, key: SigningKey, origin: str, interval_s: float) -> None:
@@ -145,6 +147,7 @@ class Sealer:
         self._key = key
         self._origin = origin
         self._interval_s = interval_s
+        self._continuity = Continuity(ledger.database)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="protoken-sealer", daemon=True)
         self._thread.start()
@@ -161,7 +164,10 @@ class Sealer:
 
     def _seal(self) -> None:
         try:
+            self._continuity.check()  # what was set back must not be signed: members hold what followed
             seal(self._ledger, self._key, self._origin)
+        except LedgerError as error:
+            _LOG.error("sealing the log %s failed; it is tried again: %s", self._origin, error)
         except Exception:  # noqa: BLE001 - whatever it was, the next time seals the rest; without a thread nothing does
             _LOG.exception("sealing the log %s failed; it is tried again", self._origin)
 

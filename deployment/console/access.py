@@ -19,9 +19,11 @@ from deployment.calls import Calls
 from deployment.console.errors import page_of
 from deployment.console.sessions import COOKIE, Session, Sessions
 from deployment.errors import ApiError, ForbiddenError, NotFoundError, UnauthenticatedError, UnavailableError
+from deployment.failures import told
 from deployment.key_cache import KeyCache
 from deployment.security import READERS, matching
 from rewards import Key, KeyRefusedError, KeyRing, LedgerError
+from rewards.errors import LedgerLostError
 
 __all__ = ["OPEN", "PREFIX", "RULES", "Gate", "roles_for"]
 
@@ -130,6 +132,8 @@ class Gate:
             key = self._cache.recent(session.key_id) or await self._ask(session)
         except KeyRefusedError:
             return None
+        except LedgerLostError as error:
+            raise told(error) from error
         except LedgerError as error:
             raise UnavailableError(
                 "the ledger is away, and your key cannot be checked; try again in a moment",

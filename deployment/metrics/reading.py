@@ -18,6 +18,7 @@ from rewards.condition import Condition, Response, condition, last_responses
 from rewards.contribution import Contribution
 from rewards.periods import book
 from rewards.periods.book import HOLD_KINDS, PERIOD_KINDS, Book
+from rewards.presence import Continuity
 from rewards.standing import Standing
 
 __all__ = ["Reader", "Reading"]
@@ -61,6 +62,7 @@ class Reader:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._contribution = Contribution(ledger.database, _BOUNDS_US)
+        self._continuity = Continuity(ledger.database)
         self._last: Reading | None = None
         self._event = 0
 
@@ -71,6 +73,7 @@ class Reader:
             LedgerError: the ledger cannot be read, or a stored settlement was altered; nothing is lost by that.
         """
         begun, last = time.perf_counter(), self._last
+        self._continuity.check()
         self._contribution.catch_up()
         standing = self._contribution.now
         with self._ledger.database.read() as connection:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from deployment.errors import SpoolError
+from deployment.errors import PartLostError, SpoolError
 from deployment.spool.files import append_durably, make_folder, open_locked, reason, sync_folder, write_all
 from deployment.spool.lines import Contents, Live, Record, check, line_of, read
 
@@ -74,6 +74,16 @@ class Spool:
         with self._lock:
             return self._live.records()
 
+    def check(self) -> None:
+        """Look whether the file bears its name still.
+
+        Raises:
+            PartLostError: it was taken away, and what is appended would be lost with this process.
+        """
+        with self._lock:
+            if not self._closed:
+                self._require_named()
+
     def append(self, records: Sequence[Record]) -> None:
         """Write records in one write and one fsync; they are durable when this returns.
 
@@ -91,7 +101,9 @@ class Spool:
         with self._lock:
             self._check_open()
             try:
-                self._write(b"".join(lines), durable=True)
+                self._append(b"".join(lines))
+            except PartLostError as error:
+                raise SpoolError(str(error)) from error
             except OSError as error:
                 raise SpoolError(f"{self.path} cannot be written: {reason(error)}") from error
             for record, line in zip(records, lines, strict=True):
@@ -168,6 +180,27 @@ class Spool:
     def _check_open(self) -> None:
         if self._closed:
             raise SpoolError(f"{self.path} is closed; open a new spool")
+
+    def _append(self, data: bytes) -> None:
+        """Write durably under the file's name; what went into one that lost it meanwhile is taken back."""
+        self._require_named()
+        before = self._size
+        self._write(data, durable=True)
+        try:
+            self._require_named()
+        except PartLostError:
+            self._size = before
+            with suppress(OSError):
+                os.ftruncate(self._fd, before)
+            raise
+
+    def _require_named(self) -> None:
+        try:
+            is_named = os.path.samestat(os.fstat(self._fd), self.path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            raise PartLostError(f"{self.path} is gone", "spool_missing") from None
+        if not is_named:
+            raise PartLostError(f"{self.path} is another file than the one that was made", "spool_replaced")
 
     def _write(self, data: bytes, *, durable: bool) -> None:
         """Append to the file, or leave it as it was; half a line that could not be cut off then is cut off now."""

@@ -177,7 +177,7 @@ def test_failure_in_mid_stream_is_an_error_event(application: TestClient, engine
 
 def test_absent_replica_is_503(application: TestClient, anonymous: TestClient, engine: ScriptedEngine) -> None:
     """While no replica answers, health and completions say so with 503 and Retry-After."""
-    assert {"status": "ok"} == anonymous.get("/health").json()
+    assert {"status": "ok", "parts": {"model": "ok"}} == anonymous.get("/health").json()
     engine.down = True
 
     assert "engine_unavailable" == error_of(application.post("/v1/chat/completions", json=CHAT), 503)["code"]

@@ -209,4 +209,4 @@ class TestPostgresql:
             with psycopg.connect(postgresql_url, autocommit=True) as connection:
                 connection.execute("DROP SCHEMA public CASCADE")
 
-            assert "ledger_missing" == refusal(lambda: book.append(make_receipt("first")))
+            assert "ledger_missing" == refusal(Continuity(book.database).check)

@@ -1,0 +1,87 @@
+"""What a service stands on besides its ledger: folders, secrets and its bundle, each as it was at the start.
+
+Each part can be asked whether it is still that; a part that was not there at the start is no part. Knows no thread.
+"""
+
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from attribution.bundle import MANIFEST_NAME
+from deployment.errors import PartLostError
+from rewards.errors import SignatureError
+from rewards.signing import SigningKey
+
+__all__ = ["Check", "bundle", "folder", "secret", "signing_key"]
+
+Check = Callable[[], None]
+"""Returns where a part is as it was; raises PartLostError, LedgerError or OSError where it is not."""
+
+
+def folder(part: str, *paths: Path) -> Check:
+    """Folders that bear their names still: another one in their place holds nothing of what was promised."""
+    opened = {path: _identity(path) for path in paths}
+
+    def check() -> None:
+        for path, identity in opened.items():
+            if _identity(path) != identity:
+                raise _lost(part, path)
+
+    return check
+
+
+def secret(part: str, path: Path) -> Check:
+    """A file whose content stays the same."""
+    content = sha256(path.read_bytes()).digest()
+
+    def check() -> None:
+        try:
+            is_same = sha256(path.read_bytes()).digest() == content
+        except (FileNotFoundError, NotADirectoryError):
+            is_same = False
+        if not is_same:
+            raise _lost(part, path)
+
+    return check
+
+
+def signing_key(part: str, path: Path) -> Check:
+    """A file that holds a signing key; another one after a rotation is as good."""
+
+    def check() -> None:
+        if not path.is_file():
+            raise _lost(part, path)
+        try:
+            SigningKey.load(path)
+        except SignatureError as error:
+            raise PartLostError(str(error), f"{part}_damaged") from error
+
+    return check
+
+
+def bundle(part: str, path: Path) -> Check:
+    """A bundle that says what it said, with every file as large as it was; a copy of it is as good."""
+    sizes = {file: file.stat().st_size for file in path.rglob("*") if file.is_file()}
+    says = secret(part, path / MANIFEST_NAME)
+
+    def check() -> None:
+        says()
+        for file, size in sizes.items():
+            if not file.is_file() or file.stat().st_size != size:
+                raise _lost(part, file)
+
+    return check
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _lost(part: str, path: Path) -> PartLostError:
+    if path.exists():
+        return PartLostError(f"{path} is another one than when the service started", f"{part}_replaced")
+    return PartLostError(f"{path} is gone", f"{part}_missing")
