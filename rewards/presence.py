@@ -154,19 +154,20 @@ class Continuity:
             LedgerError: the database is away, so nobody knows.
         """
         try:
-            self._look()
+            with self._database.read() as connection:
+                self.require(connection)
         except LedgerError as error:
             if _lacks_a_table(error):
                 raise LedgerLostError(str(error), "ledger_missing") from error
             raise
 
-    def _look(self) -> None:
+    def require(self, connection: Connection) -> None:
+        """The same within a transaction, so that nothing comes between a look and what relies on it."""
         sequence = col(ReceiptRow.sequence)
         receipts = select(sequence, col(ReceiptRow.response_id))
-        with self._database.read() as connection:
-            self._database.origin.require(connection)
-            seen = self._last and connection.execute(receipts.where(sequence == self._last[0])).one_or_none()
-            last = connection.execute(receipts.order_by(sequence.desc()).limit(1)).one_or_none()
+        self._database.origin.require(connection)
+        seen = self._last and connection.execute(receipts.where(sequence == self._last[0])).one_or_none()
+        last = connection.execute(receipts.order_by(sequence.desc()).limit(1)).one_or_none()
         if self._last is not None and (seen is None or tuple(seen) != self._last):
             raise LedgerLostError(
                 f"the ledger was set back: receipt {self._last[0]}, which was in it, is there no more; start again",

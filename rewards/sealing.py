@@ -15,7 +15,7 @@ from sqlmodel import col
 
 from rewards import events, leaves, log, reading
 from rewards.database import now_us
-from rewards.errors import LedgerError, LogError
+from rewards.errors import LedgerLostError, LogError
 from rewards.presence import Continuity
 from rewards.signing import Checkpoint, SigningKey, VerifyKey, sign_checkpoint
 from rewards.tables import CheckpointRow, EntryRow, EventRow, LeafRow, NodeRow, ReceiptRow
@@ -74,7 +74,7 @@ class StoredNodes:
         return bytes.fromhex(found)
 
 
-def seal(ledger: Ledger, key: SigningKey, origin: str) -> Checkpoint | None:
+def seal(ledger: Ledger, key: SigningKey, origin: str, continuity: Continuity | None = None) -> Checkpoint | None:
     """Put every receipt and event that is not in the log yet into it, and sign what the log is then.
 
     Of two that seal at once each leaf is sealed by one. A key that is not registered is registered first.
@@ -83,6 +83,8 @@ def seal(ledger: Ledger, key: SigningKey, origin: str) -> Checkpoint | None:
         ledger: the books.
         key: signs the checkpoints.
         origin: the log's name, for ever, as in "consortium.example/ledger".
+        continuity: what was seen of the ledger before: one that was set back is not signed, as members hold what
+            followed.
 
     Returns:
         The last checkpoint made; None when there was nothing new.
@@ -96,6 +98,8 @@ def seal(ledger: Ledger, key: SigningKey, origin: str) -> Checkpoint | None:
     is_full = True
     while is_full:
         with ledger.database.write() as connection:
+            if continuity is not None:
+                continuity.require(connection)
             _register(connection, key.public)
             page = _new_leaves(connection)
             if page:
@@ -164,9 +168,8 @@ class Sealer:
 
     def _seal(self) -> None:
         try:
-            self._continuity.check()  # what was set back must not be signed: members hold what followed
-            seal(self._ledger, self._key, self._origin)
-        except LedgerError as error:
+            seal(self._ledger, self._key, self._origin, self._continuity)
+        except LedgerLostError as error:
             _LOG.error("sealing the log %s failed; it is tried again: %s", self._origin, error)
         except Exception:  # noqa: BLE001 - whatever it was, the next time seals the rest; without a thread nothing does
             _LOG.exception("sealing the log %s failed; it is tried again", self._origin)

@@ -96,7 +96,7 @@ def test_part_that_is_gone_is_named_until_it_is_back(running: Service, folder: P
 def test_no_receipt_is_lost_with_the_ledger_s_file(running: Service, folder: Path) -> None:
     """A stream that ends while the file is gone ends on the spool's word; it is booked once the file is back."""
     headers = {"Authorization": f"Bearer {running.application}"}
-    body = {"model": "test", "prompt": "Hello", "max_tokens": 1500, "temperature": 2.0, "stream": True}
+    body = {"model": "test", "prompt": "Hello", "max_tokens": 1000, "temperature": 0, "stream": True}
     with httpx.stream("POST", f"{running.address}/v1/completions", json=body, headers=headers, timeout=120) as answer:
         lines = answer.iter_lines()
         first = next(line for line in lines if line.startswith("data: {"))
@@ -154,6 +154,6 @@ def _playground(running: Service, folder: Path) -> list[httpx.Response]:
         browser.post("/console/sign-in", data={"key": running.application})
         page = browser.get("/console/playground")
         token = page.text.split('name="csrf" value="')[1].split('"')[0]
-        question = {"prompt": "Hello", "max_tokens": 4}
+        question = {"prompt": "Hello", "max_tokens": 4, "temperature": 0}
         asked = browser.post("/console/playground/answer", json=question, headers={"x-csrf-token": token})
         return [page, asked]
