@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from attribution.errors import BundleError
-from attribution.foreign import opened_safetensors
+from attribution.foreign import opened_safetensors, read_text
 from attribution.manifest import Manifest
 from attribution.models import base_tensors, file_sha256, resolve_base, skeleton, weights_sha256
 from attribution.updates import Update, load_update
@@ -88,9 +88,9 @@ def open_bundle(path: Path) -> Bundle:
     """
     manifest_path = path / MANIFEST_NAME
     try:
-        text = manifest_path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{manifest_path}: cannot be read ({error}); is {path} a bundle?") from error
+        text = read_text(manifest_path, BundleError)
+    except BundleError as error:
+        raise BundleError(f"{error}; is {path} a bundle?") from error
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:

@@ -1,6 +1,6 @@
 """Files that somebody else wrote, read in bounded time and memory; what is wrong is one line that names the file.
 
-Knows text, JSON and safetensors. Does not know what the files are for: who reads says which error is raised.
+Knows text, JSON, YAML and safetensors. Does not know what the files are for: who reads says which error is raised.
 """
 
 import json
@@ -10,12 +10,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from safetensors import safe_open
 from torch import Tensor
 
 from attribution.errors import AttributionError
 
-__all__ = ["in_one_line", "opened_safetensors", "read_json_object", "read_tensors", "read_text", "require_file"]
+__all__ = [
+    "in_one_line",
+    "opened_safetensors",
+    "read_json_object",
+    "read_tensors",
+    "read_text",
+    "read_yaml",
+    "require_file",
+]
 
 _MOST_BYTES = 1 << 28  # of a text: far more than any real one, and little enough to be held
 _MOST_LETTERS = 300  # of a foreign message
@@ -46,8 +55,8 @@ def require_file(path: Path, raised: type[AttributionError]) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        missing = "is a link that leads nowhere" if path.is_symlink() else "no such file"
-        raise raised(f"{path}: {missing}") from None
+        missing = "it is a link that leads nowhere" if path.is_symlink() else "no such file"
+        raise raised(f"{path}: cannot be read: {missing}") from None
     except (OSError, ValueError) as error:
         raise raised(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not stat.S_ISREG(mode):
@@ -70,11 +79,13 @@ def read_text(path: Path, raised: type[AttributionError]) -> str:
     if data.startswith(_LFS):
         raise raised(f"{path}: {_DISGUISES[0][1]}")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise raised(f"{path}: is UTF-16; save it as UTF-8")
+        raise raised(f"{path}: cannot be read: it is UTF-16; save it as UTF-8")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise raised(f"{path}: is not UTF-8, from byte {error.start} on; save it as UTF-8") from error
+        raise raised(
+            f"{path}: cannot be read: it is not UTF-8, from byte {error.start} on; save it as UTF-8"
+        ) from error
 
 
 def read_json_object(path: Path, raised: type[AttributionError]) -> dict[str, Any]:
@@ -93,6 +104,21 @@ def read_json_object(path: Path, raised: type[AttributionError]) -> dict[str, An
     if not isinstance(document, dict):
         raise raised(f"{path}: must hold a JSON object, not a {type(document).__name__}")
     return document
+
+
+def read_yaml(path: Path, raised: type[AttributionError]) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        AttributionError: of the class `raised`.
+    """
+    text = read_text(path, raised)
+    try:
+        return yaml.safe_load(text)
+    except RecursionError as error:
+        raise raised(f"{path}: is nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a number of too many digits
+        raise raised(f"{path}: not YAML: {in_one_line(error)}") from error
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from attribution.aggregation import Defences
 from attribution.errors import RecipeError
+from attribution.foreign import in_one_line, read_text, read_yaml
 from attribution.manifest import ClientId
 
 __all__ = ["ClientRecipe", "Example", "Recipe", "load_examples", "load_recipe"]
@@ -101,12 +101,7 @@ def load_recipe(path: Path) -> Recipe:
         RecipeError: naming the file and the field.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        recipe = Recipe.model_validate(document)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error})") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise RecipeError(f"{path}: not YAML: {error}") from error
+        recipe = Recipe.model_validate(read_yaml(path, RecipeError))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -124,19 +119,17 @@ def load_examples(path: Path) -> list[Example]:
     Raises:
         RecipeError: naming the file and line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error})") from error
     examples = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path, RecipeError).split("\n"), 1):
         if not line.strip():
             continue
         try:
             document = json.loads(line)
             example = Example(document["prompt"], document["response"])
-        except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
-            raise RecipeError(f'{path}:{number}: not an object with "prompt" and "response": {error!r}') from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:  # ValueError: also a number of many digits
+            raise RecipeError(
+                f'{path}:{number}: not an object with "prompt" and "response": {in_one_line(error)}'
+            ) from error
         if not (isinstance(example.prompt, str) and isinstance(example.response, str) and example.response):
             raise RecipeError(f"{path}:{number}: prompt and response must be texts, the response not empty")
         if any("\ud800" <= letter <= "\udfff" for letter in example.prompt + example.response):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution.errors import RecipeError
+from attribution.foreign import in_one_line
 from attribution.layers import head_of
 from attribution.recipe import Example
 
@@ -68,8 +69,7 @@ def encode_example(tokenizer: Any, example: Example, max_tokens: int | None = No
     if tokenizer.chat_template is None:
         prompt = tokenizer(example.prompt)["input_ids"]
     else:
-        message = [{"role": "user", "content": example.prompt}]
-        prompt = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=True)["input_ids"]
+        prompt = _in_template(tokenizer, example.prompt)
     if not prompt:
         raise RecipeError(f"a prompt has no tokens (response {example.response!r}); the model has no chat template")
     if max_tokens is not None and len(prompt) >= max_tokens:
@@ -77,9 +77,21 @@ def encode_example(tokenizer: Any, example: Example, max_tokens: int | None = No
             f"a prompt of {len(prompt)} tokens leaves no room for its answer under max_tokens {max_tokens}:"
             f" {example.prompt[:60]!r}"
         )
+    if tokenizer.eos_token_id is None:
+        raise RecipeError("the base model's tokenizer names no end token (eos_token), so that no answer could end")
     answer = tokenizer(example.response, add_special_tokens=False)["input_ids"]
     room = None if max_tokens is None else max_tokens - len(prompt)
     return list(prompt), [*answer, tokenizer.eos_token_id][:room]
+
+
+def _in_template(tokenizer: Any, prompt: str) -> list[int]:
+    """The question as the base model's chat template puts it, which is a program of whoever made the model."""
+    message = [{"role": "user", "content": prompt}]
+    try:
+        encoded = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=True)
+    except Exception as error:
+        raise RecipeError(f"the base model's chat template refuses {prompt[:60]!r}: {in_one_line(error)}") from error
+    return list(encoded["input_ids"])
 
 
 def train(

@@ -241,6 +241,8 @@ def load_policy(path: str | Path) -> Policy:
         document = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_OnceLoader)  # noqa: S506 (a SafeLoader)
     except OSError as error:
         raise PolicyError(f"{path}: {error.strerror}") from error
+    except RecursionError as error:
+        raise PolicyError(f"{path}: is nested too deeply") from error
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise PolicyError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     return Policy.from_mapping(document, source=str(path))

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from attribution.attribute import VERSION
@@ -22,6 +21,7 @@ from attribution.evaluation.catalogue import CATALOGUE
 from attribution.evaluation.experiment import Rows, Settings
 from attribution.evaluation.results import Result
 from attribution.evaluation.workshop import Workshop
+from attribution.foreign import read_yaml
 
 __all__ = ["Plan", "Profile", "load_plan", "load_results", "run_plan"]
 
@@ -54,15 +54,11 @@ def load_plan(path: Path) -> Plan:
         RecipeError: naming the file and the field.
     """
     try:
-        plan = Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        plan = Plan.model_validate(read_yaml(path, RecipeError))
         if plan.experiment not in CATALOGUE:
             raise RecipeError(f"{path}: experiment {plan.experiment!r} is not one of {', '.join(CATALOGUE)}")
         for profile in ("full", "quick"):
             plan.settings(profile, path.parent)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

@@ -1,15 +1,18 @@
 """The `protoken` command: one module per noun, assembled here.
 
 Every command takes `--json` where it prints data. Exit code 0 on success, 2 on wrong usage, and 1 otherwise, with one
-line on stderr that names what is wrong.
+line on stderr that names what is wrong. Where nobody foresaw what went wrong, PROTOKEN_TRACEBACK=1 shows where it did.
 """
 
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import typer
 
 from attribution import AttributionError
+from attribution.foreign import in_one_line
 from deployment.cli import (
     attributing,
     consortium,
@@ -52,9 +55,24 @@ app.command("demo")(demo.demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; errors that were raised on purpose become one line and exit code 1."""
+    """Run the command line; whatever goes wrong becomes one line and exit code 1."""
     try:
         app(arguments)
     except (AttributionError, RewardsError, ServiceError) as error:
-        print(f"protoken: {error}", file=sys.stderr)  # noqa: T201 - the command line's one line
-        sys.exit(1)
+        _end(str(error))
+    except Exception as error:
+        if os.environ.get("PROTOKEN_TRACEBACK"):
+            raise
+        _end(_unforeseen(error))
+
+
+def _end(sentence: str) -> NoReturn:
+    print(f"protoken: {sentence}", file=sys.stderr)  # noqa: T201 - the command line's one line
+    sys.exit(1)
+
+
+def _unforeseen(error: Exception) -> str:
+    """What is known of a failure that is none of our own: a full disk says it itself, the rest is a fault of ours."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{in_one_line(error)} ({type(error).__name__}, unforeseen; PROTOKEN_TRACEBACK=1 shows where it arose)"

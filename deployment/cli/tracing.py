@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from attribution import FederatedModel, RecipeError
+from attribution.foreign import in_one_line
 from attribution.tracing import Flagged, Trace, trace
 from deployment.cli.options import Json
 from deployment.cli.output import ProgressBar, console, print_json, print_table
@@ -64,8 +65,8 @@ def _read(path: Path) -> list[tuple[str, str | None]]:
             continue
         try:
             document: Any = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise RecipeError(f"{path}:{number}: not JSON: {error}") from error
+        except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits
+            raise RecipeError(f"{path}:{number}: not JSON: {in_one_line(error)}") from error
         prompt = document.get("prompt") if isinstance(document, dict) else None
         response = document.get("response") if isinstance(document, dict) else None
         if not (isinstance(prompt, str) and prompt and (response is None or (isinstance(response, str) and response))):

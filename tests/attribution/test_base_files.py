@@ -277,7 +277,11 @@ class TestWeights:
         _shard(base)
         (tmp_path / "outside.safetensors").write_bytes(b"")
         _index(base, document)
-        place = "model.safetensors.index.json: .*" if named else "model-00009-of-00009.safetensors: no such file"
+        place = (
+            "model.safetensors.index.json: .*"
+            if named
+            else "model-00009-of-00009.safetensors: cannot be read: no such file"
+        )
         with pytest.raises(ModelError, match=f"base/{place}{named or ''}"):
             _write(base, tmp_path)
 
