@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rewards.balances import Purse
 from rewards.credit import COMMONS, PENDING
 from rewards.errors import CreditError
-from rewards.policy import LARGEST, Policy
+from rewards.policy import LARGEST, Currency, Policy
 from rewards.rounding import UNIT, divide
 
 _MILLION = 10**6
 _PERCENT = 100
+_NOTHING = Purse()
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class PeriodCredit:
         late: account -> the part of `credit` that is of responses made before the previous period ended; shown only.
         held: account -> credit left out because of holds on responses; shown only.
         clawbacks: client -> minor units to take back, since the responses they were paid for were reversed.
+        standing_clawbacks: currency -> the same, of periods that were settled in another currency than this one.
 
     Raises:
         CreditError: something is not an integer in its range, an account is no name, pending credit, or a claw-back
@@ -45,6 +48,7 @@ class PeriodCredit:
     late: Mapping[str, int] = field(default_factory=dict)
     held: Mapping[str, int] = field(default_factory=dict)
     clawbacks: Mapping[str, int] = field(default_factory=dict)
+    standing_clawbacks: Mapping[Currency, Mapping[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         after, up_to = self.window
@@ -54,10 +58,11 @@ class PeriodCredit:
             raise CreditError(f"tokens must be an integer up to {LARGEST}, not {self.tokens!r}")
         for what, amounts in (("credit", self.credit), ("late credit", self.late), ("held credit", self.held)):
             check_amounts(what, amounts)
-        check_amounts("claw-back", self.clawbacks)
-        for client, amount in self.clawbacks.items():
-            if client == COMMONS or amount < 0:
-                raise CreditError(f"claw-back of {client!r} must be from a client and at least 0, not {amount}")
+        for clawbacks in (self.clawbacks, *self.standing_clawbacks.values()):
+            check_amounts("claw-back", clawbacks)
+            for client, amount in clawbacks.items():
+                if client == COMMONS or amount < 0:
+                    raise CreditError(f"claw-back of {client!r} must be from a client and at least 0, not {amount}")
 
     @property
     def accounts(self) -> frozenset[str]:
@@ -75,6 +80,8 @@ class Allocation:
         parts: account -> its part of what is distributable, ≥ 0; an account without one is absent.
         whole: what the parts sum to: trillionths of the distributable minor units, or of one when there are none.
         unclaimed: nobody whom the policy pays has positive credit; the commons has the whole.
+        pool_fraction: trillionths of a minor unit by which this pool and those before were rounded down.
+        fee_fraction: the same of the fees.
     """
 
     pool: int
@@ -82,6 +89,8 @@ class Allocation:
     parts: Mapping[str, int]
     whole: int
     unclaimed: bool
+    pool_fraction: int
+    fee_fraction: int
 
     @property
     def distributable(self) -> int:
@@ -89,17 +98,21 @@ class Allocation:
         return self.pool - self.fee
 
 
-def allocate(period: str, credit: PeriodCredit, policy: Policy) -> Allocation:
+def allocate(
+    period: str, credit: PeriodCredit, policy: Policy, purse: Purse = _NOTHING, *, is_first_rule: bool = False
+) -> Allocation:
     """The pool of a period and the parts in it, after fee and caps.
 
     Credit is clipped at zero here, net of the whole period and never earlier. `period` is the salt of the tie-breaks.
+    What rounding kept of earlier pools and fees (`purse`) is added before this one's are rounded down; by the first
+    rule it was lost.
 
     Raises:
         CreditError: the pool is larger than JSON keeps exact, or `user_centric` lacks the credit by application, or
             that does not sum to the credit.
     """
-    pool = _pool(credit, policy)
-    fee = int(pool * policy.fee_percent // _PERCENT)
+    pool, pool_fraction = _pool(credit, policy, purse.pool_fraction)
+    fee, fee_fraction = divmod(int(pool * policy.fee_percent * (UNIT // _PERCENT)) + purse.fee_fraction, UNIT)
     whole = max(pool - fee, 1) * UNIT
     paid = {
         account: amount
@@ -107,7 +120,7 @@ def allocate(period: str, credit: PeriodCredit, policy: Policy) -> Allocation:
         if amount > 0 and not (account == COMMONS and policy.commons == "distribute")
     }
     if policy.allocation == "user_centric":
-        parts = _by_application(period, credit, policy, paid, whole)
+        parts = _by_application(period, credit, policy, paid, whole, 1 if is_first_rule else _MILLION)
         weights: Mapping[str, int] = parts
         unclaimed = not any(_weights(credit, application, paid) for application in policy.fees or ())
     else:
@@ -115,7 +128,9 @@ def allocate(period: str, credit: PeriodCredit, policy: Policy) -> Allocation:
         parts = divide(whole, paid, salt=period) if paid else {COMMONS: whole}
     parts = _capped(period, parts, weights, policy)
     assert sum(parts.values()) == whole
-    return Allocation(pool, fee, parts, whole, unclaimed)
+    if is_first_rule:
+        pool_fraction = fee_fraction = 0
+    return Allocation(pool, fee, parts, whole, unclaimed, pool_fraction, fee_fraction)
 
 
 def check_amounts(what: str, amounts: Mapping[str, int]) -> None:
@@ -133,25 +148,28 @@ def check_amounts(what: str, amounts: Mapping[str, int]) -> None:
             raise CreditError(f"{what} of {account!r} must be an integer, not {amount!r}")
 
 
-def _pool(credit: PeriodCredit, policy: Policy) -> int:
+def _pool(credit: PeriodCredit, policy: Policy, fraction: int) -> tuple[int, int]:
+    """The pool in whole minor units, and the trillionths of one that are left."""
     if policy.fees is not None:
         pool = sum(policy.fees.values())
     elif policy.price_per_million_tokens is not None:
-        pool = policy.price_per_million_tokens * max(credit.tokens, 0) // _MILLION
+        exact = policy.price_per_million_tokens * max(credit.tokens, 0) * (UNIT // _MILLION)
+        pool, fraction = divmod(exact + fraction, UNIT)
     else:
         assert policy.pool is not None
         pool = policy.pool
     if pool > LARGEST:
         raise CreditError(f"the pool is {pool} minor units, more than {LARGEST}; lower the price or the fees")
-    return pool
+    return pool, fraction
 
 
 def _by_application(
-    period: str, credit: PeriodCredit, policy: Policy, paid: Mapping[str, int], whole: int
+    period: str, credit: PeriodCredit, policy: Policy, paid: Mapping[str, int], whole: int, parts_of_unit: int
 ) -> dict[str, int]:
     """The whole, split by the applications' fees and then by the credit in each application's own responses.
 
-    The commons gets what exceeds an application's cap, and the fee of an application without usage or credit.
+    The commons gets what exceeds an application's cap, and the fee of an application without usage or credit. A cap is
+    a whole number of parts of a minor unit, `parts_of_unit` of which make one.
     """
     assert policy.fees is not None
     _check_applications(credit)
@@ -159,7 +177,8 @@ def _by_application(
     brought = divide(whole, policy.fees, salt=period) if any(policy.fees.values()) else {}
     for application, part in brought.items():
         weights = _weights(credit, application, paid)
-        to_clients = part * _contribution(credit, policy, application) // max(policy.fees[application], 1)
+        contribution = _contribution(credit, policy, application, parts_of_unit)
+        to_clients = part * contribution // (max(policy.fees[application], 1) * parts_of_unit)
         split = divide(to_clients, weights, salt=period) if weights else {}
         for account, amount in split.items():
             parts[account] = parts.get(account, 0) + amount
@@ -168,13 +187,14 @@ def _by_application(
     return parts
 
 
-def _contribution(credit: PeriodCredit, policy: Policy, application: str) -> int:
-    """What of an application's fee goes by credit, in minor units: all of it, or as much as its usage is worth."""
+def _contribution(credit: PeriodCredit, policy: Policy, application: str, parts_of_unit: int) -> int:
+    """What of an application's fee goes by credit, in parts of a minor unit: all of it, or what its usage is worth."""
     assert policy.fees is not None and credit.tokens_by_application is not None
-    fee, price = policy.fees[application], policy.max_price_per_million_tokens
+    fee, price = policy.fees[application] * parts_of_unit, policy.max_price_per_million_tokens
     if price is None:
         return fee
-    return min(fee, price * max(credit.tokens_by_application.get(application, 0), 0) // _MILLION)
+    tokens = max(credit.tokens_by_application.get(application, 0), 0)
+    return min(fee, price * tokens * parts_of_unit // _MILLION)
 
 
 def _weights(credit: PeriodCredit, application: str, paid: Mapping[str, int]) -> dict[str, int]:

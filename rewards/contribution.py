@@ -17,7 +17,9 @@ from sqlalchemy import case, func, literal_column, or_, select
 from sqlmodel import col
 
 from rewards import reading
+from rewards.database import now_us
 from rewards.errors import LedgerError
+from rewards.moments import SKEW_US
 from rewards.periods import book, tally
 from rewards.selection import Selection, of_open_period, reversals, totals
 from rewards.standing import NOTHING, OpenPeriod, Standing, Totals, summed
@@ -26,7 +28,7 @@ from rewards.tables import EntryRow, ReceiptRow
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from rewards.database import Database
     from rewards.standing import Trend
@@ -101,7 +103,7 @@ def _next(connection: Connection, standing: Standing, bounds_us: Sequence[int]) 
     if after < standing.open.after:
         up_to = min(up_to, standing.open.after)  # a chunk lies on one side of a close
     if up_to > after:
-        trend = _widened(connection, standing.trend, after, last)
+        trend = _widened(connection, standing.trend)
         standing = _Chunk(connection, after, up_to, trend.width_us).added(replace(standing, trend=trend), bounds_us)
     return standing, up_to == last
 
@@ -116,12 +118,18 @@ def _opened(connection: Connection, up_to: int) -> OpenPeriod:
     )
 
 
-def _widened(connection: Connection, trend: Trend, after: int, last: int) -> Trend:
+def _widened(connection: Connection, trend: Trend) -> Trend:
     """The trend with buckets long enough for whatever is booked by now."""
-    sequence = col(ReceiptRow.sequence)
-    query = select(col(ReceiptRow.booked_at_us)).where(sequence.in_([after + 1, last])).order_by(sequence)
-    booked_us = list(connection.execute(query).scalars())
-    return trend.widened(next(iter(trend.buckets), booked_us[0]), booked_us[-1])
+    booked, at_us = col(ReceiptRow.booked_at_us), now_us()
+    first_us = connection.execute(select(func.min(booked))).scalar_one()
+    last_us = connection.execute(select(func.max(booked)).where(booked <= at_us + SKEW_US)).scalar_one() or at_us
+    return trend.widened(min(trend.buckets, default=min(first_us, at_us)), last_us)
+
+
+def _shown_at() -> ColumnElement[int]:
+    """When a receipt was booked; now where its stamp is of a clock that was wrong, and still to come."""
+    booked, at_us = col(ReceiptRow.booked_at_us), now_us()
+    return case((booked > at_us + SKEW_US, at_us), else_=booked)
 
 
 class _Row(NamedTuple):
@@ -166,7 +174,7 @@ class _Chunk:
             col(ReceiptRow.consortium).label("consortium"),
             col(ReceiptRow.kind).label("kind"),
             (case(*slots, else_=len(slots)) if slots else literal_column("0")).label("slot"),
-            (col(ReceiptRow.booked_at_us) // self.width_us).label("bucket"),
+            (_shown_at() // self.width_us).label("bucket"),
         ]
         sums = func.count(), func.sum(col(ReceiptRow.tokens)), func.sum(took_us), func.max(sequence)
         query = select(*keys, *sums).where(sequence > self.after, sequence <= self.up_to)
@@ -177,8 +185,9 @@ class _Chunk:
         ]
 
     def _by_time(self, rows: Sequence[_Row]) -> dict[int, Mapping[str, int]]:
-        """Start of a bucket of the trend -> account -> micro-credits; booking times never decrease along receipts."""
-        ends = {row.start_us: row.last for row in sorted(rows, key=lambda row: row.last)}
+        """Start of a bucket of the trend -> account -> micro-credits; of a wrong clock's stamps perhaps the next."""
+        last = {row.start_us: row.last for row in sorted(rows, key=lambda row: row.last)}
+        ends = dict(sorted(last.items(), key=lambda each: each[1]))
         begins = [self.after, *ends.values()]
         return {
             start_us: reading.credit_between(self.connection, after, end)

@@ -42,6 +42,7 @@ BUSY_TIMEOUT_MS = 30_000
 CONNECT_TIMEOUT_S = 5
 _SCHEMA_LOCK = 0x70726F746F6B656E  # "protoken": the advisory lock of whoever makes the schema on PostgreSQL
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_SERVER_TIME = text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)")
 
 
 def prepare(url: str) -> None:
@@ -198,9 +199,14 @@ class Database:
             self._files.check()
 
 
-def now_us() -> int:
-    """This moment in microseconds since 1970, UTC."""
-    return time.time_ns() // 1000
+def now_us(connection: Connection | None = None) -> int:
+    """This moment in microseconds since 1970, UTC: by the database's own clock where that is a server.
+
+    Several replicas write to one PostgreSQL, each with a clock of its own; what they write is stamped by one.
+    """
+    if connection is None or connection.dialect.name != "postgresql":
+        return time.time_ns() // 1000
+    return int(connection.execute(_SERVER_TIME).scalar_one())
 
 
 def _parse(url: str) -> URL:

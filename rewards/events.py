@@ -15,6 +15,7 @@ from sqlmodel import col
 
 from rewards.credit import canonical_bytes
 from rewards.database import now_us
+from rewards.moments import stamp
 from rewards.tables import EventRow
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Event:
         sequence: its number, from 1 without gap.
         kind: what happened, as in "period.final".
         subject: to what, as in the period's name.
-        at_us: when, in microseconds since 1970; never earlier than the event before it.
+        at_us: when, in microseconds since 1970, by the ledger's time; not earlier than the event before it, unless that
+            was stamped by a clock that was wrong.
         actor: who did it: a key id, or "command line".
         document: the rest, JSON.
         salt: 64 hex digits that keep the event's leaf in the Merkle log from being guessed.
@@ -61,12 +63,12 @@ def record(
     last = connection.execute(
         select(col(EventRow.sequence), col(EventRow.at_us)).order_by(col(EventRow.sequence).desc()).limit(1)
     ).one_or_none()
-    sequence, earliest_us = (1, 0) if last is None else (last[0] + 1, last[1])
+    sequence, last_us = (1, 0) if last is None else (last[0] + 1, last[1])
     row = {
         "sequence": sequence,
         "kind": kind,
         "subject": subject,
-        "at_us": max(now_us(), earliest_us),  # a clock that steps back does not turn history around
+        "at_us": stamp(now_us(connection), last_us),
         "actor": actor,
         "document": canonical_bytes(dict(document)).decode(),
         "salt": secrets.token_hex(SALT_BYTES),

@@ -18,6 +18,7 @@ from rewards import clients, reading
 from rewards.credit import COMMONS, REVERSAL, canonical_bytes
 from rewards.database import Database, migrate, now_us, prepare
 from rewards.errors import ConflictError, CreditError, LedgerError, ReversalError
+from rewards.moments import stamp
 from rewards.tables import EntryRow, ReceiptRow
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ class Ledger:
             if first is not None:
                 return first
             batch = _Batch(connection)
-            booked = batch.add(_reversal(original, reversal_id, reason, actor), kind="reversal", reverses=response_id)
+            reversal = _reversal(original, reversal_id, reason, actor, batch.booked_at_us)
+            booked = batch.add(reversal, kind="reversal", reverses=response_id)
             batch.write()
         return booked
 
@@ -196,8 +198,8 @@ class _Batch:
             .order_by(col(ReceiptRow.sequence).desc())
             .limit(1)
         ).one_or_none()
-        self._sequence, earliest_us = (0, 0) if last is None else (last[0], last[1])
-        self._booked_at_us = max(now_us(), earliest_us)  # a clock that steps back does not turn history around
+        self._sequence, last_us = (0, 0) if last is None else (last[0], last[1])
+        self.booked_at_us = stamp(now_us(connection), last_us)
         self._receipts: list[dict[str, Any]] = []
         self._entries: list[dict[str, Any]] = []
 
@@ -216,7 +218,7 @@ class _Batch:
                 "reverses": reverses,
                 "payload_sha256": digest,
                 "salt": secrets.token_hex(SALT_BYTES),
-                "booked_at_us": self._booked_at_us,
+                "booked_at_us": self.booked_at_us,
             }
         )
         self._entries += [
@@ -237,7 +239,7 @@ def payload_sha256(payload: Mapping[str, Any]) -> str:
     return sha256(canonical_bytes(dict(payload))).hexdigest()
 
 
-def _reversal(original: Mapping[str, Any], reversal_id: str, reason: str, actor: str) -> dict[str, Any]:
+def _reversal(original: Mapping[str, Any], reversal_id: str, reason: str, actor: str, at_us: int) -> dict[str, Any]:
     """The payload that undoes a receipt; it has a receipt's fields, with tokens and amounts negated."""
     if sum(original["amounts"].values()) <= 0:
         raise LedgerError(f"receipt {original['response_id']!r} has no positive credit; somebody wrote past the ledger")
@@ -245,7 +247,7 @@ def _reversal(original: Mapping[str, Any], reversal_id: str, reason: str, actor:
     return {
         **{name: original[name] for name in kept},
         "response_id": reversal_id,
-        "created_at_us": now_us(),
+        "created_at_us": at_us,
         "tokens": -original["tokens"],
         "amounts": {account: -amount for account, amount in original["amounts"].items()},
         "measurement": {"reason": reason, "actor": actor},

@@ -12,42 +12,15 @@ from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from rewards.credit import COMMONS
+from rewards.balances import Balance, check_money
 from rewards.errors import CreditError
-from rewards.policy import LARGEST, Policy
-from rewards.rounding import UNIT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rewards.policy import Policy
+
 _BIG = ("credit", "late", "held_credit", "residue")  # may exceed what JSON keeps exact, so they travel as text
-
-
-@dataclass(frozen=True)
-class Balance:
-    """What an account carries from period to period.
-
-    Attributes:
-        residue: trillionths of a minor unit that rounding still owes to the account; below one unit for clients.
-        carry: minor units below the minimum payout; negative: owed back.
-        held: minor units withheld by a hold on the client.
-        holdbacks: (ordinal of the period in which it is released, minor units), oldest first.
-    """
-
-    residue: int = 0
-    carry: int = 0
-    held: int = 0
-    holdbacks: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def debt(self) -> int:
-        """Minor units that the account owes."""
-        return max(-self.carry, 0)
-
-    @property
-    def money(self) -> int:
-        """Minor units that are there for the account; a debt is not there."""
-        return max(self.carry, 0) + self.held + sum(amount for _, amount in self.holdbacks)
 
 
 @dataclass(frozen=True)
@@ -67,7 +40,8 @@ class Line:
         released_holdback: holdbacks of earlier periods that fall due.
         released_hold: what a hold had withheld, since the client is on hold no more.
         drawn_holdback: kept holdbacks used up against a debt, oldest first.
-        recovered: of the commons: what the clients gave back in this period of claw-backs and debts.
+        recovered: what clients gave back in this period of claw-backs and debts, where it comes to this account: to
+            the commons, or under `commons: distribute` to clients who gave nothing back.
         clawback: what is taken back for reversed responses.
         holdback: part of the gross that is kept back from now on.
         held: what would be paid, but for a hold on the client.
@@ -102,10 +76,10 @@ class Line:
 
     def __post_init__(self) -> None:
         for name in _MONEY:
-            _check_money(f"{name} of {self.account!r}", getattr(self, name))
+            check_money(f"{name} of {self.account!r}", getattr(self, name))
         for holdback in self.holdbacks:
             for number in holdback:
-                _check_money(f"a holdback of {self.account!r}", number)
+                check_money(f"a holdback of {self.account!r}", number)
 
     @property
     def balance(self) -> Balance:
@@ -135,7 +109,14 @@ _MONEY = tuple(field.name for field in fields(Line) if field.type == "int" and f
 
 
 def pay_client(
-    line: Line, opening: Balance, clawback: int, *, ordinal: int, policy: Policy, on_hold: bool = False
+    line: Line,
+    opening: Balance,
+    clawback: int,
+    *,
+    ordinal: int,
+    policy: Policy,
+    on_hold: bool = False,
+    recovered: int = 0,
 ) -> Line:
     """The line of a client, completed from its gross to its payout and to what it carries on.
 
@@ -146,7 +127,7 @@ def pay_client(
     released = sum(amount for release, amount in opening.holdbacks if release <= ordinal)
     released_hold = 0 if on_hold else opening.held
     holdback = int(line.gross * policy.holdback_percent // 100)
-    payable = line.gross + opening.carry + released + released_hold - clawback - holdback
+    payable = line.gross + opening.carry + released + released_hold + recovered - clawback - holdback
     kept = [each for each in opening.holdbacks if each[0] > ordinal]
     if holdback:
         kept.append((ordinal + policy.holdback_release_after, holdback))
@@ -160,6 +141,7 @@ def pay_client(
         released_holdback=released,
         released_hold=released_hold,
         drawn_holdback=drawn,
+        recovered=recovered,
         clawback=clawback,
         holdback=holdback,
         held=held,
@@ -180,7 +162,7 @@ def pay_commons(line: Line, opening: Balance, recovered: int) -> Line:
 
 
 def clawback(line: Line, reversed_credit: int) -> int:
-    """Minor units to take back when `reversed_credit` of the credit that `line` paid for was reversed.
+    """What the first rule takes back when `reversed_credit` of the credit that `line` paid for was reversed.
 
     The part of the gross that the credit earned, rounded down; never more than the gross, and 0 where nothing was paid.
 
@@ -194,25 +176,6 @@ def clawback(line: Line, reversed_credit: int) -> int:
     return min(line.gross, reversed_credit * line.gross // line.credit)
 
 
-def check_balance(account: str, balance: Balance) -> None:
-    """Refuse a balance that no settlement carried.
-
-    Raises:
-        CreditError: names the account and what is wrong.
-    """
-    for number in (balance.carry, balance.held, *(number for each in balance.holdbacks for number in each)):
-        _check_money(f"balance of {account!r}", number)
-    if type(balance.residue) is not int:
-        raise CreditError(f"residue of {account!r} must be an integer of trillionths, not {balance.residue!r}")
-    if account == COMMONS:
-        if balance.held or balance.holdbacks:
-            raise CreditError(f"balance of the commons must have nothing held and no holdbacks, not {balance!r}")
-    elif abs(balance.residue) >= UNIT:
-        raise CreditError(f"residue of {account!r} must be below {UNIT} trillionths, not {balance.residue}")
-    if balance.held < 0 or any(amount < 0 for _, amount in balance.holdbacks):
-        raise CreditError(f"what is held of {account!r} must be at least 0, not {balance!r}")
-
-
 def _draw(holdbacks: list[tuple[int, int]], wanted: int) -> tuple[list[tuple[int, int]], int]:
     """Holdbacks, oldest first, after up to `wanted` was drawn from them, and what was drawn."""
     kept: dict[int, int] = {}
@@ -223,8 +186,3 @@ def _draw(holdbacks: list[tuple[int, int]], wanted: int) -> tuple[list[tuple[int
         if amount > taken:
             kept[release] = kept.get(release, 0) + amount - taken
     return list(kept.items()), drawn
-
-
-def _check_money(what: str, amount: int) -> None:
-    if type(amount) is not int or abs(amount) > LARGEST:
-        raise CreditError(f"{what} must be an integer of minor units up to {LARGEST}, not {amount!r}")

@@ -9,7 +9,7 @@ import re
 from fractions import Fraction
 from pathlib import Path
 from reprlib import Repr
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
 from pydantic import (
@@ -34,9 +34,16 @@ if TYPE_CHECKING:
 
 LARGEST = 2**53 - 1
 """The largest integer that every reader of JSON keeps exact; no amount of money is larger."""
+MOST_DISPUTE_DAYS = 366
+MOST_GRACE_HOURS = 24 * 366
+MOST_HOLDBACK_PERIODS = 1200
+MOST_SKEW_MINUTES = 24 * 60
+SKEW_MINUTES = 10
+"""How far a clock may be ahead where the policy does not say."""
 
 _DECIMAL = r"100(\.0{1,6})?|[0-9]{1,2}(\.[0-9]{1,6})?"
 _MILLIONTHS = 10**6
+_MINUTE_US = 60_000_000
 
 
 def _percent(value: Any) -> Fraction:
@@ -85,12 +92,35 @@ Percent = Annotated[
 ]
 """0 to 100, exact; in YAML a whole number or quoted text. What it is a percentage of, the field says."""
 
+
+def _at_most(bound: int) -> AfterValidator:
+    """Up to a bound, which policies that periods were settled by before there was one may exceed."""
+
+    def check(value: int, info: ValidationInfo) -> int:
+        if value > bound and not (info.context or {}).get("stored"):
+            raise ValueError("too large")
+        return value
+
+    return AfterValidator(check)
+
+
+def _range(least: int, bound: int) -> WithJsonSchema:
+    return WithJsonSchema({"type": "integer", "minimum": least, "maximum": bound})
+
+
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 _Application = Annotated[str, AfterValidator(_name), Field(min_length=1)]
 _Client = Annotated[str, AfterValidator(_client), Field(min_length=1)]
 
 _WHOLE = f"a whole number from 0 to {LARGEST}"
 _PERCENTAGE = 'from 0 to 100 with at most 6 decimals, as a whole number or in quotes as in "2.5"'
+
+
+class Currency(NamedTuple):
+    """A currency as a policy names it: three letters, and decimal places."""
+
+    code: str
+    digits: int
 
 
 class Policy(BaseModel):
@@ -118,6 +148,8 @@ class Policy(BaseModel):
             `distribute`: its part goes to the clients in proportion to their credit.
         dispute_days: how long a closed period stays a draft, 0 = final at once.
         grace_hours: how long after its end a period still takes what was booked late.
+        clock_skew_minutes: how far a clock may be ahead. A receipt that says it was made later than that after its
+            booking counts as made when it was booked; what is stamped later than that after now does not bar a move.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, title="Settlement policy")
@@ -158,12 +190,23 @@ class Policy(BaseModel):
     ] = {}
     holdback_percent: Annotated[Percent, Field(description=f"a percentage of each gross {_PERCENTAGE}")] = Fraction(0)
     holdback_release_after: Annotated[
-        int, Field(ge=1, le=LARGEST, description=f"a whole number of periods from 1 to {LARGEST}")
+        Annotated[int, Field(ge=1, le=LARGEST), _at_most(MOST_HOLDBACK_PERIODS), _range(1, MOST_HOLDBACK_PERIODS)],
+        Field(description=f"a whole number of periods from 1 to {MOST_HOLDBACK_PERIODS}"),
     ] = 1
     minimum_payout: Annotated[Count, Field(description=f"{_WHOLE}: minor units")] = 0
     commons: Annotated[Literal["retain", "distribute"], Field(description="retain or distribute, as text")] = "retain"
-    dispute_days: Annotated[Count, Field(description=f"{_WHOLE}: days")] = 0
-    grace_hours: Annotated[Count, Field(description=f"{_WHOLE}: hours")] = 0
+    dispute_days: Annotated[
+        Annotated[int, Field(ge=0, le=LARGEST), _at_most(MOST_DISPUTE_DAYS), _range(0, MOST_DISPUTE_DAYS)],
+        Field(description=f"a whole number of days from 0 to {MOST_DISPUTE_DAYS}"),
+    ] = 0
+    grace_hours: Annotated[
+        Annotated[int, Field(ge=0, le=LARGEST), _at_most(MOST_GRACE_HOURS), _range(0, MOST_GRACE_HOURS)],
+        Field(description=f"a whole number of hours from 0 to {MOST_GRACE_HOURS}"),
+    ] = 0
+    clock_skew_minutes: Annotated[
+        Annotated[int, Field(ge=0, le=LARGEST), _at_most(MOST_SKEW_MINUTES), _range(0, MOST_SKEW_MINUTES)] | None,
+        Field(description=f"a whole number of minutes from 0 to {MOST_SKEW_MINUTES}; {SKEW_MINUTES} without it"),
+    ] = None
 
     @model_validator(mode="after")
     def _is_of_a_currency(self, info: ValidationInfo) -> Self:
@@ -214,6 +257,17 @@ class Policy(BaseModel):
     def cap(self, client: str) -> Fraction:
         """The largest part of the distributable pool for this client, in percent."""
         return self.caps.get(client, self.cap_percent)
+
+    @property
+    def money(self) -> Currency:
+        """The currency with its digits, which is what amounts belong to."""
+        return Currency(self.currency, self.minor_digits)
+
+    @property
+    def skew_us(self) -> int:
+        """How far a clock may be ahead, in microseconds."""
+        minutes = SKEW_MINUTES if self.clock_skew_minutes is None else self.clock_skew_minutes
+        return minutes * _MINUTE_US
 
     @classmethod
     def from_mapping(cls, document: Any, source: str = "policy", *, stored: bool = False) -> Policy:

@@ -16,6 +16,7 @@ from sqlmodel import col
 from rewards import events, leaves, log, reading
 from rewards.database import now_us
 from rewards.errors import LedgerLostError, LogError
+from rewards.moments import stamp
 from rewards.presence import Continuity
 from rewards.signing import Checkpoint, SigningKey, VerifyKey, sign_checkpoint
 from rewards.tables import CheckpointRow, EntryRow, EventRow, LeafRow, NodeRow, ReceiptRow
@@ -213,11 +214,11 @@ def _event_leaves(connection: Connection, after: int, limit: int) -> list[tuple[
 def _seal_page(connection: Connection, page: list[tuple[str, int, bytes]], key: SigningKey, origin: str) -> Checkpoint:
     """Write leaves, nodes and checkpoint of a page into the open transaction."""
     last = latest_checkpoint(connection)
-    size, earliest_us = (0, 0) if last is None else (last.size, last.sealed_at_us)
+    size, last_us = (0, 0) if last is None else (last.size, last.sealed_at_us)
     if last is not None and last.origin != origin:
         raise LogError(f"this log is sealed as {last.origin!r}; it cannot become {origin!r}")
     _grow(connection, size, page)
-    sealed_at_us = max(now_us(), earliest_us)  # a clock that steps back does not turn history around
+    sealed_at_us = stamp(now_us(connection), last_us)
     checkpoint = Checkpoint(
         origin,
         size + len(page),

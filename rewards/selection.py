@@ -84,7 +84,8 @@ def of_period(connection: Connection, period: Period, previous: Period | None) -
     arrived = () if previous is None else previous.deferred
     left_out = frozenset(period.left_out)
     out = {sequence for sequence in (*period.deferred, *left_out) if after < sequence <= up_to}
-    return _counted(connection, after, up_to, frozenset(out), frozenset((*arrived, *period.taken_in)) - left_out)
+    there = frozenset((*arrived, *period.taken_in)) - left_out - frozenset(period.deferred)
+    return _counted(connection, after, up_to, frozenset(out), there)
 
 
 def of_open_period(connection: Connection, last: Period | None, up_to: int | None = None) -> Selection:

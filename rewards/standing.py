@@ -113,11 +113,11 @@ class Trend:
         return Trend(width_us, MappingProxyType(buckets))
 
     def added(self, credit: Mapping[int, Mapping[str, int]]) -> Trend:
-        """The same with more credit, by the starts of its buckets, in the order of time."""
+        """The same with more credit, by the starts of its buckets."""
         buckets = dict(self.buckets)
         for start_us, amounts in credit.items():
             buckets[start_us] = summed(buckets.get(start_us, NOTHING), amounts)
-        return replace(self, buckets=MappingProxyType(buckets))
+        return replace(self, buckets=MappingProxyType(dict(sorted(buckets.items()))))
 
 
 @dataclass(frozen=True)

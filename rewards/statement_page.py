@@ -25,6 +25,7 @@ LABELS = {
     "released_holdback": "Holdback released",
     "released_hold": "Released from hold",
     "drawn_holdback": "Holdback used against a debt",
+    "recovered": "Recovered from others",
     "clawback": "Taken back for reversed responses",
     "holdback": "Kept back for a later period",
     "held": "Withheld by a hold",
@@ -85,6 +86,7 @@ def page(document: Mapping[str, Any]) -> str:
 </div>
 <h2>Money</h2>
 {_money(document)}
+{_facts(_standing(document)) if document.get("standing") else ""}
 <h2>Signature</h2>
 <div class="signed">{_facts(_signed(document))}
 <p>To check it offline, have the statement as JSON and the consortium's public key, and run<br>
@@ -99,7 +101,7 @@ def table(document: Mapping[str, Any]) -> str:
     written = io.StringIO()
     rows = csv.writer(written, lineterminator="\n")
     rows.writerow(("line", "minor units", f"amount in {document['currency']}"))
-    for line in LABELS:
+    for line in _lines(document):
         minor_units = int(document["money"][line])
         rows.writerow((line, minor_units, money.plain(minor_units, document["minor_digits"])))
     return written.getvalue()
@@ -112,8 +114,8 @@ def title(document: Mapping[str, Any]) -> str:
 
 def rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What a statement says as pairs of name and value: the period, the credit, each line of money, the signature."""
-    amounts = [(label, _plain(document, document["money"][line])) for line, label in LABELS.items()]
-    return [*_period(document), *_credit(document), *amounts, *_signed(document)]
+    amounts = [(LABELS[line], _plain(document, document["money"][line])) for line in _lines(document)]
+    return [*_period(document), *_credit(document), *amounts, *_standing(document), *_signed(document)]
 
 
 def percent(share: str, decimals: int = 4) -> str:
@@ -160,11 +162,29 @@ def _signed(document: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _money(document: Mapping[str, Any]) -> str:
     amounts = {line: int(text) for line, text in document["money"].items()}
-    rows = [_row(document, line, amounts[line]) for line in LABELS if line in MONEY_IN]
-    rows.append(_row(document, "In all", sum(amounts[line] for line in MONEY_IN), "sum"))
-    rows += [_row(document, line, amounts[line]) for line in LABELS if line in MONEY_OUT]
+    rows = [_row(document, line, amounts[line]) for line in _lines(document) if line in MONEY_IN]
+    rows.append(_row(document, "In all", sum(amounts.get(line, 0) for line in MONEY_IN), "sum"))
+    rows += [_row(document, line, amounts[line]) for line in _lines(document) if line in MONEY_OUT]
     rows.append(_row(document, "In all", sum(amounts[line] for line in MONEY_OUT), "sum"))
     return f"<table>{''.join(rows)}</table>"
+
+
+def _lines(document: Mapping[str, Any]) -> list[str]:
+    """The lines of money that a statement has, in the order in which they are shown."""
+    return [line for line in LABELS if line in document["money"]]
+
+
+def _standing(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What stands in other currencies, until a period is settled in them."""
+    found = []
+    for each in document.get("standing", ()):
+        kept = int(each["held"]) + sum(int(holdback["amount"]) for holdback in each["holdbacks"])
+        amount = max(int(each["carry"]), 0) + kept
+        found.append((f"Standing in {each['currency']}", _plain(each, amount)))
+        owed = int(each["clawback"]) + max(-int(each["carry"]), 0)
+        if owed:
+            found.append((f"Owed in {each['currency']}", _plain(each, owed)))
+    return found
 
 
 def _row(document: Mapping[str, Any], line: str, minor_units: int, style: str = "") -> str:

@@ -19,7 +19,7 @@ from rewards import events, leaves, log, proofs
 from rewards.credit import canonical_bytes
 from rewards.errors import LogError, SignatureError, StatementError
 from rewards.money import shown
-from rewards.periods.bodies import KIND, MONEY_IN, MONEY_OUT, SCHEMA
+from rewards.periods.bodies import FIRST_SCHEMA, KIND, MONEY_OUT, SCHEMA, money_in
 from rewards.signing import Checkpoint, SigningKey, VerifyKey, open_note, sign_document, verify_document
 from rewards.signing.encoding import base64_bytes
 from rewards.tables import EventRow
@@ -170,8 +170,8 @@ def _is_of_client(client: str) -> ColumnElement[bool]:
 
 
 def _require_form(document: dict[str, Any]) -> None:
-    if document.get("schema") != SCHEMA:
-        raise SignatureError(f"schema must be {SCHEMA!r}, not {document.get('schema')!r}")
+    if document.get("schema") not in (FIRST_SCHEMA, SCHEMA):
+        raise SignatureError(f"schema must be {SCHEMA!r} or {FIRST_SCHEMA!r}, not {document.get('schema')!r}")
     for name, fields in (("event", _EVENT), ("log", _LOG)):
         if not isinstance(document.get(name), dict) or set(document[name]) != set(fields):
             raise SignatureError(f"{name} must be an object of exactly {', '.join(sorted(fields))}")
@@ -211,10 +211,11 @@ def _require_leaf(document: dict[str, Any], checkpoint: Checkpoint) -> None:
 
 
 def _check_money(document: dict[str, Any]) -> str:
-    if set(document["money"]) != {*MONEY_IN, *MONEY_OUT}:
-        raise SignatureError(f"money must have exactly {', '.join((*MONEY_IN, *MONEY_OUT))}")
+    lines_in = money_in(document["schema"])
+    if set(document["money"]) != {*lines_in, *MONEY_OUT}:
+        raise SignatureError(f"money must have exactly {', '.join((*lines_in, *MONEY_OUT))}")
     money = {name: _integer(text) for name, text in document["money"].items()}
-    came, left = sum(money[name] for name in MONEY_IN), sum(money[name] for name in MONEY_OUT)
+    came, left = sum(money[name] for name in lines_in), sum(money[name] for name in MONEY_OUT)
     if came != left:
         raise SignatureError(f"money does not add up: {came} minor units come in, {left} go out")
     if _integer(document["pool"]) - _integer(document["fee"]) != _integer(document["distributable"]):

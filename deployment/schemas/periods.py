@@ -43,6 +43,10 @@ _SETTLEMENT: dict[str, JsonValue] = {
     "distributable": "1000000",
     "lines": [_LINE],
     "unclaimed": False,
+    "rule": 2,
+    "pool_fraction": "0",
+    "fee_fraction": "0",
+    "standing": [],
     "sha256": "ab" * 32,
 }
 _PERIOD: dict[str, JsonValue] = {
@@ -115,7 +119,10 @@ class Line(_Answer):
     released_holdback: Whole
     released_hold: Whole
     drawn_holdback: Whole
-    recovered: Whole = Field(description="Of the commons: what clients gave back in this period.")
+    recovered: Whole = Field(
+        description="What clients gave back in this period, where it comes to this account: to the commons, or under "
+        "`commons: distribute` to clients who gave nothing back."
+    )
     clawback: Whole = Field(description="What is taken back for reversed responses.")
     holdback: Whole = Field(description="Part of the gross that is kept back from now on.")
     held: Whole = Field(description="What would be paid, but for a hold on the client.")
@@ -125,11 +132,34 @@ class Line(_Answer):
     holdbacks: list[Holdback] = Field(description="All that is kept back, and in which period it is released.")
 
 
+class StandingBalance(_Answer):
+    """What one account carries in a currency that the period was not settled in."""
+
+    account: str
+    residue: Whole
+    carry: Whole = Field(description="Carried on; negative: owed.")
+    held: Whole
+    holdbacks: list[Holdback]
+    clawback: Whole = Field(description="To be taken back when a period is settled in this currency.")
+
+
+class Standing(_Answer):
+    """What stands in another currency until a period is settled in it. Nothing is converted."""
+
+    currency: str
+    minor_digits: Digits
+    pool_fraction: Whole
+    fee_fraction: Whole
+    balances: list[StandingBalance]
+
+
 class Settlement(_Answer):
     """A settlement whole.
 
     `sha256` is of the canonical JSON (RFC 8785) of the `settlement` in the event `period.final`, or `period.draft`: the
     same without `sha256`, with tokens and money as numbers.
+
+    One of the first rule has no `rule`, `pool_fraction`, `fee_fraction` and `standing`: they are null here.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_SETTLEMENT]})
@@ -144,6 +174,12 @@ class Settlement(_Answer):
     distributable: Whole
     lines: list[Line]
     unclaimed: bool = Field(description="No client had credit that is paid: the commons has everything distributable.")
+    rule: Count | None = Field(None, description="By which rule of settlement.")
+    pool_fraction: Whole | None = Field(
+        None, description="Trillionths of a minor unit by which pools so far were rounded down; carried on."
+    )
+    fee_fraction: Whole | None = Field(None, description="The same of fees.")
+    standing: list[Standing] | None = Field(None, description="What stands in other currencies.")
     sha256: str
 
 

@@ -14,6 +14,7 @@ _MONEY: dict[str, JsonValue] = {
     "released_holdback": "0",
     "released_hold": "0",
     "drawn_holdback": "0",
+    "recovered": "0",
     "clawback": "0",
     "holdback": "50000",
     "held": "0",
@@ -22,7 +23,7 @@ _MONEY: dict[str, JsonValue] = {
 }
 _NOTE = "hospital-net/ledger\n9\nq6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=\n\n— hospital-net/ledger …\n"
 _STATEMENT: dict[str, JsonValue] = {
-    "schema": "protoken.statement/1",
+    "schema": "protoken.statement/2",
     "consortium": "hospital-net",
     "client": "clinic",
     "name": "A clinic",
@@ -50,6 +51,7 @@ _STATEMENT: dict[str, JsonValue] = {
     "held_total": "0",
     "holdbacks": [{"released_in": 4, "amount": "50000"}],
     "residue": "0",
+    "standing": [],
     "event": {
         "sequence": 7,
         "kind": "statement",
@@ -69,13 +71,14 @@ class _Answer(BaseModel):
 
 
 class Money(_Answer):
-    """The lines of a statement in minor units, as decimal text: the first five sum to the same as the others."""
+    """The lines of a statement in minor units, as decimal text: up to `recovered` they sum to what the others do."""
 
     gross: Whole = Field(description="The share of the period.")
     carried_in: Whole = Field(description="Carried over from the period before; negative: owed.")
     released_holdback: Whole
     released_hold: Whole
     drawn_holdback: Whole = Field(description="Holdback used against a debt.")
+    recovered: Whole | None = Field(None, description="Its part of what others gave back. Absent in schema 1.")
     clawback: Whole = Field(description="Taken back for reversed responses.")
     holdback: Whole = Field(description="Kept back for a later period.")
     held: Whole = Field(description="Withheld by a hold.")
@@ -95,6 +98,18 @@ class Window(_Answer):
 
     after: Count
     up_to: Count
+
+
+class StandingMoney(_Answer):
+    """What stands for the client in a currency that the period was not settled in; nothing is converted."""
+
+    currency: str
+    minor_digits: Digits
+    residue: Whole
+    carry: Whole = Field(description="Carried on; negative: owed.")
+    held: Whole = Field(description="Withheld by a hold.")
+    holdbacks: list[Holdback]
+    clawback: Whole = Field(description="To be taken back when a period is settled in this currency.")
 
 
 class PeriodMove(_Answer):
@@ -140,7 +155,9 @@ class Statement(_Answer):
 
     model_config = ConfigDict(serialize_by_alias=True, json_schema_extra={"examples": [_STATEMENT]})
 
-    schema_: Literal["protoken.statement/1"] = Field(alias="schema")
+    schema_: Literal["protoken.statement/1", "protoken.statement/2"] = Field(
+        alias="schema", description="1 for periods of the first rule of settlement, which recovered for the commons."
+    )
     consortium: str
     client: str
     name: str
@@ -168,6 +185,9 @@ class Statement(_Answer):
     held_total: Whole
     holdbacks: list[Holdback]
     residue: Whole = Field(description="Trillionths of a minor unit that rounding still owes to the client.")
+    standing: list[StandingMoney] | None = Field(
+        None, description="What stands in other currencies until a period is settled in them. Absent in schema 1."
+    )
     event: StatementEvent
     log: LogPlace
     signature: Signature

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rewards.audit.source import Source
 
 COMMONS = "commons"
-_LOOKED_AT = ("sequence", "kind", "response_id", "reverses", "created_at_us", "application", "tokens")
+_LOOKED_AT = ("sequence", "kind", "response_id", "reverses", "created_at_us", "booked_at_us", "application", "tokens")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ class Frame:
         until_us: what was made at or after this moment counts in the next period.
         late_us: what was made before this moment is late; 0 in the first period.
         arrived: receipts that the period before left to this one.
+        latest_us: a stamp after this moment is of a clock that was wrong; None of a period of the first rule, which
+            believed every stamp.
+        skew_us: by how much a receipt may say that it was made after it was booked.
         earlier: the documents of all periods before, by name, in their order.
     """
 
@@ -41,6 +44,8 @@ class Frame:
     until_us: int
     late_us: int
     arrived: frozenset[int]
+    latest_us: int | None
+    skew_us: int
     earlier: dict[str, dict[str, Any]]
 
 
@@ -55,6 +60,7 @@ class Counted:
         late, held: account -> micro-credits, as in `rewards.settlement.PeriodCredit`.
         deferred, left_out, taken_in: sequence numbers, as in the document of a period.
         reversed: earlier period -> client -> micro-credits that are taken back from it.
+        reversed_tokens, reversed_credit: earlier period -> as `tokens` and `credit`, of what is taken back from it.
     """
 
     tokens: Counter[str] = field(default_factory=Counter)
@@ -66,6 +72,8 @@ class Counted:
     left_out: list[int] = field(default_factory=list)
     taken_in: list[int] = field(default_factory=list)
     reversed: dict[str, Counter[str]] = field(default_factory=dict)
+    reversed_tokens: dict[str, Counter[str]] = field(default_factory=dict)
+    reversed_credit: dict[str, Counter[tuple[str, str]]] = field(default_factory=dict)
 
     def accounts(self) -> dict[str, int]:
         """Account -> micro-credits."""
@@ -108,13 +116,17 @@ class _Count:
                 self._judge(receipt, amounts)
         for sequence in sorted(frame.arrived):
             for receipt in self._receipts(sequence=sequence):
-                self._judge(receipt, self._amounts(sequence))
+                if self._is_deferred(receipt):
+                    found.deferred.append(sequence)
+                else:
+                    self._judge(receipt, self._amounts(sequence))
         for sequence in sorted(self._taken_in):
             for receipt in self._receipts(sequence=sequence):
                 self._add(receipt, self._amounts(sequence))
                 found.late.update(self._amounts(sequence))
         for sequence in self._left_out | self._still_out:
             found.held.update(self._amounts(sequence))
+        found.deferred.sort()
         found.left_out, found.taken_in = sorted(self._left_out), sorted(self._taken_in)
         return found
 
@@ -128,15 +140,19 @@ class _Count:
         else:
             (original,) = self._receipts(response_id=receipt["reverses"])
             if not self._is_framed(original["sequence"]) and original["sequence"] not in self._taken_in:
-                taken = self._found.reversed.setdefault(
-                    counted_in(original["sequence"], self._frame.earlier), Counter()
-                )
-                taken.update({account: -amount for account, amount in amounts.items()})
+                self._take_back(counted_in(original["sequence"], self._frame.earlier), receipt, amounts)
                 return
             is_late = original["sequence"] in self._taken_in or self._is_late(original)
         self._add(receipt, amounts)
         if is_late:
             self._found.late.update(amounts)
+
+    def _take_back(self, name: str, reversal: dict[str, Any], amounts: dict[str, int]) -> None:
+        found, application = self._found, reversal["application"]
+        found.reversed.setdefault(name, Counter()).update({account: -amount for account, amount in amounts.items()})
+        found.reversed_tokens.setdefault(name, Counter())[application] -= reversal["tokens"]
+        credit = found.reversed_credit.setdefault(name, Counter())
+        credit.update({(application, account): -amount for account, amount in amounts.items()})
 
     def _add(self, receipt: dict[str, Any], amounts: dict[str, int]) -> None:
         application = receipt["application"]
@@ -151,20 +167,34 @@ class _Count:
     def _is_in_window(self, sequence: int) -> bool:
         return self._frame.after < sequence <= self._frame.up_to
 
+    def _is_candidate(self, sequence: int) -> bool:
+        return sequence in self._frame.arrived or self._is_in_window(sequence)
+
     def _is_framed(self, sequence: int) -> bool:
-        if sequence in self._frame.arrived:
-            return True
-        return self._is_in_window(sequence) and not any(map(self._is_deferred, self._receipts(sequence=sequence)))
+        return self._is_candidate(sequence) and not any(map(self._is_deferred, self._receipts(sequence=sequence)))
 
     def _is_deferred(self, receipt: dict[str, Any]) -> bool:
-        """Whether a receipt of the window was made after the period's end, or reverses one there that was."""
-        if receipt["created_at_us"] >= self._frame.until_us:
+        """Whether a candidate was made after the period's end, or reverses one that was."""
+        if self._frame.latest_us is None and receipt["sequence"] in self._frame.arrived:
+            return False  # the first rule deferred once only
+        if self._is_made_after(receipt):
             return True
         originals = self._receipts(response_id=receipt["reverses"]) if receipt["kind"] == "reversal" else []
+        is_second = self._frame.latest_us is not None
         return any(
-            self._is_in_window(original["sequence"]) and original["created_at_us"] >= self._frame.until_us
+            (self._is_in_window(original["sequence"]) or (is_second and original["sequence"] in self._frame.arrived))
+            and self._is_made_after(original)
             for original in originals
         )
+
+    def _is_made_after(self, receipt: dict[str, Any]) -> bool:
+        """Whether it was made at the end of the period or later; by the first rule, whether it says so."""
+        created_us, booked_us, latest_us = receipt["created_at_us"], receipt["booked_at_us"], self._frame.latest_us
+        if latest_us is None:
+            return bool(created_us >= self._frame.until_us)
+        if created_us > latest_us or created_us > booked_us + self._frame.skew_us:
+            return bool(self._frame.until_us <= booked_us <= latest_us)
+        return bool(created_us >= self._frame.until_us)
 
     def _is_reversed_here(self, sequence: int) -> bool:
         """Whether a reversal of the frame reverses this response."""
@@ -200,7 +230,7 @@ def counted_in(sequence: int, periods: dict[str, dict[str, Any]]) -> str:
     found, arrived = "", frozenset[int]()
     for name, period in periods.items():
         is_in_window = period["window"]["after"] < sequence <= period["window"]["up_to"]
-        is_framed = sequence in arrived or (is_in_window and sequence not in period["deferred"])
+        is_framed = (sequence in arrived or is_in_window) and sequence not in period["deferred"]
         if sequence in period["taken_in"] or (is_framed and sequence not in period["left_out"]):
             found = name
         arrived = frozenset(period["deferred"])

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from rewards.audit import hashing
-from rewards.audit.report import DifferenceError, canonical_object
+from rewards.audit.report import STEP_BACK_US, DifferenceError, canonical_object
 from rewards.errors import SignatureError
 from rewards.signing import VerifyKey
 from rewards.tables import ApiKeyRow, EventRow
@@ -50,8 +50,8 @@ class Events:
         for expected, event in enumerate(self._source.rows(query), start=1):
             if event["sequence"] != expected:
                 raise DifferenceError("events", expected, "sequence", found=None, expected=expected)
-            if event["at_us"] < self._at_us:
-                least = f"at least {self._at_us}, when the event before it happened"
+            if self._at_us - STEP_BACK_US <= event["at_us"] < self._at_us:
+                least = f"at least {self._at_us}, when the event before it happened, or long before"
                 raise DifferenceError("events", expected, "at_us", found=event["at_us"], expected=least)
             self._at_us = event["at_us"]
             canonical_object("events", expected, "document", event["document"])

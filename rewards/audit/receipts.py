@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from rewards.audit import hashing
-from rewards.audit.report import DifferenceError, canonical_object
+from rewards.audit.report import STEP_BACK_US, DifferenceError, canonical_object
 from rewards.tables import EntryRow, ReceiptRow
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ class Receipts:
             raise DifferenceError(
                 "receipts", sequence, "payload_sha256", found=receipt["payload_sha256"], expected=digest
             )
-        if receipt["booked_at_us"] < self._booked_at_us:
-            expected = f"at least {self._booked_at_us}, when the receipt before it was booked"
+        if self._booked_at_us - STEP_BACK_US <= receipt["booked_at_us"] < self._booked_at_us:
+            expected = f"at least {self._booked_at_us}, when the receipt before it was booked, or long before"
             raise DifferenceError(
                 "receipts", sequence, "booked_at_us", found=receipt["booked_at_us"], expected=expected
             )

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+STEP_BACK_US = 10 * 60 * 1_000_000
+"""By how much a stamp must be below the one before it to be right: the one before was of a clock that was wrong."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """A row that is not what it must be.

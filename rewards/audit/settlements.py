@@ -6,6 +6,7 @@ The rule itself, `rewards.settlement`, is pure and shared; what goes into it is 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from rewards.audit.report import DifferenceError, canonical_object, first_differ
 from rewards.audit.statements import statement
 from rewards.errors import RewardsError
 from rewards.policy import Policy
-from rewards.settlement import PeriodCredit, Settlement, clawback, settle
+from rewards.settlement import FIRST_RULE, Currency, Opening, PeriodCredit, Settlement, clawback, settle, taken_back
 from rewards.tables import EventRow
 
 if TYPE_CHECKING:
@@ -102,11 +103,13 @@ class _Book:
             self._check_statement(event, document)
         elif kind == "period.draft":
             self._check_order(event)
-            self._check_settled(event, document, Settlement.from_document(document["settlement"]).policy)
+            drafted = Settlement.from_document(document["settlement"])
+            self._check_settled(event, document, drafted.policy, drafted.rule)
         else:
             self._move(event)
             if kind == "period.final":
-                self._check_settled(event, document, self._periods[subject].settlement.policy)
+                drafted = self._periods[subject].settlement
+                self._check_settled(event, document, drafted.policy, drafted.rule)
 
     def check_statements(self) -> None:
         """Whoever was registered when a period became final has a statement of it.
@@ -138,25 +141,31 @@ class _Book:
             raise DifferenceError("events", event["sequence"], "kind", found=f"after {state}", expected=what)
         period.moves.append(event)
 
-    def _check_settled(self, event: dict[str, Any], document: dict[str, Any], policy: Policy) -> None:
+    def _check_settled(self, event: dict[str, Any], document: dict[str, Any], policy: Policy, rule: int) -> None:
         """Settle the period anew, with the holds of that moment, and compare every field of the document."""
         name, sequence = event["subject"], event["sequence"]
         names = list(self._periods)
         before = names[: names.index(name)] if name in self._periods else names
         earlier = {each: self._periods[each] for each in before}
         drafted = self._periods[name].document if name in self._periods else document
-        frame = _frame(drafted, earlier)
+        frame = _frame(drafted, earlier, policy)
         counted = count(self._source, frame, self._held("response"))
         told = {line["account"] for line in document["settlement"]["lines"]} & {COMMONS, *self._registered}
+        by_application = policy.allocation == "user_centric"
+        credit = _credit(frame, counted, told, by_application=by_application)
+        taken = _clawbacks(counted, earlier) if rule != FIRST_RULE else {}
+        standing = _by_currency(taken, earlier) if rule != FIRST_RULE else {policy.money: _first_rule(counted, earlier)}
+        credit = replace(credit, clawbacks=standing.pop(policy.money, {}), standing_clawbacks=standing)
         settlement = settle(
             name,
             len(earlier) + 1,
-            _credit(frame, counted, told, earlier, by_application=policy.allocation == "user_centric"),
+            credit,
             policy,
-            earlier[before[-1]].settlement.carried if before else {},
+            earlier[before[-1]].settlement.opening(policy, rule) if before else Opening(),
             frozenset(self._held("client")),
+            rule,
         )
-        expected = _document(frame, counted, settlement)
+        expected = _document(frame, counted, settlement, drafted.get("as_of_us"), taken)
         _require_same(sequence, "document", document, expected)
         period = self._periods.setdefault(name, _Period(expected, settlement))
         period.document, period.settlement, period.counted = expected, settlement, counted
@@ -183,41 +192,97 @@ class _Book:
         return [hold["target"] for hold in self._holds.values() if hold["kind"] == kind]
 
 
-def _frame(document: dict[str, Any], earlier: dict[str, _Period]) -> Frame:
+def _frame(document: dict[str, Any], earlier: dict[str, _Period], policy: Policy) -> Frame:
     """The frame of a period: its window begins where the one before ended; where it ends, the period says."""
     last = list(earlier.values())[-1].document if earlier else None
+    latest_us = document["as_of_us"] + policy.skew_us if "as_of_us" in document else None
+    late_us = 0 if last is None else last["until_us"]
     return Frame(
         after=0 if last is None else last["window"]["up_to"],
         up_to=document["window"]["up_to"],
         until_us=document["until_us"],
-        late_us=0 if last is None else last["until_us"],
+        late_us=0 if latest_us is not None and late_us > latest_us else late_us,
         arrived=frozenset(() if last is None else last["deferred"]),
+        latest_us=latest_us,
+        skew_us=policy.skew_us,
         earlier={name: period.document for name, period in earlier.items()},
     )
 
 
-def _credit(
-    frame: Frame, counted: Counted, told: set[str], earlier: Mapping[str, _Period], *, by_application: bool
-) -> PeriodCredit:
-    applications: dict[str, dict[str, int]] = {application: {} for application in counted.tokens}
-    for (application, account), amount in counted.credit.items():
-        applications[application][account] = amount
+def _credit(frame: Frame, counted: Counted, told: set[str], *, by_application: bool) -> PeriodCredit:
     return PeriodCredit(
         window=(frame.after, frame.up_to),
         tokens=counted.tokens.total(),
         credit={**dict.fromkeys(told, 0), **counted.accounts()},
-        by_application=applications if by_application else None,
+        by_application=_by_application(counted.tokens, counted.credit) if by_application else None,
         tokens_by_application=dict(counted.tokens) if by_application else None,
         late={account: amount for account, amount in counted.late.items() if amount},
         held={account: amount for account, amount in counted.held.items() if amount},
-        clawbacks=_clawbacks(counted, earlier),
     )
 
 
-def _clawbacks(counted: Counted, earlier: Mapping[str, _Period]) -> dict[str, int]:
+def _by_application(tokens: Mapping[str, int], credit: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {application: {} for application in tokens}
+    for (application, account), amount in credit.items():
+        found.setdefault(application, {})[account] = amount
+    return found
+
+
+def _clawbacks(counted: Counted, earlier: dict[str, _Period]) -> dict[str, dict[str, int]]:
+    """Earlier period -> client -> minor units: the period settled again without all that was reversed of it so far."""
+    found: dict[str, dict[str, int]] = {}
+    for place, (name, period) in enumerate(earlier.items()):
+        if name not in counted.reversed:
+            continue
+        tokens, credit = period.counted.tokens.copy(), period.counted.credit.copy()
+        for each in (*(other.counted for other in earlier.values()), counted):
+            tokens.subtract(each.reversed_tokens.get(name, {}))
+            credit.subtract(each.reversed_credit.get(name, {}))
+        accounts: Counter[str] = Counter()
+        for (_, account), amount in credit.items():
+            accounts[account] += amount
+        without = PeriodCredit(
+            window=period.settlement.window,
+            tokens=tokens.total(),
+            credit=dict(accounts),
+            by_application=_by_application(tokens, credit),
+            tokens_by_application=dict(tokens),
+        )
+        policy, rule = period.settlement.policy, period.settlement.rule
+        before = list(earlier.values())[:place]
+        opening = before[-1].settlement.opening(policy, rule) if before else Opening()
+        taken = taken_back(period.settlement, opening, without, _taken_before(name, earlier))
+        if taken:
+            found[name] = taken
+    return found
+
+
+def _by_currency(taken: Mapping[str, dict[str, int]], earlier: dict[str, _Period]) -> dict[Currency, dict[str, int]]:
+    found: dict[Currency, Counter[str]] = {}
+    for name, amounts in taken.items():
+        found.setdefault(earlier[name].settlement.policy.money, Counter()).update(amounts)
+    return {currency: dict(amounts) for currency, amounts in found.items()}
+
+
+def _taken_before(name: str, earlier: dict[str, _Period]) -> Counter[str]:
+    """Client -> minor units that were taken back of a period, by whichever rule."""
+    found: Counter[str] = Counter()
+    before: dict[str, _Period] = {}
+    for other, period in earlier.items():
+        if period.settlement.rule == FIRST_RULE and name in before:
+            found.update(_first_rule(period.counted, before, only=name))
+        else:
+            found.update(period.document.get("clawbacks", {}).get(name, {}))
+        before[other] = period
+    return found
+
+
+def _first_rule(counted: Counted, earlier: Mapping[str, _Period], only: str | None = None) -> dict[str, int]:
     """Client -> minor units: what all reversals so far take back from its line of a period, less what was taken."""
     found: Counter[str] = Counter()
     for name, credit in _reversed(counted).items():
+        if only not in (None, name):
+            continue
         lines = {line.account: line for line in earlier[name].settlement.lines}
         for client, amount in credit.items():
             taken = sum(period.document["reversed"].get(name, {}).get(client, 0) for period in earlier.values())
@@ -232,7 +297,13 @@ def _reversed(counted: Counted) -> dict[str, dict[str, int]]:
     }
 
 
-def _document(frame: Frame, counted: Counted, settlement: Settlement) -> dict[str, Any]:
+def _document(
+    frame: Frame,
+    counted: Counted,
+    settlement: Settlement,
+    as_of_us: int | None,
+    taken: Mapping[str, dict[str, int]],
+) -> dict[str, Any]:
     """The document of a draft or final period."""
     document = {
         "ordinal": settlement.ordinal,
@@ -244,6 +315,8 @@ def _document(frame: Frame, counted: Counted, settlement: Settlement) -> dict[st
         "reversed": _reversed(counted),
         "settlement": settlement.to_document(),
     }
+    if settlement.rule != FIRST_RULE:
+        document |= {"as_of_us": as_of_us, "clawbacks": taken}
     return {**document, "sha256": sha256(hashing.canonical(document).encode()).hexdigest()}
 
 

@@ -35,8 +35,10 @@ def statement(
         client: whose line.
     """
     line = next(line for line in settlement.lines if line.account == client)
+    is_first = settlement.rule == 1
+    standing = {} if is_first else {"standing": _standing(settlement, client)}
     return {
-        "schema": "protoken.statement/1",
+        "schema": f"protoken.statement/{1 if is_first else 2}",
         "period": settlement.period,
         "ordinal": settlement.ordinal,
         "state": "final",
@@ -59,8 +61,21 @@ def statement(
         "late_credit": str(line.late),
         "held_credit": str(line.held_credit),
         "share": f"{line.share.numerator}/{line.share.denominator}",
-        "money": {name: str(getattr(line, name)) for name in _MONEY},
+        "money": {name: str(getattr(line, name)) for name in (*_MONEY, *(() if is_first else ("recovered",)))},
         "held_total": str(line.held_total),
         "holdbacks": [{"released_in": ordinal, "amount": str(amount)} for ordinal, amount in line.holdbacks],
         "residue": str(line.residue),
+        **standing,
     }
+
+
+def _standing(settlement: Settlement, client: str) -> list[dict[str, Any]]:
+    """What stands for the client in each other currency, in their order; nothing where nothing does."""
+    found = []
+    for currency in sorted(settlement.standing):
+        balance = settlement.standing[currency].balances.get(client)
+        if balance is not None:
+            amounts = {name: str(getattr(balance, name)) for name in ("residue", "carry", "held", "clawback")}
+            holdbacks = [{"released_in": ordinal, "amount": str(amount)} for ordinal, amount in balance.holdbacks]
+            found.append({"currency": currency[0], "minor_digits": currency[1], **amounts, "holdbacks": holdbacks})
+    return found

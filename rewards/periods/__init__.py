@@ -6,6 +6,8 @@ how is `rewards.settlement`'s business.
     book        what the events say of periods and holds
     window      where a period ends, and what booked before that belongs to the next
     contents    what its receipts come to: holds, reversals, late receipts
+    clawbacks   what reversals take back of earlier periods, in money
+    settling    all of that as a settlement that is not written yet
     tally       adding up receipts
     fitting     whether a policy speaks of this ledger
     bodies      what each client is told of a final period

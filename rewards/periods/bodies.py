@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rewards import clients, events
+from rewards.settlement import FIRST_RULE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from rewards.periods.book import Period
-    from rewards.settlement import Line
+    from rewards.settlement import Line, Settlement
 
 KIND = "statement"
-SCHEMA = "protoken.statement/1"
-MONEY_IN = ("gross", "carried_in", "released_holdback", "released_hold", "drawn_holdback")
+SCHEMA = "protoken.statement/2"
+FIRST_SCHEMA = "protoken.statement/1"
+"""Of periods that were settled by the first rule: without `recovered`, and without `standing`."""
+MONEY_IN = ("gross", "carried_in", "released_holdback", "released_hold", "drawn_holdback", "recovered")
 """Lines of money that come to a client, in minor units."""
 MONEY_OUT = ("clawback", "holdback", "held", "payout", "carried_out")
 """Lines of money that leave it; both sum to the same."""
@@ -40,7 +43,9 @@ def record(connection: Connection, period: Period, receipts: Mapping[str, int], 
     lines = {line.account: line for line in period.final.lines}
     for client, (consortium, name) in _registered(connection).items():
         whose = {"consortium": consortium, "client": client, "name": name}
-        body = {**whose, **common, **_own(lines[client]), "receipts": receipts.get(client, 0)}
+        body = {**whose, **common, **_own(lines[client], common["schema"]), "receipts": receipts.get(client, 0)}
+        if period.final.rule != FIRST_RULE:
+            body["standing"] = _standing(period.final, client)
         subject = f"{period.name}/{client}"
         events.record(connection, KIND, subject, actor, body, once=f"{KIND}:{subject}")
 
@@ -60,7 +65,7 @@ def _common(period: Period) -> dict[str, Any]:
     settlement = period.final
     assert settlement is not None
     return {
-        "schema": SCHEMA,
+        "schema": FIRST_SCHEMA if settlement.rule == FIRST_RULE else SCHEMA,
         "period": period.name,
         "ordinal": period.ordinal,
         "state": period.state,
@@ -82,14 +87,36 @@ def _common(period: Period) -> dict[str, Any]:
     }
 
 
-def _own(line: Line) -> dict[str, Any]:
+def money_in(schema: str) -> tuple[str, ...]:
+    """The lines of money that come to a client, in a statement of that schema."""
+    return tuple(name for name in MONEY_IN if schema != FIRST_SCHEMA or name != "recovered")
+
+
+def _standing(settlement: Settlement, client: str) -> list[dict[str, Any]]:
+    """What stands for the client in other currencies, each as `Purse` writes it down, money as text."""
+    return [
+        {
+            "currency": currency.code,
+            "minor_digits": currency.digits,
+            "residue": str(balance.residue),
+            "carry": str(balance.carry),
+            "held": str(balance.held),
+            "holdbacks": [{"released_in": ordinal, "amount": str(amount)} for ordinal, amount in balance.holdbacks],
+            "clawback": str(balance.clawback),
+        }
+        for currency, purse in sorted(settlement.standing.items())
+        if (balance := purse.carrying.get(client)) is not None
+    ]
+
+
+def _own(line: Line, schema: str) -> dict[str, Any]:
     """What only this client is told."""
     return {
         "credit": str(line.credit),
         "late_credit": str(line.late),
         "held_credit": str(line.held_credit),
         "share": f"{line.share.numerator}/{line.share.denominator}",
-        "money": {name: str(getattr(line, name)) for name in (*MONEY_IN, *MONEY_OUT)},
+        "money": {name: str(getattr(line, name)) for name in (*money_in(schema), *MONEY_OUT)},
         "held_total": str(line.held_total),
         "holdbacks": [{"released_in": ordinal, "amount": str(amount)} for ordinal, amount in line.holdbacks],
         "residue": str(line.residue),

@@ -2,7 +2,8 @@
 
 Two events of a period carry a document, `period.draft` and `period.final`: its ordinal, its window, the moment it ends
 (`until_us`), how it differs from the receipts of its window (`deferred`, `left_out`, `taken_in`, `reversed`), its
-settlement, and as `sha256` the hash of all of that.
+settlement, and as `sha256` the hash of all of that. Since the second rule of settlement also when its window was frozen
+(`as_of_us`), and what it takes back of each earlier period (`clawbacks`).
 """
 
 from __future__ import annotations
@@ -41,10 +42,14 @@ class Period:
         state: "draft", "disputed", "final" or "paid".
         window: (after, up to): receipts with after < sequence ≤ up_to.
         until_us: the moment it ends: what was made at or after it (microseconds since 1970) is the next period's.
-        deferred: receipts of the window that were made after its end; they count in the next period.
+        as_of_us: when its window was frozen; None of periods of the first rule.
+        deferred: receipts that were made at or after its end, of its window or handed on by the period before; they
+            count in a later one.
         left_out: responses that would count here, but were held when it was settled last.
         taken_in: responses left out of an earlier period that count here, as they were released or reversed since.
         reversed: earlier period -> client -> micro-credits that reversals booked here take back from it.
+        clawbacks: earlier period -> client -> minor units of its currency that are taken back for that; empty by the
+            first rule, which did not tell them apart.
         draft: the settlement when it was closed.
         final: the settlement that is paid; None while it may be disputed.
         moves: its events, in their order.
@@ -55,10 +60,12 @@ class Period:
     state: str
     window: tuple[int, int]
     until_us: int
+    as_of_us: int | None
     deferred: tuple[int, ...]
     left_out: tuple[int, ...]
     taken_in: tuple[int, ...]
     reversed: Mapping[str, Mapping[str, int]]
+    clawbacks: Mapping[str, Mapping[str, int]]
     draft: Settlement
     final: Settlement | None
     moves: tuple[Event, ...]
@@ -183,10 +190,12 @@ def _period(moves: Sequence[Event]) -> Period:
         state=moves[-1].kind.removeprefix("period."),
         window=(document["window"]["after"], document["window"]["up_to"]),
         until_us=document["until_us"],
+        as_of_us=document.get("as_of_us"),
         deferred=tuple(document["deferred"]),
         left_out=tuple(document["left_out"]),
         taken_in=tuple(document["taken_in"]),
         reversed=document["reversed"],
+        clawbacks=document.get("clawbacks", {}),
         draft=Settlement.from_document(documents["period.draft"]["settlement"]),
         final=None if final is None else Settlement.from_document(final["settlement"]),
         moves=tuple(moves),

@@ -6,7 +6,6 @@ period, and is a claw-back in money if it is of a later one. Knows the rules of 
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,8 @@ from rewards import reading
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
 from rewards.errors import LedgerError
 from rewards.periods import tally
-from rewards.settlement import PeriodCredit, clawback
+from rewards.periods.window import refreeze
+from rewards.settlement import PeriodCredit
 from rewards.tables import ReceiptRow
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Contents:
         credit: for `settle`.
         receipts: account -> receipts that credit it in this period.
         left_out, taken_in, reversed: as in `Period`.
+        is_empty: whether no receipt counts here and no reversal takes anything back.
     """
 
     credit: PeriodCredit
@@ -45,6 +46,7 @@ class Contents:
     left_out: tuple[int, ...]
     taken_in: tuple[int, ...]
     reversed: Mapping[str, Mapping[str, int]]
+    is_empty: bool
 
 
 @dataclass
@@ -61,7 +63,7 @@ class _Selection:
 def contents(
     connection: Connection, frame: Frame, earlier: tuple[Period, ...], held: Iterable[str], *, by_application: bool
 ) -> Contents:
-    """Add up a frame.
+    """Add up a frame; what reversals take back of earlier periods is told in credit, and not in money.
 
     Args:
         connection: a transaction of the ledger.
@@ -74,18 +76,8 @@ def contents(
         LedgerError: entries do not sum to tokens; somebody wrote past the ledger.
     """
     selection = _select(connection, frame, earlier, held)
-
-    def tallied(sequences: Iterable[int]) -> tally.Tally:
-        return tally.receipts(connection, sequences, by_application=by_application)
-
-    counted = _window(connection, frame, by_application=by_application)
-    counted.add(tallied(frame.deferred), -1)
-    counted.add(tallied(frame.arrived))
-    counted.add(tallied(selection.left_out), -1)
-    counted.add(tallied(selection.taken_in))
-    counted.add(tallied(selection.taken_back), -1)
-    _require_sums(counted.tokens.total(), counted.credit.total(), frame)
-    taken_back = _taken_back(connection, selection)
+    counted = _counted(connection, frame, selection, by_application=by_application)
+    late, held_back = _late(connection, frame, selection), selection.left_out | selection.still_out
     return Contents(
         credit=PeriodCredit(
             window=(frame.after, frame.up_to),
@@ -93,51 +85,80 @@ def contents(
             credit={**dict.fromkeys(reading.accounts(connection), 0), **counted.accounts()},
             by_application=counted.by_application() if by_application else None,
             tokens_by_application=dict(counted.tokens) if by_application else None,
-            late=_nonzero(tallied(_late(connection, frame, selection)).accounts()),
-            held=_nonzero(tallied(selection.left_out | selection.still_out).accounts()),
-            clawbacks=_clawbacks(earlier, taken_back),
+            late=_nonzero(tally.receipts(connection, late, by_application=False).accounts()),
+            held=_nonzero(tally.receipts(connection, held_back, by_application=False).accounts()),
         ),
         receipts={account: count for account, count in counted.receipts.items() if count},
         left_out=tuple(sorted(selection.left_out)),
         taken_in=tuple(sorted(selection.taken_in)),
-        reversed=taken_back,
+        reversed=_taken_back(connection, selection),
+        is_empty=_is_empty(frame, selection),
     )
+
+
+def settled_over(connection: Connection, period: Period, earlier: tuple[Period, ...]) -> tally.Tally:
+    """What a closed period was settled over, added up again by application."""
+    frame = refreeze(period, earlier[-1] if earlier else None)
+    selection = _Selection(
+        reversals=_reversals(connection, frame), left_out={*period.left_out}, taken_in={*period.taken_in}
+    )
+    _find_taken_back(selection, frame, earlier)
+    return _counted(connection, frame, selection, by_application=True)
+
+
+def _counted(connection: Connection, frame: Frame, selection: _Selection, *, by_application: bool) -> tally.Tally:
+    """What the receipts that count in a frame come to."""
+    found = _window(connection, frame, by_application=by_application)
+    for sign, sequences in (
+        (-1, frame.handed_on),
+        (1, frame.handed_in),
+        (-1, selection.left_out),
+        (1, selection.taken_in),
+        (-1, selection.taken_back),
+    ):
+        found.add(tally.receipts(connection, sequences, by_application=by_application), sign)
+    _require_sums(found.tokens.total(), found.credit.total(), frame)
+    return found
 
 
 def counted_in(sequence: int, periods: Iterable[Period]) -> Period | None:
     """The period in which a receipt counts; None while it counts in none."""
-    arrived: tuple[int, ...] = ()
-    found = None
+    previous, found = None, None
     for period in periods:
-        is_own = period.window[0] < sequence <= period.window[1] and sequence not in period.deferred
-        if sequence in period.taken_in or ((is_own or sequence in arrived) and sequence not in period.left_out):
+        is_own = refreeze(period, previous).holds(sequence) and sequence not in period.left_out
+        if is_own or sequence in period.taken_in:
             found = period
-        arrived = period.deferred
+        previous = period
     return found
 
 
 def _select(connection: Connection, frame: Frame, earlier: tuple[Period, ...], held: Iterable[str]) -> _Selection:
-    deferred, arrived = frozenset(frame.deferred), frozenset(frame.arrived)
-
-    def is_framed(sequence: int) -> bool:
-        return (frame.after < sequence <= frame.up_to and sequence not in deferred) or sequence in arrived
-
     found = _Selection(reversals=_reversals(connection, frame))
     reversed_here = frozenset(found.reversals.values())
     held_now = _sequences(connection, held)
-    found.left_out = {each for each in held_now if is_framed(each) and each not in reversed_here}
+    found.left_out = {each for each in held_now if frame.holds(each) and each not in reversed_here}
     out_before = {each for period in earlier for each in period.left_out} - {
         each for period in earlier for each in period.taken_in
     }
     found.still_out = {each for each in out_before if each in held_now and each not in reversed_here}
     found.taken_in = out_before - found.still_out
+    _find_taken_back(found, frame, earlier)
+    return found
+
+
+def _find_taken_back(found: _Selection, frame: Frame, earlier: tuple[Period, ...]) -> None:
+    """Note each reversal of the frame that takes back what counts in an earlier period."""
     for reversal, original in found.reversals.items():
-        if not is_framed(original) and original not in found.taken_in:
+        if not frame.holds(original) and original not in found.taken_in:
             period = counted_in(original, earlier)
             if period is None:
                 raise LedgerError(f"receipt {reversal} reverses receipt {original}, which counts in no period")
             found.taken_back[reversal] = period.name
-    return found
+
+
+def _is_empty(frame: Frame, selection: _Selection) -> bool:
+    own = frame.up_to - frame.after - len(frame.handed_on) + len(frame.handed_in)
+    return own == len(selection.left_out) and not selection.taken_in
 
 
 def _reversals(connection: Connection, frame: Frame) -> dict[int, int]:
@@ -150,8 +171,7 @@ def _reversals(connection: Connection, frame: Frame) -> dict[int, int]:
     rows = list(connection.execute(pairs.where(sequence > frame.after, sequence <= frame.up_to)))
     for some in tally.batches(frame.arrived):
         rows += connection.execute(pairs.where(sequence.in_(some)))
-    deferred = frozenset(frame.deferred)
-    return {reversal_at: original_at for reversal_at, original_at in sorted(rows) if reversal_at not in deferred}
+    return {reversal_at: original_at for reversal_at, original_at in sorted(rows) if frame.holds(reversal_at)}
 
 
 def _sequences(connection: Connection, response_ids: Iterable[str]) -> frozenset[int]:
@@ -184,18 +204,6 @@ def _taken_back(connection: Connection, selection: _Selection) -> dict[str, dict
         credit = tally.receipts(connection, own, by_application=False).accounts()
         found[name] = {client: -amount for client, amount in sorted(credit.items()) if client != COMMONS and amount}
     return found
-
-
-def _clawbacks(earlier: tuple[Period, ...], taken_back: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """Client -> minor units: what all reversals together take back from its old line, less what earlier ones took."""
-    found: Counter[str] = Counter()
-    for name, credit in taken_back.items():
-        settlement = next(period.settlement for period in earlier if period.name == name)
-        lines = {line.account: line for line in settlement.lines}
-        for client, amount in credit.items():
-            before = sum(period.reversed.get(name, {}).get(client, 0) for period in earlier)
-            found[client] += clawback(lines[client], before + amount) - clawback(lines[client], before)
-    return {client: amount for client, amount in sorted(found.items()) if amount}
 
 
 def _window(connection: Connection, frame: Frame, *, by_application: bool) -> tally.Tally:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from rewards import events
 from rewards.database import now_us
 from rewards.errors import PeriodClosedError, PeriodEmptyError, PeriodError, PeriodMovedError
+from rewards.moments import Clock
 from rewards.periods import bodies, book, fitting
-from rewards.periods.contents import Contents, contents
-from rewards.periods.window import Frame, freeze, refreeze, shown
-from rewards.settlement import Settlement, settle
+from rewards.periods.settling import Settled, settled
+from rewards.periods.window import freeze, happened_us, refreeze, shown
+from rewards.policy import MOST_DISPUTE_DAYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from rewards.ledger import Ledger
     from rewards.periods.book import Book, Period
     from rewards.policy import Policy
+    from rewards.settlement import Settlement
 
 DAY_US = 24 * 3_600_000_000
 POSSIBLE = {"draft": ("disputed", "finalised"), "disputed": ("finalised",), "final": ("paid",), "paid": ()}
@@ -50,16 +52,6 @@ class Preview:
     difference: dict[str, int]
 
 
-@dataclass(frozen=True)
-class _Settled:
-    """A settlement that is not written yet, and all that is written with it."""
-
-    ordinal: int
-    frame: Frame
-    contents: Contents
-    settlement: Settlement
-
-
 def preview(ledger: Ledger, name: str, policy: Policy, until_us: int | None = None) -> Preview:
     """What `close` would store at this moment, or `finalise` if the period is a draft. Writes nothing.
 
@@ -72,8 +64,8 @@ def preview(ledger: Ledger, name: str, policy: Policy, until_us: int | None = No
         there = book.read(connection)
         period = there.find(name)
         if period is None:
-            settled = _draft(connection, there, name, policy, until_us)
-            return _compared(settled.settlement, there.before(settled.ordinal), "final of")
+            found = _draft(connection, there, name, policy, until_us)
+            return _compared(found.settlement, there.before(found.ordinal), "final of")
         if period.final is not None:
             raise _closed_already(period)
         return _compared(_resettled(connection, there, period).settlement, period, "draft of")
@@ -103,20 +95,20 @@ def close(
 
     Raises:
         PeriodClosedError: the name is closed already; carries the stored settlement.
-        PeriodEmptyError: nothing was booked in the window.
+        PeriodEmptyError: no receipt counts in the window, and nothing falls due.
         PeriodMovedError: it comes to another settlement than was expected; nothing is written.
         PeriodError: the name is not valid, the period before is not final, or the grace hours are not over.
         PolicyError: the policy names a client or an application that the ledger does not know.
         LedgerError: the entries of the window do not sum to its tokens; somebody wrote past the ledger.
     """
 
-    def prepare(connection: Connection, there: Book) -> _Settled:
+    def prepare(connection: Connection, there: Book) -> Settled:
         return _draft(connection, there, name, policy, until_us)
 
-    def write(connection: Connection, settled: _Settled) -> None:
-        _record(connection, "period.draft", name, actor, settled)
+    def write(connection: Connection, found: Settled) -> None:
+        _record(connection, "period.draft", name, actor, found)
         if policy.dispute_days == 0:
-            _record_final(connection, name, actor, settled)
+            _record_final(connection, name, actor, found)
 
     return _write(ledger, prepare, write, expected)
 
@@ -129,15 +121,17 @@ def finalise(ledger: Ledger, name: str, actor: str, *, expected: str | None = No
         PeriodError: there is no such draft, or its dispute days are not over.
     """
 
-    def prepare(connection: Connection, there: Book) -> _Settled:
+    def prepare(connection: Connection, there: Book) -> Settled:
         period = _require(there, name, "finalised")
-        opens_us = period.closed_at_us + period.draft.policy.dispute_days * DAY_US
-        if now_us() < opens_us:
+        clock = Clock(now_us(connection), period.draft.policy.skew_us)
+        days = min(period.draft.policy.dispute_days, MOST_DISPUTE_DAYS)
+        opens_us = happened_us(connection, period, clock) + days * DAY_US
+        if clock.now_us < opens_us:
             raise PeriodError(f"period {name!r} may be disputed until {shown(opens_us)}, and finalised from then on")
         return _resettled(connection, there, period)
 
-    def write(connection: Connection, settled: _Settled) -> None:
-        _record_final(connection, name, actor, settled)
+    def write(connection: Connection, found: Settled) -> None:
+        _record_final(connection, name, actor, found)
 
     return _write(ledger, prepare, write, expected)
 
@@ -181,25 +175,25 @@ def mark_disputed(connection: Connection, name: str, reason: str, actor: str) ->
 
 def _write(
     ledger: Ledger,
-    prepare: Callable[[Connection, Book], _Settled],
-    write: Callable[[Connection, _Settled], None],
+    prepare: Callable[[Connection, Book], Settled],
+    write: Callable[[Connection, Settled], None],
     expected: str | None,
 ) -> Settlement:
     with ledger.database.read() as connection:
         seen = book.read(connection)
-        settled = prepare(connection, seen)
+        found = prepare(connection, seen)
     with ledger.database.write() as connection:
         there = book.read(connection)
         if there.last_event != seen.last_event:
-            settled = prepare(connection, there)
-        if expected not in (None, settled.settlement.sha256):
-            name = settled.settlement.period
+            found = prepare(connection, there)
+        if expected not in (None, found.settlement.sha256):
+            name = found.settlement.period
             raise PeriodMovedError(f"period {name!r} comes to another settlement by now than was expected; look again")
-        write(connection, settled)
-    return settled.settlement
+        write(connection, found)
+    return found.settlement
 
 
-def _draft(connection: Connection, there: Book, name: str, policy: Policy, until_us: int | None) -> _Settled:
+def _draft(connection: Connection, there: Book, name: str, policy: Policy, until_us: int | None) -> Settled:
     """The next period, settled."""
     if re.fullmatch(NAME, name) is None:
         raise PeriodError(f"period name {name!r} must be 1 to 64 letters, digits, dots, dashes or underscores")
@@ -213,53 +207,33 @@ def _draft(connection: Connection, there: Book, name: str, policy: Policy, until
             "finalise that first"
         )
     fitting.require_fit(connection, policy)
-    frame = freeze(connection, previous, policy.grace_hours, until_us)
-    settled = _settled(connection, there, name, len(there.periods) + 1, frame, policy)
-    if frame.after == frame.up_to and not frame.arrived and not settled.contents.taken_in:
+    frame = freeze(connection, previous, policy, until_us)
+    found = settled(connection, there, name, len(there.periods) + 1, frame, policy)
+    if found.is_empty:
         moment = "" if until_us is None else f" that was made before {shown(until_us)}"
-        raise PeriodEmptyError(f"period {name!r} is empty: nothing was booked since receipt {frame.after}{moment}")
-    return settled
+        raise PeriodEmptyError(
+            f"period {name!r} is empty: nothing was booked since receipt {frame.after}{moment}, and nothing in "
+            f"{policy.currency} falls due"
+        )
+    return found
 
 
-def _resettled(connection: Connection, there: Book, period: Period) -> _Settled:
+def _resettled(connection: Connection, there: Book, period: Period) -> Settled:
     frame = refreeze(period, there.before(period.ordinal))
-    return _settled(connection, there, period.name, period.ordinal, frame, period.draft.policy)
+    policy, rule = period.draft.policy, period.draft.rule
+    return settled(connection, there, period.name, period.ordinal, frame, policy, rule)
 
 
-def _settled(connection: Connection, there: Book, name: str, ordinal: int, frame: Frame, policy: Policy) -> _Settled:
-    earlier = there.periods[: ordinal - 1]
-    found = contents(
-        connection,
-        frame,
-        earlier,
-        there.held("response"),
-        by_application=policy.allocation == "user_centric",
-    )
-    carried = earlier[-1].settlement.carried if earlier else {}
-    settlement = settle(name, ordinal, found.credit, policy, carried, there.held("client"))
-    return _Settled(ordinal, frame, found, settlement)
+def _record(connection: Connection, kind: str, name: str, actor: str, found: Settled) -> None:
+    events.record(connection, kind, name, actor, book.sealed(found.document), once=f"{kind}:{name}")
 
 
-def _record(connection: Connection, kind: str, name: str, actor: str, settled: _Settled) -> None:
-    document = {
-        "ordinal": settled.ordinal,
-        "window": {"after": settled.frame.after, "up_to": settled.frame.up_to},
-        "until_us": settled.frame.until_us,
-        "deferred": list(settled.frame.deferred),
-        "left_out": list(settled.contents.left_out),
-        "taken_in": list(settled.contents.taken_in),
-        "reversed": {period: dict(credit) for period, credit in settled.contents.reversed.items()},
-        "settlement": settled.settlement.to_document(),
-    }
-    events.record(connection, kind, name, actor, book.sealed(document), once=f"{kind}:{name}")
-
-
-def _record_final(connection: Connection, name: str, actor: str, settled: _Settled) -> None:
-    _record(connection, "period.final", name, actor, settled)
+def _record_final(connection: Connection, name: str, actor: str, found: Settled) -> None:
+    _record(connection, "period.final", name, actor, found)
     period = book.read(connection).find(name)
     assert period is not None
-    assert period.final == settled.settlement  # what is read back is what was meant
-    bodies.record(connection, period, settled.contents.receipts, actor)
+    assert period.final == found.settlement  # what is read back is what was meant
+    bodies.record(connection, period, found.contents.receipts, actor)
 
 
 def _require(there: Book, name: str, move: str) -> Period:
@@ -286,7 +260,7 @@ def _closed_already(period: Period) -> PeriodClosedError:
 
 def _compared(settlement: Settlement, other: Period | None, what: str) -> Preview:
     """A settlement beside another period's, or beside its own draft, where the currency is the same."""
-    if other is None or other.settlement.policy.currency != settlement.policy.currency:
+    if other is None or other.settlement.policy.money != settlement.policy.money:
         return Preview(settlement, None, {})
     before = {line.account: line.payout for line in other.settlement.lines}
     now = {line.account: line.payout for line in settlement.lines}

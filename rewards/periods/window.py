@@ -1,28 +1,37 @@
 """Which receipts a new period is made of: where its window ends, and what of it belongs to the next. Settles nothing.
 
-A period ends at a moment. What was made before it but booked up to some grace hours later is still in; what was made
-after it is not, even if it was booked in between. Such receipts are named one by one, as they are few: the window
-itself ends with the last receipt that belongs to the period.
+A period ends at a moment. What was made before it but booked up to some grace hours later is still in, and what was
+booked later than that is the next period's, marked as late. What was made at the end or after it belongs to the period
+in which it was made, however many are closed before that: whatever was booked between is named (`deferred`) and handed
+on from period to period. Those are few: the window itself ends with the last receipt that belongs to the period.
+
+When a receipt was made, it says itself; where clocks were wrong, `rewards.moments` says.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from sqlalchemy import or_, select
+from sqlalchemy import and_, func, select
 from sqlmodel import col
 
 from rewards import reading
 from rewards.database import now_us
 from rewards.errors import PeriodError
-from rewards.tables import ReceiptRow
+from rewards.moments import Clock
+from rewards.periods import tally
+from rewards.tables import EventRow, ReceiptRow
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from collections.abc import Iterable
+
+    from sqlalchemy import ColumnElement, Connection
 
     from rewards.periods.book import Period
+    from rewards.policy import Policy
 
 HOUR_US = 3_600_000_000
 
@@ -35,9 +44,11 @@ class Frame:
         after: the last receipt of the window before.
         up_to: the last receipt of this window.
         until_us: the moment the period ends, in microseconds since 1970.
-        deferred: those of the window that count in the next period.
-        arrived: those before the window that the period before deferred to this one.
-        late_us: what was made before this moment is late: the period before had ended already; 0 in the first.
+        deferred: those of the window, and of those that arrived, that count in a later period.
+        arrived: those before the window that the period before deferred.
+        late_us: what was made before this moment is late: the period before had ended already; 0 in the first, and
+            where the end of the one before is a moment that was still to come when this one was frozen.
+        as_of_us: when it was frozen; None of periods that were closed before this was noted.
     """
 
     after: int
@@ -46,34 +57,79 @@ class Frame:
     deferred: tuple[int, ...]
     arrived: tuple[int, ...]
     late_us: int
+    as_of_us: int | None
+
+    def holds(self, sequence: int) -> bool:
+        """Whether a receipt of this number counts here, if nothing else stands against it."""
+        is_candidate = self.after < sequence <= self.up_to or sequence in self._arrived
+        return is_candidate and sequence not in self._deferred
+
+    @property
+    def handed_in(self) -> frozenset[int]:
+        """Receipts before the window that count here."""
+        return self._arrived - self._deferred
+
+    @property
+    def handed_on(self) -> frozenset[int]:
+        """Receipts of the window that count in a later period."""
+        return frozenset(each for each in self.deferred if self.after < each <= self.up_to)
+
+    @cached_property
+    def _arrived(self) -> frozenset[int]:
+        return frozenset(self.arrived)
+
+    @cached_property
+    def _deferred(self) -> frozenset[int]:
+        return frozenset(self.deferred)
 
 
-def freeze(connection: Connection, previous: Period | None, grace_hours: int, until_us: int | None) -> Frame:
+def freeze(connection: Connection, previous: Period | None, policy: Policy, until_us: int | None) -> Frame:
     """The frame of the period that follows `previous`, if it is closed at this moment.
 
     Raises:
         PeriodError: `until_us` is not after the end of the previous period, or its grace hours are not over.
     """
-    after, late_us, arrived = (0, 0, ()) if previous is None else _end(previous)
+    clock = Clock(now_us(connection), policy.skew_us)
+    after, late_us, arrived = _end(previous, clock)
     if until_us is None:
         last = reading.last_sequence(connection, None)
         # A clock that stepped back must not make what is booked look as if it were made in the future.
-        until_us = max(now_us(), late_us, _booked_at_us(connection, last)) + 1
+        until_us = max(clock.now_us, late_us, _latest(connection, clock)) + 1
     else:
-        _require_over(until_us, grace_hours, late_us)
-        last = reading.last_sequence(connection, until_us + grace_hours * HOUR_US)
-    deferred = _made_after(connection, after, last, until_us)
+        _require_over(until_us, policy.grace_hours, late_us, clock.now_us)
+        last = _last_in_time(connection, clock, until_us, until_us + policy.grace_hours * HOUR_US)
     up_to = max(last, after)
+    deferred = _made_after(connection, clock, after, up_to, arrived, until_us)
     while up_to > after and deferred and deferred[-1] == up_to:
         deferred.pop()
         up_to -= 1
-    return Frame(after, up_to, until_us, tuple(deferred), arrived, late_us)
+    return Frame(after, up_to, until_us, tuple(deferred), arrived, late_us, clock.now_us)
 
 
 def refreeze(period: Period, previous: Period | None) -> Frame:
     """The frame that a closed period was given."""
-    _, late_us, arrived = (0, 0, ()) if previous is None else _end(previous)
-    return Frame(*period.window, period.until_us, period.deferred, arrived, late_us)
+    as_of_us = period.as_of_us
+    clock = None if as_of_us is None else Clock(as_of_us, period.draft.policy.skew_us)
+    _, late_us, arrived = _end(previous, clock)
+    return Frame(*period.window, period.until_us, period.deferred, arrived, late_us, as_of_us)
+
+
+def happened_us(connection: Connection, period: Period, clock: Clock) -> int:
+    """When a period was closed; where a wrong clock says a moment to come, the first right stamp after it.
+
+    Where nothing has happened since, it is the last right stamp before: what a wrong clock wrote bars nobody for long.
+    """
+    if clock.can_be(period.closed_at_us):
+        return period.closed_at_us
+    latest_us = clock.now_us + clock.skew_us
+    stamps = (
+        (col(EventRow.at_us), col(EventRow.sequence), period.moves[0].sequence),
+        (col(ReceiptRow.booked_at_us), col(ReceiptRow.sequence), period.window[1]),
+    )
+    later = [select(func.min(at)).where(at <= latest_us, sequence > last) for at, sequence, last in stamps]
+    before = [select(func.max(at)).where(at <= latest_us, sequence <= last) for at, sequence, last in stamps]
+    found = [moment for query in later if (moment := connection.execute(query).scalar_one()) is not None]
+    return min(found) if found else max(connection.execute(query).scalar_one() or 0 for query in before)
 
 
 def shown(moment_us: int) -> str:
@@ -84,29 +140,51 @@ def shown(moment_us: int) -> str:
         return f"{moment_us} µs after 1970"
 
 
-def _end(previous: Period) -> tuple[int, int, tuple[int, ...]]:
-    return previous.window[1], previous.until_us, previous.deferred
+def _end(previous: Period | None, clock: Clock | None) -> tuple[int, int, tuple[int, ...]]:
+    if previous is None:
+        return 0, 0, ()
+    is_over = clock is None or clock.can_be(previous.until_us)
+    return previous.window[1], previous.until_us if is_over else 0, previous.deferred
 
 
-def _booked_at_us(connection: Connection, sequence: int) -> int:
-    query = select(col(ReceiptRow.booked_at_us)).where(col(ReceiptRow.sequence) == sequence)
-    return connection.execute(query).scalar_one_or_none() or 0
+def _latest(connection: Connection, clock: Clock) -> int:
+    """The last booking time that a clock that is right may have stamped; 0 when there is none."""
+    booked = col(ReceiptRow.booked_at_us)
+    query = select(func.max(booked)).where(booked <= clock.now_us + clock.skew_us)
+    return connection.execute(query).scalar_one() or 0
 
 
-def _require_over(until_us: int, grace_hours: int, late_us: int) -> None:
+def _last_in_time(connection: Connection, clock: Clock, until_us: int, closes_us: int) -> int:
+    """The last receipt that was booked before a moment; of one that is stamped wrong, made before the period's end."""
+    sequence, booked = col(ReceiptRow.sequence), col(ReceiptRow.booked_at_us)
+    in_time = reading.last_sequence(connection, closes_us)
+    is_wrong = and_(booked > clock.now_us + clock.skew_us, col(ReceiptRow.created_at_us) < until_us)
+    return max(in_time, connection.execute(select(func.max(sequence)).where(is_wrong)).scalar_one() or 0)
+
+
+def _require_over(until_us: int, grace_hours: int, late_us: int, at_us: int) -> None:
     if 0 < late_us >= until_us:
         raise PeriodError(f"a period cannot end at {shown(until_us)}: the one before it ends at {shown(late_us)}")
     closes_us = until_us + grace_hours * HOUR_US
-    if now_us() < closes_us:
+    if at_us < closes_us:
         grace = f" and has {grace_hours} hours of grace" if grace_hours else ""
         raise PeriodError(f"the period ends at {shown(until_us)}{grace}: it can be closed from {shown(closes_us)} on")
 
 
-def _made_after(connection: Connection, after: int, up_to: int, until_us: int) -> list[int]:
-    """Receipts of the window made at or after a moment, each with the reversal that goes with it, in their order."""
+def _made_after(
+    connection: Connection, clock: Clock, after: int, up_to: int, arrived: Iterable[int], until_us: int
+) -> list[int]:
+    """Candidates made at or after a moment, each with the reversal that goes with it, in their order."""
     sequence = col(ReceiptRow.sequence)
-    window = (sequence > after, sequence <= up_to)
-    is_after = col(ReceiptRow.created_at_us) >= until_us
-    responses = select(col(ReceiptRow.response_id)).where(*window, is_after)
-    query = select(sequence).where(*window, or_(is_after, col(ReceiptRow.reverses).in_(responses)))
-    return list(connection.execute(query.order_by(sequence)).scalars())
+    is_after = clock.made_from(col(ReceiptRow.created_at_us), col(ReceiptRow.booked_at_us), until_us)
+    in_window = and_(sequence > after, sequence <= up_to)
+    conditions: list[ColumnElement[bool]] = [in_window]
+    conditions += [sequence.in_(some) for some in tally.batches(sorted(arrived))]
+    found: set[int] = set()
+    for condition in conditions:
+        found.update(connection.execute(select(sequence).where(condition, is_after)).scalars())
+        responses = select(col(ReceiptRow.response_id)).where(condition, is_after)
+        with_them = col(ReceiptRow.reverses).in_(responses)
+        for other in conditions:
+            found.update(connection.execute(select(sequence).where(other, with_them)).scalars())
+    return sorted(found)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from rewards.policy import Policy
+from rewards.policy import Currency, Policy
 from rewards.settlement import PeriodCredit
 
 CASES = int(os.environ.get("PROTOKEN_SETTLEMENT_CASES", "500"))
@@ -15,11 +15,13 @@ CASES = int(os.environ.get("PROTOKEN_SETTLEMENT_CASES", "500"))
 cases = settings(max_examples=CASES, deadline=None)
 
 CLIENTS = ("bank", "clinic", "rider", "school", "é")
+CURRENCIES = (Currency("EUR", 2), Currency("JPY", 0), Currency("KWD", 3))
 APPLICATIONS = ("shop", "lab", "desk")
 CREDITS = st.one_of(
     st.just(0), st.integers(1, 9), st.integers(-5, 10**7), st.sampled_from([1, 10**6, 10**15, 2**61]), st.just(-3)
 )
 MONEY = st.one_of(st.integers(0, 12), st.integers(0, 10**6), st.sampled_from([0, 1, 2**49]))
+CLAWBACKS = st.dictionaries(st.sampled_from(CLIENTS), MONEY.map(lambda money: money % 10**6), max_size=2)
 PERCENTS = st.sampled_from([0, 1, "2.5", "33.333333", 50, "0.000001", "99.999999", 100])
 
 
@@ -34,7 +36,9 @@ class Window:
 @st.composite
 def policies(draw: st.DrawFn) -> Policy:
     """A valid policy of either allocation, with any of the other rules."""
-    document = {"currency": "EUR", "commons": draw(st.sampled_from(["retain", "distribute"]))}
+    currency = draw(st.sampled_from([*[CURRENCIES[0]] * 3, *CURRENCIES]))
+    document = {"currency": currency.code, "minor_digits": currency.digits}
+    document["commons"] = draw(st.sampled_from(["retain", "distribute"]))
     source = draw(st.sampled_from(["pool", "pool", "price", "user_centric"]))
     if source == "pool":
         document["pool"] = draw(MONEY)
@@ -78,9 +82,8 @@ def windows(draw: st.DrawFn) -> Window:
             tokens_by_application=tokens,
             late=draw(st.dictionaries(accounts, CREDITS, max_size=1)),
             held=draw(st.dictionaries(accounts, CREDITS, max_size=1)),
-            clawbacks=draw(
-                st.dictionaries(st.sampled_from(CLIENTS), MONEY.map(lambda money: money % 10**6), max_size=2)
-            ),
+            clawbacks=draw(CLAWBACKS),
+            standing_clawbacks=draw(st.dictionaries(st.sampled_from(CURRENCIES), CLAWBACKS, max_size=1)),
         ),
         draw(st.frozensets(st.sampled_from(CLIENTS), max_size=2)),
     )

@@ -11,41 +11,114 @@ from hashlib import sha256
 TRILLION = 10**12
 
 
-def settle_slowly(period, ordinal, credit, policy, carried, held_clients):
-    """What `settle` must come to: (pool, fee, account -> field -> value). `carried` is account -> purse, updated."""
-    pool = pool_of(credit, policy)
-    fee = math.floor(pool * policy.fee_percent / 100)
+def settle_slowly(period, ordinal, credit, policy, purses, held_clients):
+    """What `settle` must come to: (pool, fee, account -> field -> value).
+
+    `purses` is (currency, digits) -> purse, updated; only that of the policy's currency is opened.
+    """
+    purse = purses.setdefault((policy.currency, policy.minor_digits), new_purse())
+    carried = purse["accounts"]
+    pool = pool_of(credit, policy, purse)
+    fee = fee_of(pool, policy, purse)
     distributable = pool - fee
-    parts, weights = parts_of(period, credit, policy, max(distributable, 1))
-    parts = fill_up_to_caps(period, parts, weights, policy, max(distributable, 1))
+    parts = capped_parts(period, credit, policy, distributable)
     accounts = {"commons", *parts, *credit.credit, *credit.late, *credit.held, *credit.clawbacks, *carried}
     for account in accounts:
-        carried.setdefault(account, {"residue": Fraction(0), "carry": 0, "held": 0, "debt": 0, "holdbacks": []})
-    entitlements = {account: parts.get(account, Fraction(0)) if distributable else Fraction(0) for account in accounts}
-    gross = round_slowly(period, entitlements, carried, distributable)
+        carried.setdefault(account, new_account())
+    gross = gross_of(period, credit, policy, purse, parts, distributable)
     lines = {}
     for account in sorted(accounts):
-        purse = carried[account]
-        purse["residue"] += entitlements[account] - gross[account]
-        if account != "commons":
-            lines[account] = pay(account, purse, gross[account], credit, policy, ordinal, account in held_clients)
+        own = carried[account]
+        own["residue"] += (parts.get(account, Fraction(0)) if distributable else 0) - gross[account]
         shared = parts.get(account, Fraction(0)) / max(distributable, 1)
-        lines.setdefault(account, {}).update(gross=gross[account], share=shared, residue=purse["residue"])
-    recovered = sum(lines[account].pop("gave_back") for account in accounts if account != "commons")
-    purse = carried["commons"]
-    got = gross["commons"] + recovered - purse["debt"]
-    purse["debt"] = 0 if got >= 0 else -got
-    lines["commons"].update(recovered=recovered, payout=max(got, 0), carried_out=-purse["debt"])
+        lines[account] = {"gross": gross[account], "share": shared, "residue": own["residue"]}
+    clients = [account for account in sorted(accounts) if account != "commons"]
+    givers = {client for client in clients if carried[client]["debt"] or due_back(client, carried[client], credit)}
+    others = {client: credit.credit[client] for client in clients if credit.credit.get(client, 0) > 0}
+    others = {client: others[client] for client in others if client not in givers}
+    paid = {}
+    for client in givers:
+        own = carried[client]
+        paid[client] = pay(client, own, gross[client], credit, policy, ordinal, client in held_clients, 0)
+    recovered = sum(each.pop("gave_back") for each in paid.values())
+    shares = {}
+    if policy.commons == "distribute" and others and recovered:
+        shares = largest_remainder(recovered, others, period)
+    for client in clients:
+        if client not in givers:
+            own, got = carried[client], shares.get(client, 0)
+            paid[client] = pay(client, own, gross[client], credit, policy, ordinal, client in held_clients, got)
+            assert paid[client].pop("gave_back") == 0
+        lines[client].update(paid[client])
+    recovered -= sum(shares.values())
+    own = carried["commons"]
+    got = gross["commons"] + recovered - own["debt"]
+    own["debt"] = 0 if got >= 0 else -got
+    lines["commons"].update(recovered=recovered, payout=max(got, 0), carried_out=-own["debt"])
+    for currency, clawbacks in credit.standing_clawbacks.items():
+        standing = purses.setdefault(tuple(currency), new_purse())["accounts"]
+        for client, amount in clawbacks.items():
+            standing.setdefault(client, new_account())["clawback"] += amount
+    for other in purses.values():
+        if other is not purse:  # who has nothing in a currency that stands is not named there
+            other["accounts"] = {name: each for name, each in other["accounts"].items() if each != new_account()}
     return pool, fee, lines
 
 
-def pool_of(credit, policy):
-    """Minor units in all."""
+def new_purse():
+    """Nothing is carried."""
+    return {"accounts": {}, "pool": Fraction(0), "fee": Fraction(0)}
+
+
+def new_account():
+    """Nothing is carried by one account."""
+    return {"residue": Fraction(0), "carry": 0, "held": 0, "debt": 0, "holdbacks": [], "clawback": 0}
+
+
+def due_back(client, own, credit):
+    """What is taken back from a client in this period, of now and of while its currency stood."""
+    return credit.clawbacks.get(client, 0) + own["clawback"]
+
+
+def gross_alone(period, credit, policy, purse):
+    """Account -> gross of a period, with what it began with left as it was."""
+    before = {"pool": purse["pool"], "fee": purse["fee"]}
+    pool = pool_of(credit, policy, before)
+    distributable = pool - fee_of(pool, policy, before)
+    parts = capped_parts(period, credit, policy, distributable)
+    return gross_of(period, credit, policy, purse, parts, distributable)
+
+
+def capped_parts(period, credit, policy, distributable):
+    """Account -> minor units as a fraction."""
+    parts, weights = parts_of(period, credit, policy, max(distributable, 1))
+    return fill_up_to_caps(period, parts, weights, policy, max(distributable, 1))
+
+
+def gross_of(period, credit, policy, purse, parts, distributable):
+    """Account -> whole units of its part."""
+    accounts = {"commons", *parts, *credit.credit, *credit.late, *credit.held, *credit.clawbacks, *purse["accounts"]}
+    entitlements = {account: parts.get(account, Fraction(0)) if distributable else Fraction(0) for account in accounts}
+    carried = {account: purse["accounts"].get(account, new_account()) for account in accounts}
+    return round_slowly(period, entitlements, carried, distributable)
+
+
+def pool_of(credit, policy, purse):
+    """Minor units in all; a fraction of one stays in the purse."""
     if policy.allocation == "user_centric":
         return sum(policy.fees[application] for application in policy.fees)
     if policy.pool is not None:
         return policy.pool
-    return math.floor(Fraction(policy.price_per_million_tokens) * max(0, credit.tokens) / 1_000_000)
+    exact = Fraction(policy.price_per_million_tokens) * max(0, credit.tokens) / 1_000_000 + purse["pool"]
+    purse["pool"] = exact - math.floor(exact)
+    return math.floor(exact)
+
+
+def fee_of(pool, policy, purse):
+    """Minor units of the fee; a fraction of one stays in the purse."""
+    exact = pool * policy.fee_percent / 100 + purse["fee"]
+    purse["fee"] = exact - math.floor(exact)
+    return math.floor(exact)
 
 
 def largest_remainder(total, weights, salt):
@@ -95,7 +168,7 @@ def parts_of(period, credit, policy, distributable):
             continue
         contribution = fees[application]
         if policy.max_price_per_million_tokens is not None:
-            worth = math.floor(Fraction(policy.max_price_per_million_tokens * tokens, 1_000_000))
+            worth = Fraction(policy.max_price_per_million_tokens * tokens, 1_000_000)
             contribution = min(contribution, worth)
         by_credit = math.floor(brought * contribution / fees[application])
         trillionths["commons"] += brought - by_credit
@@ -150,11 +223,13 @@ def round_slowly(period, entitlements, carried, distributable):
     return gross
 
 
-def pay(client, purse, gross, credit, policy, ordinal, on_hold):
+def pay(client, purse, gross, credit, policy, ordinal, on_hold, recovered):
     """One client's money through its purse: first aside, then what falls due, then what it owes, then what it gets."""
-    line = {"carried_in": purse["carry"] - purse["debt"], "clawback": credit.clawbacks.get(client, 0)}
+    line = {"carried_in": purse["carry"] - purse["debt"], "clawback": due_back(client, purse, credit)}
+    purse["clawback"] = 0
+    line["recovered"] = recovered
     line["holdback"] = math.floor(gross * policy.holdback_percent / 100)
-    cash = gross - line["holdback"] + purse["carry"]
+    cash = gross - line["holdback"] + purse["carry"] + recovered
     line["released_holdback"] = sum(amount for release, amount in purse["holdbacks"] if release <= ordinal)
     cash += line["released_holdback"]
     kept = [[release, amount] for release, amount in purse["holdbacks"] if release > ordinal]

@@ -44,6 +44,8 @@ from tests.rewards.receipts import MEMBERS, make_receipt
 STEPS = int(os.environ.get("PROTOKEN_MODEL_STEPS", "2000"))
 STEPS_PER_EXAMPLE = 40
 HOUR_US = 3_600_000_000
+MINUTE_US = 60_000_000
+SKEW_MINUTES = 10  # of every policy here
 NAMES = [f"r{number}" for number in range(12)]
 SHARES = [
     {"bank": 0.25, "clinic": 0.5, "rider": 0.0},
@@ -121,16 +123,17 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
             self._book(name, None, tokens, receipt.amounts, receipt.created_at_us)
         assert self._find(name)["sequence"] == booked.sequence
 
-    @rule(names=st.lists(st.sampled_from(NAMES), min_size=2, max_size=4), hours=st.sampled_from([0, 0, 0, 2]))
-    def append_together(self, names, hours):
-        """Several in one transaction, of this moment or of a clock that runs ahead."""
-        created_at_us = now_us() + hours * HOUR_US
+    @rule(names=st.lists(st.sampled_from(NAMES), min_size=2, max_size=4), minutes=st.sampled_from([0, 0, 5, 120]))
+    def append_together(self, names, minutes):
+        """Several in one transaction, of this moment, of a clock that runs ahead, or of one that is wrong."""
+        created_at_us = now_us() + minutes * MINUTE_US
+        made_us = created_at_us - (minutes * MINUTE_US if minutes > SKEW_MINUTES else 0)
         batch = [make_receipt(f"{name}-now", created_at_us=created_at_us) for name in names]
         outcomes = self.ledger.append_many(batch)
         for receipt, outcome in zip(batch, outcomes, strict=True):
             known = self._find(receipt.response_id)
             if known is None:
-                self._book(receipt.response_id, None, receipt.tokens, receipt.amounts, created_at_us)
+                self._book(receipt.response_id, None, receipt.tokens, receipt.amounts, created_at_us, made_us)
                 assert (len(self.receipts), False) == (outcome.sequence, outcome.replayed)
             elif known["created"] == created_at_us:
                 assert (known["sequence"], True) == (outcome.sequence, outcome.replayed)
@@ -181,9 +184,14 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
         with pytest.raises(HoldError):
             holds.release(self.ledger, hold_id, "again", "me")
 
-    @rule(policy=st.sampled_from(POLICIES), crash=st.integers(0, 9))
-    def close(self, policy, crash):
-        """A period takes what was booked since the last one; refused while that is not final, or there is nothing."""
+    @rule(policy=st.sampled_from(POLICIES), crash=st.integers(0, 9), minutes=st.sampled_from([0, 0, 0, 6]))
+    def close(self, policy, crash, minutes):
+        """A period takes what was made since the last one; refused while that is not final, or there is nothing."""
+        with pytest.MonkeyPatch.context() as clock:
+            clock.setattr("rewards.periods.window.now_us", lambda *_: now_us() + minutes * MINUTE_US)
+            self._close(policy, crash)
+
+    def _close(self, policy, crash):
         name = f"p{len(self.periods) + 1}"
         if self.periods and self.periods[-1]["state"] not in ("final", "paid"):
             with pytest.raises(PeriodError):
@@ -192,10 +200,11 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
         try:
             self._survive(crash, lambda: periods.close(self.ledger, name, policy, "me"), retry=PeriodClosedError)
         except PeriodEmptyError:
-            new = self.receipts[self._after() :]
-            made = [self._find(each["reverses"]) or each for each in new]
-            assert not self._deferred()
-            assert all(each["created"] > now_us() - HOUR_US and each["sequence"] > self._after() for each in made)
+            waiting = [self.receipts[sequence - 1] for sequence in self._candidates(len(self.receipts))]
+            made = [self._find(each["reverses"]) or each for each in waiting]
+            assert all(each["made"] > now_us() - HOUR_US for each in made)
+            assert all(each["sequence"] in self._candidates(len(self.receipts)) for each in made)
+            assert not self._falls_due(policy)
             return
         stored = periods.get(self.ledger, name)
         self._add_period(stored)
@@ -210,7 +219,7 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
         with pytest.raises(PeriodError, match="disputed until"):
             periods.finalise(self.ledger, name, "me")
         with pytest.MonkeyPatch.context() as clock:
-            clock.setattr("rewards.periods.moves.now_us", lambda: now_us() + 25 * HOUR_US)
+            clock.setattr("rewards.periods.moves.now_us", lambda *_: now_us() + 25 * HOUR_US)
             self._survive(crash, lambda: periods.finalise(self.ledger, name, "me"), retry=PeriodError)
         self.periods[-1]["state"] = "final"
         self._settle(self.periods[-1])
@@ -270,7 +279,7 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
     def _find(self, name):
         return next((each for each in self.receipts if each["id"] == name), None)
 
-    def _book(self, name, reverses, tokens, amounts, created):
+    def _book(self, name, reverses, tokens, amounts, created, made=None):
         self.receipts.append(
             {
                 "id": name,
@@ -278,6 +287,7 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
                 "tokens": tokens,
                 "amounts": dict(amounts),
                 "created": created,
+                "made": created if made is None else made,
                 "sequence": len(self.receipts) + 1,
             }
         )
@@ -295,18 +305,38 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
             return None
         return next((period for period in self.periods if known["sequence"] in period["counted"]), None)
 
-    def _next_frame(self, after, up_to, arrived, deferred):
-        return (set(range(after + 1, up_to + 1)) - deferred) | arrived
+    def _candidates(self, up_to):
+        return set(range(self._after() + 1, up_to + 1)) | self._deferred()
+
+    def _falls_due(self, policy):
+        """Whether the next period would pay or take back anything that is carried in its currency."""
+        if not self.periods:
+            return False
+        purses = periods.all(self.ledger)[-1].settlement.purses
+        purse = purses.get((policy.currency, policy.minor_digits))
+        held = {each["target"] for each in self.holds.values() if each["active"] and each["kind"] == "client"}
+        for client in MEMBERS:
+            balance = purse.balances.get(client) if purse else None
+            if balance is None or client in held:
+                if balance is not None and balance.clawback:
+                    return True
+                continue
+            due = sum(amount for ordinal, amount in balance.holdbacks if ordinal <= len(self.periods) + 1)
+            payable = balance.carry + balance.held + due - balance.clawback
+            if balance.clawback or payable >= max(policy.minimum_payout, 1):
+                return True
+        return False
 
     def _add_period(self, stored):
         """Take the window from the ledger, hold it to the rule, and count by our own."""
-        after, up_to = stored.window
-        deferred = set(stored.deferred)
+        after, _ = stored.window
+        deferred, candidates = set(stored.deferred), self._candidates(stored.window[1])
         assert self._after() == after
-        for receipt in self.receipts[after:up_to]:
+        for sequence in candidates:
+            receipt = self.receipts[sequence - 1]
             original = self._find(receipt["reverses"])
-            too_new = receipt["created"] >= stored.until_us or (
-                original is not None and original["created"] >= stored.until_us and original["sequence"] > after
+            too_new = receipt["made"] >= stored.until_us or (
+                original is not None and original["made"] >= stored.until_us and original["sequence"] in candidates
             )
             assert too_new == (receipt["sequence"] in deferred)
         period = {
@@ -314,7 +344,7 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
             "state": stored.state,
             "window": stored.window,
             "deferred": deferred,
-            "frame": self._next_frame(after, up_to, self._deferred(), deferred),
+            "frame": candidates - deferred,
         }
         self._settle(period)
         self.periods.append(period)
@@ -353,6 +383,8 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
 
     def _compare(self, stored, period):
         settlement = stored.final or stored.draft
+        for other in self.periods:
+            assert other is period or not other["counted"] & period["counted"]
         assert period["left_out"] == set(stored.left_out)
         assert period["taken_in"] == set(stored.taken_in)
         assert period["tokens"] == settlement.tokens
@@ -365,17 +397,20 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
         assert [] == [account for account in held if lines[account].payout]
 
     def _money_is_conserved(self, stored):
-        """All pools so far are what was paid, kept as fee, and is kept back or carried."""
+        """All pools of a currency so far are what was paid in it, kept as fee, and is kept back or carried."""
         final = [period.settlement for period in stored]
-        paid = sum(settlement.fee + sum(line.payout for line in settlement.lines) for settlement in final)
-        carried = final[-1].carried if final else {}
-        kept = sum(
-            max(balance.carry, 0) + balance.held + sum(amount for _, amount in balance.holdbacks)
-            for balance in carried.values()
-        )
-        advanced = max(-carried[COMMONS].carry, 0) if final else 0  # by the commons, which evens out roundings
-        assert all(abs(each.residue) < UNIT for account, each in carried.items() if account != COMMONS)
-        assert sum(settlement.pool for settlement in final) + advanced == paid + kept
+        purses = final[-1].purses if final else {}
+        for currency in {settlement.policy.money for settlement in final}:
+            own = [settlement for settlement in final if settlement.policy.money == currency]
+            paid = sum(settlement.fee + sum(line.payout for line in settlement.lines) for settlement in own)
+            carried = purses[currency].balances if currency in purses else {}
+            kept = sum(
+                max(balance.carry, 0) + balance.held + sum(amount for _, amount in balance.holdbacks)
+                for balance in carried.values()
+            )
+            advanced = max(-carried[COMMONS].carry, 0) if COMMONS in carried else 0  # it evens out roundings
+            assert all(abs(each.residue) < UNIT for account, each in carried.items() if account != COMMONS)
+            assert sum(settlement.pool for settlement in own) + advanced == paid + kept
 
     # Crashes
 

@@ -16,6 +16,7 @@ from tests.rewards.receipts import MEMBERS
 
 POLICY = Policy(pool=10_000, currency="EUR")
 HOUR_US = 3_600_000_000
+SOON_US = 300_000_000  # as far as clocks may differ
 
 
 def receipt(number: int, created_at_us: int | None = None) -> Receipt:
@@ -175,11 +176,11 @@ def test_what_lies_before_the_window_is_read_in_several_statements(books, monkey
     assert (9, 1 + 2 + 3 + 5 + 8 + 10 + 12 - 4 - 5) == (sums.receipts, sums.tokens)
 
 
-def test_the_sums_of_a_period_are_those_it_was_settled_by(ledger):
+def test_the_sums_of_a_period_are_those_it_was_settled_by(ledger, monkeypatch):
     """With late receipts, held ones, and reversals of the same and of an earlier period."""
     ledger.register("other", MEMBERS)
     for number in range(1, 9):  # 3 and 6 are made after the end and belong to the next period
-        ledger.append(receipt(number, now_us() + (HOUR_US if number in (3, 6) else 0)))
+        ledger.append(receipt(number, now_us() + (SOON_US if number in (3, 6) else 0)))
     ledger.reverse("r2", "a test question", "tester")
     holds.place(ledger, "response", "r7", "a question", "tester")
     periods.close(ledger, "first", POLICY, "tester", until_us=now_us())
@@ -191,6 +192,7 @@ def test_the_sums_of_a_period_are_those_it_was_settled_by(ledger):
     with ledger.database.read() as connection:
         there = book.read(connection)
         still_open = selection.totals(connection, selection.of_open_period(connection, there.periods[-1]))
+    monkeypatch.setattr("rewards.periods.window.now_us", lambda *_: now_us() + 2 * SOON_US)
     periods.close(ledger, "second", POLICY, "tester")
     with ledger.database.read() as connection:
         there = book.read(connection)
@@ -214,7 +216,7 @@ def test_a_reversal_in_the_grace_hours_is_of_no_period(ledger, monkeypatch):
     def at(hours):
         moment = end_us + round(hours * HOUR_US)
         for module in ("periods.moves", "periods.window", "events", "ledger"):
-            monkeypatch.setattr(f"rewards.{module}.now_us", lambda: moment)
+            monkeypatch.setattr(f"rewards.{module}.now_us", lambda *_: moment)
         return moment
 
     ledger.append_many([receipt(1, at(-1)), receipt(2, at(-1))])

@@ -33,8 +33,8 @@ def clock(monkeypatch):
         moment[0] += round(minutes * MINUTE_US)
         return moment[0]
 
-    for module in ("periods.moves", "periods.window", "events", "ledger"):
-        monkeypatch.setattr(f"rewards.{module}.now_us", lambda: moment[0])
+    for module in ("periods.moves", "periods.window", "events", "ledger", "contribution"):
+        monkeypatch.setattr(f"rewards.{module}.now_us", lambda *_: moment[0])
     return forward
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards import COMMONS, CreditError, Policy
-from rewards.settlement import Balance, Line, PeriodCredit, clawback, settle
+from rewards.settlement import Balance, Line, Opening, PeriodCredit, Purse, clawback, settle
 from tests.rewards.settlement_cases import cases
 
 
@@ -18,7 +18,7 @@ def settle_all(*periods, held=(), **policy):
             ordinal,
             PeriodCredit((0, 1), 1, {"bank": gross, COMMONS: 100 - gross}, clawbacks={"bank": taken_back}),
             Policy(currency="EUR", pool=100, **policy),
-            carried,
+            Opening(Purse(carried)),
             frozenset({"bank"} if ordinal in held else ()),
         )
         carried = settlement.carried
@@ -102,8 +102,9 @@ def test_the_commons_owes_what_rounding_gave_to_clients():
     half = 10**12 // 2
     carried = {"bank": Balance(half), "clinic": Balance(half), COMMONS: Balance(-2 * half)}
     credit = PeriodCredit((0, 1), 1, {"bank": 1, "clinic": 1})
-    short = settle("p", 1, credit, Policy(currency="EUR", pool=1), carried)
-    later = settle("q", 2, PeriodCredit((0, 1), 1, {COMMONS: 1}), Policy(currency="EUR", pool=5), short.carried)
+    short = settle("p", 1, credit, Policy(currency="EUR", pool=1), Opening(Purse(carried)))
+    policy = Policy(currency="EUR", pool=5)
+    later = settle("q", 2, PeriodCredit((0, 1), 1, {COMMONS: 1}), policy, short.opening(policy))
 
     assert [(1, 1), (1, 1), (-1, 0)] == [(line.gross, line.payout) for line in short.lines]
     assert (-1, Balance(residue=0, carry=-1)) == (short.lines[2].carried_out, short.carried[COMMONS])

@@ -70,7 +70,7 @@ def test_a_settlement_in_the_books_still_reads(currency: str, digits: int) -> No
     """What was settled before currencies were checked stays what it was, to the byte."""
     policy = Policy.from_mapping({"currency": currency, "minor_digits": digits, "pool": 100}, stored=True)
     credit = contents.PeriodCredit((0, 1), 1, {"bank": 600_000, "commons": 400_000})
-    stored = settle("p", 1, credit, policy, {}).to_document()
+    stored = settle("p", 1, credit, policy).to_document()
 
     assert stored == Settlement.from_document(stored).to_document()
     assert (currency, digits) == (stored["policy"]["currency"], stored["policy"]["minor_digits"])

@@ -25,6 +25,7 @@ from tests.rewards.receipts import make_receipt
 POLICY = Policy(pool=1001, currency="EUR")
 DISPUTABLE = Policy(pool=1001, currency="EUR", dispute_days=3)
 HOUR_US = 3_600_000_000
+MINUTE_US = 60_000_000
 DAY_US = 24 * HOUR_US
 
 
@@ -43,7 +44,7 @@ def clock(monkeypatch):
     def set_clock(hours: float) -> int:
         moment = now_us() + round(hours * HOUR_US)
         for module in ("periods.moves", "periods.window", "events", "ledger"):
-            monkeypatch.setattr(f"rewards.{module}.now_us", lambda: moment)
+            monkeypatch.setattr(f"rewards.{module}.now_us", lambda *_: moment)
         return moment
 
     return set_clock
@@ -262,20 +263,34 @@ def test_within_the_grace_hours_what_was_made_in_time_is_still_in(ledger, clock)
     assert 16_000_000 == sum(line.late for line in second.lines)
 
 
-def test_what_seems_to_be_made_in_the_future_goes_to_the_next_period(ledger):
-    """A receipt of a clock that runs ahead is deferred, together with its reversal, and once only."""
-    ahead = now_us() + 10 * DAY_US
+def test_what_is_made_after_the_end_goes_to_the_period_of_its_time(ledger, clock):
+    """A receipt of a clock that runs ahead a little is handed on, with its reversal, until a period ends after it."""
+    ahead = clock(0) + 5 * MINUTE_US
     ledger.append(make_receipt("ahead", tokens=1, created_at_us=ahead))
     ledger.append(make_receipt("ahead and reversed", tokens=2, created_at_us=ahead))
     ledger.reverse("ahead and reversed", "wrong", "me")
     ledger.append(make_receipt("now", tokens=4))
-    first = close(ledger, "2026-11")
-    second = close(ledger, "2026-12")
+    first = close(ledger, "p1")
+    ledger.append(make_receipt("later", tokens=8))
+    clock(1 / 60)
+    second = close(ledger, "p2")
+    clock(1)
+    third = close(ledger, "p3")
 
-    assert ((0, 4), 4, (1, 2, 3)) == (first.window, first.tokens, periods.get(ledger, "2026-11").deferred)
-    assert ((4, 4), 1) == (second.window, second.tokens)
+    assert [(0, 4), (4, 5), (5, 5)] == [settlement.window for settlement in (first, second, third)]
+    assert [4, 8, 1] == [settlement.tokens for settlement in (first, second, third)]
+    assert [(1, 2, 3), (1, 2, 3), ()] == [period.deferred for period in periods.all(ledger)]
     with pytest.raises(PeriodEmptyError):
-        close(ledger, "2027-01")
+        close(ledger, "p4")
+
+
+def test_what_claims_to_be_of_the_far_future_counts_when_it_was_booked(ledger):
+    """A receipt of a clock that is days ahead is of the ledger's own time, and does not wait for its day to come."""
+    for tokens, ahead_us in ((1, 11 * MINUTE_US), (2, 10 * DAY_US), (4, 2**60)):
+        ledger.append(make_receipt(f"r{tokens}", tokens=tokens, created_at_us=now_us() + ahead_us))
+
+    assert 7 == close(ledger, "p1").tokens
+    assert () == periods.get(ledger, "p1").deferred
 
 
 def test_a_clock_that_stepped_back_makes_nothing_seem_future(ledger, clock):
@@ -441,9 +456,9 @@ def test_a_policy_must_speak_of_this_ledger(booked):
         close(booked, "2026-11", centric)
 
 
-def test_each_application_pays_who_answered_it(ledger):
+def test_each_application_pays_who_answered_it(ledger, clock):
     """User-centric: an application's fee is split by the credit in its own responses, less those reversed."""
-    ahead = now_us() + DAY_US
+    ahead = clock(0) + 5 * MINUTE_US
     for application, tokens, shares, created_at_us in [
         ("app-a", 10, {"bank": 1.0}, 1),
         ("app-b", 1, {"clinic": 1.0}, 1),
@@ -458,6 +473,7 @@ def test_each_application_pays_who_answered_it(ledger):
     )
 
     assert {"bank": 100, "clinic": 700, "commons": 0, "rider": 0} == payouts(close(ledger, "2026-11", policy))
+    clock(1)
     assert {"bank": 0, "clinic": 0, "commons": 100, "rider": 700} == payouts(close(ledger, "2026-12", policy))
 
 
@@ -473,7 +489,7 @@ def test_a_reversal_in_the_same_period_nets_out(ledger):
 
 
 def test_a_reversal_of_a_paid_response_takes_its_payout_back(ledger):
-    """What a reversed response earned in an earlier period is clawed back from the next payout, for the commons."""
+    """What a response added to the period it was paid in is taken back; whom it cost something gives nothing back."""
     ledger.append(make_receipt("good", tokens=2, shares={"bank": 1.0}))
     ledger.append(make_receipt("bad", tokens=2, shares={"bank": 0.5, "clinic": 0.5}))
     policy = Policy(pool=400, currency="EUR")
@@ -483,12 +499,14 @@ def test_a_reversal_of_a_paid_response_takes_its_payout_back(ledger):
     settlement = close(ledger, "2026-12", policy)
     lines = {line.account: line for line in settlement.lines}
 
-    # 200 each by credit; the bank gives back 100 of its 300, the clinic owes all its 100 and has nothing to give.
+    # 200 each by credit. Without the response the bank would have had all 400: of its 300 nothing is taken back. The
+    # clinic owes all its 100 and has nothing to give.
     assert (2, 4_000_000 // 4) == (settlement.tokens, lines["bank"].credit)
-    assert {"bank": 100, "clinic": 100, "commons": 0, "rider": 0} == {each: lines[each].clawback for each in lines}
-    assert {"bank": 100, "clinic": 0, "commons": 100, "rider": 200} == payouts(settlement)
+    assert {"bank": 0, "clinic": 100, "commons": 0, "rider": 0} == {each: lines[each].clawback for each in lines}
+    assert {"bank": 200, "clinic": 0, "commons": 0, "rider": 200} == payouts(settlement)
     assert -100 == lines["clinic"].carried_out
     assert {"2026-11": {"bank": 1_000_000, "clinic": 1_000_000}} == periods.get(ledger, "2026-12").reversed
+    assert {"2026-11": {"clinic": 100}} == periods.get(ledger, "2026-12").clawbacks
 
 
 def test_reversals_of_one_period_in_several_later_ones_add_up(ledger):
@@ -519,12 +537,13 @@ def test_the_order_of_reversals_and_their_responses_periods_is_kept_apart(ledger
 
 
 @pytest.mark.parametrize("deferred", [False, True])
-def test_a_deferred_response_counts_where_it_was_deferred_to(ledger, deferred):
+def test_a_deferred_response_counts_where_it_was_deferred_to(ledger, clock, deferred):
     """A claw-back follows the period in which the response was paid, also when that is not the one of its window."""
-    created_at_us = now_us() + DAY_US if deferred else 1
+    created_at_us = clock(0) + 5 * MINUTE_US if deferred else 1
     ledger.append(make_receipt("r", tokens=1, shares={"bank": 1.0}, created_at_us=created_at_us))
     ledger.append(make_receipt("s", tokens=1, shares={"clinic": 1.0}))
     close(ledger, "p1", Policy(pool=100, currency="EUR"))
+    clock(1)
     ledger.append(make_receipt("t", tokens=1, shares={"clinic": 1.0}))
     close(ledger, "p2", Policy(pool=300, currency="EUR"))
     ledger.reverse("r", "wrong", "me")

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select, text
 
 from rewards import Ledger, LedgerError, events, sealing
+from rewards.database import now_us
 from rewards.errors import LogError, SignatureError
 from rewards.leaves import event_leaf, receipt_leaf
 from rewards.log import MemoryNodes, root
@@ -108,14 +109,15 @@ def test_sealing_again_changes_nothing(ledger):
 def test_a_checkpoint_says_when_and_after_what_it_was_sealed(ledger, monkeypatch):
     """Moment and size of the one before are signed, and a clock that steps back does not turn history around."""
     seal(ledger, KEY, ORIGIN)
-    monkeypatch.setattr(sealing, "now_us", lambda: 17)
+    behind = now_us() - 300_000_000
+    monkeypatch.setattr(sealing, "now_us", lambda *_: behind)
     ledger.append(make_receipt("r"))
     seal(ledger, KEY, ORIGIN)
     first, second = checkpoints_of(ledger)
     with ledger.database.read() as connection:
         moments = [checkpoint_at(connection, each.size).sealed_at_us for each in (first, second)]
 
-    assert moments[0] == moments[1] > 17
+    assert moments[0] == moments[1] > behind
     assert (f"sealed_at_us {moments[0]}", "previous_size 0") == first.extensions
     assert (f"sealed_at_us {moments[1]}", f"previous_size {first.size}") == second.extensions
 

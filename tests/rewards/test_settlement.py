@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rewards import COMMONS, CreditError, Policy, PolicyError, canonical_bytes
 from rewards.rounding import UNIT
-from rewards.settlement import Balance, PeriodCredit, Settlement, settle
+from rewards.settlement import FIRST_RULE, Balance, Opening, PeriodCredit, Purse, Settlement, settle
 from tests.rewards.settlement_cases import CHAINS, cases, policies, windows
 from tests.rewards.settlement_oracle import settle_slowly
 
@@ -25,6 +25,11 @@ def period_credit(credit, **fields):
     return PeriodCredit(window=(0, 1), tokens=1, credit=credit, **fields)
 
 
+def carrying(balances):
+    """A period that begins with these balances in the currency of its policy."""
+    return Opening(Purse(balances))
+
+
 def payouts(credit, policy):
     """Account -> payout, and whether the pool was unclaimed."""
     settlement = settle("p", 1, period_credit(credit), policy)
@@ -32,12 +37,46 @@ def payouts(credit, policy):
 
 
 def chain(policies, windows):
-    """The settlements of one period after the other, each with what it was given to carry."""
-    carried = {}
+    """The settlements of one period after the other, each with what it began with and its credit."""
+    opening, settlement = Opening(), None
     for ordinal, (policy, window) in enumerate(zip(policies, windows, strict=True), start=1):
-        settlement = settle(f"p{ordinal}", ordinal, window.credit, policy, carried, window.held_clients)
-        yield settlement, carried
-        carried = settlement.carried
+        if settlement is not None:
+            opening = settlement.opening(policy)
+        credit = in_other_currencies(window.credit, policy)
+        settlement = settle(f"p{ordinal}", ordinal, credit, policy, opening, window.held_clients)
+        yield settlement, opening, credit
+
+
+def in_other_currencies(credit, policy):
+    """The credit without what would be taken back of the policy's own currency beside its claw-backs."""
+    standing = {money: each for money, each in credit.standing_clawbacks.items() if money != policy.money}
+    return replace(credit, standing_clawbacks=standing)
+
+
+def plain(purses):
+    """The oracle's purses as those of a settlement are written above."""
+    nothing = [0, 0, 0, (), 0]
+    found = {
+        money: [
+            purse["pool"] * UNIT,
+            purse["fee"] * UNIT,
+            {
+                account: [
+                    each["residue"] * UNIT,
+                    each["carry"] - each["debt"],
+                    each["held"],
+                    tuple(map(tuple, each["holdbacks"])),
+                    each["clawback"],
+                ]
+                for account, each in purse["accounts"].items()
+            },
+        ]
+        for money, purse in purses.items()
+    }
+    for _, _, accounts in found.values():
+        for account in [name for name, each in accounts.items() if each == nothing]:
+            del accounts[account]
+    return {money: each for money, each in found.items() if any(each)}
 
 
 def on_fields(line, wanted):
@@ -50,12 +89,24 @@ def on_fields(line, wanted):
 def test_every_line_is_what_the_slow_rules_say(policies, windows):
     """Over chains of periods, under policies that change, the settlement is the oracle's, field by field."""
     policies, purses = policies[: len(windows)], {}
-    for (settlement, _), policy, window in zip(chain(policies, windows), policies, windows, strict=True):
+    for (settlement, _, credit), policy, window in zip(chain(policies, windows), policies, windows, strict=True):
         pool, fee, lines = settle_slowly(
-            settlement.period, settlement.ordinal, window.credit, policy, purses, window.held_clients
+            settlement.period, settlement.ordinal, credit, policy, purses, window.held_clients
         )
 
         assert (pool, fee) == (settlement.pool, settlement.fee)
+        assert plain(purses) == {
+            money: [
+                purse.pool_fraction,
+                purse.fee_fraction,
+                {
+                    account: [each.residue, each.carry, each.held, each.holdbacks, each.clawback]
+                    for account, each in purse.carrying.items()
+                },
+            ]
+            for money, purse in settlement.purses.items()
+            if not purse.is_empty
+        }
         assert list(lines) == [line.account for line in settlement.lines]
         for line in settlement.lines:
             expected = lines[line.account] | {"residue": lines[line.account]["residue"] * UNIT}
@@ -68,9 +119,12 @@ def test_every_line_is_what_the_slow_rules_say(policies, windows):
 @cases
 @given(st.lists(policies(), min_size=5, max_size=5), CHAINS)
 def test_no_money_is_made_or_lost(policies, windows):
-    """Line by line what comes in goes out; over a chain of periods the pools are the fees, payouts and what is left."""
-    pools = fees = paid = 0
-    for settlement, carried in chain(policies[: len(windows)], windows):
+    """Line by line what comes in goes out; over a chain the pools of a currency are its fees, payouts and what is left.
+
+    A currency that a period is not settled in stands as it stood, but for what is to be taken back in it.
+    """
+    pools, fees, paid, advanced, last = Counter(), Counter(), Counter(), {}, {}
+    for settlement, opening, credit in chain(policies[: len(windows)], windows):
         lines = {line.account: line for line in settlement.lines}
         assert settlement.pool - settlement.fee == settlement.distributable
         assert settlement.distributable == sum(line.gross for line in settlement.lines)
@@ -80,23 +134,52 @@ def test_no_money_is_made_or_lost(policies, windows):
                 + line.drawn_holdback + line.recovered
                 == line.clawback + line.holdback + line.held + line.payout + line.carried_out
             )  # fmt: skip
-            before = carried.get(line.account, Balance())
+            before = opening.own.of(line.account)
             assert before.held - line.released_hold + line.held == line.held_total
             kept = sum(amount for _, amount in before.holdbacks)
             assert kept - line.released_holdback - line.drawn_holdback + line.holdback == sum(
                 amount for _, amount in line.holdbacks
             )
             assert line.payout >= 0
-        assert lines[COMMONS].recovered == sum(
+        assert sum(line.recovered for line in settlement.lines) == sum(
             line.clawback + max(-line.carried_in, 0) - max(-line.carried_out, 0)
             for line in settlement.lines
             if line.account != COMMONS
         )
-        pools, fees = pools + settlement.pool, fees + settlement.fee
-        paid += sum(line.payout for line in settlement.lines)
-        advanced = max(-lines[COMMONS].carried_out, 0)
-        assert advanced < len(lines)
-        assert pools + advanced == fees + paid + sum(balance.money for balance in settlement.carried.values())
+        assert settlement.policy.commons == "distribute" or lines[COMMONS].recovered == sum(
+            line.recovered for line in settlement.lines
+        )
+        assert standing_changes(settlement, opening) == {
+            (currency, client): amount
+            for currency, clawbacks in credit.standing_clawbacks.items()
+            for client, amount in clawbacks.items()
+            if amount
+        }
+        money = settlement.policy.money
+        pools[money] += settlement.pool
+        fees[money] += settlement.fee
+        paid[money] += sum(line.payout for line in settlement.lines)
+        advanced[money] = max(-lines[COMMONS].carried_out, 0)
+        assert advanced[money] < len(lines)
+        last = settlement.purses
+    for money, pool in pools.items():
+        left = sum(balance.money for balance in last.get(money, Purse()).balances.values())
+        assert pool + advanced[money] == fees[money] + paid[money] + left
+
+
+def standing_changes(settlement, opening):
+    """What stands otherwise than before: (currency, client) -> minor units more to take back; nothing else may."""
+    changes = {}
+    assert {money for money, purse in opening.standing.items() if not purse.is_empty} <= settlement.standing.keys()
+    for currency, purse in settlement.standing.items():
+        old = opening.standing.get(currency, Purse())
+        assert (old.pool_fraction, old.fee_fraction) == (purse.pool_fraction, purse.fee_fraction)
+        for account in {*old.balances, *purse.balances}:
+            before, after = old.of(account), purse.of(account)
+            assert replace(after, clawback=before.clawback) == before
+            if after != before:
+                changes[currency, account] = after.clawback - before.clawback
+    return changes
 
 
 @cases
@@ -104,17 +187,35 @@ def test_no_money_is_made_or_lost(policies, windows):
 def test_no_client_drifts(policies, windows):
     """A client's gross is its share rounded down or up in each period, and within one unit of it over all of them."""
     entitled, got = Counter(), Counter()
-    for settlement, _ in chain(policies[: len(windows)], windows):
+    for settlement, _, _ in chain(policies[: len(windows)], windows):
         assert 1 == sum(line.share for line in settlement.lines)
         assert 0 == sum(line.residue for line in settlement.lines)
         for line in settlement.lines:
-            entitled[line.account] += line.share * settlement.distributable
-            got[line.account] += line.gross
-            assert entitled[line.account] - got[line.account] == Fraction(line.residue, UNIT)
+            account = settlement.policy.money, line.account
+            entitled[account] += line.share * settlement.distributable
+            got[account] += line.gross
+            assert entitled[account] - got[account] == Fraction(line.residue, UNIT)
             if line.account != COMMONS:
                 assert abs(line.gross - line.share * settlement.distributable) < 1
                 assert abs(line.residue) < UNIT
                 assert line.gross == 0 or line.credit > 0
+
+
+@cases
+@given(st.lists(policies(), min_size=5, max_size=5), CHAINS)
+def test_pools_and_fees_lose_no_fraction(policies, windows):
+    """Over a chain the pools of a currency are prices times tokens, and its fees percentages, to within one unit."""
+    prices, pools, exact, fees = Counter(), Counter(), Counter(), Counter()
+    for settlement, _, credit in chain(policies[: len(windows)], windows):
+        policy, money = settlement.policy, settlement.policy.money
+        if policy.price_per_million_tokens is not None:
+            pools[money] += settlement.pool
+            prices[money] += Fraction(policy.price_per_million_tokens * max(credit.tokens, 0), 10**6)
+        fees[money] += settlement.fee
+        exact[money] += settlement.pool * policy.fee_percent / 100
+
+        assert prices[money] - pools[money] == Fraction(settlement.pool_fraction, UNIT) < 1
+        assert exact[money] - fees[money] == Fraction(settlement.fee_fraction, UNIT) < 1
 
 
 @cases
@@ -127,9 +228,10 @@ def test_the_same_input_gives_the_same_bytes(policy, window, random):
         random.shuffle(items)
         return dict(items)
 
-    credit = window.credit
-    carried = settle("p1", 1, credit, policy).carried
-    settlement = settle("p2", 2, credit, policy, carried, window.held_clients)
+    credit = in_other_currencies(window.credit, policy)
+    before = settle("p1", 1, credit, policy)
+    opening = before.opening(policy)
+    settlement = settle("p2", 2, credit, policy, opening, window.held_clients)
     other = replace(
         credit,
         **{name: shuffled(getattr(credit, name)) for name in ("credit", "late", "held", "clawbacks")},
@@ -137,16 +239,18 @@ def test_the_same_input_gives_the_same_bytes(policy, window, random):
         tokens_by_application=shuffled(credit.tokens_by_application),
     )
     again = Policy.from_mapping(shuffled(policy.model_dump(exclude_none=True)))
+    purse = replace(opening.own, balances=shuffled(opening.own.balances))
+    other_opening = Opening(purse, shuffled(opening.standing))
     stored = canonical_bytes(settlement.to_document())
 
-    assert settlement.sha256 == settle("p2", 2, other, again, shuffled(carried), window.held_clients).sha256
+    assert settlement.sha256 == settle("p2", 2, other, again, other_opening, window.held_clients).sha256
     assert settlement == Settlement.from_document(json.loads(stored))
     assert stored == rfc8785.dumps(settlement.to_document())
-    assert settlement.carried == Settlement.from_document(json.loads(stored)).carried
+    assert settlement.purses == Settlement.from_document(json.loads(stored)).purses
 
 
 def test_the_bytes_never_change():
-    """The document of one fixed input is pinned: statements that were signed stay checkable for ever."""
+    """The document of one fixed input is pinned under each rule: what was signed stays checkable for ever."""
     policy = Policy(
         currency="EUR", pool=10_007, fee_percent="2.5", cap_percent=40, holdback_percent=10, minimum_payout=50
     )
@@ -156,10 +260,13 @@ def test_the_bytes_never_change():
         held={"clinic": 5},
         clawbacks={"rider": 3},
     )
-    carried = {"bank": Balance(5, 7, 0, ((2, 9),)), "clinic": Balance(-5, 0, 11, ())}
-    settlement = settle("2026-11", 2, credit, policy, carried, frozenset({"clinic"}))
+    opening = Opening(Purse({"bank": Balance(5, 7, 0, ((2, 9),)), "clinic": Balance(-5, 0, 11, ())}))
+    first = settle("2026-11", 2, credit, policy, opening, frozenset({"clinic"}), FIRST_RULE)
+    second = settle("2026-11", 2, credit, policy, opening, frozenset({"clinic"}))
 
-    assert "4fd66bb424b573def2075b9239fd5042751041a33495e74bfecd88f7a011cb84" == settlement.sha256
+    assert "4fd66bb424b573def2075b9239fd5042751041a33495e74bfecd88f7a011cb84" == first.sha256
+    assert "202061318e80501abc94d5d8b5c6ebff4f0d24f0976a0d46de007ddaba3be652" == second.sha256
+    assert first == Settlement.from_document(first.to_document())
 
 
 def test_a_retained_commons_is_paid_like_an_account():
@@ -203,7 +310,7 @@ def test_fees_that_nobody_earned_are_unclaimed():
 
 def test_an_account_with_only_a_balance_has_a_line():
     """What is carried for a client without credit stays on the settlement, and is not forgotten."""
-    settlement = settle("p", 2, period_credit({COMMONS: 1}), EUR, {"bank": Balance(residue=7, held=30)}, frozenset())
+    settlement = settle("p", 2, period_credit({COMMONS: 1}), EUR, carrying({"bank": Balance(residue=7, held=30)}))
 
     assert ["bank", COMMONS] == [line.account for line in settlement.lines]
     assert (30, Balance(residue=7)) == (settlement.lines[0].payout, settlement.carried["bank"])
@@ -225,15 +332,15 @@ def test_large_numbers_are_text():
         ({"ordinal": -1}, "ordinal"),
         ({"ordinal": True}, "ordinal"),
         ({"held_clients": frozenset({COMMONS})}, "the commons cannot be on hold"),
-        ({"carried": {"bank": Balance(residue=UNIT)}}, "residue of 'bank'"),
-        ({"carried": {"bank": Balance(residue=-UNIT)}}, "residue of 'bank'"),
-        ({"carried": {"bank": Balance(residue=0.5)}}, "residue of 'bank'"),
-        ({"carried": {"bank": Balance(carry=2**53)}}, "balance of 'bank'"),
-        ({"carried": {"bank": Balance(held=-1)}}, "held of 'bank'"),
-        ({"carried": {"bank": Balance(holdbacks=((1, -1),))}}, "held of 'bank'"),
-        ({"carried": {COMMONS: Balance(held=1)}}, "balance of the commons"),
-        ({"carried": {"pending": Balance()}}, "pending"),
-        ({"carried": {"bank": Balance(carry=2**53 - 1)}}, "of 'bank' must be"),
+        ({"opening": carrying({"bank": Balance(residue=UNIT)})}, "residue of 'bank'"),
+        ({"opening": carrying({"bank": Balance(residue=-UNIT)})}, "residue of 'bank'"),
+        ({"opening": carrying({"bank": Balance(residue=0.5)})}, "residue of 'bank'"),
+        ({"opening": carrying({"bank": Balance(carry=2**53)})}, "balance of 'bank'"),
+        ({"opening": carrying({"bank": Balance(held=-1)})}, "held of 'bank'"),
+        ({"opening": carrying({"bank": Balance(holdbacks=((1, -1),))})}, "held of 'bank'"),
+        ({"opening": carrying({COMMONS: Balance(held=1)})}, "balance of the commons"),
+        ({"opening": carrying({"pending": Balance()})}, "pending"),
+        ({"opening": carrying({"bank": Balance(carry=2**53 - 1)})}, "of 'bank' must be"),
     ],
 )
 def test_what_no_period_carries_is_refused(arguments, named):
@@ -274,7 +381,7 @@ def test_a_document_that_no_settlement_writes_is_refused(change):
 def test_money_beyond_what_json_keeps_exact_is_refused():
     """A payout above 2**53 - 1 minor units is refused by the name of its account, and never rounded."""
     policy = Policy(currency="EUR", pool=2**53 - 1)
-    carried = {"bank": Balance(carry=1)}
+    opening = carrying({"bank": Balance(carry=1)})
 
     with pytest.raises(CreditError, match="'bank' must be an integer of minor units"):
-        settle("2026-11", 2, period_credit({"bank": 1_000_000}), policy, carried)
+        settle("2026-11", 2, period_credit({"bank": 1_000_000}), policy, opening)

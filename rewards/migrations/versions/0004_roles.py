@@ -18,6 +18,7 @@ LOCK = "BEGIN LOCK TABLE alembic_version IN SHARE ROW EXCLUSIVE MODE; END"
 RECEIPT = """
 DECLARE
     skew_us CONSTANT bigint := 3600000000;  -- an hour: how far a replica's clock may be ahead of the database's
+    step_us CONSTANT bigint := 600000000;  -- what is stamped later than that after now is of a clock that was wrong
     last record;
     now_us bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
 BEGIN
@@ -26,7 +27,8 @@ BEGIN
         RAISE EXCEPTION 'receipt % is not the next one, which is %', NEW.sequence, coalesce(last.sequence, 0) + 1;
     ELSIF NEW.kind <> 'response' OR NEW.response_id LIKE 'reversal-%' THEN
         RAISE EXCEPTION 'this role books responses and reverses none';
-    ELSIF NEW.booked_at_us NOT BETWEEN coalesce(last.booked_at_us, 0) AND
+    ELSIF NEW.booked_at_us NOT BETWEEN
+        CASE WHEN last.booked_at_us > now_us + step_us THEN now_us - skew_us ELSE coalesce(last.booked_at_us, 0) END AND
         greatest(last.booked_at_us, now_us + skew_us) OR NEW.created_at_us > NEW.booked_at_us + skew_us THEN
         RAISE EXCEPTION 'receipt % is not of this hour', NEW.sequence;
     ELSIF NEW.payload_sha256 !~ '^[0-9a-f]{64}$' OR NEW.salt !~ '^[0-9a-f]{64}$' THEN

@@ -244,7 +244,7 @@ def test_a_draft_goes_its_whole_way(
     assert "⚠ disputed" in disputed.words
     later = now_us() + 3 * DAY_US
     for module in ("rewards.periods.moves", "deployment.console.periods"):
-        monkeypatch.setattr(f"{module}.now_us", lambda: later)
+        monkeypatch.setattr(f"{module}.now_us", lambda *_: later)
     preview = previewed(operator, "2026-11")
     final = landed(operator, send(operator, preview, "/finalise", typed="2026-11"))
     paid = landed(operator, send(operator, final, "/pay", reference="SEPA 4711", confirmed="yes"))
@@ -267,7 +267,7 @@ def test_a_draft_that_a_hold_changed_is_not_finalised_unseen(
     close(operator, "2026-11")
     later = now_us() + 3 * DAY_US
     for module in ("rewards.periods.moves", "deployment.console.periods"):
-        monkeypatch.setattr(f"{module}.now_us", lambda: later)
+        monkeypatch.setattr(f"{module}.now_us", lambda *_: later)
     page = previewed(operator, "2026-11")
     holds.place(world.books.ledger, "client", "bank", "audited", "test")
     again = Document.of(send(operator, page, "/finalise", typed="2026-11"), 409)
@@ -318,9 +318,10 @@ def test_there_is_a_page_for_every_reason_to_preview_nothing(
     assert "is no moment" in reason(name="2026-11", until="yesterday")
     assert "it can be closed from" in reason(name="2026-11", until="2199-01-01T00:00")
     assert "is no moment before the year 2255" in reason(name="2026-11", until="2999-01-01T00:00")
-    close(operator, "2026-10")
+    close(operator, "2026-09")
+    close(operator, "2026-10")  # pays the holdback that falls due
     assert "is empty: nothing was booked since receipt 11" in reason(name="2026-11")
-    assert "is closed already (final, receipts 1 to 11)" in reason(name="2026-10")
+    assert "is closed already (final, receipts 1 to 11)" in reason(name="2026-09")
     world.books.ledger.append(make_receipt(20))
     set_policy(tmp_path, **{**POLICY, "dispute_days": 3})
     close(operator, "2026-11")

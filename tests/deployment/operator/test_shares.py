@@ -123,14 +123,17 @@ def test_one_client_s_share_is_of_everybody_s_credit(operator: TestClient, books
     assert {"port": everybody["port"]["credit"]} == read(operator, "credit", client="port")["balances"]
 
 
-def test_late_receipts_are_of_the_period_they_count_in(operator: TestClient, ledger: Ledger) -> None:
+def test_late_receipts_are_of_the_period_they_count_in(
+    operator: TestClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A receipt that was made after a period's end is in the next period's shares and entries, though booked before."""
-    in_an_hour = now_us() + 3_600_000_000
-    ledger.append_many([make_receipt(1), make_receipt(2, in_an_hour), make_receipt(4)])
+    soon = now_us() + 300_000_000
+    ledger.append_many([make_receipt(1), make_receipt(2, soon), make_receipt(4)])
     periods.close(ledger, "2026-10", POLICY, "test", until_us=now_us())
     ledger.append(make_receipt(7))
 
     assert [str(1 + 4), str(2 + 7)] == [read(operator, "shares", period=name)["tokens"] for name in ("2026-10", None)]
+    monkeypatch.setattr("rewards.periods.window.now_us", lambda *_: soon + 1)
     close(ledger, "2026-11")
     for name, there in (("2026-10", ["r1", "r4"]), ("2026-11", ["r2", "r7"])):
         found = rows(operator, "entries", period=name, client="bank", limit=1)

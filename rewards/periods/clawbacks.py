@@ -1,0 +1,136 @@
+"""What reversals booked now take back of earlier periods, in money. Settles nothing; by which rule, the period says.
+
+An earlier period is settled again without all that was reversed of it so far, and what it gave less than it did is
+taken back, as far as it was not before. It is added up once, whatever the number of reversals.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+from sqlalchemy.orm import aliased
+from sqlmodel import col
+
+from rewards.periods import tally
+from rewards.periods.contents import counted_in, settled_over
+from rewards.periods.window import refreeze
+from rewards.settlement import FIRST_RULE, Currency, Opening, PeriodCredit, clawback, taken_back
+from rewards.tables import ReceiptRow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection
+
+    from rewards.periods.book import Period
+    from rewards.periods.window import Frame
+
+Amounts = dict[str, int]
+
+
+def clawbacks(
+    connection: Connection, frame: Frame, earlier: tuple[Period, ...], names: Mapping[str, object]
+) -> dict[str, Amounts]:
+    """Earlier period -> client -> minor units of its currency, by the second rule.
+
+    Args:
+        connection: a transaction of the ledger.
+        frame: of the period that takes back.
+        earlier: every period before.
+        names: the periods of which reversals of the frame take back.
+    """
+    found: dict[str, Amounts] = {}
+    for place, period in enumerate(earlier):
+        if period.name in names:
+            before = earlier[:place]
+            policy, rule = period.settlement.policy, period.settlement.rule
+            opening = before[-1].settlement.opening(policy, rule) if before else Opening()
+            without = _without_reversed(connection, frame, period, before)
+            taken = taken_back(period.settlement, opening, without, _taken_before(period, earlier))
+            if taken:
+                found[period.name] = dict(sorted(taken.items()))
+    return found
+
+
+def by_currency(earlier: tuple[Period, ...], taken: Mapping[str, Amounts]) -> dict[Currency, Amounts]:
+    """Currency -> client -> minor units, of all earlier periods together."""
+    found: dict[Currency, Counter[str]] = {}
+    for period in earlier:
+        found.setdefault(period.settlement.policy.money, Counter()).update(taken.get(period.name, {}))
+    return {currency: dict(sorted(amounts.items())) for currency, amounts in found.items() if amounts}
+
+
+def first_rule(earlier: tuple[Period, ...], reversed_credit: Mapping[str, Mapping[str, int]]) -> Amounts:
+    """Client -> minor units by the first rule: what all reversals take back of its line, less what was taken."""
+    found: Counter[str] = Counter()
+    for period in earlier:
+        if period.name in reversed_credit:
+            before: Counter[str] = Counter()
+            for each in earlier:
+                before.update(each.reversed.get(period.name, {}))
+            found.update(_by_first_rule(period, before, reversed_credit[period.name]))
+    return {client: amount for client, amount in sorted(found.items()) if amount}
+
+
+def _by_first_rule(period: Period, before: Mapping[str, int], credit: Mapping[str, int]) -> Amounts:
+    lines = {line.account: line for line in period.settlement.lines}
+    return {
+        client: clawback(lines[client], before.get(client, 0) + amount) - clawback(lines[client], before.get(client, 0))
+        for client, amount in credit.items()
+    }
+
+
+def _taken_before(period: Period, earlier: tuple[Period, ...]) -> Counter[str]:
+    """Client -> minor units that were taken back of a period, by whichever rule."""
+    found: Counter[str] = Counter()
+    before: Counter[str] = Counter()
+    for each in earlier:
+        credit = each.reversed.get(period.name, {})
+        if each.settlement.rule == FIRST_RULE:
+            found.update(_by_first_rule(period, before, credit))
+        else:
+            found.update(each.clawbacks.get(period.name, {}))
+        before.update(credit)
+    return found
+
+
+def _without_reversed(connection: Connection, frame: Frame, period: Period, before: tuple[Period, ...]) -> PeriodCredit:
+    """What a period was settled over, less all of it that was reversed up to now."""
+    settlement = period.settlement
+    by_application = settlement.policy.allocation == "user_centric"
+    if by_application:
+        left = settled_over(connection, period, before)
+    else:
+        left = tally.Tally(
+            Counter({tally.EVERY: settlement.tokens}),
+            Counter({(tally.EVERY, line.account): line.credit for line in settlement.lines}),
+        )
+    reversals = _reversals(connection, frame, period, before)
+    left.add(tally.receipts(connection, reversals, by_application=by_application))
+    return PeriodCredit(
+        window=period.window,
+        tokens=left.tokens.total(),
+        credit=left.accounts(),
+        by_application=left.by_application() if by_application else None,
+        tokens_by_application=dict(left.tokens) if by_application else None,
+    )
+
+
+def _reversals(connection: Connection, frame: Frame, period: Period, before: tuple[Period, ...]) -> list[int]:
+    """The reversals up to now of responses that count in a period, but for those that it netted out itself."""
+    reversal, original = aliased(ReceiptRow), aliased(ReceiptRow)
+    pairs = (
+        select(col(reversal.sequence), col(original.sequence))
+        .join_from(reversal, original, col(reversal.reverses) == col(original.response_id))
+        .where(col(reversal.reverses).is_not(None))
+        .where(col(reversal.sequence) <= frame.up_to, col(original.sequence) <= period.window[1])
+    )
+    own = refreeze(period, before[-1] if before else None)
+    handed_on = frozenset(frame.deferred)
+    return [
+        taking
+        for taking, taken in connection.execute(pairs)
+        if taking not in handed_on and not own.holds(taking) and counted_in(taken, (*before, period)) is period
+    ]

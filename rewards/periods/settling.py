@@ -1,0 +1,94 @@
+"""A frame, settled: what it comes to, what it takes back of earlier periods, and what that pays. Writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from rewards.periods.clawbacks import by_currency, clawbacks, first_rule
+from rewards.periods.contents import Contents, contents
+from rewards.settlement import FIRST_RULE, RULE, Opening, Settlement, falls_due, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection
+
+    from rewards.periods.book import Book
+    from rewards.periods.window import Frame
+    from rewards.policy import Policy
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A settlement that is not written yet, and all that is written with it.
+
+    Attributes:
+        ordinal: number of the period.
+        frame: its receipts.
+        contents: what they come to.
+        clawbacks: earlier period -> client -> minor units of its currency that are taken back.
+        settlement: what is paid.
+        is_empty: whether nothing was earned, nothing is taken back, and nothing falls due.
+    """
+
+    ordinal: int
+    frame: Frame
+    contents: Contents
+    clawbacks: Mapping[str, Mapping[str, int]]
+    settlement: Settlement
+    is_empty: bool
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What is written of it, without its hash."""
+        document: dict[str, Any] = {
+            "ordinal": self.ordinal,
+            "window": {"after": self.frame.after, "up_to": self.frame.up_to},
+            "until_us": self.frame.until_us,
+            "deferred": list(self.frame.deferred),
+            "left_out": list(self.contents.left_out),
+            "taken_in": list(self.contents.taken_in),
+            "reversed": {period: dict(credit) for period, credit in self.contents.reversed.items()},
+            "settlement": self.settlement.to_document(),
+        }
+        if self.settlement.rule != FIRST_RULE:
+            document["as_of_us"] = self.frame.as_of_us
+            document["clawbacks"] = {period: dict(amounts) for period, amounts in self.clawbacks.items()}
+        return document
+
+
+def settled(
+    connection: Connection, there: Book, name: str, ordinal: int, frame: Frame, policy: Policy, rule: int = RULE
+) -> Settled:
+    """Settle a frame with the holds of this moment.
+
+    Args:
+        connection: a transaction of the ledger.
+        there: every period before, and the holds.
+        name: of the period.
+        ordinal: its number.
+        frame: its receipts.
+        policy: what it is settled by.
+        rule: by which rule of settlement.
+
+    Raises:
+        CreditError: amounts that no ledger has.
+        LedgerError: entries do not sum to tokens; somebody wrote past the ledger.
+    """
+    earlier = there.periods[: ordinal - 1]
+    by_application = policy.allocation == "user_centric"
+    found = contents(connection, frame, earlier, there.held("response"), by_application=by_application)
+    taken: Mapping[str, Mapping[str, int]] = {}
+    if rule == FIRST_RULE:
+        standing = {policy.money: first_rule(earlier, found.reversed)}
+    else:
+        taken = clawbacks(connection, frame, earlier, found.reversed)
+        standing = by_currency(earlier, taken)
+    own = standing.pop(policy.money, {})
+    credit = replace(found.credit, clawbacks=own, standing_clawbacks=standing)
+    opening = earlier[-1].settlement.opening(policy, rule) if earlier else Opening()
+    held = there.held("client")
+    settlement = settle(name, ordinal, credit, policy, opening, held, rule)
+    is_empty = found.is_empty and not falls_due(ordinal, policy, opening, held)
+    return Settled(ordinal, frame, found, taken, settlement, is_empty)
