@@ -28,8 +28,8 @@ BEGIN
     ELSIF NEW.kind <> 'response' OR NEW.response_id LIKE 'reversal-%' THEN
         RAISE EXCEPTION 'this role books responses and reverses none';
     ELSIF NEW.booked_at_us NOT BETWEEN
-        CASE WHEN last.booked_at_us > now_us + step_us THEN now_us - skew_us ELSE coalesce(last.booked_at_us, 0) END AND
-        greatest(last.booked_at_us, now_us + skew_us) OR NEW.created_at_us > NEW.booked_at_us + skew_us THEN
+        (CASE WHEN last.booked_at_us > now_us + step_us THEN now_us - skew_us ELSE coalesce(last.booked_at_us, 0) END)
+        AND greatest(last.booked_at_us, now_us + skew_us) OR NEW.created_at_us > NEW.booked_at_us + skew_us THEN
         RAISE EXCEPTION 'receipt % is not of this hour', NEW.sequence;
     ELSIF NEW.payload_sha256 !~ '^[0-9a-f]{64}$' OR NEW.salt !~ '^[0-9a-f]{64}$' THEN
         RAISE EXCEPTION 'a hash or salt of receipt % is not 64 hex digits', NEW.sequence;
