@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attribution.errors import BundleError
 from attribution.foreign import opened_safetensors, read_text
-from attribution.manifest import Manifest
+from attribution.manifest import Manifest, read_manifest
 from attribution.models import base_tensors, file_sha256, resolve_base, skeleton, weights_sha256
 from attribution.updates import Update, load_update
 
@@ -92,11 +92,13 @@ def open_bundle(path: Path) -> Bundle:
     except BundleError as error:
         raise BundleError(f"{error}; is {path} a bundle?") from error
     try:
-        manifest = Manifest.model_validate_json(text)
+        manifest = read_manifest(text)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{manifest_path}: {place or 'document'}: {first['msg']}") from error
+    except ValueError as error:
+        raise BundleError(f"{manifest_path}: {error}") from error
     bundle = Bundle(path, manifest)
     _check_files(bundle)
     return bundle

@@ -3,12 +3,14 @@
 Knows what a bundle claims, not whether the files beside it agree: that is `bundle`.
 """
 
+import json
+from contextlib import suppress
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["SCHEMA_VERSION", "BaseEntry", "ClientEntry", "GlobalEntry", "Manifest"]
+__all__ = ["SCHEMA_VERSION", "BaseEntry", "ClientEntry", "GlobalEntry", "Manifest", "read_manifest"]
 
 SCHEMA_VERSION: Literal[1] = 1
 _RESERVED = {"commons", "pending"}  # accounts of the ledger that no client may take for its own
@@ -100,3 +102,23 @@ class Manifest(_Strict):
         if twice:
             raise ValueError(f"client ids {sorted(twice)} occur more than once")
         return self
+
+
+def read_manifest(text: str) -> Manifest:
+    """The manifest in a text that no two readers read differently.
+
+    Raises:
+        ValueError: an object in it gives a name twice; or, as pydantic's error, a field is not as it must be.
+    """
+    with suppress(RecursionError, json.JSONDecodeError):  # pydantic says it better
+        json.loads(text, object_pairs_hook=_once)
+    return Manifest.model_validate_json(text)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is given twice in one object, and readers differ in which they take")
+    return found

@@ -64,11 +64,11 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then let the responses under way finish, and stop. A second signal stops at once.
 
     Raises:
-        StartError: a port is taken, or the graph does not come up.
+        StartError: a port is taken, the ledger's signing key is missing, or the graph does not come up.
         BundleError: the bundle is missing, altered or malformed.
         LedgerError: the ledger cannot be made or opened.
         KeyRingError: the pepper is missing although the ledger has valid keys, or its file cannot be used.
-        SignatureError: the signing key's file cannot be used.
+        SignatureError: the signing key's file cannot be used, or holds another ledger's.
         PolicyError: the policy's file cannot be read or is none.
     """
     stop = threading.Event()
@@ -97,7 +97,7 @@ def serving(settings: Settings) -> Iterator[None]:
     with ExitStack() as stack:
         ledger = stack.enter_context(closing(Ledger(settings.ledger)))
         ledger.register(manifest.consortium, {client.id: client.name for client in manifest.clients})
-        key = signing_key(settings.signing_key, f"{manifest.consortium}/ledger")
+        key = signing_key(settings.signing_key, ledger, f"{manifest.consortium}/ledger")
         if settings.metrics_port:
             exporter = Exporter(settings.ledger, settings.host, settings.metrics_port, settings.policy)
             stack.callback(exporter.close)

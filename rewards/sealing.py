@@ -15,7 +15,7 @@ from sqlmodel import col
 
 from rewards import events, leaves, log, reading
 from rewards.database import now_us
-from rewards.errors import LedgerLostError, LogError
+from rewards.errors import LedgerLostError, LogError, SignatureError
 from rewards.moments import stamp
 from rewards.presence import Continuity
 from rewards.signing import Checkpoint, SigningKey, VerifyKey, sign_checkpoint
@@ -113,6 +113,31 @@ def register_signing_key(ledger: Ledger, verify_key: VerifyKey) -> None:
     """Let the books say that this key signs for them; once, again changes nothing."""
     with ledger.database.write() as connection:
         _register(connection, verify_key)
+
+
+def require_known(connection: Connection, key: VerifyKey) -> None:
+    """Refuse a key that is none of the ledger's; while it has none, any key may become its first.
+
+    Raises:
+        SignatureError: other keys sign for the ledger; they are named.
+    """
+    known = verify_keys(connection)
+    if known and key not in known:
+        raise SignatureError(
+            f"signing key {key} is none of this ledger's, which is signed by {', '.join(map(str, known))}: bring the "
+            "right file back; `protoken keys create --signing --rotate` makes a new key, which the books record"
+        )
+
+
+def introduce(ledger: Ledger, key: VerifyKey) -> None:
+    """Let a key sign for a ledger that has none yet; of those that race for it, one is the first.
+
+    Raises:
+        SignatureError: other keys sign for the ledger.
+    """
+    with ledger.database.write() as connection:
+        require_known(connection, key)
+        _register(connection, key)
 
 
 def verify_keys(connection: Connection) -> list[VerifyKey]:

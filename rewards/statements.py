@@ -7,7 +7,6 @@ checks it offline. Knows no way to settle anything.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 from sqlmodel import col
 
-from rewards import events, leaves, log, proofs
+from rewards import events, leaves, log, proofs, strict_json
 from rewards.credit import canonical_bytes
 from rewards.errors import LogError, SignatureError, StatementError
 from rewards.money import shown
 from rewards.periods.bodies import FIRST_SCHEMA, KIND, MONEY_OUT, SCHEMA, money_in
-from rewards.signing import Checkpoint, SigningKey, VerifyKey, open_note, sign_document, verify_document
+from rewards.signing import Checkpoint, SigningKey, VerifyKey, open_note, require_own, sign_document, verify_document
 from rewards.signing.encoding import base64_bytes
 from rewards.tables import EventRow
 
@@ -113,8 +112,8 @@ def load(text: str | bytes) -> dict[str, Any]:
         SignatureError: it is not JSON, no object, or an object in it gives a field twice.
     """
     try:
-        document = json.loads(text, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
+        document = strict_json.load(text)
+    except ValueError as error:
         raise SignatureError(f"the statement is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise SignatureError("the statement is not a JSON object")
@@ -130,11 +129,14 @@ def verify(document: dict[str, Any], keys: Sequence[VerifyKey], origin: str | No
         origin: the log's name that the checker knows from elsewhere; not checked when None.
 
     Raises:
-        SignatureError: something in it does not hold; the message names what.
+        SignatureError: something in it does not hold, or a key signed for another ledger than its own; the message
+            names what.
     """
     key = verify_document(document, keys)
     _require_form(document)
     checkpoint, sealer = _checkpoint(document["log"], keys, origin)
+    for signer in (key, sealer):
+        require_own(signer, checkpoint.origin)
     _require_leaf(document, checkpoint)
     try:
         money = _check_money(document)
@@ -181,7 +183,8 @@ def _checkpoint(place: dict[str, Any], keys: Sequence[VerifyKey], origin: str | 
     if not isinstance(place["checkpoint"], str):
         raise SignatureError("log.checkpoint must be a signed note")
     try:
-        text, sealer = open_note(place["checkpoint"], keys)
+        named = place["checkpoint"].partition("\n")[0]
+        text, sealer = open_note(place["checkpoint"], [key for key in keys if key.signs_for == named] or keys)
         checkpoint = Checkpoint.parse(text)
     except SignatureError as error:
         raise SignatureError(f"log.checkpoint: {error}") from error
@@ -241,10 +244,3 @@ def _integer(text: Any) -> int:
     if not isinstance(text, str) or str(int(text)) != text:
         raise ValueError(f"{text!r} is no integer as text")
     return int(text)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("an object gives a field twice")
-    return found

@@ -55,7 +55,8 @@ _Signing = Annotated[
     bool, typer.Option("--signing", help="Make the key that signs checkpoints and statements instead.")
 ]
 _Name = Annotated[
-    str | None, typer.Option("--name", help="With --signing: under which name it signs; else consortium/ledger.")
+    str | None,
+    typer.Option("--name", help="With --signing: under which name it signs; else the log's."),
 ]
 _Out = Annotated[Path | None, typer.Option("--out", help="With --signing: its file; else var/signing.key.")]
 _Aside = Annotated[bool, typer.Option("--rotate", help="With --signing: keep a key in that file aside, as FILE.ID.")]
@@ -94,7 +95,7 @@ def create(
     Ledger.prepare(url)
     if role is None:
         file = out or Path("var/signing.key")
-        public = make_signing_key(url, name or "consortium/ledger", file, rotate=aside)
+        public = make_signing_key(url, name, file, rotate=aside)
         _show({"public": public, "file": str(file)}, public, as_json=as_json)
         return
     text = label or "unnamed"

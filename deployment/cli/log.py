@@ -4,10 +4,9 @@ The operator seals, hands out checkpoints and proofs; a member checks them, and 
 public keys that each knows from elsewhere.
 """
 
-import json
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,14 +15,14 @@ import typer
 from deployment.cli.options import Json, LedgerUrl, date
 from deployment.cli.output import ProgressBar, console, credit, print_json, print_table
 from deployment.errors import SettingsError
-from deployment.places import log_origin
+from deployment.places import log_origin, signing_key
 from deployment.settings import ledger_url
-from rewards import Ledger, proofs
+from rewards import Ledger, proofs, strict_json
 from rewards.audit import Report, audit
 from rewards.errors import LogError
 from rewards.sealing import latest_checkpoint
 from rewards.sealing import seal as seal_log
-from rewards.signing import Checkpoint, SigningKey, VerifyKey
+from rewards.signing import Checkpoint, VerifyKey
 
 __all__ = ["check_proof", "checkpoint", "proof", "seal", "verify"]
 
@@ -39,8 +38,8 @@ def seal(
     as_json: Json = False,
 ) -> None:
     """Put what is new into the Merkle log and sign a checkpoint; the running service does so by itself."""
-    signer = SigningKey.load(key)
     with closing(Ledger(ledger_url(ledger))) as book:
+        signer = signing_key(key, book)
         sealed = seal_log(book, signer, log_origin(book, signer))
     if as_json:
         print_json({"sealed": sealed is not None, "checkpoint": None if sealed is None else _described(sealed)})
@@ -89,6 +88,7 @@ def check_proof(
     keys = _keys(public_key)
     if not keys:
         raise typer.BadParameter("give the ledger's public key by --public-key FILE: a proof holds for who knows one")
+    keys = [replace(key, origin=origin) for key in keys]
     document, name = _json(file), origin or keys[0].name
     if isinstance(document, dict) and document.get("proof") == "consistency":
         if held is None:
@@ -185,8 +185,8 @@ def _keys(files: Sequence[Path] | None) -> list[VerifyKey]:
 
 def _json(file: Path) -> Any:
     try:
-        return json.loads(_text(file))
-    except (ValueError, RecursionError) as error:
+        return strict_json.load(_text(file))
+    except ValueError as error:
         raise LogError(f"{file} holds no JSON: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,12 +12,12 @@ import typer
 from deployment.cli.options import Json, LedgerUrl
 from deployment.cli.output import print_json, print_table
 from deployment.errors import SettingsError
-from deployment.places import log_origin
+from deployment.places import log_origin, signing_key
 from deployment.settings import ledger_url
 from rewards import Ledger, canonical_bytes, statement_page, statements
 from rewards.errors import SignatureError, StatementError
 from rewards.sealing import seal
-from rewards.signing import SigningKey, VerifyKey
+from rewards.signing import VerifyKey
 
 __all__ = ["app"]
 
@@ -53,7 +54,8 @@ def issue(
     ledger: LedgerUrl = None,
 ) -> None:
     """Seal the log, and write the signed statement of every client, also of those who get nothing."""
-    signer, book = SigningKey.load(key), Ledger(ledger_url(ledger))
+    book = Ledger(ledger_url(ledger))
+    signer = signing_key(key, book)
     seal(book, signer, log_origin(book, signer))
     with book.database.read() as connection:
         clients = statements.clients(connection, period)
@@ -93,6 +95,9 @@ def show(
 def verify(
     file: _File,
     public_key: Annotated[Path, typer.Option("--public-key", help="File with the ledger's public keys, one a line.")],
+    origin: Annotated[
+        str | None, typer.Option("--origin", help="Name of the ledger; only where its keys were made under another.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check a statement with the public key alone: no ledger, no network. Says what it checked."""
@@ -101,7 +106,8 @@ def verify(
         lines = public_key.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"public key {public_key} cannot be read: {error}") from error
-    checked = statements.verify(document, [VerifyKey.decode(line) for line in lines if line.strip()])
+    keys = [replace(VerifyKey.decode(line), origin=origin) for line in lines if line.strip()]
+    checked = statements.verify(document, keys, origin)
     if as_json:
         print_json({"period": checked.period, "client": checked.client, "checks": list(checked.checks)})
         return
@@ -110,9 +116,10 @@ def verify(
 
 
 def _issued(period: str, client: str, key: Path, url: str) -> dict[str, Any]:
-    signer = SigningKey.load(key)
-    with closing(Ledger(url)) as book, book.database.read() as connection:
-        return statements.issue(connection, period, client, signer)
+    with closing(Ledger(url)) as book:
+        signer = signing_key(key, book)
+        with book.database.read() as connection:
+            return statements.issue(connection, period, client, signer)
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from deployment.security import caller, visible_client
 from rewards import Key, KeyRing, Ledger
+from rewards.sealing import require_known
 from rewards.signing import SigningKey
 
 __all__ = ["Books", "Caller", "TheBooks", "Visible"]
@@ -33,9 +34,14 @@ class Books:
         """The signing key, read anew: it may have been rotated; None where this service has none.
 
         Raises:
-            SignatureError: the file holds no signing key, or cannot be read.
+            SignatureError: the file holds no signing key, or another ledger's, or cannot be read.
         """
-        return SigningKey.load(self.signing_key) if self.signing_key and self.signing_key.exists() else None
+        if self.signing_key is None or not self.signing_key.exists():
+            return None
+        key = SigningKey.load(self.signing_key)
+        with self.ledger.database.read() as connection:
+            require_known(connection, key.public)
+        return key
 
 
 def _books(request: Request) -> Books:

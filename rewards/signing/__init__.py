@@ -6,7 +6,7 @@ Knows no database, no clock and no receipt.
 
 from rewards.signing.documents import canonical_json, sign_document, verify_document
 from rewards.signing.keys import SigningKey, VerifyKey
-from rewards.signing.notes import Checkpoint, open_checkpoint, open_note, sign_checkpoint, sign_note
+from rewards.signing.notes import Checkpoint, open_checkpoint, open_note, require_own, sign_checkpoint, sign_note
 
 __all__ = [
     "Checkpoint",
@@ -15,6 +15,7 @@ __all__ = [
     "canonical_json",
     "open_checkpoint",
     "open_note",
+    "require_own",
     "sign_checkpoint",
     "sign_document",
     "sign_note",

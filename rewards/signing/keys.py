@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -27,10 +27,17 @@ class VerifyKey:
     Attributes:
         name: who signs, as in "consortium.example/ledger".
         public: 32 bytes.
+        origin: the log that it signs for, where somebody knows that it is one of another name.
     """
 
     name: str
     public: bytes
+    origin: str | None = field(default=None, compare=False)
+
+    @property
+    def signs_for(self) -> str:
+        """The log that it may sign for: what it signs for any other proves nothing."""
+        return self.origin or self.name
 
     @property
     def key_id(self) -> str:

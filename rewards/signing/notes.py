@@ -115,13 +115,28 @@ def open_checkpoint(note: str, keys: Sequence[VerifyKey], origin: str) -> Checkp
     """The checkpoint in a signed note.
 
     Raises:
-        SignatureError: as `open_note` and `Checkpoint.parse`, or the checkpoint is another log's.
+        SignatureError: as `open_note` and `Checkpoint.parse`, or the checkpoint is another log's, or signed for it by a
+            key that is another's.
     """
-    text, _ = open_note(note, keys)
+    text, signer = open_note(note, [key for key in keys if key.signs_for == origin] or keys)
     checkpoint = Checkpoint.parse(text)
     if checkpoint.origin != origin:
         raise SignatureError(f"this is a checkpoint of {checkpoint.origin!r}, not of {origin!r}")
+    require_own(signer, origin)
     return checkpoint
+
+
+def require_own(signer: VerifyKey, origin: str) -> None:
+    """Refuse what a key signed for a log that is not its own.
+
+    Raises:
+        SignatureError: the key signs for another log.
+    """
+    if signer.signs_for != origin:
+        raise SignatureError(
+            f"{signer} signs for the ledger {signer.signs_for!r}, and not for {origin!r}, which is named here; where "
+            f"the key is known to be of that ledger, say so by --origin {origin}"
+        )
 
 
 def _is_size(text: str) -> bool:

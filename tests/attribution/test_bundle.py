@@ -161,6 +161,14 @@ class TestOpen:
         with pytest.raises(BundleError, match=MANIFEST):
             open_bundle(bundle)
 
+    def test_a_name_given_twice_is_refused(self, bundle):
+        """A second weight of a client, which some readers would take and others not, is named with the file."""
+        manifest = bundle / MANIFEST
+        manifest.write_text(manifest.read_text().replace('"weight":', '"weight": 0.9, "weight":', 1))
+
+        assert "'weight' is given twice" in _complaint(bundle)
+        assert MANIFEST in _complaint(bundle)
+
     def test_a_folder_that_is_no_bundle_is_refused(self, tmp_path):
         """A folder without a manifest is asked whether it is a bundle at all."""
         with pytest.raises(BundleError, match=r"is .* a bundle\?"):

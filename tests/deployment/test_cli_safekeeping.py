@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import socket
 import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
@@ -15,7 +17,8 @@ from deployment.places import ledger_folder
 from deployment.recovery import Recovery
 from deployment.spool import Spool
 from rewards import Ledger
-from rewards.sealing import latest_checkpoint, seal
+from rewards.sealing import latest_checkpoint, seal, verify_keys
+from rewards.signing import SigningKey
 from tests.fixtures import copied
 from tests.rewards.books import KEY, ORIGIN
 from tests.rewards.receipts import MEMBERS, make_receipt
@@ -183,3 +186,56 @@ def _booked_from_the_spool(folder, url):
     spool.close()
     ledger.close()
     return found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["serve", "--bundle", "BUNDLE", "--port", "PORT", "--metrics-port", "0"],
+        ["ledger", "seal", "--key", "KEY"],
+        ["statement", "issue", "2026-03", "--out", "OUT", "--key", "KEY"],
+        ["statement", "show", "2026-03", "north", "--key", "KEY"],
+    ],
+)
+def test_every_command_that_signs_refuses_to_become_somebody_else(capsys, tmp_path, before, url, monkeypatch, command):
+    """With the key missing, or another ledger's in its place, each ends with one line, and nothing is signed."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    key = before / "var" / "signing.key"
+    named = {"BUNDLE": str(before / "bundle"), "PORT": port, "KEY": str(key), "OUT": str(tmp_path / "out")}
+    monkeypatch.setenv("PROTOKEN_SIGNING_KEY", str(key))
+    monkeypatch.setenv("PROTOKEN_REPLICA_METRICS_PORT", "0")
+    run(capsys, "ledger", "migrate", "--ledger", url)
+    words = [named.get(word, word) for word in command]
+    missing = run(capsys, *words, "--ledger", url)
+    made = key.exists()
+    key.parent.mkdir(exist_ok=True)
+    SigningKey.generate("valley/ledger").save(key)
+    foreign = run(capsys, *words, "--ledger", url)
+
+    assert not made
+    for (code, _, err), why in ((missing, f"signing key {key} is missing"), (foreign, "is none of this ledger's")):
+        assert (1, 1) == (code, err.count("\n"))
+        assert why in err
+        assert "protoken keys create --signing" in err
+    assert not (tmp_path / "out").exists()
+    with closing(Ledger(url)) as ledger, ledger.database.read() as connection:
+        assert 2 == len(verify_keys(connection))
+
+
+def test_a_lost_signing_key_is_replaced_when_that_is_said(capsys, before, url):
+    """`keys create --signing` makes a new identity under the log's name, records it, and the service signs again."""
+    key = before / "signing.key"
+    key.unlink()
+    run(capsys, "ledger", "migrate", "--ledger", url)
+    renamed = run(capsys, "keys", "create", "--signing", "--name", "other/name", "--out", key, "--ledger", url)
+    made = run(capsys, "keys", "create", "--signing", "--out", key, "--ledger", url)
+    sealed = run(capsys, "ledger", "seal", "--key", key, "--ledger", url)
+
+    assert 1 == renamed[0]
+    assert "log is named 'valley/ledger'" in renamed[2]
+    assert 0 == made[0]
+    assert made[1].startswith("valley/ledger+")
+    assert 0 == sealed[0]
+    assert 0 == run(capsys, "ledger", "verify", "--ledger", url)[0]

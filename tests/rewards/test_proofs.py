@@ -13,7 +13,7 @@ from rewards.errors import LogError, SignatureError
 from rewards.log import leaf_hash, verify_inclusion
 from rewards.proofs import consistency, inclusion, receipt_proof, verify_consistency, verify_receipt_proof
 from rewards.sealing import latest_checkpoint, seal
-from rewards.signing import Checkpoint, open_checkpoint, sign_checkpoint
+from rewards.signing import Checkpoint, SigningKey, open_checkpoint, sign_checkpoint
 from rewards.signing.encoding import base64_bytes
 from tests.rewards.books import KEY, ORIGIN, OTHER_KEY, write_books
 from tests.rewards.receipts import MEMBERS, make_receipt
@@ -208,6 +208,20 @@ def test_a_proof_s_error_names_what_does_not_fit(shown):
         verify_receipt_proof(proof, KEYS, "elsewhere")
     with pytest.raises(LogError, match="exactly"):
         verify_receipt_proof(growth, KEYS, ORIGIN)
+
+
+def test_another_ledger_s_key_proves_nothing_of_this_one(shown):
+    """Who knows the keys of two ledgers does not take one's checkpoint from the other's key."""
+    foreign = SigningKey("another/ledger", bytes(range(1, 33)))
+    proof = shown[0]
+    checkpoint = open_checkpoint(proof["checkpoint"], KEYS, ORIGIN)
+    forged = {**proof, "checkpoint": sign_checkpoint(checkpoint, foreign)}
+
+    assert "clinic" == verify_receipt_proof(proof, [foreign.public, *KEYS], ORIGIN).client
+    with pytest.raises(SignatureError, match="no known key signed"):
+        verify_receipt_proof(forged, [foreign.public, *KEYS], ORIGIN)
+    with pytest.raises(SignatureError, match="signs for the ledger 'another/ledger'"):
+        verify_receipt_proof(forged, [foreign.public], ORIGIN)
 
 
 def test_a_proof_that_another_log_signed_is_refused(shown):

@@ -1,6 +1,7 @@
 """Statements: signed, provably in the log, checked offline; as a table and as a page."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from rewards import Ledger, Policy, holds, money, periods, statement_page, statements
 from rewards.errors import SignatureError, StatementError
 from rewards.sealing import seal
-from rewards.signing import SigningKey, sign_document
+from rewards.signing import Checkpoint, SigningKey, sign_checkpoint, sign_document
 from tests.rewards.books import KEY, ORIGIN, OTHER_KEY
 from tests.rewards.receipts import make_receipt
 
@@ -96,7 +97,59 @@ def test_a_statement_stays_checkable_after_rotation(ledger):
     assert first["event"] == second["event"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1, "a": 2}', '"x"', b"\xff", "[" * 100_000])
+def signed_by(document: dict, key: SigningKey) -> dict:
+    """The statement under another signature."""
+    return sign_document({name: value for name, value in document.items() if name != "signature"}, key)
+
+
+def under(document: dict, key: SigningKey, origin: str) -> dict:
+    """The statement with the log's root signed for a log, by a key, and signed by that key."""
+    checkpoint = replace(Checkpoint.parse(document["log"]["checkpoint"].rpartition("\n\n")[0] + "\n"), origin=origin)
+    return signed_by({**document, "log": {**document["log"], "checkpoint": sign_checkpoint(checkpoint, key)}}, key)
+
+
+@pytest.mark.parametrize("origin", [None, ORIGIN])
+def test_another_ledger_s_key_signs_nothing_for_this_one(ledger, origin):
+    """Who knows the keys of two ledgers takes from each only what it says of itself: statement and checkpoint alike."""
+    closed(ledger)
+    document, foreign = issued(ledger), SigningKey("another/ledger", bytes(range(1, 33)))
+    keys = [KEY.public, foreign.public]
+
+    assert "bank" == statements.verify(document, keys, origin).client
+    with pytest.raises(SignatureError, match="signs for the ledger 'another/ledger', and not for"):
+        statements.verify(signed_by(document, foreign), keys, origin)
+    forged = under(document, foreign, ORIGIN)
+    for each in (forged, signed_by(forged, KEY)):
+        with pytest.raises(SignatureError, match="no known key signed this note"):
+            statements.verify(each, keys, origin)
+
+
+def test_a_key_signs_nothing_for_a_ledger_of_another_name(ledger):
+    """The same key under another log's name is refused, unless the checker knows that this key is that log's."""
+    closed(ledger)
+    elsewhere = under(issued(ledger), KEY, "elsewhere/ledger")
+    renamed = replace(KEY.public, origin="elsewhere/ledger")
+
+    with pytest.raises(SignatureError, match="and not for 'elsewhere/ledger', which is named here"):
+        statements.verify(elsewhere, [KEY.public])
+    assert "bank" == statements.verify(elsewhere, [renamed], "elsewhere/ledger").client
+    with pytest.raises(SignatureError, match="is of log"):
+        statements.verify(elsewhere, [renamed], ORIGIN)
+
+
+NO_STATEMENTS = [
+    "",
+    "[]",
+    "{",
+    '{"a": 1, "a": 2}',
+    '{"a": [{"b": 1, "b": 1}]}',
+    '{"a": NaN}',
+    '{"a": -Infinity}',
+    '"x"',
+]
+
+
+@pytest.mark.parametrize("text", [*NO_STATEMENTS, b"\xff", '{"a": 1}'.encode("utf-16"), "[" * 100_000])
 def test_what_is_no_statement_is_refused(text):
     """No JSON, no object, or a field given twice, which two readers could read differently."""
     with pytest.raises(SignatureError):
