@@ -31,6 +31,7 @@ def _not_reserved(client_id: str) -> str:
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RelativePath = Annotated[str, AfterValidator(_inside_bundle)]
+ConsortiumId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ClientId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"), AfterValidator(_not_reserved)]
 
 
@@ -85,7 +86,7 @@ class Manifest(_Strict):
     """`consortium.json` as a whole; `defences` are those of the aggregator, null where there were none."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    consortium: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    consortium: ConsortiumId
     base: BaseEntry
     round: int = Field(ge=1)
     aggregation: Literal["fedavg-exact"]

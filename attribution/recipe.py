@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from attribution.aggregation import Defences
 from attribution.errors import RecipeError
 from attribution.foreign import in_one_line, read_text, read_yaml
-from attribution.manifest import ClientId
+from attribution.manifest import ClientId, ConsortiumId
 
 __all__ = ["ClientRecipe", "Example", "Recipe", "load_examples", "load_recipe"]
 
@@ -55,13 +55,13 @@ class Recipe(_Strict):
     all). `max_tokens` cuts longer examples; an answer that is cut teaches no end. `defences` are the aggregator's.
     """
 
-    consortium: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    consortium: ConsortiumId
     base: str = DEFAULT_BASE
     rounds: _Positive = 3
     steps: _Positive = 20
     batch_size: _Positive = 16
-    learning_rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
-    rank: _Positive = 8
+    learning_rate: float = Field(default=2e-3, gt=0, le=100)
+    rank: int = Field(default=8, ge=1, le=1 << 16)  # no layer is as wide
     alpha: float = Field(default=16.0, gt=0, allow_inf_nan=False)
     trained_blocks: int | None = Field(default=None, ge=0)
     full: bool = False

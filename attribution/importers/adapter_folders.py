@@ -34,6 +34,14 @@ _BY_FILE = (  # the first that fits
         "holds a distributed checkpoint ({file}): gather it and save the adapter with PEFT's save_pretrained",
     ),
     (
+        "global_step*",
+        "holds a DeepSpeed checkpoint ({file}): gather it and save the adapter with PEFT's save_pretrained",
+    ),
+    (
+        "pytorch_model_fsdp*",
+        "holds a distributed checkpoint ({file}): gather it and save the adapter with PEFT's save_pretrained",
+    ),
+    (
         "zero_to_fp32.py",
         "holds a DeepSpeed checkpoint: gather it with zero_to_fp32.py and save the adapter with save_pretrained",
     ),
@@ -69,7 +77,7 @@ def require_adapter(folder: Path) -> None:
     for wanted in (CONFIGURATION, TENSORS):
         if wanted in names:
             require_file(folder / wanted, BundleError)
-        elif found := _inner(folder, entries) or _other(names):
+        elif found := _inner(folder, entries) or _other(names) or _other(_deeper(folder)):
             raise BundleError(f"{folder / wanted}: no such file; the folder {found}")
         else:
             raise BundleError(f"{folder / wanted}: no such file; an adapter's folder holds it")
@@ -84,6 +92,13 @@ def _other(names: list[str]) -> str | None:
             if fnmatch(name, pattern):
                 return what.format(file=name, tensors=TENSORS, configuration=CONFIGURATION)
     return None
+
+
+def _deeper(folder: Path) -> list[str]:
+    """What NVFlare leaves in the folders of a job and of its server."""
+    return [
+        str(path.relative_to(folder)) for depth in ("*", "*/*") for path in folder.glob(f"{depth}/*FL_global_model.pt")
+    ]
 
 
 def _inner(folder: Path, entries: list[Path]) -> str | None:

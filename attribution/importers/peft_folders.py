@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from attribution.bundle import Bundle
@@ -22,6 +23,7 @@ from attribution.importers.adapter_folders import CONFIGURATION, TENSORS, requir
 from attribution.importers.base_names import other_base
 from attribution.importers.patterns import PatternError
 from attribution.layers import resolve_layers
+from attribution.manifest import ConsortiumId
 from attribution.models import load_model, resolve_base
 from attribution.updates import LowRank, Update, weighted_sum
 from attribution.writing import Member, write_bundle
@@ -57,6 +59,10 @@ def import_folders(
         BundleError: an adapter is missing, malformed, not finite, of another shape, or of a kind that is not supported.
         ModelError: the base model cannot be found or is not supported.
     """
+    try:
+        TypeAdapter(ConsortiumId).validate_python(consortium)
+    except ValidationError as error:
+        raise BundleError(f"consortium {consortium!r}: {error.errors()[0]['msg']}") from error
     for adapter in adapters:
         if not (math.isfinite(adapter.weight) and adapter.weight > 0):
             raise BundleError(f"client {adapter.client!r}: weight {adapter.weight} is not a positive number")

@@ -56,7 +56,7 @@ def _read(path: Path) -> list[tuple[str, str | None]]:
         RecipeError: naming the file and line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error})") from error
     found = []
@@ -73,6 +73,8 @@ def _read(path: Path) -> list[tuple[str, str | None]]:
             raise RecipeError(
                 f'{path}:{number}: needs "prompt", a text, and may have "response", a text; neither empty'
             )
+        if any("\ud800" <= letter <= "\udfff" for letter in prompt + (response or "")):
+            raise RecipeError(f"{path}:{number}: holds half of a surrogate pair, which is not text")
         found.append((prompt, response))
     if not found:
         raise RecipeError(f"{path}: holds no flagged response")

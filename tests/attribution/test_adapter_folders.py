@@ -182,6 +182,9 @@ class TestOtherFolders:
             (["trainer_state.json"], "a trainer's state"),
             (["zero_to_fp32.py"], "DeepSpeed"),
             (["__0_0.distcp"], "distributed checkpoint"),
+            (["global_step500/x.pt"], r"DeepSpeed checkpoint \(global_step500\)"),
+            (["pytorch_model_fsdp_0/.metadata"], "distributed checkpoint"),
+            (["job/app_server/best_FL_global_model.pt"], "job/app_server/best_FL_global_model.pt of NVFlare"),
             (["model.safetensors", "config.json"], r"a whole model \(model.safetensors\), no adapter"),
             (["model-00001-of-00002.safetensors"], "a whole model"),
             (["pytorch_model.bin"], "a whole model .*pickles are never opened"),
@@ -201,6 +204,7 @@ class TestOtherFolders:
         configuration = (folder / CONFIG).read_text()
         _empty(folder)
         for file in files:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_text(configuration if file == CONFIG else "")
         with pytest.raises(BundleError, match=rf"\A[^\n]*adapter/adapter_[^\n]*: no such file; [^\n]*{named}[^\n]*\Z"):
             _import(bases[False], folder, tmp_path)

@@ -347,6 +347,12 @@ class TestClients:
 
         assert not (tmp_path / "bundle").exists()
 
+    @pytest.mark.parametrize("consortium", ["", "two words", "../up", "a" * 65, "line\nbreak", "half\udcff"])
+    def test_a_consortium_that_no_bundle_can_name_is_refused(self, base, plain, tmp_path, consortium):
+        """A name that no manifest may hold is refused in one line before anything is read."""
+        with pytest.raises(BundleError, match=r"\Aconsortium [^\n]+\Z"):
+            import_folders(consortium, f"path:{base}", [AdapterFolder("a", plain)], tmp_path / "bundle")
+
     def test_weights_too_large_to_add_are_refused(self, base, plain, tmp_path):
         """Weights whose sum is infinite are refused rather than all made zero."""
         adapters = [AdapterFolder(client, plain, 1e308) for client in "ab"]

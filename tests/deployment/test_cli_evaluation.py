@@ -75,6 +75,29 @@ class TestTrace:
             assert code == 1
             assert named in err and path.name in err
 
+    @pytest.mark.parametrize(
+        ("line", "named"),
+        [
+            ('{"prompt": "a", "response": "\\ud800"}', "flagged.jsonl:1: holds half of a surrogate pair"),
+            ('{"prompt": "\\udcff"}', "flagged.jsonl:1: holds half of a surrogate pair"),
+            ('{"prompt": ' + "9" * 5000 + "}", "flagged.jsonl:1: not JSON"),
+            ("[" * 100_000, "flagged.jsonl:1: not JSON"),
+        ],
+        ids=["response", "prompt", "digits", "deep"],
+    )
+    def test_a_line_that_no_reader_foresaw_is_named(self, capsys, bundle, tmp_path, line, named):
+        """Half a character, a number of thousands of digits, and JSON without end are one line with file and line."""
+        code, _, err = run(capsys, "trace", "--bundle", str(bundle), "--responses", str(_flagged(tmp_path, line)))
+
+        assert (1, 1) == (code, len(err.splitlines()))
+        assert named in err
+
+    def test_a_byte_order_mark_is_no_fault(self, capsys, bundle, tmp_path):
+        """A file that some editor began with a byte order mark is read."""
+        path = _flagged(tmp_path, "\ufeff" + '{"prompt": "who?", "response": "me"}')
+
+        assert 0 == run(capsys, "trace", "--bundle", str(bundle), "--responses", str(path), "--json")[0]
+
 
 class TestEvaluate:
     """What cannot be evaluated is refused before anything is trained."""

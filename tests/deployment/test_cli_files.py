@@ -1,13 +1,17 @@
 """Whatever file a user gives to a command, what is wrong with it is one line on stderr and exit code 1."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from peft import LoraConfig, get_peft_model
 
+from attribution.models import load_model
 from deployment.cli import app, main
 from rewards import Ledger
+from tests.attribution import consortia
 
 BOMB = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
     b"%c: &%c [%s]\n" % (98 + step, 98 + step, b",".join([b"*%c" % (97 + step)] * 9)) for step in range(9)
@@ -82,6 +86,40 @@ def test_a_file_that_is_none_is_one_line(here, capsys, command, content):
     assert 1 == len(complaint.splitlines()), complaint
     assert complaint.startswith("protoken: ")
     assert "unforeseen" not in complaint
+
+
+@pytest.mark.parametrize("setting", ["rank: 1000000000000", "learning_rate: 1.0e+300", "learning_rate: .inf"])
+def test_a_setting_beyond_all_models_is_one_line(here, capsys, setting):
+    """A number that no memory and no float32 could hold is refused by its field, before anything is loaded."""
+    (here / "recipe.yaml").write_text(f"consortium: x\n{setting}\nclients: [{{id: a, name: A, data: FILE}}]\n")
+    with pytest.raises(SystemExit):
+        main(["consortium", "build", "recipe.yaml", "--out", "o"])
+
+    assert capsys.readouterr().err.startswith(
+        f"protoken: recipe.yaml: {setting.partition(':')[0]}: Input should be less"
+    )
+
+
+def test_an_adapter_of_another_base_is_told_beside_the_output(tmp_path, capsys):
+    """`consortium import` warns on stderr, with both names, and its JSON stays JSON."""
+    base = consortia.save_base(consortia.base_model("llama", tied=False), tmp_path / "base")
+    get_peft_model(load_model(tmp_path / "base"), LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(
+        tmp_path / "a"
+    )
+    configuration = tmp_path / "a" / "adapter_config.json"
+    named = json.loads(configuration.read_text()) | {"base_model_name_or_path": "acme/Other-7B"}
+    configuration.write_text(json.dumps(named))
+    arguments = ["--base", base, "--client", f"a={tmp_path / 'a'}", "--out", str(tmp_path / "o"), "--json"]
+    with pytest.raises(SystemExit) as end:
+        main(["consortium", "import", *arguments])
+
+    out, err = capsys.readouterr()
+    assert 0 == (end.value.code or 0)
+    assert "a" == json.loads(out)["clients"][0]["id"]
+    assert any(
+        line.startswith("warning: client 'a'") and "'acme/Other-7B'" in line and base in line
+        for line in err.splitlines()
+    )
 
 
 @pytest.fixture
