@@ -2,7 +2,7 @@
 
 Knows when a move is possible and what is settled over; how is `rewards.settlement`'s business. Each move is one event,
 with who made it and when. What takes long, adding up a window, is done before the ledger is held for writing, and
-again only if a period or a hold has changed meanwhile; a window that is fixed by sequence numbers cannot.
+again only if a period, a hold or the clients have changed meanwhile; a window that is fixed by sequence numbers cannot.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rewards import events
+from rewards import clients, events
 from rewards.database import now_us
 from rewards.errors import PeriodClosedError, PeriodEmptyError, PeriodError, PeriodMovedError
 from rewards.moments import Clock
@@ -180,12 +180,12 @@ def _write(
     expected: str | None,
 ) -> Settlement:
     with ledger.database.read() as connection:
-        seen = book.read(connection)
+        seen, members = book.read(connection), clients.in_order(connection)
         found = prepare(connection, seen)
     with ledger.database.write() as connection:
         there = book.read(connection)
-        if there.last_event != seen.last_event:
-            found = prepare(connection, there)
+        if there.last_event != seen.last_event or clients.in_order(connection) != members:
+            found = prepare(connection, there)  # a client that came meanwhile has a line, and a statement, too
         if expected not in (None, found.settlement.sha256):
             name = found.settlement.period
             raise PeriodMovedError(f"period {name!r} comes to another settlement by now than was expected; look again")

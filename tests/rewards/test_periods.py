@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from rewards import (
+    Ledger,
     LedgerError,
     PeriodClosedError,
     PeriodEmptyError,
@@ -18,7 +19,9 @@ from rewards import (
     events,
     holds,
     periods,
+    statements,
 )
+from rewards.audit import audit
 from rewards.database import now_us
 from tests.rewards.receipts import make_receipt
 
@@ -562,3 +565,28 @@ def test_the_document_of_a_period_is_plain(booked):
     assert draft.document == final.document == json.loads(json.dumps(draft.document), parse_float=Fraction)
     assert settlement.to_document() == draft.document["settlement"]
     assert ("period.draft:2026-11", "period.final:2026-11") == (draft.once, final.once)
+
+
+@pytest.mark.parametrize("draft", [False, True])
+def test_a_client_registered_while_a_period_closes_has_its_line(ledger, url, monkeypatch, draft):
+    """Who comes between the adding up and the writing is settled too, with nothing, and told so; it is no crash."""
+    ledger.append(make_receipt("r"))
+    policy = Policy(currency="EUR", pool=1000, dispute_days=1 if draft else 0)
+    if draft:
+        periods.close(ledger, "2026-11", policy, "me")
+        monkeypatch.setattr("rewards.periods.moves.DAY_US", 0)
+    write, other = ledger.database.write, Ledger(url)
+
+    def late(**options):
+        other.register("demo", {"late": "A late one"})
+        return write(**options)
+
+    monkeypatch.setattr(ledger.database, "write", late)
+    final = periods.finalise(ledger, "2026-11", "me") if draft else periods.close(ledger, "2026-11", policy, "me")
+    monkeypatch.undo()
+    other.close()
+
+    assert 0 == next(line for line in final.lines if line.account == "late").payout
+    with ledger.database.read() as connection:
+        assert "late" in statements.clients(connection, "2026-11")
+    assert audit(url).is_ok
