@@ -4,8 +4,10 @@ The app is built where it runs and is never pickled. What it needs of a replica 
 stands behind it in the service (`gateway`), a plain class in tests. How an answer comes about is told in `answering`.
 """
 
+import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -15,6 +17,7 @@ from starlette.middleware import Middleware
 
 from deployment import operator
 from deployment.answering import Answers, Engine
+from deployment.calls import Calls
 from deployment.console.app import PREFIX, build_console
 from deployment.documentation import TITLE, document
 from deployment.errors import NotFoundError, UnavailableError
@@ -42,11 +45,16 @@ RETRY_AFTER_S = 5
 _OF_RECEIPT = ("model_sha256", "method", "settings", "version", "tokens", "measurement")
 
 
-def _idempotency_key(request: Request) -> str | None:
+async def _idempotency_key(request: Request) -> str | None:
     return checked_key(request.headers.getlist("idempotency-key"))
 
 
-Caller = Annotated[Key, Depends(caller)]
+async def _caller(request: Request) -> Key:
+    """As for all that an application's request needs, no thread: those may be taken by whoever waits for the ledger."""
+    return caller(request)
+
+
+Caller = Annotated[Key, Depends(_caller)]
 IdempotencyKey = Annotated[str | None, Depends(_idempotency_key)]
 router = APIRouter(tags=["openai"])
 service_router = APIRouter(tags=["service"])
@@ -90,8 +98,16 @@ def build_app(
         keep_alive_s: after how many seconds without an event a stream sends a comment; 0 sends none.
     """
     watch = watch or Watch({})
+    limits, calls = Limits(books.ledger, spooled=spooled), Calls(books.keys.database)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+        yield
+        await asyncio.to_thread(calls.close)
+
     app = FastAPI(
         title=TITLE,
+        lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         middleware=[
@@ -99,21 +115,20 @@ def build_app(
             Middleware(CrossOrigin, origins=cors_origins),
             Middleware(LastResort),
             Middleware(Heads),
-            Middleware(Gate, keys=books.keys, watch=watch),
+            Middleware(Gate, keys=books.keys, calls=calls, limits=limits, watch=watch),
             Middleware(JsonBodies),
             Middleware(BodyLimit),
         ],
     )
     idempotency = Idempotency(Claims(books.ledger.database), replays)
-    limits = Limits(books.ledger, spooled=spooled)
     answers = Answers(engine, limits, idempotency, default_max_tokens, texts, keep_alive_s)
     app.state.service = Service(engine, answers, books.ledger, watch, max_tokens_cap, int(time.time()))
-    app.state.books = books
+    app.state.books, app.state.calls = books, calls
     app.include_router(service_router)
     app.include_router(router)
     app.include_router(operator.router)
     app.add_route(PREFIX, _to_console, include_in_schema=False)
-    app.mount(PREFIX, build_console(app.state.service, books, texts))
+    app.mount(PREFIX, build_console(app.state.service, books, texts, calls))
     handle_failures(app)
     document(app)
     return app
@@ -143,9 +158,9 @@ async def get_model(service: TheService, name: str) -> ModelObject:
 
 
 @router.get("/v1/attributions/{response_id}", responses=failures(404))
-def get_attribution(service: TheService, key: Caller, response_id: str) -> Attribution:
-    """The booked credit of a response, for the key that asked for it; to any other key it does not exist."""
-    receipt = _receipt(service, key, response_id)
+async def get_attribution(service: TheService, key: Caller, response_id: str) -> Attribution:
+    """The booked credit of a response, for the application that asked for it; to any other it does not exist."""
+    receipt = await asyncio.to_thread(_receipt, service, key, response_id)
     whole = receipt["tokens"] * MICRO_CREDITS_PER_TOKEN
     shares = {account: amount / whole for account, amount in receipt["amounts"].items()}
     base_share = shares.pop(COMMONS)

@@ -4,11 +4,10 @@ The gate stands in front of the router, so a route that is added later is closed
 Knows roles and paths; how keys are made and checked is `rewards.keys`.
 """
 
-import asyncio
 import re
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastapi import Request
 from starlette.datastructures import Headers
@@ -16,9 +15,17 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployment.calls import Calls
-from deployment.errors import ApiError, ForbiddenError, NotFoundError, UnauthenticatedError, UnavailableError
+from deployment.errors import (
+    ApiError,
+    ForbiddenError,
+    NotFoundError,
+    OverloadedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from deployment.failures import answer, told
-from deployment.key_cache import KeyCache
+from deployment.key_checks import KeyChecks
+from deployment.limits import Limits
 from deployment.protocol import is_console
 from deployment.watch import Watch
 from rewards.errors import KeyRefusedError, LedgerError, LedgerLostError
@@ -31,9 +38,11 @@ __all__ = [
     "RULES",
     "BodyLimit",
     "Gate",
+    "Rule",
     "caller",
     "matching",
     "roles_for",
+    "rule_for",
     "visible_client",
     "visible_to",
 ]
@@ -74,9 +83,18 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile("".join(meaning.get(part, re.escape(part)) for part in parts), re.DOTALL)
 
 
-def matching(rules: Iterable[_Rule]) -> tuple[tuple[list[str], re.Pattern[str], tuple[str, ...]], ...]:
-    """Rules as they are looked through: methods, the pattern of a path, and roles."""
-    return tuple((methods.split(), _pattern(path), roles) for methods, path, roles in rules)
+class Rule(NamedTuple):
+    """A rule as it is looked for: `route` is the path as the rule has it."""
+
+    methods: list[str]
+    pattern: re.Pattern[str]
+    roles: tuple[str, ...]
+    route: str
+
+
+def matching(rules: Iterable[_Rule]) -> tuple[Rule, ...]:
+    """Rules as they are looked through."""
+    return tuple(Rule(methods.split(), _pattern(path), roles, path) for methods, path, roles in rules)
 
 
 _PATTERNS: Final = matching(RULES)
@@ -84,9 +102,15 @@ _PATTERNS: Final = matching(RULES)
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     """The roles that may call `path` with `method`, perhaps none; None where there is no such part of the service."""
-    for methods, pattern, roles in _PATTERNS:
-        if (method in methods or methods == ["ANY"]) and pattern.fullmatch(path):
-            return roles
+    rule = rule_for(_PATTERNS, method, path)
+    return None if rule is None else rule.roles
+
+
+def rule_for(rules: Iterable[Rule], method: str, path: str) -> Rule | None:
+    """The first of some rules that fits a call; None where none does."""
+    for rule in rules:
+        if (method in rule.methods or rule.methods == ["ANY"]) and rule.pattern.fullmatch(path):
+            return rule
     return None
 
 
@@ -115,23 +139,31 @@ def visible_to(key: Key) -> str | None:
 class Gate:
     """ASGI middleware that lets a request through only with a key of the right role, which it notes in the state.
 
-    Calls of the operators' API are written down in the ledger, also those that a role may not make.
+    Calls of the operators' API are written down in the ledger, and those that a role may not make are counted there.
 
     Args:
         app: what is behind the gate.
         keys: who may pass.
+        calls: where calls are written down.
+        limits: how often an application may be refused.
         clock: seconds that never go back.
         watch: while it finds something lost, applications are refused; all are while that is the ledger.
     """
 
     def __init__(
-        self, app: ASGIApp, keys: KeyRing, clock: Callable[[], float] = time.monotonic, watch: Watch | None = None
+        self,
+        app: ASGIApp,
+        keys: KeyRing,
+        calls: Calls,
+        limits: Limits,
+        clock: Callable[[], float] = time.monotonic,
+        watch: Watch | None = None,
     ) -> None:
         self._app = app
-        self._keys = keys
+        self._keys = KeyChecks(keys, keys.check, clock)
+        self._calls = calls
+        self._limits = limits
         self._watch = watch or Watch({})
-        self._cache = KeyCache(keys.check, clock)
-        self._calls = Calls(keys.database)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401, 403, 404 or 503 in OpenAI's shape."""
@@ -146,12 +178,32 @@ class Gate:
             await answer(error)(scope, receive, send)
             return
         scope.setdefault("state", {})["key"] = key
-        refusal = _refusal(key, scope.get("method", "WEBSOCKET"), scope["path"])
-        app = self._app if refusal is None else answer(refusal)
-        if scope["path"].startswith(_AUDITED):
-            await self._calls.watch(app, key, scope, receive, send)
+        refusal = self._refusal(key, scope.get("method", "WEBSOCKET"), scope["path"])
+        if refusal is not None:
+            await answer(refusal)(scope, receive, send)
+        elif scope["path"].startswith(_AUDITED):
+            await self._calls.watch(self._app, key, scope, receive, send)
         else:
-            await app(scope, receive, send)
+            await self._app(scope, receive, send)
+
+    def _refusal(self, key: Key, method: str, path: str) -> ApiError | None:
+        """Why `key` may not make this call, which is counted unless it asks too often; None when it may."""
+        rule = rule_for(_PATTERNS, method, path)
+        if rule is not None and key.role in rule.roles:
+            return None
+        try:
+            self._limits.take(key)
+        except OverloadedError as error:
+            return error
+        if rule is None:
+            return NotFoundError(f"there is no {method} {path} here", code="unknown_route")
+        refusal = ForbiddenError(
+            f"{method} {path} needs {_needed(rule.roles)}; the key {key.key_id} has role {key.role!r}",
+            code="wrong_role",
+        )
+        if path.startswith(_AUDITED):
+            self._calls.count(key, method, rule.route, refusal.status)
+        return refusal
 
     async def _known(self, authorization: str) -> Key:
         """The valid key of an `Authorization` header."""
@@ -163,8 +215,7 @@ class Gate:
                 code="missing_api_key",
             )
         try:
-            key = self._cache.recent(presented)
-            return await self._ask(presented) if key is None else key
+            return await self._keys.known(presented)
         except KeyRefusedError as error:
             raise UnauthenticatedError(str(error), code="invalid_api_key") from error
         except LedgerLostError as error:
@@ -176,24 +227,9 @@ class Gate:
                 retry_after_s=RETRY_AFTER_S,
             ) from error
 
-    async def _ask(self, presented: str) -> Key:
-        key = await asyncio.to_thread(self._cache.ask, presented)
-        # Not awaited: that a key was used is noted when the ledger has time for it.
-        asyncio.get_running_loop().run_in_executor(None, self._keys.used, key)
-        return key
 
-
-def _refusal(key: Key, method: str, path: str) -> ApiError | None:
-    """Why `key` may not make this call; None when it may."""
-    roles = roles_for(method, path)
-    if roles is None:
-        return NotFoundError(f"there is no {method} {path} here", code="unknown_route")
-    if key.role in roles:
-        return None
-    needed = f"a key of role {' or '.join(roles)}" if roles else "what no role may do"
-    return ForbiddenError(
-        f"{method} {path} needs {needed}; the key {key.key_id} has role {key.role!r}", code="wrong_role"
-    )
+def _needed(roles: tuple[str, ...]) -> str:
+    return f"a key of role {' or '.join(roles)}" if roles else "what no role may do"
 
 
 class BodyLimit:

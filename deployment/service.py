@@ -28,7 +28,7 @@ class Service:
     created: int
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 

@@ -149,7 +149,7 @@ class Database:
         with _errors_of(self._name):
             self._files = Files(Path(str(parsed.database)), BUSY_TIMEOUT_MS / 1000) if _is_sqlite(parsed) else None
         self._reader = _connect(parsed)
-        self._writer = _writing(self._reader)
+        self._writer = _writing(_connect(parsed))  # connections of its own: who waits to write takes none of readers
         try:
             with self.read() as connection:
                 schema.require_current(connection, shown_url(url))
@@ -191,6 +191,7 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self._reader.dispose()
+        self._writer.dispose()
         if self._files is not None:
             self._files.close()
 

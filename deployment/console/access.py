@@ -4,7 +4,6 @@ The gate stands in front of the router, so a page that is added later is closed 
 and paths; what a session is, is `sessions`' business, and what a member sees of a page is `security.visible_to`'s.
 """
 
-import asyncio
 import re
 import time
 from collections.abc import Callable
@@ -17,11 +16,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployment.calls import Calls
 from deployment.console.errors import page_of
-from deployment.console.sessions import COOKIE, Session, Sessions
+from deployment.console.sessions import COOKIE, Sessions
 from deployment.errors import ApiError, ForbiddenError, NotFoundError, UnauthenticatedError, UnavailableError
 from deployment.failures import told
-from deployment.key_cache import KeyCache
-from deployment.security import READERS, matching
+from deployment.key_checks import KeyChecks
+from deployment.security import READERS, matching, rule_for
 from rewards import Key, KeyRefusedError, KeyRing, LedgerError
 from rewards.errors import LedgerLostError
 
@@ -66,33 +65,36 @@ def roles_for(method: str, path: str) -> tuple[str, ...] | None:
         method: as in "GET".
         path: without the console's prefix.
     """
-    for methods, pattern, roles in _PATTERNS:
-        if method in methods and pattern.fullmatch(path):
-            return roles
-    return None
+    rule = rule_for(_PATTERNS, method, path)
+    return None if rule is None else rule.roles
 
 
 class Gate:
     """ASGI middleware that lets a request through only with a session of the right role, which it notes in the state.
 
     What changes something, and what operators, auditors and admins look at, is written down in the ledger as calls of
-    the operators' API are, also where a role may not.
+    the operators' API are. What a role may not, and whatever an application does, is counted there.
 
     Args:
         app: the console behind the gate.
         keys: whose keys sessions stand for; each is looked up again, so a revoked key ends its sessions.
         sessions: what cookies are read with.
+        calls: where calls are written down.
         clock: seconds that never go back.
     """
 
     def __init__(
-        self, app: ASGIApp, keys: KeyRing, sessions: Sessions, clock: Callable[[], float] = time.monotonic
+        self,
+        app: ASGIApp,
+        keys: KeyRing,
+        sessions: Sessions,
+        calls: Calls,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
-        self._keys = keys
-        self._cache = KeyCache(keys.valid, clock)
+        self._keys = KeyChecks(keys, keys.valid, clock)
         self._sessions = sessions
-        self._calls = Calls(keys.database)
+        self._calls = calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer with a page that says why not, or with the way to the sign-in."""
@@ -101,7 +103,8 @@ class Gate:
             return
         request = Request(scope)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        roles = roles_for(request.method, path)
+        rule = rule_for(_PATTERNS, request.method, path)
+        roles = None if rule is None else rule.roles
         if request.method != "GET" and _is_foreign(request):
             refusal = ForbiddenError("this request was sent by another site, and was refused", code="foreign_origin")
             await page_of(request, refusal)(scope, receive, send)
@@ -117,11 +120,14 @@ class Gate:
         if key is None:
             await _ask_to_sign_in(request)(scope, receive, send)
             return
-        app = self._app if roles is not None and key.role in roles else page_of(request, _refusal(roles, key))
-        if request.method != "GET" or key.role in READERS:
-            await self._calls.watch(app, key, scope, receive, send)
-        else:
+        may = roles is not None and key.role in roles
+        app = self._app if may else page_of(request, _refusal(roles, key))
+        if request.method == "GET" and key.role not in READERS:
             await app(scope, receive, send)
+        else:
+            is_counted = not may or key.role == "application"
+            route = f"{PREFIX}{'/**' if rule is None else rule.route}" if is_counted else None
+            await self._calls.watch(app, key, scope, receive, send, route=route)
 
     async def _signed_in(self, request: Request) -> Key | None:
         """The valid key of the request's session, noted in its state with the session; None when there is none."""
@@ -129,7 +135,7 @@ class Gate:
         if session is None:
             return None
         try:
-            key = self._cache.recent(session.key_id) or await self._ask(session)
+            key = await self._keys.known(session.key_id)
         except KeyRefusedError:
             return None
         except LedgerLostError as error:
@@ -141,11 +147,6 @@ class Gate:
                 retry_after_s=RETRY_AFTER_S,
             ) from error
         request.state.key, request.state.csrf = key, self._sessions.csrf(session)
-        return key
-
-    async def _ask(self, session: Session) -> Key:
-        key = await asyncio.to_thread(self._cache.ask, session.key_id)
-        asyncio.get_running_loop().run_in_executor(None, self._keys.used, key)  # not awaited, as in `security.Gate`
         return key
 
 

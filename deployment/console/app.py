@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployment.calls import Calls
 from deployment.console import clients, holds, overview, periods, playground, responses, signing_in, statements, trust
 from deployment.console.access import PREFIX, Gate, roles_for
 from deployment.console.audits import Audits
@@ -38,13 +39,14 @@ _HEADERS: Final = {
 }
 
 
-def build_console(service: Service, books: Books, texts: Texts | None) -> FastAPI:
+def build_console(service: Service, books: Books, texts: Texts | None, calls: Calls) -> FastAPI:
     """The console's app.
 
     Args:
         service: the engine, and what makes answers.
         books: the ledger, and who may sign in.
         texts: where finished texts are kept; None where none are.
+        calls: where calls are written down.
     """
     sessions = Sessions(books.keys)
     app = FastAPI(
@@ -54,10 +56,11 @@ def build_console(service: Service, books: Books, texts: Texts | None) -> FastAP
         middleware=[
             Middleware(PageHeaders),
             Middleware(LastResort, answered=last_resort),
-            Middleware(Gate, keys=books.keys, sessions=sessions),
+            Middleware(Gate, keys=books.keys, sessions=sessions, calls=calls),
         ],
     )
     app.state.service, app.state.books, app.state.texts = service, books, texts
+    app.state.calls = calls
     app.state.sessions, app.state.figures = sessions, Figures(books.ledger)
     app.state.audits = Audits(books.ledger.database.url)
     app.state.navigation = _navigation

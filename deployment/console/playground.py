@@ -4,6 +4,7 @@ What is asked here goes the way of `/v1/chat/completions`, under the key of an a
 responses are booked. Knows how a stream is followed by its heat map; how it comes about is `answering`'s business.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterable
 from typing import Annotated, Any, Final
@@ -44,7 +45,7 @@ class Question(BaseModel):
     temperature: float = Field(ge=0, le=2)
 
 
-def _asks_as(request: Request, viewer: TheViewer, books: TheBooks) -> Key | None:
+async def _asks_as(request: Request, viewer: TheViewer, books: TheBooks) -> Key | None:
     """The application's key that the viewer asks with: its own, or one it presented in this session; None without."""
     if viewer.key.role == "application":
         return viewer.key
@@ -52,7 +53,7 @@ def _asks_as(request: Request, viewer: TheViewer, books: TheBooks) -> Key | None
     if key_id is None:
         return None
     try:
-        key = books.keys.valid(key_id)
+        key = await asyncio.to_thread(books.keys.valid, key_id)
     except KeyRefusedError:
         return None
     return key if key.role == "application" else None

@@ -43,7 +43,11 @@ async def sign_in(
         key = await run_in_threadpool(books.keys.check, presented.strip())
     except KeyRefusedError as error:
         return render(request, "sign_in.html", 401, wanted=local(wanted), problem=_told(error))
-    await Calls(books.keys.database).write(key, request.scope, 303)
+    calls: Calls = request.app.state.calls
+    if key.role == "application":
+        calls.count(key, "POST", f"{PREFIX}/sign-in", 303)
+    else:
+        await calls.write(key, request.scope, 303)
     response = RedirectResponse(local(wanted), status_code=303)
     response.set_cookie(
         COOKIE,

@@ -12,10 +12,14 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import make_url
+from starlette.types import ASGIApp
 
+from deployment.calls import Calls
 from deployment.ingress import build_app
+from deployment.limits import Limits
 from deployment.operator import Books
 from deployment.replays import Replays
+from deployment.security import Gate
 from rewards import KeyRing, Ledger
 from tests.deployment.engines import CARD, ScriptedEngine
 from tests.rewards.conftest import new_database
@@ -67,6 +71,14 @@ def keys(url: str) -> Iterator[KeyRing]:
     keys = KeyRing(url, PEPPER)
     yield keys
     keys.close()
+
+
+def gate_over(
+    app: ASGIApp, keys: KeyRing, calls: Calls | None = None, clock: Callable[[], float] = time.monotonic
+) -> Gate:
+    """The gate of the API in front of an app."""
+    limits = Limits(None, clock)  # type: ignore[arg-type] - a gate reads no budget
+    return Gate(app, keys, calls or Calls(keys.database), limits, clock)
 
 
 @pytest.fixture

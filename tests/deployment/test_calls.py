@@ -2,17 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from fastapi.testclient import TestClient
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployment.security import Gate
+from deployment.calls import MINUTE_S, Calls
 from rewards import KeyRing, events
 from rewards.events import Event
-from tests.deployment.outages import away
+from tests.deployment.conftest import gate_over
+from tests.deployment.outages import Clock, away
+from tests.deployment.test_booker import until
 
 
 async def answers(scope: Scope, receive: Receive, send: Send) -> None:
@@ -31,14 +33,27 @@ def calls(keys: KeyRing) -> list[Event]:
 
 
 @pytest.fixture
-def call(keys: KeyRing) -> Callable[..., int]:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def book(keys: KeyRing, clock: Clock) -> Iterator[Calls]:
+    """The book that calls are written in."""
+    book = Calls(keys.database, clock)
+    yield book
+    book.close()
+
+
+@pytest.fixture
+def call(keys: KeyRing, book: Calls) -> Callable[..., int]:
     """A function that calls as a role and returns the status."""
 
     def call(role: str | None, method: str, path: str, app: ASGIApp = answers, **options: object) -> int:
         client = "bank" if role == "member" else None
         key = keys.create(role, role, actor="test", client=client) if role else "nonsense"
         headers = {"Authorization": f"Bearer {key}"}
-        http = TestClient(Gate(app, keys), raise_server_exceptions=False, headers=headers)
+        http = TestClient(gate_over(app, keys, book), raise_server_exceptions=False, headers=headers)
         return http.request(method, path, **options).status_code
 
     return call
@@ -54,17 +69,80 @@ def test_a_call_is_an_event(keys: KeyRing, call: Callable[..., int]) -> None:
     assert {"method": "POST", "status": 200, "role": "operator"} == event.document
 
 
-def test_refused_calls_of_good_keys_are_events_too(keys: KeyRing, call: Callable[..., int]) -> None:
-    """Who tries what its role may not do is written down with the refusal."""
+def test_refused_calls_of_good_keys_are_counted(keys: KeyRing, call: Callable[..., int], book: Calls) -> None:
+    """Who tries what its role may not do is written down with the refusal, under the route and not the path."""
     call("application", "GET", "/api/v1/credit")
     call("member", "GET", "/api/v1/receipts/x")
     call("auditor", "DELETE", "/api/v1/keys/x")
+    assert [] == calls(keys)
+    book.close()
 
     assert [
-        ("/api/v1/credit", {"method": "GET", "status": 403, "role": "application"}),
-        ("/api/v1/receipts/x", {"method": "GET", "status": 403, "role": "member"}),
-        ("/api/v1/keys/x", {"method": "DELETE", "status": 403, "role": "auditor"}),
+        (
+            "/api/v1/{consortium|clients|shares|credit|entries}/**",
+            {"method": "GET", "status": 403, "role": "application", "count": 1},
+        ),
+        ("/api/v1/**", {"method": "GET", "status": 403, "role": "member", "count": 1}),
+        ("/api/v1/keys/**", {"method": "DELETE", "status": 403, "role": "auditor", "count": 1}),
     ] == [(event.subject, event.document) for event in calls(keys)]
+
+
+def test_a_minute_of_refusals_is_one_event_however_many_and_wherever_they_go(
+    keys: KeyRing, book: Calls, clock: Clock
+) -> None:
+    """Three hundred calls of one key, on as many paths and with made-up methods, leave one row for the minute."""
+    presented = keys.create("application", "x", actor="test")
+    http = TestClient(gate_over(answers, keys, book), headers={"Authorization": f"Bearer {presented}"})
+    for number in range(300):
+        method = "GET" if number % 2 else f"X{number}"
+        assert 403 == http.request(method, f"/api/v1/receipts/{number}").status_code
+    assert [] == calls(keys)
+    clock.now += MINUTE_S
+    other = keys.check(keys.create("auditor", "y", actor="test"))
+    book.count(other, "DELETE", "/api/v1/keys/**", 403)
+    until(lambda: calls(keys))
+    assert 403 == http.get("/api/v1/receipts/x").status_code
+    book.close()
+    first, *later = calls(keys)
+
+    document = {"method": "GET other", "status": 403, "role": "application", "count": 300}
+    assert ("/api/v1/**", document) == (first.subject, first.document)
+    assert {("/api/v1/**", 1), ("/api/v1/keys/**", 1)} == {(each.subject, each.document["count"]) for each in later}
+
+
+def test_a_minute_ends_by_itself(keys: KeyRing) -> None:
+    """Nobody has to call again, and the service need not stop, for a refusal to be written down."""
+    at = iter([59.8] + [60.1] * 1000)
+    book = Calls(keys.database, lambda: next(at))
+    book.count(keys.check(keys.create("auditor", "x", actor="test")), "GET", "/api/v1/**", 403)
+    until(lambda: len(calls(keys)) == 1)
+    book.close()
+
+
+def test_refusals_come_within_the_rate_of_a_key(keys: KeyRing, book: Calls) -> None:
+    """An application that may ask twice a minute is refused twice, and then told to wait, which leaves no trace."""
+    presented = keys.create("application", "x", actor="test", requests_per_minute=2)
+    http = TestClient(gate_over(answers, keys, book), headers={"Authorization": f"Bearer {presented}"})
+    statuses = [http.get("/api/v1/credit").status_code for _ in range(5)]
+    book.close()
+
+    assert [403, 403, 429, 429, 429] == statuses
+    assert [2] == [event.document["count"] for event in calls(keys)]
+
+
+def test_what_could_not_be_counted_in_the_ledger_is_counted_on(
+    keys: KeyRing, book: Calls, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A minute that ends while the book is away is written with the next one, in the same row."""
+    key = keys.check(keys.create("auditor", "x", actor="test"))
+    with away(keys.database, "events"):
+        book.count(key, "GET", "/api/v1/**", 403)
+        clock.now += MINUTE_S
+        book.count(key, "GET", "/api/v1/**", 403)
+        until(lambda: "call not recorded" in caplog.text)
+    book.close()
+
+    assert [2] == [event.document["count"] for event in calls(keys)]
 
 
 def test_what_is_not_privileged_is_not_written_down(keys: KeyRing, call: Callable[..., int]) -> None:
@@ -126,7 +204,7 @@ def test_a_caller_that_goes_away_is_written_down(keys: KeyRing) -> None:
     async def main() -> None:
         headers = [(b"authorization", f"Bearer {presented}".encode())]
         scope = {"type": "http", "method": "GET", "path": "/api/v1/credit", "headers": headers, "query_string": b""}
-        task = asyncio.create_task(Gate(hangs, keys)(scope, None, None))  # type: ignore[arg-type]
+        task = asyncio.create_task(gate_over(hangs, keys)(scope, None, None))  # type: ignore[arg-type]
         await begun.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -142,12 +220,11 @@ def test_without_a_book_the_call_goes_on(
     """While the book cannot be written the answer is what it would be, and a log tells of the call."""
     presented = keys.create("operator", "x", actor="test")
     headers = {"Authorization": f"Bearer {presented}"}
-    http = TestClient(Gate(answers, keys), headers=headers)
+    http = TestClient(gate_over(answers, keys), headers=headers)
     with away(keys.database, "events"):
         assert [200, 403] == [http.get("/api/v1/credit").status_code, http.delete("/api/v1/credit").status_code]
 
     assert [] == calls(keys)
-    unrecorded = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert 2 == len(unrecorded)
+    assert 1 == len([record for record in caplog.records if record.levelno == logging.ERROR])
     assert keys.list()[0].key_id in caplog.text
     assert presented.split("_", 2)[2] not in caplog.text

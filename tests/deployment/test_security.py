@@ -1,5 +1,7 @@
 """Who may call what: a table of roles, a gate that keeps to it, and what a member may see."""
 
+import time
+
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
@@ -11,10 +13,10 @@ from starlette.testclient import WebSocketDenialResponse
 from starlette.types import Receive, Scope, Send
 
 from deployment.key_cache import FRESH_S
-from deployment.security import OPEN_ROUTES, RULES, Gate, caller, roles_for, visible_client
+from deployment.security import OPEN_ROUTES, RULES, caller, roles_for, visible_client
 from rewards import ROLES, KeyRing
 from rewards.database import now_us
-from tests.deployment.conftest import PEPPER
+from tests.deployment.conftest import PEPPER, gate_over
 from tests.deployment.engines import ScriptedEngine
 from tests.deployment.outages import Clock, away
 from tests.deployment.test_ingress import CHAT
@@ -115,7 +117,7 @@ def clock() -> Clock:
 @pytest.fixture
 def gate(keys: KeyRing, clock: Clock) -> TestClient:
     """A caller without key in front of a gate; behind it is `echo`."""
-    return TestClient(Gate(echo, keys, clock), raise_server_exceptions=False)
+    return TestClient(gate_over(echo, keys, clock=clock), raise_server_exceptions=False)
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -237,7 +239,7 @@ def test_bad_key_is_refused(anonymous: TestClient, engine: ScriptedEngine, heade
 def test_under_another_pepper_every_key_is_refused(url: str, keys: KeyRing, application_key: str) -> None:
     """A service with the wrong pepper opens for nobody."""
     other = KeyRing(url, bytes(32))
-    response = TestClient(Gate(echo, other)).get("/v1/models", headers=bearer(application_key))
+    response = TestClient(gate_over(echo, other)).get("/v1/models", headers=bearer(application_key))
     other.close()
 
     assert "invalid_api_key" == error_of(response, 401)["code"]
@@ -300,7 +302,11 @@ def test_the_use_of_a_key_is_noted(keys: KeyRing, application_key: str) -> None:
     """Once a key was let in, the list of keys says when."""
     before_us = now_us()
     assert keys.list()[0].last_used_at_us is None
-    TestClient(Gate(echo, keys)).get("/v1/models", headers=bearer(application_key))
+    TestClient(gate_over(echo, keys)).get("/v1/models", headers=bearer(application_key))
+    deadline = time.monotonic() + 10
+    while keys.list()[0].last_used_at_us is None:
+        assert time.monotonic() < deadline, "it is never noted"
+        time.sleep(0.01)
 
     assert before_us <= (keys.list()[0].last_used_at_us or 0) <= now_us()
 

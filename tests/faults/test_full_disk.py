@@ -24,7 +24,7 @@ class Disk:
 
     def __init__(self, ledger: Ledger) -> None:
         self.pages = PAGES
-        event.listen(ledger.database._reader, "checkout", self._limit)
+        event.listen(ledger.database._writer, "checkout", self._limit)
 
     def _limit(self, connection: object, *_: object) -> None:
         connection.execute(f"PRAGMA max_page_count = {self.pages}")

@@ -439,7 +439,7 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
                 if left[0] == 0:
                     raise CrashError
 
-        engine = self.ledger.database._reader
+        engine = self.ledger.database._writer
         event.listen(engine, "before_cursor_execute", count)
         try:
             return operation()

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from itsdangerous import URLSafeTimedSerializer
 from starlette.types import Receive, Scope, Send
 
-from deployment.calls import KIND
+from deployment.calls import KIND, Calls
 from deployment.console import sessions as sessions_module
 from deployment.console.access import Gate
 from deployment.console.sessions import COOKIE, LONGEST_S, Session, Sessions
@@ -105,7 +105,9 @@ def test_a_revoked_key_ends_its_sessions(sessions: Sessions, keys: KeyRing) -> N
 
     clock, presented = Clock(), keys.create("member", "a desk", actor="test", client="bank")
     cookie = {COOKIE: sessions.begin(keys.check(presented))}
-    browser = TestClient(Gate(echo, keys, sessions, clock), cookies=cookie, follow_redirects=False)
+    browser = TestClient(
+        Gate(echo, keys, sessions, Calls(keys.database), clock), cookies=cookie, follow_redirects=False
+    )
     assert of(presented) == browser.get("/clients").text
     keys.revoke(of(presented), actor="test")
     assert of(presented) == browser.get("/clients").text, "the key's last answer does for a moment"
