@@ -222,7 +222,7 @@ def test_what_waits_in_the_spool_counts_from_the_start(
     admit(limits, other, 20)
     ledger.append(receipts[0])
     spool.done(["r0"])
-    ledger.append(commons_receipt(stream, "its model is gone"))
+    ledger.append(commons_receipt(stream, "its model is gone", {"recovered": True}))
     clock.now += SUM_S + 0.1
     with pytest.raises(QuotaError, match="11 are spent"):
         admit(limits, key, 10)
