@@ -333,7 +333,7 @@ def test_stream_of_another_model_goes_to_the_commons(takeover: Takeover, spool: 
 
 def test_stream_that_is_booked_already_is_forgotten(takeover: Takeover, spool: Spool, moving: MovingLedger) -> None:
     """A crash between the booking and the news of it does not credit a stream a second time."""
-    moving.append(commons_receipt(PROGRESS, "test"))
+    moving.append(commons_receipt(PROGRESS, "test", {"recovered": True}))
     leave(spool, PROGRESS.record())
     until(lambda: [spool.path] == list(spool.path.parent.iterdir()))
     until(lambda: not spool.live())
