@@ -36,6 +36,7 @@ from rewards import (
     RewardsError,
 )
 from rewards.errors import HoldError, LedgerLostError, SignatureError
+from rewards.plain_text import one_line
 
 __all__ = ["FORESEEN", "LOST", "LastResort", "RequestId", "answer", "handle_failures", "told"]
 
@@ -189,7 +190,7 @@ class LastResort:
         except Exception:
             if scope["type"] != "http" or started:
                 raise
-            _LOG.exception("unforeseen failure in %s %s", scope["method"], scope["path"])
+            _LOG.exception("unforeseen failure in %s %s", scope["method"], one_line(scope["path"]))
             await self._answered(scope, receive)(scope, receive, send)
 
 

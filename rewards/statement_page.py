@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rewards import money
 from rewards.periods.bodies import MONEY_IN, MONEY_OUT
+from rewards.plain_text import cell, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -64,7 +65,7 @@ code { font: 8pt/1.4 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospac
 
 def page(document: Mapping[str, Any]) -> str:
     """One page of HTML for a statement as `statements.issue` gave it; prints on one sheet of A4."""
-    period, name = escape(document["period"]), escape(document["name"])
+    period, name = _escaped(document["period"]), _escaped(document["name"])
     payout = _amount(document, document["money"]["payout"])
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -77,7 +78,7 @@ def page(document: Mapping[str, Any]) -> str:
 </head>
 <body>
 <header>
-<div><p>{escape(document["consortium"])} · statement of period {period}</p><h1>{name}</h1></div>
+<div><p>{_escaped(document["consortium"])} · statement of period {period}</p><h1>{name}</h1></div>
 <p class="paid">to be paid<b>{payout}</b></p>
 </header>
 <div class="columns">
@@ -100,7 +101,7 @@ def table(document: Mapping[str, Any]) -> str:
     """The money of a statement as CSV: line, minor units, amount in the currency."""
     written = io.StringIO()
     rows = csv.writer(written, lineterminator="\n")
-    rows.writerow(("line", "minor units", f"amount in {document['currency']}"))
+    rows.writerow(("line", "minor units", cell(f"amount in {document['currency']}")))
     for line in _lines(document):
         minor_units = int(document["money"][line])
         rows.writerow((line, minor_units, money.plain(minor_units, document["minor_digits"])))
@@ -194,15 +195,19 @@ def _row(document: Mapping[str, Any], line: str, minor_units: int, style: str = 
 
 
 def _facts(pairs: Iterable[tuple[str, str]]) -> str:
-    return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in pairs)}</dl>"
+    return f"<dl>{''.join(f'<dt>{_escaped(name)}</dt><dd>{_escaped(value)}</dd>' for name, value in pairs)}</dl>"
 
 
 def _amount(document: Mapping[str, Any], minor_units: int | str) -> str:
-    return escape(_plain(document, minor_units))
+    return _escaped(_plain(document, minor_units))
 
 
 def _plain(document: Mapping[str, Any], minor_units: int | str) -> str:
     return f"{_apart(money.shown(int(minor_units), '', document['minor_digits']))}\u00a0{document['currency']}"
+
+
+def _escaped(text: str) -> str:
+    return escape(one_line(text))
 
 
 def _grouped(number: int | str) -> str:

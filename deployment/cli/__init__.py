@@ -29,6 +29,7 @@ from deployment.cli import (
 )
 from deployment.errors import ServiceError
 from rewards import RewardsError
+from rewards.plain_text import one_line
 
 __all__ = ["main"]
 
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _end(sentence: str) -> NoReturn:
-    print(f"protoken: {sentence}", file=sys.stderr)  # noqa: T201 - the command line's one line
+    print(one_line(f"protoken: {sentence}"), file=sys.stderr)  # noqa: T201 - the command line's one line
     sys.exit(1)
 
 

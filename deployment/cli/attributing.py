@@ -10,7 +10,7 @@ import typer
 
 from attribution import AttributedResponse, Batch, FederatedModel, Sampling, attribute
 from attribution.credit_preset import DEFAULT_NODES
-from deployment.cli.output import console, heat_map, legend, print_json, print_table, tint
+from deployment.cli.output import console, heat_map, legend, print_json, print_table, say, tint
 
 __all__ = ["attribute_prompt"]
 
@@ -70,6 +70,4 @@ def _show(response: AttributedResponse) -> None:
     rows.append(("commons", "", f"{response.base_share:.1%}"))
     print_table(f"preset {response.method}", ("client", "score", "share"), rows)
     if response.gain is not None and response.completeness_error is not None:
-        console.print(
-            f"gain over the base model {response.gain:+.3f} nats, completeness error {response.completeness_error:.3g}"
-        )
+        say(f"gain over the base model {response.gain:+.3f} nats, completeness error {response.completeness_error:.3g}")

@@ -13,7 +13,8 @@ from attribution.importers.peft_folders import AdapterFolder, import_folders
 from attribution.recipe import load_recipe
 from attribution.suspicions import suspicions
 from deployment.cli.options import Json
-from deployment.cli.output import ProgressBar, console, print_json, print_table
+from deployment.cli.output import ProgressBar, print_json, print_table, say
+from rewards.plain_text import one_line
 
 __all__ = ["app"]
 
@@ -56,7 +57,7 @@ def build(
     with ProgressBar() as progress, Federation(chosen, progress) as federation:
         bundle = federation.run(out)
     for remark in federation.remarks:
-        typer.echo(remark, err=True)
+        typer.echo(one_line(remark), err=True)
     _show(bundle, as_json=as_json)
 
 
@@ -100,12 +101,12 @@ def verify(bundle: _BundleFolder, as_json: Json = False) -> None:
     else:
         rows = [(client, f"{norm:.6g}") for client, norm in found.client_norms.items()]
         print_table(f"{bundle}: {found.parameters} parameters", ("client", "norm of its update"), rows)
-        console.print(f"norm of global − base: {found.update_norm:.6g}; of the residual: {found.residual_norm:.3g}")
+        say(f"norm of global − base: {found.update_norm:.6g}; of the residual: {found.residual_norm:.3g}")
         for warning in warnings:
-            console.print(f"warning: {warning}", style="yellow")
-        console.print("verified" if not found.problems else "")
+            say(f"warning: {warning}", style="yellow")
+        say("verified" if not found.problems else "")
     if found.problems:
-        typer.echo(f"protoken: {bundle}: {'; '.join(found.problems)}", err=True)
+        typer.echo(one_line(f"protoken: {bundle}: {'; '.join(found.problems)}"), err=True)
         raise typer.Exit(1)
 
 
@@ -116,7 +117,7 @@ def show(bundle: _BundleFolder, as_json: Json = False) -> None:
 
 
 def _warn(sentence: str) -> None:
-    typer.echo(f"warning: {sentence}", err=True)
+    typer.echo(one_line(f"warning: {sentence}"), err=True)
 
 
 def _given(options: Mapping[str, object]) -> dict[str, Any]:

@@ -17,19 +17,22 @@ from typing import Annotated, Any
 
 import httpx
 import typer
+from rich.markup import escape
 from rich.progress import track
+from rich.text import Text
 
 from attribution import BundleError, open_bundle
 from attribution.federate import build_bundle
 from attribution.recipe import Recipe, load_recipe
 from deployment.cli.apart import ServiceApart, service_apart
 from deployment.cli.options import ACTOR
-from deployment.cli.output import ProgressBar, console, credit, heat_map, legend, print_table, save_picture, tint
+from deployment.cli.output import ProgressBar, console, credit, heat_map, legend, print_table, save_picture, say, tint
 from deployment.cli.period import show_settlement
 from deployment.errors import StartError
 from deployment.places import log_origin
 from deployment.settings import pepper_of
 from rewards import MICRO_CREDITS_PER_TOKEN, KeyRing, Ledger, Settlement, load_policy, money, periods, statements
+from rewards.plain_text import one_line
 from rewards.sealing import seal
 from rewards.signing import SigningKey
 
@@ -89,7 +92,7 @@ def demo(
     ):
         status.stop()
         url, keys = settings["ledger"], _make_keys(settings["ledger"], recipe.clients[0].id)
-        console.print(f"the console is at {service.console}", soft_wrap=True)
+        say(f"the console is at {service.console}", soft_wrap=True)
         questions = _load_questions(configuration / "demo" / "questions.jsonl")
         one_each = {question.client: question for question in reversed(questions)}.values()
         answers = _ask_all(service.address, keys["application"], questions, by_token=one_each)
@@ -110,9 +113,9 @@ def demo(
             save_picture(picture, "make demo")
         if keep:
             _stay(service, keys, questions[_MORE_QUESTIONS])
-    console.print(f"everything is in {work}; `protoken ledger balances --ledger {url}` shows the books", soft_wrap=True)
+    say(f"everything is in {work}; `protoken ledger balances --ledger {url}` shows the books", soft_wrap=True)
     if not keep:
-        console.print("`KEEP=1 make demo` stays up, with keys to sign in to the console")
+        say("`KEEP=1 make demo` stays up, with keys to sign in to the console")
 
 
 def _build_once(recipe: Recipe, folder: Path, bundle: Path) -> None:
@@ -122,7 +125,7 @@ def _build_once(recipe: Recipe, folder: Path, bundle: Path) -> None:
     stamp = bundle.with_name("recipe.sha256")
     try:
         if stamp.read_text() == digest and open_bundle(bundle):
-            console.print(f"using the consortium in {bundle}, built before from the same recipe and data")
+            say(f"using the consortium in {bundle}, built before from the same recipe and data")
             return
     except (OSError, BundleError):
         stamp.unlink(missing_ok=True)
@@ -186,7 +189,7 @@ def _ask_all(address: str, key: str, questions: Sequence[_Question], by_token: C
             content = message.get("attribution", {}).get("content", [])
             return _Answer(question, message["content"], document["usage"]["attribution"], content)
 
-        description = f"asking {model!r} at {address}"
+        description = escape(one_line(f"asking {model!r} at {address}"))
         return list(track(pool.map(ask, questions), description, total=len(questions), console=console))
 
 
@@ -199,7 +202,8 @@ def _show_heat_maps(answers: Sequence[_Answer], clients: Sequence[str]) -> None:
         scores = {client: [token[client] for token in by_token] for client in clients}
         tokens = [token["token"] for token in answer.content]
         base = [token["base_share"] for token in answer.content]
-        console.print(f"[dim]{answer.question.client} is asked:[/dim] {answer.question.prompt}")
+        asked = (f"{one_line(answer.question.client)} is asked: ", "dim")
+        console.print(Text.assemble(asked, one_line(answer.question.prompt)))
         console.print(heat_map(tokens, scores, base, colours))
     console.print(legend(colours))
 
@@ -248,9 +252,9 @@ def _stay(service: ServiceApart, keys: Mapping[str, str], more: Sequence[_Questi
         ("replicas' metrics", service.metrics[1]),
     ]
     for name, value in lines:
-        console.print(f"{name:<18}{value}", soft_wrap=True)
-    console.print("sign in to the console with one of these keys, which open this demo only")
-    console.print("Ctrl-C ends everything")
+        say(f"{name:<18}{value}", soft_wrap=True)
+    say("sign in to the console with one of these keys, which open this demo only")
+    say("Ctrl-C ends everything")
     service.stay()
 
 
@@ -259,7 +263,7 @@ def _show_free_riders(recipe: Recipe, settlement: Settlement) -> None:
         if client.free_rider:
             line = next(line for line in settlement.lines if line.account == client.id)
             earned = money.shown(line.payout, settlement.policy.currency, settlement.policy.minor_digits)
-            console.print(
+            say(
                 f"{client.name} ({client.id}) trained on nothing, claimed {client.examples} examples,"
                 f" and earned {earned}: {float(line.share):.2%} of the pool."
             )

@@ -14,7 +14,7 @@ from attribution.evaluation.runner import load_plan, load_results, run_plan
 from attribution.evaluation.small_models import from_scratch
 from attribution.evaluation.workshop import Workshop
 from attribution.recipe import DEFAULT_BASE
-from deployment.cli.output import ProgressBar, console, print_json, print_table
+from deployment.cli.output import ProgressBar, print_json, print_table, say
 
 __all__ = ["evaluate"]
 
@@ -67,9 +67,7 @@ def evaluate(
             base = from_scratch(model.removeprefix("scratch:"), domains, work / "scratch-models", progress)
         workshop = Workshop(base, domains, work, progress, label=_label(model))
         for path in plans:
-            result = run_plan(
-                path, profile.value, workshop, out, lambda text: console.print(text) if not as_json else None
-            )
+            result = run_plan(path, profile.value, workshop, out, lambda text: say(text) if not as_json else None)
             results.append(result)
     html, markdown = write_report(load_results(out), out)
     if as_json:
@@ -77,7 +75,7 @@ def evaluate(
         return
     for result in results:
         _show(result)
-    console.print(f"report: {html} and {markdown}")
+    say(f"report: {html} and {markdown}")
 
 
 def _plans(configs: Path, chosen: list[str] | None, *, retrain: bool) -> list[Path]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from deployment.cli.options import ACTOR, Json, LedgerUrl, date
-from deployment.cli.output import print_json, print_table
+from deployment.cli.output import print_json, print_table, say
 from deployment.settings import ledger_url
 from rewards import Ledger, holds
 
@@ -35,7 +35,7 @@ def release(
 ) -> None:
     """End a hold; what was held counts in the period that is settled next."""
     holds.release(Ledger(ledger_url(ledger)), hold_id, reason, ACTOR)
-    typer.echo(f"released {hold_id}")
+    say(f"released {hold_id}", soft_wrap=True)
 
 
 @app.command("list")

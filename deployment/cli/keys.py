@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from deployment.cli.options import ACTOR, Json, LedgerUrl, PepperFile, date
-from deployment.cli.output import print_json, print_table
+from deployment.cli.output import print_json, print_table, say
 from deployment.cli.signing import make_signing_key
 from deployment.settings import ledger_url, pepper_of
 from rewards import Key, KeyRing, Ledger
@@ -126,7 +126,7 @@ def revoke(key_id: _KeyId, ledger: LedgerUrl = None) -> None:
     """Refuse a key from now on; a running service does so within seconds."""
     with closing(KeyRing(ledger_url(ledger), None)) as keys:
         keys.revoke(key_id, actor=ACTOR)
-    typer.echo(f"revoked {key_id}")
+    say(f"revoked {key_id}", soft_wrap=True)
 
 
 @app.command("list")

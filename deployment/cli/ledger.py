@@ -8,7 +8,7 @@ import typer
 
 from deployment.cli import log, safekeeping
 from deployment.cli.options import ACTOR, Json, LedgerUrl, date
-from deployment.cli.output import credit, print_json, print_table
+from deployment.cli.output import credit, print_json, print_table, say
 from deployment.schemas.receipts import Receipt
 from deployment.settings import ledger_url
 from rewards import MICRO_CREDITS_PER_TOKEN, Ledger
@@ -76,4 +76,4 @@ def reverse(
         print_json(asdict(booked))
     else:
         known = ", as it was before" if booked.replayed else ""
-        typer.echo(f"{response} is reversed by receipt {booked.sequence}, {booked.response_id}{known}")
+        say(f"{response} is reversed by receipt {booked.sequence}, {booked.response_id}{known}", soft_wrap=True)

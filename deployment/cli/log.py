@@ -13,13 +13,14 @@ from typing import Annotated, Any
 import typer
 
 from deployment.cli.options import Json, LedgerUrl, date
-from deployment.cli.output import ProgressBar, console, credit, print_json, print_table
+from deployment.cli.output import ProgressBar, credit, print_json, print_table, say
 from deployment.errors import SettingsError
 from deployment.places import log_origin, signing_key
 from deployment.settings import ledger_url
 from rewards import Ledger, proofs, strict_json
 from rewards.audit import Report, audit
 from rewards.errors import LogError
+from rewards.plain_text import one_line
 from rewards.sealing import latest_checkpoint
 from rewards.sealing import seal as seal_log
 from rewards.signing import Checkpoint, VerifyKey
@@ -106,7 +107,7 @@ def check_proof(
     if as_json:
         print_json({"ok": True, **shown})
     else:
-        typer.echo(line)
+        say(line, soft_wrap=True)
 
 
 def verify(
@@ -134,7 +135,7 @@ def verify(
         print_json(report.to_document())
     if report.difference is not None:
         missing = _missing(report)
-        typer.echo(f"protoken: the books are not in order: {report.difference}{missing}", err=True)
+        typer.echo(one_line(f"protoken: the books are not in order: {report.difference}{missing}"), err=True)
         raise typer.Exit(1)
     if not as_json:
         _show(report, are_known=bool(keys))
@@ -153,15 +154,15 @@ def _show(report: Report, *, are_known: bool) -> None:
     footer = ("sum", credit(sum(report.balances.values())))
     print_table(f"{report.tokens} tokens, rebuilt", ("account", "credit"), rows, footer=footer)
     counted = ", ".join(f"{number} {table}" for table, number in report.counts.items())
-    console.print(f"in order: {counted}")
+    say(f"in order: {counted}")
     if report.origin is not None:
         whose = "that you gave" if are_known else "that the books name; compare them: " + ", ".join(report.keys)
-        console.print(f"log {report.origin}: {report.size} leaves, root {report.root}", soft_wrap=True)
-        console.print(f"signed by keys {whose}", soft_wrap=True)
+        say(f"log {report.origin}: {report.size} leaves, root {report.root}", soft_wrap=True)
+        say(f"signed by keys {whose}", soft_wrap=True)
     if report.extends is not None:
-        console.print(f"it extends the {report.extends} leaves of the checkpoint that you hold")
+        say(f"it extends the {report.extends} leaves of the checkpoint that you hold")
     if report.unsealed:
-        console.print(f"not in the log yet: {report.unsealed} receipts and events")
+        say(f"not in the log yet: {report.unsealed} receipts and events")
 
 
 def _missing(report: Report) -> str:

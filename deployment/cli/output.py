@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deployment.schemas.fields import spelt
+from rewards.plain_text import json_lines, many_lines, one_line
 
 __all__ = [
     "ProgressBar",
@@ -25,10 +26,11 @@ __all__ = [
     "print_json",
     "print_table",
     "save_picture",
+    "say",
     "tint",
 ]
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False, emoji=False)  # what is shown is text, whatever it looks like
 _PALETTE = ("deep_sky_blue1", "orange1", "spring_green2", "orchid1", "yellow1", "turquoise2", "light_coral", "tan")
 _COMMONS_STYLE = "grey62"
 _HALF_TINT = 0.5  # below this part of a token the clients' colour is not filled, only written
@@ -40,7 +42,7 @@ class ProgressBar:
     def __init__(self) -> None:
         stderr = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -59,7 +61,7 @@ class ProgressBar:
 
     def start(self, description: str, total: int) -> None:
         """A new stage of `total` pieces begins."""
-        self._task = self._progress.add_task(description, total=total)
+        self._task = self._progress.add_task(one_line(description), total=total)
 
     def advance(self) -> None:
         """One piece of the stage is done."""
@@ -68,7 +70,13 @@ class ProgressBar:
 
 def print_json(document: object) -> None:
     """One JSON document on stdout; a number that not every reader keeps exact is decimal text."""
-    print(json.dumps(spelt(document), ensure_ascii=False, indent=2, allow_nan=False))  # noqa: T201
+    text = json.dumps(spelt(document), ensure_ascii=False, indent=2, allow_nan=False)
+    print(json_lines(text))  # noqa: T201
+
+
+def say(text: str, *, style: str = "", soft_wrap: bool = False) -> None:
+    """One line of text from whomever: neither markup in it nor a control is obeyed."""
+    console.print(Text(one_line(text)), style=style, soft_wrap=soft_wrap)
 
 
 def print_table(
@@ -78,10 +86,10 @@ def print_table(
     table = Table(show_footer=bool(footer))
     for index, column in enumerate(columns):
         justify: Literal["left", "right"] = "left" if index == 0 else "right"
-        table.add_column(column, justify=justify, overflow="fold", footer=footer[index] if footer else "")
+        table.add_column(column, justify=justify, overflow="fold", footer=one_line(footer[index]) if footer else "")
     for row in rows:
-        table.add_row(*row)
-    console.print(title, style="italic")  # not the table's own title, which wraps at the table's width
+        table.add_row(*(Text(one_line(cell)) for cell in row))
+    say(title, style="italic")  # not the table's own title, which wraps at the table's width
     console.print(table)
 
 
@@ -106,7 +114,7 @@ def legend(colours: Mapping[str, str]) -> Text:
     """Which colour is whose."""
     text = Text("  ")
     for client, colour in colours.items():
-        text.append(f" {client} ", style=f"black on {colour}")
+        text.append(f" {one_line(client)} ", style=f"black on {colour}")
         text.append(" ")
     return text.append("commons", style=_COMMONS_STYLE).append("  (filled: more than half of the token was taught)")
 
@@ -119,7 +127,7 @@ def heat_map(
 ) -> Text:
     """The text, each token in its top client's colour: filled where clients taught most of it, grey where none did."""
     text = Text()
-    for index, token in enumerate(tokens):
+    for index, token in enumerate(map(many_lines, tokens)):
         top = max(scores, key=lambda client: scores[client][index])
         taught = 1.0 - base_shares[index]
         if scores[top][index] <= 0 or taught <= 0:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from deployment.cli.options import ACTOR, Json, LedgerUrl, date
-from deployment.cli.output import credit, print_json, print_table
+from deployment.cli.output import credit, print_json, print_table, say
 from deployment.schemas.periods import Settlement as Told
 from deployment.settings import ledger_url
 from rewards import Ledger, PeriodClosedError, Settlement, load_policy, money, periods
@@ -79,7 +79,7 @@ def dispute(
 ) -> None:
     """Mark a draft as disputed."""
     periods.dispute(Ledger(ledger_url(ledger)), period, reason, ACTOR)
-    typer.echo(f"{period} is disputed")
+    say(f"{period} is disputed", soft_wrap=True)
 
 
 @app.command()
@@ -99,7 +99,7 @@ def pay(
 ) -> None:
     """Note that a final period was paid."""
     periods.pay(Ledger(ledger_url(ledger)), period, reference, ACTOR)
-    typer.echo(f"{period} is paid")
+    say(f"{period} is paid", soft_wrap=True)
 
 
 def show_settlement(settlement: Settlement, state: str, *, as_json: bool) -> None:

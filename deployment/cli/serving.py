@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deployment.cli.options import LedgerUrl
-from deployment.cli.output import console
+from deployment.cli.output import say
 from deployment.metrics.exporter import Exporter
 from deployment.settings import ledger_url, load_settings
 
@@ -31,10 +31,10 @@ def serve(
     from deployment import app  # noqa: PLC0415 - Ray takes seconds to import and no other command needs it
 
     settings = load_settings(config, bundle=bundle, ledger=ledger, host=host, port=port, metrics_port=metrics_port)
-    console.print(f"starting: bundle {settings.bundle}, ledger {settings.ledger}")
+    say(f"starting: bundle {settings.bundle}, ledger {settings.ledger}")
     address = f"http://{settings.host}:{settings.port}"
-    console.print(f"API on {address}/v1 once GET /health answers; stop with Ctrl-C", soft_wrap=True)
-    console.print(f"console on {address}/console: sign in with a key of `protoken keys create`", soft_wrap=True)
+    say(f"API on {address}/v1 once GET /health answers; stop with Ctrl-C", soft_wrap=True)
+    say(f"console on {address}/console: sign in with a key of `protoken keys create`", soft_wrap=True)
     app.run(settings)
 
 
@@ -48,7 +48,7 @@ def exporter(
 ) -> None:
     """Export the ledger as Prometheus series, apart from the service, until interrupted."""
     running = Exporter(ledger_url(ledger), host, port, policy)
-    console.print(f"metrics on http://{host}:{port}/metrics")
+    say(f"metrics on http://{host}:{port}/metrics")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -16,6 +16,7 @@ from deployment.places import log_origin, signing_key
 from deployment.settings import ledger_url
 from rewards import Ledger, canonical_bytes, statement_page, statements
 from rewards.errors import SignatureError, StatementError
+from rewards.plain_text import one_line
 from rewards.sealing import seal
 from rewards.signing import VerifyKey
 
@@ -112,7 +113,7 @@ def verify(
         print_json({"period": checked.period, "client": checked.client, "checks": list(checked.checks)})
         return
     for check in checked.checks:
-        typer.echo(f"✓ {check}")
+        typer.echo(one_line(f"✓ {check}"))
 
 
 def _issued(period: str, client: str, key: Path, url: str) -> dict[str, Any]:

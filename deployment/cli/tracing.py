@@ -11,7 +11,7 @@ from attribution import FederatedModel, RecipeError
 from attribution.foreign import in_one_line
 from attribution.tracing import Flagged, Trace, trace
 from deployment.cli.options import Json
-from deployment.cli.output import ProgressBar, console, print_json, print_table
+from deployment.cli.output import ProgressBar, print_json, print_table, say
 
 __all__ = ["trace_responses"]
 
@@ -95,5 +95,5 @@ def _show(found: Trace) -> None:
     ]
     columns = ("client", "responsible", "confidence", "on top in", "nats a response", "paper's share")
     print_table(f"{found.responses} flagged responses", columns, rows)
-    console.print(f"gain over the base model {found.gain:+.2f} nats a response, base share {found.base_share:.1%}")
-    console.print(found.verdict, style="bold")
+    say(f"gain over the base model {found.gain:+.2f} nats a response, base share {found.base_share:.1%}")
+    say(found.verdict, style="bold")

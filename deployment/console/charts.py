@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from markupsafe import Markup
 
 from rewards import MICRO_CREDITS_PER_TOKEN
+from rewards.plain_text import one_line
 
 __all__ = ["Series", "bar", "columns", "compact", "line", "spark", "swatch"]
 
@@ -181,7 +182,7 @@ def _svg(chart_id: str, title: str, desc: str, inner: Markup) -> Markup:
     return Markup(
         '<svg class="chart" width="100%" height="{height}" role="img" aria-labelledby="{id}-title {id}-desc">'
         '<title id="{id}-title">{title}</title><desc id="{id}-desc">{desc}</desc>{inner}</svg>'
-    ).format(height=HEIGHT + _LABELS, id=chart_id, title=title, desc=desc, inner=inner)
+    ).format(height=HEIGHT + _LABELS, id=chart_id, title=one_line(title), desc=one_line(desc), inner=inner)
 
 
 def _column(
@@ -204,7 +205,9 @@ def _column(
                 _fill(chart_id, number, series[number].colour),
             )
         )
-    told = "\n".join(f"{each.label} {compact(value)}" for each, value in zip(series, stack, strict=True) if value)
+    told = "\n".join(
+        f"{one_line(each.label)} {compact(value)}" for each, value in zip(series, stack, strict=True) if value
+    )
     return Markup("<g><title>{}\n{}</title>{}</g>").format(span, told, Markup("").join(drawn))
 
 

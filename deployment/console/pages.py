@@ -17,6 +17,7 @@ from markupsafe import Markup
 from deployment.console import charts
 from deployment.security import caller, visible_to
 from rewards import COMMONS, Key, money
+from rewards.plain_text import many_lines
 
 __all__ = ["COLOURS", "FLASH", "PAGES", "TheViewer", "Viewer", "colours", "redirect", "render"]
 
@@ -195,10 +196,16 @@ def _static(name: str) -> str:
     return f"{HERE}/static/{name}?v={version}"
 
 
+def _finalize(value: object) -> object:
+    """What a page shows of a text: no control turns the direction of what follows. Escaping comes after it."""
+    return many_lines(value) if type(value) is str else value
+
+
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
     autoescape=True,
     undefined=StrictUndefined,
+    finalize=_finalize,
     trim_blocks=True,
     lstrip_blocks=True,
 )

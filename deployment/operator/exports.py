@@ -22,6 +22,7 @@ from deployment.schemas.errors import failures
 from deployment.schemas.receipts import Receipt
 from rewards import browsing
 from rewards.database import Connection
+from rewards.plain_text import cell, json_line
 
 __all__ = ["router"]
 
@@ -43,7 +44,6 @@ _COLUMNS = (
     "credit",
 )
 _HEADER = ",".join(_COLUMNS) + "\r\n"
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Rows = Sequence[Mapping[str, Any]]
@@ -123,13 +123,8 @@ def _csv(rows: Rows) -> str:
     writer = csv.writer(text)
     for row in rows:
         told = {**row, "booked_at": _rfc3339(row["booked_at_us"]), "credit": row["amount"]}
-        writer.writerow(_harmless(told[name]) for name in _COLUMNS)
+        writer.writerow(cell(told[name]) for name in _COLUMNS)
     return text.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    """A text that no spreadsheet runs; numbers are none."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _event(receipt: Mapping[str, Any]) -> str:
@@ -144,7 +139,7 @@ def _event(receipt: Mapping[str, Any]) -> str:
         "datacontenttype": "application/json",
         "data": Receipt.model_validate(receipt).model_dump(mode="json", exclude={"object"}),
     }
-    return json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return json_line(json.dumps(event, ensure_ascii=False, separators=(",", ":"))) + "\n"
 
 
 def _rfc3339(moment_us: int) -> str:

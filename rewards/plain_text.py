@@ -1,0 +1,63 @@
+"""Text from outside, made harmless where it is shown: it keeps to its line, its direction and its cell.
+
+A label, a display name or a model's token may hold anything: line breaks that forge a line of a log, escape sequences
+that a terminal obeys, controls that turn the direction of what follows, or what a spreadsheet takes for a formula.
+What is stored stays as it is; only what is shown is changed. Letters of every script stay, and the joiners that some
+need. Knows no page and no table.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_LINES = "\t\n"
+_HARMFUL = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # controls
+    "\u2028\u2029"  # separators of lines and paragraphs
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction
+    "\ufeff\U000e0000-\U000e007f\ud800-\udfff]"  # a mark of byte order, invisible tags, halves of characters
+)
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+
+
+def one_line(text: str) -> str:
+    """The text on one line: a harmful character is shown as its escape, a line break as a backslash and an n."""
+    return _HARMFUL.sub(_escape, text)
+
+
+def many_lines(text: str) -> str:
+    """The text with its line breaks and tabs, and no other harmful character."""
+    return _HARMFUL.sub(lambda found: found[0] if found[0] in _LINES else _escape(found), text)
+
+
+def json_line(text: str) -> str:
+    """A JSON text that was written on one line, whose strings hold no harmful character; it reads back as the same."""
+    return _HARMFUL.sub(_json_escape, text)
+
+
+def json_lines(text: str) -> str:
+    """A JSON text that was written on many lines, likewise."""
+    return _HARMFUL.sub(lambda found: found[0] if found[0] == "\n" else _json_escape(found), text)
+
+
+def cell(value: Any) -> Any:
+    """A cell of a table for spreadsheets: a text that one would take for a formula has an apostrophe before it.
+
+    A number stays one. As OWASP advises: `=`, `+`, `-` and `@`, wide ones too, also behind spaces; a line break or tab,
+    which would begin another cell, is shown as its escape.
+    """
+    if not isinstance(value, str):
+        return value
+    begins = value.lstrip()
+    risky = begins.startswith(_FORMULA) or (value != "" and _HARMFUL.match(value) is not None)
+    return f"'{one_line(value)}" if risky else one_line(value)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[place : place + 4]}" for place in range(0, len(units), 4))
