@@ -28,9 +28,8 @@ every_digits = pytest.mark.parametrize("digits", DIGITS)
 def settlement_of(amount: int, digits: int) -> Settlement:
     """A settlement with one line, every amount of which is this one, also where settling would refuse it."""
     fields = {"currency": CURRENCIES[digits], "minor_digits": digits, "pool": 100}
-    found = settle(
-        "p", 1, PeriodCredit((0, 1), 1, {"commons": 1_000_000}), Policy.from_mapping(fields, stored=True), {}
-    )
+    policy = Policy.from_mapping(fields, stored=True)
+    found = settle("p", 1, PeriodCredit((0, 1), 1, {"commons": 1_000_000}), policy)
     for name in ("gross", "carried_in", "payout", "carried_out", "held_total"):
         object.__setattr__(found.lines[0], name, amount)
     return found
