@@ -5,6 +5,7 @@ Nothing here knows HTTP routes, scores or money; it names the parts, gives each 
 
 import logging
 import os
+import resource
 import signal
 import socket
 import threading
@@ -120,6 +121,8 @@ def _require_free(host: str, port: int) -> None:
 
 def _start(settings: Settings) -> None:
     """Start a Ray of our own on this machine, and the graph on it; returns when the model answers."""
+    # A core file would be a copy of somebody's prompts; whatever Ray starts inherits this.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = (
         f"{proxy_middleware.__module__}.{proxy_middleware.__name__}"

@@ -72,7 +72,7 @@ class KeptFiles:
             return None
         path = self._path(response_id)
         try:
-            if time.time() - path.stat().st_mtime > self.window_s:
+            if self._is_over(path):
                 return None
             return read(json.loads(path.read_bytes()))
         except FileNotFoundError:
@@ -95,22 +95,36 @@ class KeptFiles:
         timer.start()
 
     def _sweep(self) -> None:
-        """Delete what is over; what another process deletes meanwhile does not matter."""
-        over = time.time() - self.window_s
+        """Delete what is over, and come again while anything is left, or where the folder could not be read."""
+        left = True
+        try:
+            left = self._delete_what_is_over()
+        except OSError as error:
+            _LOG.error("what is over in %s cannot be deleted now: %s", self._folder, reason(error))
+        finally:
+            with self._lock:
+                self._is_sweeping = False
+            if left:
+                self._sweep_later(self._pause_s)
+
+    def _delete_what_is_over(self) -> bool:
+        """Whether anything is left; what another process deletes meanwhile does not matter."""
         left = False
-        for path in self._folder.glob("*"):
+        for path in self._folder.iterdir():
             if _OURS.fullmatch(path.name) is None:  # the folder of somebody who named one that is in use already
                 continue
             try:
-                if path.stat().st_mtime < over:
+                if self._is_over(path):
                     path.unlink()
                 else:
                     left = True
             except FileNotFoundError:
                 continue
             except OSError as error:
+                left = True
                 _LOG.error("%s, whose time is over, cannot be deleted: %s", path, reason(error))
-        with self._lock:
-            self._is_sweeping = False
-        if left:
-            self._sweep_later(self._pause_s)
+        return left
+
+    def _is_over(self, path: Path) -> bool:
+        """Whether a file's time is over; one from a future that far away was written under another clock."""
+        return abs(time.time() - path.stat().st_mtime) > self.window_s

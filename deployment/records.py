@@ -52,7 +52,8 @@ class Progress:
             # here: further on it would stop whoever takes it over, one replica after the other.
             return _PROGRESS.validate_json(json.dumps(_fields(record, "progress")), strict=True)
         except (ValidationError, TypeError) as error:
-            raise CreditError(f"record {record['id']!r} is no progress of a stream: {error}") from error
+            why = _problems(error) if isinstance(error, ValidationError) else type(error).__name__
+            raise CreditError(f"record {record['id']!r} is no progress of a stream: {why}") from None
 
 
 _PROGRESS = TypeAdapter(Progress)
@@ -98,6 +99,12 @@ def commons_receipt(progress: Progress, why: str, cut: Mapping[str, Any]) -> Rec
         measurement={"base_share": 1.0, "cut": True, **cut, "unattributed": why},
         duration_us=progress.duration_us,
     )
+
+
+def _problems(error: ValidationError) -> str:
+    """What is wrong, without what was given: there may be tokens in it, and this is kept and logged."""
+    problems = error.errors(include_input=False, include_url=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in problems[:3])
 
 
 def _fields(record: Record, name: str) -> dict[str, Any]:

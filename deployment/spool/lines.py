@@ -1,5 +1,7 @@
 """What a spool file says: one line per write, `<crc32, 8 hex digits> <canonical JSON>`, replayed to what is live.
 
+A line whose tokens are not needed any more is overwritten: `wiped <crc32> <id as JSON> ###…`, of the same length, of
+which only the id still counts, for the order of what comes later of it.
 Of a record it reads `id` and `kind`, the rest is the caller's. Touches no disk.
 """
 
@@ -11,9 +13,10 @@ from typing import Any
 
 from deployment.errors import SpoolError
 
-__all__ = ["Contents", "Live", "Record", "check", "document_of", "line_of", "read"]
+__all__ = ["Contents", "Live", "Record", "check", "document_of", "is_wiped", "line_of", "read", "wiped"]
 
 _CRC_BYTES = 9  # eight hex digits and a space
+_WIPED = b"wiped "
 
 Record = Mapping[str, Any]
 """A JSON object with `id` (the response's) and `kind` (`progress` or `receipt`)."""
@@ -41,6 +44,23 @@ class Live:
         for name in names:
             self.size -= len(self.lines.pop(name, b""))
             self.receipts.discard(name)
+
+    def places(self) -> dict[str, list[tuple[int, int]]]:
+        """Id -> offset and length of its progress, in a file of all lines one after another."""
+        found, at = {}, 0
+        for name, line in self.lines.items():
+            if name not in self.receipts:
+                found[name] = [(at, len(line))]
+            at += len(line)
+        return found
+
+    def reserve(self, name: str) -> None:
+        """Keep the place of an id whose line was wiped, for what comes of it later."""
+        self.lines.setdefault(name, b"")
+
+    def close(self) -> None:
+        """Drop the ids of which nothing came."""
+        self.forget([name for name, line in self.lines.items() if not line])
 
     def records(self) -> list[Record]:
         """The records themselves."""
@@ -105,10 +125,37 @@ def read(data: bytes) -> Contents:
     else:
         found.torn = bool(tail)
     for number, line in enumerate(lines, start=1):
+        if (name := _name_of_wiped(line)) is not None:
+            found.live.reserve(name)
+            continue
         document = document_of(line)
         if document is None or not _replay(document, line + b"\n", found.live):
             found.damaged_lines.append(number)
+    found.live.close()
     return found
+
+
+def wiped(name: str, length: int) -> bytes:
+    """What a line of an id becomes, without its newline: as long as it was, so that the others stay where they are."""
+    text = json.dumps(name, ensure_ascii=False).encode()
+    return (_WIPED + b"%08x %s " % (zlib.crc32(text), text)).ljust(length, b"#")
+
+
+def is_wiped(line: bytes) -> bool:
+    """Whether a line was wiped, or is being; then what follows its id does not matter."""
+    return _name_of_wiped(line) is not None
+
+
+def _name_of_wiped(line: bytes) -> str | None:
+    if not line.startswith(_WIPED):
+        return None
+    checksum, text = line[len(_WIPED) : len(_WIPED) + 8], line[len(_WIPED) + _CRC_BYTES :]
+    try:
+        name, _ = json.JSONDecoder().raw_decode(text.decode(errors="replace"))
+        whole = checksum == b"%08x" % zlib.crc32(json.dumps(name, ensure_ascii=False).encode())
+    except (ValueError, TypeError):
+        return None
+    return name if whole and isinstance(name, str) else None
 
 
 def _replay(document: dict[str, Any], line: bytes, live: Live) -> bool:

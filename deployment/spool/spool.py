@@ -12,8 +12,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from deployment.errors import PartLostError, SpoolError
-from deployment.spool.files import append_durably, make_folder, open_locked, reason, sync_folder, write_all
-from deployment.spool.lines import Contents, Live, Record, check, line_of, read
+from deployment.spool.files import append_durably, make_folder, open_locked, reason, sync_folder, write_all, write_whole
+from deployment.spool.lines import Contents, Live, Record, check, line_of, read, wiped
+from deployment.spool.wiping import erase, keep_no_tokens, overwrite, without_tokens, without_tokens_in_lines
 
 __all__ = ["COMPACT_BYTES", "Adopted", "Spool"]
 
@@ -52,11 +53,14 @@ class Spool:
         try:
             make_folder(folder)
             self.path, self._fd = _create(folder)
+            self._over = os.open(self.path, os.O_WRONLY)  # to write over lines, where `_fd` only appends
+            keep_no_tokens(folder)
         except OSError as error:
             raise SpoolError(f"spool folder {folder} cannot be used: {reason(error)}") from error
         self._lock = threading.Lock()
         self._closed = False
         self._live = Live()
+        self._places: dict[str, list[tuple[int, int]]] = {}  # id -> offset and length of its lines that hold tokens
         self._size = 0
         self._named = False  # whether the folder durably lists the file
         self._no_compaction_below = 0
@@ -87,7 +91,8 @@ class Spool:
     def append(self, records: Sequence[Record]) -> None:
         """Write records in one write and one fsync; they are durable when this returns.
 
-        A later record of an id replaces the earlier one, but progress never replaces a receipt.
+        A later record of an id replaces the earlier one, but progress never replaces a receipt. Progress holds tokens:
+        it is wiped from the file as soon as it is replaced.
 
         Raises:
             SpoolError: a record is malformed (the field is named), the disk refuses (file and reason are named), or
@@ -100,6 +105,7 @@ class Spool:
         lines = [line_of(record) for record in records]
         with self._lock:
             self._check_open()
+            at = self._size
             try:
                 self._append(b"".join(lines))
             except PartLostError as error:
@@ -107,13 +113,18 @@ class Spool:
             except OSError as error:
                 raise SpoolError(f"{self.path} cannot be written: {reason(error)}") from error
             for record, line in zip(records, lines, strict=True):
+                if record["kind"] == "progress":
+                    self._places.setdefault(record["id"], []).append((at, len(line)))
                 self._live.put(record["id"], record["kind"], line)
+                at += len(line)
+            self._wipe({record["id"] for record in records})
             self._compact_if_worthwhile()
 
     def done(self, ids: Collection[str]) -> None:
         """Forget records that the ledger has. Not fsynced: after a crash they may come back, and are booked already.
 
-        When nothing is left the file is emptied, so that nobody's tokens lie about longer than they are needed.
+        Their tokens are wiped from the file, and when nothing is left it is emptied, so that nobody's tokens lie about
+        longer than they are needed.
 
         Raises:
             SpoolError: the spool is closed.
@@ -124,6 +135,7 @@ class Spool:
             if not known:
                 return
             self._live.forget(known)
+            self._wipe(known)
             try:
                 if self._live.lines:
                     self._write(line_of({"kind": "done", "ids": known}), durable=False)
@@ -137,13 +149,15 @@ class Spool:
     def set_aside(self, record: Record, why: str) -> None:
         """Move a record that can never be booked to `refused-*.jsonl` beside the spool, for somebody to look at.
 
+        Of a stream's progress it holds no tokens, only how many there were.
+
         When the disk refuses that too it stays in the spool, and comes up again with the next adoption.
 
         Raises:
             SpoolError: the spool is closed.
         """
         path = self.path.with_name(f"refused-{self.path.stem.removeprefix('spool-')}.jsonl")
-        line = json.dumps({"at_us": time.time_ns() // 1000, "why": why, "record": dict(record)}) + "\n"
+        line = json.dumps({"at_us": time.time_ns() // 1000, "why": why, "record": without_tokens(record)}) + "\n"
         name = record["id"]
         try:
             with self._lock:
@@ -157,8 +171,9 @@ class Spool:
     def adopt(self) -> list[Adopted]:
         """Take over the files of dead processes: their live records go to this spool durably, then the file goes.
 
-        A damaged file is kept aside as `<name>.damaged`. A file that cannot be taken over now is logged and left for
-        the next call. A crash on the way loses nothing; a record may then be adopted twice.
+        A damaged file is kept aside as `<name>.damaged`, without the lines that hold tokens or may. A file that cannot
+        be taken over now is logged and left for the next call. A crash on the way loses nothing; a record may then be
+        adopted twice.
 
         Raises:
             SpoolError: the spool is closed.
@@ -174,8 +189,21 @@ class Spool:
                 return
             self._closed = True
             if not self._live.lines:
-                _remove(self.path)
+                erase(self.path)
             os.close(self._fd)
+            os.close(self._over)
+
+    def _wipe(self, names: Collection[str]) -> None:
+        """Write over the tokens of ids in the file, but for those of progress that is live."""
+        for name in names:
+            places = self._places.pop(name, [])
+            if places and name in self._live.lines and name not in self._live.receipts:
+                self._places[name] = [places.pop()]
+            try:
+                for at, length in places:
+                    overwrite(self._over, at, wiped(name, length - 1))
+            except OSError as error:
+                _LOG.warning("%s: tokens of %r stay in the file for now: %s", self.path, name, reason(error))
 
     def _check_open(self) -> None:
         if self._closed:
@@ -238,13 +266,19 @@ class Spool:
         try:
             write_all(fd, b"".join(self._live.lines.values()))
             os.fsync(fd)
+            over = os.open(fresh, os.O_WRONLY)
             fresh.replace(self.path)
         except OSError:
-            _remove(fresh)
+            erase(fresh)
             os.close(fd)
             raise
+        for name, places in self._places.items():
+            for at, length in places:
+                overwrite(self._over, at, wiped(name, length - 1))
         os.close(self._fd)
-        self._fd, self._size, self._named = fd, self._live.size, False
+        os.close(self._over)
+        self._fd, self._over, self._size, self._named = fd, over, self._live.size, False
+        self._places = self._live.places()
         sync_folder(self.path.parent)
         self._named = True
 
@@ -289,19 +323,12 @@ def _retire(path: Path, found: Contents) -> Path:
     """Delete a file whose live records are safe elsewhere, or keep it aside when it is damaged; where it is now."""
     if found.torn:
         _LOG.warning("%s: the last line was cut by a crash before it was promised; dropped", path)
-    _remove(_fresh(path))
+    erase(_fresh(path))
     if not found.damaged_lines:
-        _remove(path)
+        erase(path)
         return path
     aside = path.with_name(f"{path.name}.damaged")
-    path.rename(aside)
+    write_whole(aside, without_tokens_in_lines(path.read_bytes()))
+    erase(path)
     _LOG.error("%s: damaged lines %s; the good ones are adopted, the file is kept", aside, found.damaged_lines)
     return aside
-
-
-def _remove(path: Path) -> None:
-    """Delete a file; one that stays is adopted again, and what is booked twice counts once."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        _LOG.warning("%s cannot be deleted: %s", path, reason(error))
