@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 from deployment.booker import Booker
+from deployment.errors import told_of
 from deployment.messages import ModelCard
 from deployment.records import Progress, commons_receipt, receipt_from
 from deployment.spool import Record, Spool
@@ -80,6 +81,8 @@ class Recovery:
                 self._book(record)
             except CreditError as error:
                 self._spool.set_aside(record, str(error))
+            except Exception as error:  # noqa: BLE001 - this record's, which stays in the spool; the others are booked
+                _LOG.error("record %r of a dead process waits for the next one: %s", record["id"], told_of(error))
 
     def _book(self, record: Record) -> None:
         """Book a receipt as it is; give a stream to the model, or to the commons when its model is not served here.

@@ -9,11 +9,12 @@ __all__ = ["append_durably", "make_folder", "open_locked", "reason", "sync_folde
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that only its owner may enter, durably, with the folders above it."""
+    """Make a folder that only its owner may enter, durably, with the folders above it, which are made likewise."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in missing:
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
         sync_folder(path.parent)
+    folder.mkdir(exist_ok=True)  # raises where it is something else
 
 
 def sync_folder(folder: Path) -> None:

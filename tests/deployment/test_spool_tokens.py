@@ -36,6 +36,15 @@ def holding(folder: Path) -> list[str]:
     return sorted(path.name for path in files if TEXT in path.read_bytes() or SPACED in path.read_bytes())
 
 
+def test_folders_that_are_made_are_private(tmp_path: Path) -> None:
+    """Those above the spool's too: whoever makes a folder of replays within it first makes it no more open."""
+    KeptFiles(tmp_path / "spool" / "ledger" / "replays", 60.0)
+    spool = Spool(tmp_path / "spool" / "ledger")
+
+    assert [0o700] * 3 == [path.stat().st_mode & 0o777 for path in (tmp_path / "spool").glob("**/")]
+    assert 0o600 == spool.path.stat().st_mode & 0o777
+
+
 def test_tokens_are_wiped_as_soon_as_they_are_replaced_or_done(tmp_path: Path) -> None:
     """Of a stream that runs the last progress is there, for its owner alone; of one that is booked or over, nothing."""
     spool = Spool(tmp_path)
