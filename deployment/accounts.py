@@ -19,7 +19,7 @@ from deployment.booking import Asked, receipt_of, summary_of, token_credits
 from deployment.endings import unattributed
 from deployment.errors import SpoolError, told_of
 from deployment.messages import Delta, Event, Failed, Finished, Job, ModelCard
-from deployment.records import Progress, commons_receipt, record_of
+from deployment.records import RECOVERED, Progress, commons_receipt, record_of
 from deployment.spool import Spool
 from rewards import Booked, CreditError, Receipt, RewardsError
 
@@ -165,19 +165,18 @@ class Accounts:
 
     def recover(self, progress: Progress) -> None:
         """Book a stream that the crash of another process cut, as far as its progress was spooled."""
-        cut = {"recovered": True}
         try:
             generation = forced_generation(
                 self._model, progress.prompt_ids, progress.token_ids, temperature=progress.temperature
             )
-            self._book_cut(progress, generation, progress.duration_us, cut)
+            self._book_cut(progress, generation, progress.duration_us, RECOVERED)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end one process after another
             _LOG.error("stream %s of a dead process cannot be attributed: %s", progress.response_id, told_of(error))
             self._recover_for_commons(progress, f"attribution failed: {type(error).__name__}")
 
     def _recover_for_commons(self, progress: Progress, why: str) -> None:
         try:
-            self._book(commons_receipt(progress, why, {"recovered": True}))
+            self._book(commons_receipt(progress, why))
         except CreditError as error:
             self._spool.set_aside(progress.record(), str(error))
 

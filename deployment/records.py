@@ -6,17 +6,21 @@ Knows the receipt and its fields; knows no model, so whoever starts without one 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from deployment.spool import Record
 from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, CreditError, Receipt
 
-__all__ = ["Progress", "commons_receipt", "receipt_from", "record_of"]
+__all__ = ["RECOVERED", "Progress", "commons_receipt", "receipt_from", "record_of"]
 
 UNATTRIBUTED = "none"
 """Method and version of a receipt for tokens that no model could attribute any more."""
+
+
+RECOVERED: Final[Mapping[str, Any]] = {"recovered": True}
+"""What a receipt says of a stream that another process made and this one booked."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def receipt_from(record: Record) -> Receipt:
         raise CreditError(f"record {record['id']!r} is no receipt: {error}") from error
 
 
-def commons_receipt(progress: Progress, why: str, cut: Mapping[str, Any]) -> Receipt:
+def commons_receipt(progress: Progress, why: str, cut: Mapping[str, Any] = RECOVERED) -> Receipt:
     """The receipt of a stream's tokens that nobody can attribute: all of it is the commons'.
 
     `cut` tells how far the stream came, as it does in a receipt of one that could be attributed.

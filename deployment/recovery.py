@@ -99,9 +99,7 @@ class Recovery:
         elif progress.model_sha256 == self._card.global_sha256:
             self._attribute(progress)
         else:
-            self._booker.book(
-                commons_receipt(progress, "the model that generated it is not served any more", {"recovered": True})
-            )
+            self._booker.book(commons_receipt(progress, "the model that generated it is not served any more"))
 
     def _is_booked(self, response_id: str) -> bool:
         """Whether the ledger has it: its end was booked, and only the news of that was lost. False when unknown."""

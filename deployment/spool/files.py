@@ -4,8 +4,19 @@ import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
-__all__ = ["append_durably", "make_folder", "open_locked", "reason", "sync_folder", "write_all", "write_whole"]
+__all__ = [
+    "append_durably",
+    "create_locked",
+    "make_folder",
+    "open_locked",
+    "reason",
+    "sync_folder",
+    "write_all",
+    "write_whole",
+]
+_NAMES_TRIED = 8
 
 
 def make_folder(folder: Path) -> None:
@@ -81,6 +92,21 @@ def open_locked(path: Path, flags: int) -> int | None:
         if not held:
             os.close(fd)
     return fd if held else None
+
+
+def create_locked(folder: Path) -> tuple[Path, int]:
+    """A new file, locked. Whoever adopts it between the two steps gets an empty file, and another name is tried."""
+    for _ in range(_NAMES_TRIED):
+        path = folder / f"spool-{uuid4().hex}.jsonl"
+        fd = open_locked(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+        if fd is not None:
+            return path, fd
+    raise OSError(f"each of {_NAMES_TRIED} new files was adopted before it could be locked")
+
+
+def fresh_name(path: Path) -> Path:
+    """Where a file is compacted to; no name that is adopted."""
+    return path.with_name(f"{path.name}.tmp")
 
 
 def reason(error: OSError) -> str:

@@ -7,7 +7,7 @@ Of a record it reads `id` and `kind`, the rest is the caller's. Touches no disk.
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,14 +45,13 @@ class Live:
             self.size -= len(self.lines.pop(name, b""))
             self.receipts.discard(name)
 
-    def places(self) -> dict[str, list[tuple[int, int]]]:
-        """Id -> offset and length of its progress, in a file of all lines one after another."""
-        found, at = {}, 0
+    def places(self) -> Iterator[tuple[str, int, int]]:
+        """Id, offset and length of each line of progress, in a file of all lines one after another."""
+        at = 0
         for name, line in self.lines.items():
             if name not in self.receipts:
-                found[name] = [(at, len(line))]
+                yield name, at, len(line)
             at += len(line)
-        return found
 
     def reserve(self, name: str) -> None:
         """Keep the place of an id whose line was wiped, for what comes of it later."""

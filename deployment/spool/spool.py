@@ -9,12 +9,20 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 from deployment.errors import PartLostError, SpoolError
-from deployment.spool.files import append_durably, make_folder, open_locked, reason, sync_folder, write_all, write_whole
-from deployment.spool.lines import Contents, Live, Record, check, line_of, read, wiped
-from deployment.spool.wiping import erase, keep_no_tokens, overwrite, without_tokens, without_tokens_in_lines
+from deployment.spool.files import (
+    append_durably,
+    create_locked,
+    fresh_name,
+    make_folder,
+    open_locked,
+    reason,
+    sync_folder,
+    write_all,
+)
+from deployment.spool.lines import Live, Record, check, line_of, read
+from deployment.spool.wiping import Wiper, erase, keep_no_tokens, retire, without_tokens
 
 __all__ = ["COMPACT_BYTES", "Adopted", "Spool"]
 
@@ -22,7 +30,6 @@ _LOG = logging.getLogger(__name__)
 COMPACT_BYTES = 8 * 2**20
 """A file larger than this is compacted once more than half of it is dead."""
 _GROWTH_BYTES = 64 * 2**10  # a compaction that the disk refused is tried again after this much
-_NAMES_TRIED = 8
 
 
 @dataclass(frozen=True)
@@ -52,15 +59,14 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         try:
             make_folder(folder)
-            self.path, self._fd = _create(folder)
-            self._over = os.open(self.path, os.O_WRONLY)  # to write over lines, where `_fd` only appends
+            self.path, self._fd = create_locked(folder)
+            self._wiper = Wiper(self.path)
             keep_no_tokens(folder)
         except OSError as error:
             raise SpoolError(f"spool folder {folder} cannot be used: {reason(error)}") from error
         self._lock = threading.Lock()
         self._closed = False
         self._live = Live()
-        self._places: dict[str, list[tuple[int, int]]] = {}  # id -> offset and length of its lines that hold tokens
         self._size = 0
         self._named = False  # whether the folder durably lists the file
         self._no_compaction_below = 0
@@ -114,10 +120,10 @@ class Spool:
                 raise SpoolError(f"{self.path} cannot be written: {reason(error)}") from error
             for record, line in zip(records, lines, strict=True):
                 if record["kind"] == "progress":
-                    self._places.setdefault(record["id"], []).append((at, len(line)))
+                    self._wiper.note(record["id"], at, len(line))
                 self._live.put(record["id"], record["kind"], line)
                 at += len(line)
-            self._wipe({record["id"] for record in records})
+            self._wiper.wipe({record["id"] for record in records}, self._live)
             self._compact_if_worthwhile()
 
     def done(self, ids: Collection[str]) -> None:
@@ -135,7 +141,7 @@ class Spool:
             if not known:
                 return
             self._live.forget(known)
-            self._wipe(known)
+            self._wiper.wipe(known, self._live)
             try:
                 if self._live.lines:
                     self._write(line_of({"kind": "done", "ids": known}), durable=False)
@@ -191,19 +197,7 @@ class Spool:
             if not self._live.lines:
                 erase(self.path)
             os.close(self._fd)
-            os.close(self._over)
-
-    def _wipe(self, names: Collection[str]) -> None:
-        """Write over the tokens of ids in the file, but for those of progress that is live."""
-        for name in names:
-            places = self._places.pop(name, [])
-            if places and name in self._live.lines and name not in self._live.receipts:
-                self._places[name] = [places.pop()]
-            try:
-                for at, length in places:
-                    overwrite(self._over, at, wiped(name, length - 1))
-            except OSError as error:
-                _LOG.warning("%s: tokens of %r stay in the file for now: %s", self.path, name, reason(error))
+            self._wiper.close()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -260,25 +254,23 @@ class Spool:
 
     def _compact(self) -> None:
         """Move the live lines to a new file, locked before it gets the name, and durable before it does."""
-        fresh = _fresh(self.path)
+        fresh = fresh_name(self.path)
         fd = open_locked(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
         assert fd is not None, "only the holder of the spool's lock makes this file"
         try:
             write_all(fd, b"".join(self._live.lines.values()))
             os.fsync(fd)
-            over = os.open(fresh, os.O_WRONLY)
+            wiper = Wiper(fresh)
             fresh.replace(self.path)
         except OSError:
             erase(fresh)
             os.close(fd)
             raise
-        for name, places in self._places.items():
-            for at, length in places:
-                overwrite(self._over, at, wiped(name, length - 1))
+        for name, at, length in self._live.places():
+            wiper.note(name, at, length)
+        self._wiper.leave()
         os.close(self._fd)
-        os.close(self._over)
-        self._fd, self._over, self._size, self._named = fd, over, self._live.size, False
-        self._places = self._live.places()
+        self._fd, self._wiper, self._size, self._named = fd, wiper, self._live.size, False
         sync_folder(self.path.parent)
         self._named = True
 
@@ -292,7 +284,7 @@ class Spool:
             found = read(path.read_bytes())
             records = found.live.records()
             self.append(records)
-            path = _retire(path, found)
+            path = retire(path, found)
             return Adopted(path, tuple(records), tuple(found.damaged_lines), found.torn)
         except FileNotFoundError:
             return None
@@ -302,33 +294,3 @@ class Spool:
         finally:
             if fd is not None:
                 os.close(fd)
-
-
-def _create(folder: Path) -> tuple[Path, int]:
-    """A new file, locked. Whoever adopts it between the two steps gets an empty file, and another name is tried."""
-    for _ in range(_NAMES_TRIED):
-        path = folder / f"spool-{uuid4().hex}.jsonl"
-        fd = open_locked(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
-        if fd is not None:
-            return path, fd
-    raise SpoolError(f"spool folder {folder}: each of {_NAMES_TRIED} new files was adopted before it could be locked")
-
-
-def _fresh(path: Path) -> Path:
-    """Where a file is compacted to; no name that is adopted."""
-    return path.with_name(f"{path.name}.tmp")
-
-
-def _retire(path: Path, found: Contents) -> Path:
-    """Delete a file whose live records are safe elsewhere, or keep it aside when it is damaged; where it is now."""
-    if found.torn:
-        _LOG.warning("%s: the last line was cut by a crash before it was promised; dropped", path)
-    erase(_fresh(path))
-    if not found.damaged_lines:
-        erase(path)
-        return path
-    aside = path.with_name(f"{path.name}.damaged")
-    write_whole(aside, without_tokens_in_lines(path.read_bytes()))
-    erase(path)
-    _LOG.error("%s: damaged lines %s; the good ones are adopted, the file is kept", aside, found.damaged_lines)
-    return aside

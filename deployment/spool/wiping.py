@@ -10,15 +10,15 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from deployment.spool.files import reason, write_all, write_whole
-from deployment.spool.lines import document_of, is_wiped
+from deployment.spool.files import fresh_name, reason, write_all, write_whole
+from deployment.spool.lines import Contents, Live, document_of, is_wiped, wiped
 
-__all__ = ["erase", "keep_no_tokens", "overwrite", "without_tokens", "without_tokens_in_lines"]
+__all__ = ["Wiper", "erase", "keep_no_tokens", "retire", "without_tokens", "without_tokens_in_lines"]
 
 _LOG = logging.getLogger(__name__)
 _BLOCK: Final = bytes(2**16)
@@ -36,12 +36,46 @@ _NUMBERS: Final = re.compile(rb"\d\s*,\s*\d")
 _TRACE: Final = b"a line that held tokens, or was damaged: "
 
 
-def overwrite(fd: int, at: int, data: bytes) -> None:
-    """Write over what stands there; `fd` is not opened for appending."""
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(fd, view, at)
-        view, at = view[count:], at + count
+class Wiper:
+    """Knows where in a spool's file the tokens of which ids stand, and writes over them.
+
+    Raises:
+        OSError: the file cannot be opened for that.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_WRONLY)  # where the spool's own descriptor only appends
+        self._places: dict[str, list[tuple[int, int]]] = {}  # id -> offset and length of its lines that hold tokens
+
+    def note(self, name: str, at: int, length: int) -> None:
+        """A line that holds tokens of an id stands there."""
+        self._places.setdefault(name, []).append((at, length))
+
+    def wipe(self, names: Collection[str], live: Live) -> None:
+        """Write over the tokens of ids, but for the last of those whose progress is live."""
+        for name in names:
+            places = self._places.pop(name, [])
+            if places and name in live.lines and name not in live.receipts:
+                self._places[name] = [places.pop()]
+            self._wipe(name, places)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._fd)
+
+    def leave(self) -> None:
+        """Write over all that is left, as the file's live lines stand in another one now, and let go of it."""
+        for name, places in self._places.items():
+            self._wipe(name, places)
+        self.close()
+
+    def _wipe(self, name: str, places: Sequence[tuple[int, int]]) -> None:
+        try:
+            for at, length in places:
+                _overwrite(self._fd, at, wiped(name, length - 1))
+        except OSError as error:
+            _LOG.warning("%s: tokens of %r stay in the file for now: %s", self._path, name, reason(error))
 
 
 def erase(path: Path) -> None:
@@ -63,6 +97,21 @@ def erase(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         _LOG.warning("%s cannot be deleted: %s", path, reason(error))
+
+
+def retire(path: Path, found: Contents) -> Path:
+    """Delete a file whose live records are safe elsewhere, or keep it aside when it is damaged; where it is now."""
+    if found.torn:
+        _LOG.warning("%s: the last line was cut by a crash before it was promised; dropped", path)
+    erase(fresh_name(path))
+    if not found.damaged_lines:
+        erase(path)
+        return path
+    aside = path.with_name(f"{path.name}.damaged")
+    write_whole(aside, without_tokens_in_lines(path.read_bytes()))
+    erase(path)
+    _LOG.error("%s: damaged lines %s; the good ones are adopted, the file is kept", aside, found.damaged_lines)
+    return aside
 
 
 def without_tokens(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,6 +154,13 @@ def keep_no_tokens(folder: Path) -> None:
                 erase(moved)
         except OSError as error:
             _LOG.error("%s may hold tokens of prompts and cannot be cleared of them: %s", path, reason(error))
+
+
+def _overwrite(fd: int, at: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(fd, view, at)
+        view, at = view[count:], at + count
 
 
 def _is_free_of_tokens(line: bytes) -> bool:
