@@ -60,7 +60,7 @@ class Recipe(_Strict):
     rounds: _Positive = 3
     steps: _Positive = 20
     batch_size: _Positive = 16
-    learning_rate: float = Field(default=2e-3, gt=0, le=100)
+    learning_rate: float = Field(default=2e-3, gt=0, le=1e30)  # beyond, float32 ends
     rank: int = Field(default=8, ge=1, le=1 << 16)  # no layer is as wide
     alpha: float = Field(default=16.0, gt=0, allow_inf_nan=False)
     trained_blocks: int | None = Field(default=None, ge=0)
