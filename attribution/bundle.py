@@ -5,7 +5,6 @@ Does not train and does not score.
 
 import json
 import math
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ __all__ = [
     "MANIFEST_NAME",
     "Bundle",
     "Verification",
+    "manifest_of",
     "open_bundle",
     "parameter_tensors",
     "verify_bundle",
@@ -86,40 +86,36 @@ def open_bundle(path: Path) -> Bundle:
     Raises:
         BundleError: naming the file that is missing, malformed or altered.
     """
+    bundle = Bundle(path, manifest_of(path))
+    _check_files(bundle)
+    return bundle
+
+
+def manifest_of(path: Path) -> Manifest:
+    """The manifest of the bundle at `path`; the files beside it are not looked at.
+
+    Raises:
+        BundleError: there is none, or it is malformed.
+    """
     manifest_path = path / MANIFEST_NAME
     try:
         text = read_text(manifest_path, BundleError)
     except BundleError as error:
         raise BundleError(f"{error}; is {path} a bundle?") from error
     try:
-        manifest = read_manifest(text)
+        return read_manifest(text)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{manifest_path}: {place or 'document'}: {first['msg']}") from error
     except ValueError as error:
         raise BundleError(f"{manifest_path}: {error}") from error
-    bundle = Bundle(path, manifest)
-    _check_files(bundle)
-    return bundle
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write `consortium.json` into the bundle folder `path`."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
     (path / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
-
-
-def replace_folder(finished: Path, target: Path) -> None:
-    """Put a finished folder in the place of `target`, so that a reader finds the old bundle or the new one."""
-    if target.exists():
-        old = target.with_name(f".{target.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-        finished.rename(target)
-        shutil.rmtree(old)
-    else:
-        finished.rename(target)
 
 
 def verify_bundle(bundle: Bundle) -> Verification:

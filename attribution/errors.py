@@ -6,7 +6,8 @@
     ├── ModelError       a base model that cannot be found, or whose layers cannot be resolved
     ├── PromptError      a prompt or a sampling setting that cannot be decoded
     │   └── ContextLengthError   prompt and response exceed what the model can read
-    └── ScoreError       a score that is not a finite number: nothing may be paid on it
+    ├── ScoreError       a score that is not a finite number: nothing may be paid on it
+    └── DestinationError  a place where nothing can be written, or where something of others' would be lost
 
 Knows nothing of HTTP statuses or exit codes: `deployment` decides those.
 """
@@ -15,6 +16,7 @@ __all__ = [
     "AttributionError",
     "BundleError",
     "ContextLengthError",
+    "DestinationError",
     "ModelError",
     "PromptError",
     "RecipeError",
@@ -52,3 +54,7 @@ class ContextLengthError(PromptError):
 
 class ScoreError(AttributionError):
     """A score, or what a token is chosen by, is NaN or infinite, so nothing may be booked from it."""
+
+
+class DestinationError(AttributionError):
+    """Output cannot go where it was sent: nothing can be written there, or something of others' would be lost."""

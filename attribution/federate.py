@@ -21,6 +21,7 @@ from attribution.layers import resolve_layers, tail_of
 from attribution.models import load_model, load_tokenizer, resolve_base
 from attribution.progress import Progress
 from attribution.recipe import ClientRecipe, Recipe, load_examples
+from attribution.replacing import require_bundle_place
 from attribution.trainers import FullTrainer, LoraTrainer, Trainer
 from attribution.training import CachedExample, cache_examples, train
 from attribution.updates import Update, load_update, save_update, weighted_sum
@@ -35,7 +36,9 @@ def build_bundle(recipe: Recipe, target: Path, progress: Progress) -> Bundle:
     Raises:
         RecipeError: a data file is malformed, or the recipe asks for more blocks than the model has.
         ModelError: the base model cannot be found or is not supported.
+        DestinationError: there is something at `target` that is no bundle, or nothing can be written there.
     """
+    require_bundle_place(target, recipe.base)
     with Federation(recipe, progress) as federation:
         return federation.run(target)
 
@@ -87,6 +90,7 @@ class Federation:
 
     def run(self, target: Path) -> Bundle:
         """All rounds of the recipe, written to `target`, whole or not at all."""
+        require_bundle_place(target, self._recipe.base)  # before the training, which may take hours
         for _ in range(self._recipe.rounds):
             self.merge(self.local_updates())
         return self.write(target)

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from attribution.bundle import Bundle, open_bundle, parameter_tensors, replace_folder, write_manifest
+from attribution.bundle import Bundle, open_bundle, parameter_tensors, write_manifest
+from attribution.destinations import prepare_folder, spelled_out
 from attribution.errors import BundleError
 from attribution.manifest import BaseEntry, ClientEntry, ClientId, GlobalEntry, Manifest
 from attribution.models import (
@@ -24,6 +25,7 @@ from attribution.models import (
     save_model,
     weights_sha256,
 )
+from attribution.replacing import put_in_place, require_bundle_place
 from attribution.updates import Update, save_update
 
 __all__ = ["Member", "write_bundle"]
@@ -49,18 +51,21 @@ def write_bundle(
     members: Sequence[Member],
     defences: Mapping[str, bool | float | None] | None = None,
 ) -> Bundle:
-    """Merge the members' updates into the base model and write the bundle to `target`, replacing what was there.
+    """Merge the members' updates into the base model and write the bundle to `target`, replacing an older bundle.
 
     `defences` are recorded as those under which the updates were aggregated; they change nothing here.
 
     Raises:
         BundleError: an update does not fit the base model.
         ModelError: the base model cannot be found or loaded.
+        DestinationError: there is something at `target` that is no bundle, or nothing can be written there.
     """
+    require_bundle_place(target, base)
     _check_members(members)
     base_path = resolve_base(base)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".building-") as scratch:
+    place = spelled_out(target)  # the folder that one stands in has a name, too
+    prepare_folder(place.parent)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".building-") as scratch:
         folder = Path(scratch) / "bundle"
         _write_global(base_path, members, folder / "global")
         clients = tuple(_write_client(member, folder) for member in members)
@@ -77,8 +82,8 @@ def write_bundle(
             defences=None if defences is None else dict(defences),
         )
         write_manifest(folder, manifest)
-        replace_folder(folder, target)
-    return open_bundle(target)
+        put_in_place(folder, place)
+    return open_bundle(place)
 
 
 def _check_members(members: Sequence[Member]) -> None:

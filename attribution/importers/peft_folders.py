@@ -25,6 +25,7 @@ from attribution.importers.patterns import PatternError
 from attribution.layers import resolve_layers
 from attribution.manifest import ConsortiumId
 from attribution.models import load_model, resolve_base
+from attribution.replacing import require_bundle_place
 from attribution.updates import LowRank, Update, weighted_sum
 from attribution.writing import Member, write_bundle
 
@@ -58,11 +59,13 @@ def import_folders(
     Raises:
         BundleError: an adapter is missing, malformed, not finite, of another shape, or of a kind that is not supported.
         ModelError: the base model cannot be found or is not supported.
+        DestinationError: there is something at `target` that is no bundle, or nothing can be written there.
     """
     try:
         TypeAdapter(ConsortiumId).validate_python(consortium)
     except ValidationError as error:
         raise BundleError(f"consortium {consortium!r}: {error.errors()[0]['msg']}") from error
+    require_bundle_place(target, base)
     for adapter in adapters:
         if not (math.isfinite(adapter.weight) and adapter.weight > 0):
             raise BundleError(f"client {adapter.client!r}: weight {adapter.weight} is not a positive number")

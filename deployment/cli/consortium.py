@@ -11,6 +11,7 @@ from attribution.bundle import Bundle, open_bundle, verify_bundle
 from attribution.federate import Federation
 from attribution.importers.peft_folders import AdapterFolder, import_folders
 from attribution.recipe import load_recipe
+from attribution.replacing import require_bundle_place
 from attribution.suspicions import suspicions
 from deployment.cli.options import Json
 from deployment.cli.output import ProgressBar, print_json, print_table, say
@@ -19,7 +20,9 @@ from rewards.plain_text import one_line
 __all__ = ["app"]
 
 app = typer.Typer(help="Build, import and check the consortium on disk.", no_args_is_help=True)
-_Out = Annotated[Path, typer.Option("--out", help="Folder of the bundle; an older bundle there is replaced.")]
+_Out = Annotated[
+    Path, typer.Option("--out", help="Folder of the bundle; an older bundle there is replaced, nothing else.")
+]
 _BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
 
 
@@ -54,6 +57,7 @@ def build(
     chosen = written.model_copy(
         update=_given(changes) | {"defences": Defences(**{**written.defences.model_dump(), **_given(defences)})}
     )
+    require_bundle_place(out, chosen.base)  # the frozen blocks run before the federation is asked to write
     with ProgressBar() as progress, Federation(chosen, progress) as federation:
         bundle = federation.run(out)
     for remark in federation.remarks:

@@ -6,7 +6,6 @@ would, and settles what was booked. Ends by itself, or with `--keep` at Ctrl-C, 
 
 import hashlib
 import json
-import shutil
 import signal
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -25,8 +24,20 @@ from attribution import BundleError, open_bundle
 from attribution.federate import build_bundle
 from attribution.recipe import Recipe, load_recipe
 from deployment.cli.apart import ServiceApart, service_apart
+from deployment.cli.demo_folder import STAMP, demo_folder
 from deployment.cli.options import ACTOR
-from deployment.cli.output import ProgressBar, console, credit, heat_map, legend, print_table, save_picture, say, tint
+from deployment.cli.output import (
+    ProgressBar,
+    console,
+    credit,
+    heat_map,
+    legend,
+    print_table,
+    require_picture_place,
+    save_picture,
+    say,
+    tint,
+)
 from deployment.cli.period import show_settlement
 from deployment.errors import StartError
 from deployment.places import log_origin
@@ -81,9 +92,15 @@ def demo(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)  # whoever ends the demo ends its service
     console.record = picture is not None
+    if picture:
+        require_picture_place(picture)
     recipe = load_recipe(configuration / "demo" / "consortium.yaml")
+    with demo_folder(work):
+        _run(recipe, configuration, work, picture, keep=keep)
+
+
+def _run(recipe: Recipe, configuration: Path, work: Path, picture: Path | None, *, keep: bool) -> None:
     _build_once(recipe, configuration / "demo", work / "bundle")
-    _clear(work)
     settings = _settings(configuration, work)
     console.rule("serving")
     with (
@@ -122,25 +139,17 @@ def _build_once(recipe: Recipe, folder: Path, bundle: Path) -> None:
     """Build the bundle, unless one of the same recipe and data is there."""
     files = [folder / "consortium.yaml", *(client.data for client in recipe.clients if client.data)]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    stamp = bundle.with_name("recipe.sha256")
+    stamp = bundle.with_name(STAMP)
     try:
         if stamp.read_text() == digest and open_bundle(bundle):
             say(f"using the consortium in {bundle}, built before from the same recipe and data")
             return
     except (OSError, BundleError):
-        stamp.unlink(missing_ok=True)
+        stamp.write_text("")  # it also says that the folder is a demo's
     console.rule("training the consortium")
     with ProgressBar() as progress:
         build_bundle(recipe, bundle, progress)
     stamp.write_text(digest)
-
-
-def _clear(work: Path) -> None:
-    """Remove what the last demo booked, kept and owed; the bundle and the signing key stay."""
-    for file in work.glob("ledger.db*"):
-        file.unlink()
-    for folder in ("spool", "texts"):
-        shutil.rmtree(work / folder, ignore_errors=True)
 
 
 def _make_keys(url: str, client: str) -> dict[str, str]:

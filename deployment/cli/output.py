@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from attribution.destinations import prepare_folder, require_own_file, write_file
 from deployment.schemas.fields import spelt
 from rewards.plain_text import json_lines, many_lines, one_line
 
@@ -25,6 +26,7 @@ __all__ = [
     "legend",
     "print_json",
     "print_table",
+    "require_picture_place",
     "save_picture",
     "say",
     "tint",
@@ -33,6 +35,7 @@ __all__ = [
 console = Console(highlight=False, markup=False, emoji=False)  # what is shown is text, whatever it looks like
 _PALETTE = ("deep_sky_blue1", "orange1", "spring_green2", "orchid1", "yellow1", "turquoise2", "light_coral", "tan")
 _COMMONS_STYLE = "grey62"
+_MAKER = b"Generated with Rich"
 _HALF_TINT = 0.5  # below this part of a token the clients' colour is not filled, only written
 
 
@@ -97,7 +100,17 @@ def save_picture(path: Path, title: str) -> None:
     """Write what the recording console has shown as SVG, in the reader's own monospace font: nothing is fetched."""
     svg = console.export_svg(title=title)
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
-    path.write_text(svg.replace("<svg ", '<svg xml:space="preserve" ', 1), encoding="utf-8")
+    write_file(path, svg.replace("<svg ", '<svg xml:space="preserve" ', 1).encode())
+
+
+def require_picture_place(path: Path) -> None:
+    """Refuse a place where `save_picture` could not write, or would write over anything but an earlier picture.
+
+    Raises:
+        DestinationError: naming what is there.
+    """
+    require_own_file(path, lambda content: content.startswith(b"<svg ") and _MAKER in content, "a picture of ours")
+    prepare_folder(path.parent)
 
 
 def credit(micro_credits: int) -> str:
