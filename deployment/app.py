@@ -23,14 +23,15 @@ from attribution import open_bundle
 from deployment.errors import StartError
 from deployment.gateway import Ingress, proxy_middleware
 from deployment.metrics.exporter import Exporter
-from deployment.places import log_origin, signing_key
+from deployment.places import log_origin, require_folder, signing_key
 from deployment.replica import Replica
-from deployment.settings import Settings, pepper_of
-from rewards import Ledger
+from deployment.settings import Settings, pepper_of, shown_url
+from rewards import Ledger, load_policy
 from rewards.sealing import Sealer
 
 __all__ = ["build_graph", "run", "serving"]
 
+_LOG = logging.getLogger(__name__)
 APPLICATION = "protoken"
 # A replica refuses by itself, with a proper answer, once its places are taken; Serve's own limits only stand behind it.
 SPARE_REQUESTS = 64
@@ -89,11 +90,13 @@ def run(settings: Settings) -> None:
 @contextmanager
 def serving(settings: Settings) -> Iterator[None]:
     """The whole service, up and answering for as long as the `with` lasts. Raises as `run` does."""
-    _require_free(settings.host, settings.port)
-    if settings.replica_metrics_port:
-        _require_free(LOOPBACK, settings.replica_metrics_port)
+    _require_ports(settings)
     manifest = open_bundle(settings.bundle).manifest  # refused here, not by a replica that Serve would start again
-    Ledger.prepare(settings.ledger)
+    if settings.policy is not None:
+        load_policy(settings.policy)
+    _require_folders(settings)
+    if Ledger.prepare(settings.ledger):
+        _LOG.warning("made a new ledger: %s", shown_url(settings.ledger))
     pepper_of(settings.ledger, settings.pepper_file)
     with ExitStack() as stack:
         ledger = stack.enter_context(closing(Ledger(settings.ledger)))
@@ -107,6 +110,24 @@ def serving(settings: Settings) -> Iterator[None]:
         stack.callback(_stop, settings.shutdown_timeout_s)
         _start(settings)
         yield
+
+
+def _require_ports(settings: Settings) -> None:
+    """Refuse ports that are taken, or that two settings name."""
+    ports = {name: getattr(settings, name) for name in ("port", "metrics_port", "replica_metrics_port")}
+    ports = {name: port for name, port in ports.items() if port}
+    for name, port in ports.items():
+        others = [other for other, number in ports.items() if number == port and other != name]
+        if others:
+            raise StartError(f"{name} and {others[0]} are both {port}; set one of them to another port")
+        _require_free(LOOPBACK if name == "replica_metrics_port" else settings.host, port)
+
+
+def _require_folders(settings: Settings) -> None:
+    """Refuse folders that cannot be used, in one line here, and not as a traceback of every replica that is tried."""
+    require_folder(settings.spool, "spool")
+    if settings.texts is not None:
+        require_folder(settings.texts, "texts")
 
 
 def _require_free(host: str, port: int) -> None:

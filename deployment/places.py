@@ -1,14 +1,17 @@
 """What a service keeps beside its ledger: the folder of its spool, and its signing key. Knows files, and no thread."""
 
+import os
 from hashlib import sha256
 from pathlib import Path
+from uuid import uuid4
 
 from deployment.errors import StartError
+from deployment.spool.files import make_folder, open_locked, reason, sync_folder, write_all
 from rewards import Ledger, clients, events
 from rewards.sealing import introduce, latest_checkpoint, verify_keys
 from rewards.signing import SigningKey
 
-__all__ = ["ledger_folder", "log_origin", "signing_key"]
+__all__ = ["ledger_folder", "log_origin", "require_folder", "signing_key"]
 
 
 def ledger_folder(spool: Path, ledger: Ledger) -> Path:
@@ -25,6 +28,32 @@ def ledger_folder(spool: Path, ledger: Ledger) -> Path:
     if not first:
         raise StartError("the ledger is empty: register the consortium's clients before anything is spooled for it")
     return spool / sha256(first[0].salt.encode()).hexdigest()[:16]
+
+
+def require_folder(path: Path, setting: str) -> None:
+    """Refuse a folder in which the service could not keep files: write, lock and sync one there, and take it away.
+
+    Raises:
+        StartError: the system refuses; the setting, the folder and the reason are named.
+    """
+    probe = path / f".probe-{uuid4().hex}"
+    try:
+        make_folder(path)
+        fd = open_locked(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            if fd is not None:
+                write_all(fd, b"probe")
+                os.fsync(fd)
+        finally:
+            if fd is not None:
+                os.close(fd)
+            probe.unlink(missing_ok=True)
+        sync_folder(path)
+    except OSError as error:
+        raise StartError(
+            f"{setting} {path} cannot be used: {reason(error)}; name a folder on a local disk that can be written, "
+            f"locked and synced, by {setting} or PROTOKEN_{setting.upper()}"
+        ) from error
 
 
 def signing_key(path: Path, ledger: Ledger, name: str | None = None) -> SigningKey:

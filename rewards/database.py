@@ -45,13 +45,16 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _SERVER_TIME = text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)")
 
 
-def prepare(url: str) -> None:
+def prepare(url: str) -> bool:
     """Make a ledger where there is none; any number of processes may call, at once and again.
 
     An older version's ledger is not touched: `migrate` does that, when it is asked for.
 
     Args:
         url: `sqlite:////absolute/path.db` (missing folders are made), or `postgresql://user@host/database`.
+
+    Returns:
+        Whether the ledger is a new one.
 
     Raises:
         LedgerError: the URL is of neither, the database cannot be reached or written, another version made the ledger,
@@ -64,9 +67,10 @@ def prepare(url: str) -> None:
             _require_locks(Path(str(parsed.database)))
         with _connected(parsed) as engine:
             with _preparing(engine).begin() as connection:
-                schema.make(connection, shown_url(url))
+                is_new = schema.make(connection, shown_url(url))
             if _is_sqlite(parsed):
                 _write_ahead(engine)
+    return is_new
 
 
 def migrate(url: str) -> tuple[str, str]:

@@ -26,8 +26,11 @@ _OURS = {"receipts", "entries", "events"}
 _NOT_PERMITTED = "42501"  # SQLSTATE insufficient_privilege
 
 
-def make(connection: Connection, url: str) -> None:
+def make(connection: Connection, url: str) -> bool:
     """Make the tables in an empty database; where a ledger is, require that it is of this version.
+
+    Returns:
+        Whether the ledger is a new one.
 
     Args:
         connection: of a transaction that is alone in writing.
@@ -38,8 +41,9 @@ def make(connection: Connection, url: str) -> None:
     """
     if _found(connection, url) is None and not _tables(connection):
         _upgrade(connection)
-    else:
-        require_current(connection, url)
+        return True
+    require_current(connection, url)
+    return False
 
 
 def require_current(connection: Connection, url: str) -> None:

@@ -12,7 +12,7 @@ import typer
 from deployment.cli.options import ACTOR, Json, LedgerUrl, PepperFile, date
 from deployment.cli.output import print_json, print_table, say
 from deployment.cli.signing import make_signing_key
-from deployment.settings import ledger_url, pepper_of
+from deployment.settings import ledger_url, pepper_of, shown_url
 from rewards import Key, KeyRing, Ledger
 from rewards.database import now_us
 from rewards.keys import OVERLAP_S
@@ -92,7 +92,8 @@ def create(
     if expires is not None and days is not None:
         raise typer.BadParameter("give either --expires or --days")
     url = ledger_url(ledger)
-    Ledger.prepare(url)
+    if Ledger.prepare(url):
+        typer.echo(f"protoken: there was no ledger, so a new one was made: {shown_url(url)}", err=True)
     if role is None:
         file = out or Path("var/signing.key")
         public = make_signing_key(url, name, file, rotate=aside)

@@ -208,3 +208,40 @@ def test_balances_and_entries_show_what_was_booked(capsys, tmp_path):
     assert int(balances["sum"]) == int(balances["tokens"]) * 1_000_000 == sum(map(int, balances["balances"].values()))
     assert [each["response_id"] for each in entries] == ["r1"]
     assert "r1" in run(capsys, "ledger", "entries", "--ledger", url)[1]
+
+
+def test_a_new_ledger_is_told_of_and_where(capsys, tmp_path):
+    """`keys create` in the wrong folder says that it made a ledger; where there is one already, it says nothing."""
+    url = f"sqlite:///{tmp_path}/wrong/ledger.db"
+    arguments = ("keys", "create", "--role", "application", "--label", "shop", "--ledger", url)
+    first, second = run(capsys, *arguments), run(capsys, *arguments)
+
+    assert 0 == first[0] == second[0]
+    assert "new one was made" in first[2]
+    assert str(tmp_path / "wrong" / "ledger.db") in first[2].replace("\n", "")
+    assert "" == second[2]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("keys", "list"),
+        ("keys", "revoke", "0123456789ab"),
+        ("keys", "rotate", "0123456789ab"),
+        ("ledger", "balances"),
+        ("ledger", "entries"),
+        ("ledger", "checkpoint"),
+        ("ledger", "verify"),
+        ("ledger", "reverse", "chatcmpl-1", "--reason", "test"),
+        ("statement", "show", "2026-11", "clinic"),
+        ("exporter", "--port", "0"),
+    ],
+)
+def test_no_other_command_makes_a_ledger(capsys, tmp_path, arguments):
+    """Whatever reads or changes a ledger wants one that is there: one line, and no file is made."""
+    code, _out, err = run(capsys, *arguments, "--ledger", f"sqlite:///{tmp_path}/absent/ledger.db")
+
+    assert 1 == code
+    assert 1 == len(err.strip().splitlines())
+    assert "no ledger" in err
+    assert [] == list(tmp_path.iterdir())
