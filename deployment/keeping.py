@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from deployment.errors import SpoolError
 from deployment.spool.files import make_folder, reason, write_whole
+from rewards import private_files
 
 __all__ = ["KeptFiles"]
 
@@ -117,6 +118,7 @@ class KeptFiles:
                 if self._is_over(path):
                     path.unlink()
                 else:
+                    private_files.tighten(path)  # brought back by somebody's copy, say
                     left = True
             except FileNotFoundError:
                 continue

@@ -1,7 +1,9 @@
 """Files that survive a crash, and locks that do not: what the spool needs of the operating system."""
 
 import fcntl
+import logging
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -18,14 +20,23 @@ __all__ = [
 ]
 _NAMES_TRIED = 8
 
+_LOG = logging.getLogger(__name__)
+_OTHERS = 0o077
+
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that only its owner may enter, durably, with the folders above it, which are made likewise."""
+    """Make a folder that only its owner may enter, durably, with the folders above it, which are made likewise.
+
+    One that is there already stays as it is, since it may be more than ours; that others may look into it is told.
+    """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in reversed(missing):
         path.mkdir(mode=0o700, exist_ok=True)
         sync_folder(path.parent)
     folder.mkdir(exist_ok=True)  # raises where it is something else
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & _OTHERS:
+        _LOG.warning("others may look into folder %s (mode %o), where responses are kept: chmod 700", folder, mode)
 
 
 def sync_folder(folder: Path) -> None:

@@ -23,6 +23,7 @@ from deployment.spool.files import (
 )
 from deployment.spool.lines import Live, Record, check, line_of, read
 from deployment.spool.wiping import Wiper, erase, keep_no_tokens, retire, without_tokens
+from rewards import private_files
 
 __all__ = ["COMPACT_BYTES", "Adopted", "Spool"]
 
@@ -59,6 +60,8 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         try:
             make_folder(folder)
+            for path in folder.glob("*.jsonl*"):  # of other processes, and what was set aside: responses, all of it
+                private_files.tighten(path)
             self.path, self._fd = create_locked(folder)
             self._wiper = Wiper(self.path)
             keep_no_tokens(folder)

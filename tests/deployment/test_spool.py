@@ -335,3 +335,17 @@ def test_many_threads_share_a_spool(tmp_path: Path) -> None:
         thread.join()
     expected = {f"{thread}-{number}" for thread in range(8) for number in range(0, 50, 5)}
     assert expected == set(names(spool.live())) == read(spool.path.read_bytes()).live.lines.keys()
+
+
+def test_laxer_files_are_tightened_and_a_laxer_folder_is_told_of(tmp_path, caplog):
+    """What a copy brought back readable by others, or set aside, is its owner's alone once a spool is opened."""
+    folder = tmp_path / "spool"
+    folder.mkdir(mode=0o755)
+    found = [folder / name for name in ("spool-0.jsonl", "refused-0.jsonl", "spool-1.jsonl.damaged")]
+    for path in found:
+        path.touch(0o644)
+    Spool(folder).close()
+
+    assert [0o600] * 3 == [path.stat().st_mode & 0o777 for path in found]
+    assert 0o755 == folder.stat().st_mode & 0o777
+    assert f"others may look into folder {folder} (mode 755)" in caplog.text

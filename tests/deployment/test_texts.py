@@ -217,3 +217,18 @@ def test_what_else_lies_in_the_folder_is_left_alone(texts: Texts, tmp_path: Path
     while len(list(folder.iterdir())) > len(others) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert others == sorted(path.name for path in folder.iterdir())
+
+
+def test_a_text_that_a_copy_brought_back_is_its_owner_s_alone(tmp_path: Path) -> None:
+    """A file that others could read is tightened when the service starts; what is not ours is left as it is."""
+    folder = tmp_path / "texts"
+    Texts(folder, WEEK_S).keep(replace(TEXT, response_id="chatcmpl-1"))
+    ours, other = folder / "chatcmpl-1.json", folder / "somebody's.json"
+    ours.chmod(0o644)
+    other.touch(0o644)
+    Texts(folder, WEEK_S)
+    deadline = time.monotonic() + 10
+    while stat.S_IMODE(ours.stat().st_mode) != 0o600 and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+    assert (0o600, 0o644) == (stat.S_IMODE(ours.stat().st_mode), stat.S_IMODE(other.stat().st_mode))
