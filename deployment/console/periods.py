@@ -223,10 +223,8 @@ def _previewed(
 
 def _compared(books: Books, name: str, draft: Period | None, until: str) -> dict[str, Any]:
     """A preview and its table."""
-    if draft is not None and draft.settlement is not None:
-        terms = Terms(policy=draft.settlement.policy)
-    else:
-        terms = Terms(until_us=_end(until, periods.policy_of(books, Terms())))
+    # A draft keeps its own policy and its own end.
+    terms = Terms() if draft is not None else Terms(until_us=_end(until, periods.policy_of(books, Terms())))
     preview = periods.preview(books, name, terms)
     difference = None if preview.compared_with is None else preview.difference
     table = table_of(preview.settlement.lines, names_in(books), preview.settlement, difference)

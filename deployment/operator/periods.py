@@ -47,7 +47,9 @@ def preview(books: TheBooks, name: PeriodName, asked: Terms) -> Preview:
 
     The difference is to the draft, or to the period before. A draft keeps its own policy and its own end.
     """
-    found = moves.preview(books.ledger, name, policy_of(books, asked), asked.until_us)
+    closed = moves.get(books.ledger, name) if asked.policy is None else None
+    policy = policy_of(books, asked) if closed is None else closed.settlement.policy
+    found = moves.preview(books.ledger, name, policy, asked.until_us)
     return Preview(
         settlement=_settlement(found.settlement), compared_with=found.compared_with, difference=found.difference
     )

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from httpx import Response
 
 from deployment.operator import Books
-from rewards import KeyRing, Ledger, events, holds, periods, statement_page
+from rewards import KeyRing, Ledger, Policy, events, holds, periods, statement_page
 from rewards.database import now_us
 from rewards.sealing import seal
 from rewards.signing import SigningKey
@@ -329,6 +329,17 @@ def test_there_is_a_page_for_every_reason_to_preview_nothing(
     assert "cannot be closed while '2026-11' before it is draft: finalise that first" in reason(name="2026-12")
     set_policy(tmp_path, currency="EUR")
     assert "the service's own policy" in reason(name="2026-12")
+
+
+def test_a_draft_under_a_policy_that_is_none_today_is_still_shown_and_previewed(
+    operator: TestClient, world: World
+) -> None:
+    """It was closed before currencies were checked, with digits that ISO 4217 does not give the euro."""
+    policy = Policy.from_mapping({**POLICY, "minor_digits": 0, "dispute_days": 3}, stored=True)
+    periods.close(world.books.ledger, "2026-10", policy, "test")
+
+    assert "10,000,007 EUR" in Document.of(operator.get("/console/periods/2026-10")).words
+    assert "10,000,007 EUR" in previewed(operator, "2026-10").words
 
 
 def test_a_policy_with_grace_waits_for_an_end(operator: TestClient, world: World, tmp_path: Path) -> None:
