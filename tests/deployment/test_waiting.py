@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from rewards import KeyRing, Ledger, events
 from tests.deployment.engines import CARD, ScriptedEngine
@@ -118,6 +119,24 @@ def test_audited_calls_hold_nobody_up(ask: httpx.Client, ledger: Ledger, keys: K
     assert AUDITED == waiting, "an audited call was answered before it was written down"
     assert [200] * AUDITED == statuses
     assert AUDITED == len(written)
+
+
+def test_an_application_signs_in_to_the_console_without_waiting(
+    ask: httpx.Client, app: FastAPI, ledger: Ledger, keys: KeyRing
+) -> None:
+    """However often: it is counted, where others' signing in is an event each, for which they wait."""
+    key = keys.create("application", "shop", actor="test")
+    with held(ledger):
+        begun = time.monotonic()
+        statuses = [ask.post("/console/sign-in", data={"key": key}).status_code for _ in range(5)]
+        seconds = time.monotonic() - begun
+    app.state.calls.close()
+    with ledger.database.read() as connection:
+        (written,) = events.find(connection, kinds=["call"])
+
+    assert [303] * 5 == statuses
+    assert seconds < 2 * AT_ONCE_S
+    assert ("/console/sign-in", 5) == (written.subject, written.document["count"])
 
 
 def test_strangers_write_nothing(ask: httpx.Client, ledger: Ledger, keys: KeyRing) -> None:
