@@ -1,12 +1,11 @@
 """Periods, settled a second time from the receipts, and every client's statement held against its line.
 
-The rule itself, `rewards.settlement`, is pure and shared; what goes into it is counted by `rewards.audit.counting`.
+Nothing of this is shared with the code that settles: `counting` says what goes in, `settled` what comes out.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,10 @@ from sqlmodel import col
 from rewards.audit import hashing
 from rewards.audit.counting import COMMONS, Counted, Frame, count
 from rewards.audit.report import DifferenceError, canonical_object, first_difference
+from rewards.audit.settled import Circumstances, Settled, entitled_without, settle, taken_by_first_rule
+from rewards.audit.settling import FIRST_RULE, SECOND_RULE, Currency, Earned
 from rewards.audit.statements import statement
-from rewards.errors import RewardsError
-from rewards.policy import Policy
-from rewards.settlement import FIRST_RULE, Currency, Opening, PeriodCredit, Settlement, clawback, settle, taken_back
+from rewards.audit.terms import Terms
 from rewards.tables import EventRow
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def check(source: Source) -> None:
             book.follow(event, document)
         except DifferenceError:
             raise
-        except (RewardsError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             expected = f"a {event['kind']} that fits the receipts"
             raise DifferenceError(
                 "events", event["sequence"], "document", found=repr(error), expected=expected
@@ -65,7 +64,7 @@ def check(source: Source) -> None:
 class _Period:
     """A period as its events leave it, and what was computed for it."""
 
-    def __init__(self, document: dict[str, Any], settlement: Settlement) -> None:
+    def __init__(self, document: dict[str, Any], settlement: Settled) -> None:
         self.document = document
         self.settlement = settlement
         self.counted = Counted()
@@ -103,13 +102,13 @@ class _Book:
             self._check_statement(event, document)
         elif kind == "period.draft":
             self._check_order(event)
-            drafted = Settlement.from_document(document["settlement"])
-            self._check_settled(event, document, drafted.policy, drafted.rule)
+            told = document["settlement"]
+            self._check_settled(event, document, told["policy"], self._rule(event, told))
         else:
             self._move(event)
             if kind == "period.final":
                 drafted = self._periods[subject].settlement
-                self._check_settled(event, document, drafted.policy, drafted.rule)
+                self._check_settled(event, document, dict(drafted.policy), drafted.rule)
 
     def check_statements(self) -> None:
         """Whoever was registered when a period became final has a statement of it.
@@ -141,30 +140,37 @@ class _Book:
             raise DifferenceError("events", event["sequence"], "kind", found=f"after {state}", expected=what)
         period.moves.append(event)
 
-    def _check_settled(self, event: dict[str, Any], document: dict[str, Any], policy: Policy, rule: int) -> None:
+    def _rule(self, event: dict[str, Any], settlement: dict[str, Any]) -> int:
+        """The rule that a draft names: once there was a second one, no period is settled by the first."""
+        rule = settlement.get("rule", FIRST_RULE)
+        had_second = any(period.settlement.rule == SECOND_RULE for period in self._periods.values())
+        if rule != SECOND_RULE and (had_second or rule != FIRST_RULE):
+            raise DifferenceError("events", event["sequence"], "document", found=f"rule {rule}", expected="rule 2")
+        return int(rule)
+
+    def _check_settled(
+        self, event: dict[str, Any], document: dict[str, Any], policy: dict[str, Any], rule: int
+    ) -> None:
         """Settle the period anew, with the holds of that moment, and compare every field of the document."""
         name, sequence = event["subject"], event["sequence"]
         names = list(self._periods)
         before = names[: names.index(name)] if name in self._periods else names
         earlier = {each: self._periods[each] for each in before}
         drafted = self._periods[name].document if name in self._periods else document
-        frame = _frame(drafted, earlier, policy)
+        terms = Terms.of(policy)
+        frame = _frame(drafted, earlier, terms.skew_us)
         counted = count(self._source, frame, self._held("response"))
         told = {line["account"] for line in document["settlement"]["lines"]} & {COMMONS, *self._registered}
-        by_application = policy.allocation == "user_centric"
-        credit = _credit(frame, counted, told, by_application=by_application)
         taken = _clawbacks(counted, earlier) if rule != FIRST_RULE else {}
-        standing = _by_currency(taken, earlier) if rule != FIRST_RULE else {policy.money: _first_rule(counted, earlier)}
-        credit = replace(credit, clawbacks=standing.pop(policy.money, {}), standing_clawbacks=standing)
-        settlement = settle(
-            name,
-            len(earlier) + 1,
-            credit,
-            policy,
-            earlier[before[-1]].settlement.opening(policy, rule) if before else Opening(),
-            frozenset(self._held("client")),
-            rule,
+        around = Circumstances(
+            window=(frame.after, frame.up_to),
+            before=earlier[before[-1]].settlement if before else None,
+            held_clients=frozenset(self._held("client")),
+            clawbacks=_by_currency(taken, earlier)
+            if rule != FIRST_RULE
+            else {terms.currency: _first_rule(counted, earlier)},
         )
+        settlement = settle(name, policy, _earned(counted, told), around, rule)
         expected = _document(frame, counted, settlement, drafted.get("as_of_us"), taken)
         _require_same(sequence, "document", document, expected)
         period = self._periods.setdefault(name, _Period(expected, settlement))
@@ -192,10 +198,10 @@ class _Book:
         return [hold["target"] for hold in self._holds.values() if hold["kind"] == kind]
 
 
-def _frame(document: dict[str, Any], earlier: dict[str, _Period], policy: Policy) -> Frame:
+def _frame(document: dict[str, Any], earlier: dict[str, _Period], skew_us: int) -> Frame:
     """The frame of a period: its window begins where the one before ended; where it ends, the period says."""
     last = list(earlier.values())[-1].document if earlier else None
-    latest_us = document["as_of_us"] + policy.skew_us if "as_of_us" in document else None
+    latest_us = document["as_of_us"] + skew_us if "as_of_us" in document else None
     late_us = 0 if last is None else last["until_us"]
     return Frame(
         after=0 if last is None else last["window"]["up_to"],
@@ -204,63 +210,42 @@ def _frame(document: dict[str, Any], earlier: dict[str, _Period], policy: Policy
         late_us=0 if latest_us is not None and late_us > latest_us else late_us,
         arrived=frozenset(() if last is None else last["deferred"]),
         latest_us=latest_us,
-        skew_us=policy.skew_us,
+        skew_us=skew_us,
         earlier={name: period.document for name, period in earlier.items()},
     )
 
 
-def _credit(frame: Frame, counted: Counted, told: set[str], *, by_application: bool) -> PeriodCredit:
-    return PeriodCredit(
-        window=(frame.after, frame.up_to),
-        tokens=counted.tokens.total(),
-        credit={**dict.fromkeys(told, 0), **counted.accounts()},
-        by_application=_by_application(counted.tokens, counted.credit) if by_application else None,
-        tokens_by_application=dict(counted.tokens) if by_application else None,
+def _earned(counted: Counted, told: set[str]) -> Earned:
+    return Earned(
+        tokens=counted.tokens,
+        credit=counted.credit,
         late={account: amount for account, amount in counted.late.items() if amount},
         held={account: amount for account, amount in counted.held.items() if amount},
+        mentioned=frozenset(told),
     )
-
-
-def _by_application(tokens: Mapping[str, int], credit: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {application: {} for application in tokens}
-    for (application, account), amount in credit.items():
-        found.setdefault(application, {})[account] = amount
-    return found
 
 
 def _clawbacks(counted: Counted, earlier: dict[str, _Period]) -> dict[str, dict[str, int]]:
     """Earlier period -> client -> minor units: the period settled again without all that was reversed of it so far."""
     found: dict[str, dict[str, int]] = {}
-    for place, (name, period) in enumerate(earlier.items()):
+    for name, period in earlier.items():
         if name not in counted.reversed:
             continue
         tokens, credit = period.counted.tokens.copy(), period.counted.credit.copy()
         for each in (*(other.counted for other in earlier.values()), counted):
             tokens.subtract(each.reversed_tokens.get(name, {}))
             credit.subtract(each.reversed_credit.get(name, {}))
-        accounts: Counter[str] = Counter()
-        for (_, account), amount in credit.items():
-            accounts[account] += amount
-        without = PeriodCredit(
-            window=period.settlement.window,
-            tokens=tokens.total(),
-            credit=dict(accounts),
-            by_application=_by_application(tokens, credit),
-            tokens_by_application=dict(tokens),
-        )
-        policy, rule = period.settlement.policy, period.settlement.rule
-        before = list(earlier.values())[:place]
-        opening = before[-1].settlement.opening(policy, rule) if before else Opening()
-        taken = taken_back(period.settlement, opening, without, _taken_before(name, earlier))
-        if taken:
-            found[name] = taken
-    return found
+        had, would = period.settlement.entitlement.gross, entitled_without(period.settlement, Earned(tokens, credit))
+        before = _taken_before(name, earlier)
+        taken = {client: had[client] - would.get(client, 0) - before[client] for client in had if client != COMMONS}
+        found[name] = {client: amount for client, amount in taken.items() if amount > 0}
+    return {name: taken for name, taken in found.items() if taken}
 
 
 def _by_currency(taken: Mapping[str, dict[str, int]], earlier: dict[str, _Period]) -> dict[Currency, dict[str, int]]:
     found: dict[Currency, Counter[str]] = {}
     for name, amounts in taken.items():
-        found.setdefault(earlier[name].settlement.policy.money, Counter()).update(amounts)
+        found.setdefault(earlier[name].settlement.terms.currency, Counter()).update(amounts)
     return {currency: dict(amounts) for currency, amounts in found.items()}
 
 
@@ -283,10 +268,11 @@ def _first_rule(counted: Counted, earlier: Mapping[str, _Period], only: str | No
     for name, credit in _reversed(counted).items():
         if only not in (None, name):
             continue
-        lines = {line.account: line for line in earlier[name].settlement.lines}
+        lines = earlier[name].settlement.lines
         for client, amount in credit.items():
             taken = sum(period.document["reversed"].get(name, {}).get(client, 0) for period in earlier.values())
-            found[client] += clawback(lines[client], taken + amount) - clawback(lines[client], taken)
+            so_far = taken_by_first_rule(lines[client], taken)
+            found[client] += taken_by_first_rule(lines[client], taken + amount) - so_far
     return {client: amount for client, amount in found.items() if amount}
 
 
@@ -300,7 +286,7 @@ def _reversed(counted: Counted) -> dict[str, dict[str, int]]:
 def _document(
     frame: Frame,
     counted: Counted,
-    settlement: Settlement,
+    settlement: Settled,
     as_of_us: int | None,
     taken: Mapping[str, dict[str, int]],
 ) -> dict[str, Any]:
@@ -313,7 +299,7 @@ def _document(
         "left_out": counted.left_out,
         "taken_in": counted.taken_in,
         "reversed": _reversed(counted),
-        "settlement": settlement.to_document(),
+        "settlement": settlement.document,
     }
     if settlement.rule != FIRST_RULE:
         document |= {"as_of_us": as_of_us, "clawbacks": taken}

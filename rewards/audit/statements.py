@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rewards.settlement import Settlement
+    from rewards.audit.settled import Settled
 
 _MONEY = (
     "gross",
@@ -24,7 +24,7 @@ _MONEY = (
 
 
 def statement(
-    period: dict[str, Any], settlement: Settlement, moves: Sequence[dict[str, Any]], client: str
+    period: dict[str, Any], settlement: Settled, moves: Sequence[dict[str, Any]], client: str
 ) -> dict[str, Any]:
     """The statement of a client, but for whose it is and for the number of receipts.
 
@@ -34,12 +34,12 @@ def statement(
         moves: its events up to the one that made it final.
         client: whose line.
     """
-    line = next(line for line in settlement.lines if line.account == client)
+    line, told = settlement.lines[client], settlement.document
     is_first = settlement.rule == 1
     standing = {} if is_first else {"standing": _standing(settlement, client)}
     return {
         "schema": f"protoken.statement/{1 if is_first else 2}",
-        "period": settlement.period,
+        "period": settlement.name,
         "ordinal": settlement.ordinal,
         "state": "final",
         "window": period["window"],
@@ -50,32 +50,25 @@ def statement(
             {"state": str(move["kind"]).removeprefix("period."), "at_us": move["at_us"], "actor": move["actor"]}
             for move in moves
         ],
-        "tokens": str(settlement.tokens),
-        "currency": settlement.policy.currency,
-        "minor_digits": settlement.policy.minor_digits,
-        "pool": str(settlement.pool),
-        "fee": str(settlement.fee),
-        "distributable": str(settlement.distributable),
+        **{name: str(told[name]) for name in ("tokens", "pool", "fee", "distributable")},
+        **{name: settlement.policy[name] for name in ("currency", "minor_digits")},
         "settlement_sha256": settlement.sha256,
-        "credit": str(line.credit),
-        "late_credit": str(line.late),
-        "held_credit": str(line.held_credit),
-        "share": f"{line.share.numerator}/{line.share.denominator}",
-        "money": {name: str(getattr(line, name)) for name in (*_MONEY, *(() if is_first else ("recovered",)))},
-        "held_total": str(line.held_total),
-        "holdbacks": [{"released_in": ordinal, "amount": str(amount)} for ordinal, amount in line.holdbacks],
-        "residue": str(line.residue),
+        "late_credit": line["late"],
+        **{name: line[name] for name in ("credit", "held_credit", "share", "residue")},
+        "money": {name: str(line[name]) for name in (*_MONEY, *(() if is_first else ("recovered",)))},
+        "held_total": str(line["held_total"]),
+        "holdbacks": [{**each, "amount": str(each["amount"])} for each in line["holdbacks"]],
         **standing,
     }
 
 
-def _standing(settlement: Settlement, client: str) -> list[dict[str, Any]]:
+def _standing(settlement: Settled, client: str) -> list[dict[str, Any]]:
     """What stands for the client in each other currency, in their order; nothing where nothing does."""
     found = []
-    for currency in sorted(settlement.standing):
-        balance = settlement.standing[currency].balances.get(client)
-        if balance is not None:
-            amounts = {name: str(getattr(balance, name)) for name in ("residue", "carry", "held", "clawback")}
-            holdbacks = [{"released_in": ordinal, "amount": str(amount)} for ordinal, amount in balance.holdbacks]
-            found.append({"currency": currency[0], "minor_digits": currency[1], **amounts, "holdbacks": holdbacks})
+    for (code, digits), purse in sorted(settlement.standing.items()):
+        if client in purse.accounts:
+            own = purse.accounts[client]
+            amounts = {name: str(getattr(own, name)) for name in ("residue", "carry", "held", "clawback")}
+            holdbacks = [{"released_in": each, "amount": str(own.holdbacks[each])} for each in sorted(own.holdbacks)]
+            found.append({"currency": code, "minor_digits": digits, **amounts, "holdbacks": holdbacks})
     return found
