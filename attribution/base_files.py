@@ -4,6 +4,7 @@ transformers fills what it does not find with noise, casts what it was not made 
 here a folder that is not plainly the model it says is refused by file and field. Does not load a model.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ def check_model_folder(folder: Path) -> None:
     Raises:
         ModelError: naming the file, and the field or tensor.
     """
+    if os.path.lexists(folder / "adapter_config.json"):
+        raise ModelError(
+            f"{folder / 'adapter_config.json'}: an adapter lies in the model's folder, and would be loaded over it;"
+            " move it away, or name the model that it belongs to"
+        )
     blocks, tensors = check_configuration(folder).get("num_hidden_layers"), 0
     for path in weight_files(folder):
         with opened_safetensors(path, ModelError) as file:

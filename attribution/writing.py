@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from attribution.bundle import Bundle, open_bundle, parameter_tensors, write_manifest
+from attribution.bundle import Bundle, open_bundle, parameter_tensors, verify_bundle, write_manifest
 from attribution.destinations import prepare_folder, spelled_out
 from attribution.errors import BundleError
 from attribution.manifest import BaseEntry, ClientEntry, ClientId, GlobalEntry, Manifest
@@ -82,8 +82,19 @@ def write_bundle(
             defences=None if defences is None else dict(defences),
         )
         write_manifest(folder, manifest)
+        _require_sound(folder)
         put_in_place(folder, place)
-    return open_bundle(place)
+    return Bundle(place, manifest)
+
+
+def _require_sound(folder: Path) -> None:
+    """Open and verify a finished bundle as any reader would, before the older one goes.
+
+    Raises:
+        BundleError: it does not open, or does not add up.
+    """
+    if problems := verify_bundle(open_bundle(folder)).problems:
+        raise BundleError(f"the new bundle does not verify, so nothing was replaced: {'; '.join(problems)}")
 
 
 def _check_members(members: Sequence[Member]) -> None:
