@@ -122,6 +122,29 @@ def show_settlement(settlement: Settlement, state: str, *, as_json: bool) -> Non
     print_table(title, ("account", "credit", "share", "payout"), rows, footer=footer)
     if settlement.unclaimed:
         typer.echo("no client had credit that the policy pays: the commons holds the whole pool")
+    _show_standing(settlement)
+
+
+def _show_standing(settlement: Settlement) -> None:
+    """What stands in other currencies, a table for each; nothing where nothing does."""
+    for currency, purse in settlement.standing.items():
+        rows = [
+            (
+                account,
+                *(
+                    money.shown(amount, *currency)
+                    for amount in (
+                        balance.carry,
+                        balance.held,
+                        sum(amount for _, amount in balance.holdbacks),
+                        balance.clawback,
+                    )
+                ),
+            )
+            for account, balance in purse.carrying.items()
+        ]
+        title = f"standing in {currency.code} until a period is settled in it"
+        print_table(title, ("account", "carried", "held", "kept back", "to take back"), rows)
 
 
 def _document(settlement: Settlement) -> dict[str, Any]:

@@ -424,3 +424,15 @@ def test_a_form_of_another_session_is_refused(operator: TestClient, world: World
 
     assert 403 == send(operator, page, "/periods/close", typed="2026-11").status_code
     assert () == periods.all(world.books.ledger)
+
+
+def test_what_stands_in_another_currency_is_on_the_page(operator: TestClient, world: World, tmp_path: Path) -> None:
+    """After a period in another currency its page and its preview list what waits in the first one."""
+    close(operator, "2026-10")
+    world.books.ledger.append(make_receipt(20))
+    set_policy(tmp_path, currency="JPY", pool=700)
+    preview = previewed(operator, "2026-11")
+    page = landed(operator, close(operator, "2026-11"))
+
+    for seen in (preview, page):
+        assert "Standing in EUR until a period is settled in it; nothing is converted" in seen.words
