@@ -3,6 +3,7 @@
 Nothing here knows HTTP routes, scores or money; it names the parts, gives each its resources, and takes them down.
 """
 
+import errno
 import logging
 import os
 import resource
@@ -22,6 +23,7 @@ from ray.serve.schema import LoggingConfig
 from attribution import open_bundle
 from deployment.errors import StartError
 from deployment.gateway import Ingress, proxy_middleware
+from deployment.guardian import guarded
 from deployment.metrics.exporter import Exporter
 from deployment.places import log_origin, require_folder, signing_key
 from deployment.replica import Replica
@@ -39,6 +41,8 @@ INGRESS_REQUESTS = 10_000
 START_ATTEMPTS = 2
 LOOPBACK = "127.0.0.1"
 _POLL_S = 0.2
+PORT_PATIENCE_S = 5.0
+"""How long a port may still be held by processes of a service that was killed a moment ago."""
 
 
 def build_graph(settings: Settings) -> serve.Application:
@@ -107,8 +111,12 @@ def serving(settings: Settings) -> Iterator[None]:
             stack.callback(exporter.close)
         sealer = Sealer(ledger, key, log_origin(ledger, key), settings.seal_interval_s)
         stack.callback(sealer.close)  # after the service has stopped: its last receipts are sealed too
+        after_ray = stack.enter_context(ExitStack())
         stack.callback(_stop, settings.shutdown_timeout_s)
         _start(settings)
+        guardian = guarded()
+        if guardian is not None:
+            after_ray.enter_context(guardian)  # leaving this ends its input, and by then its agents have ended
         yield
 
 
@@ -132,12 +140,21 @@ def _require_folders(settings: Settings) -> None:
 
 def _require_free(host: str, port: int) -> None:
     """Refuse a port that is taken: Serve's proxy would try it again and again, far from whoever started it."""
+    deadline = time.monotonic() + PORT_PATIENCE_S
+    while (error := _refusal(host, port)) is not None:
+        if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+            raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; set another host or port") from error
+        time.sleep(_POLL_S)
+
+
+def _refusal(host: str, port: int) -> OSError | None:
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
-        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; set another host or port") from error
+        return error
+    return None
 
 
 def _start(settings: Settings) -> None:

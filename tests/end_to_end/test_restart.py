@@ -1,0 +1,47 @@
+"""The real service is killed and started again at once on the same ports, and listens where README says."""
+
+import os
+import signal
+from ipaddress import ip_address
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.attribution.consortia import base_model, updates, write_consortium
+from tests.end_to_end.service import free_port, new_ledger, service
+
+pytestmark = pytest.mark.slow
+
+
+def _is_loopback(address: str) -> bool:
+    found = ip_address(address)
+    return found.is_loopback or bool(getattr(found, "ipv4_mapped", None) and found.ipv4_mapped.is_loopback)
+
+
+def _listening(root: psutil.Process) -> list[tuple[str, str]]:
+    """Name of the process and address of every socket that the service's processes listen on."""
+    return [
+        (process.name(), each.laddr.ip)
+        for process in [root, *root.children(recursive=True)]
+        for each in process.net_connections()
+        if each.status == psutil.CONN_LISTEN
+    ]
+
+
+def test_service_that_was_killed_starts_again_at_once(tmp_path: Path) -> None:
+    """No orphan holds a port; and all ports but those between Serve's replicas are loopback's."""
+    model = base_model("llama")
+    bundle = write_consortium(tmp_path, model, updates(model))
+    ledger, ports = new_ledger(tmp_path), (free_port(), free_port(), free_port())
+    with service(bundle, ledger, tmp_path / "serve.log", ports=ports) as first:
+        listening = _listening(psutil.Process(first.process.pid))
+        os.kill(first.process.pid, signal.SIGKILL)
+        first.process.wait()
+    with service(bundle, ledger, tmp_path / "serve.log", ports=ports) as second:
+        is_up = second.process.poll() is None
+
+    assert is_up
+    elsewhere = {name for name, address in listening if not _is_loopback(address)}
+    assert len(listening) > 8
+    assert all(name.startswith("ray::ServeReplica") for name in elsewhere), elsewhere
