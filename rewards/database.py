@@ -95,7 +95,7 @@ def migrate(url: str) -> tuple[str, str]:
 
 @contextmanager
 def as_it_is(url: str, *, writing: bool = False) -> Iterator[Connection]:
-    """A transaction on whatever schema is there: reading one moment, or alone in writing.
+    """A transaction on whatever schema is there: reading one moment, or alone in changing the schema.
 
     Raises:
         LedgerError: there is no such database, or it fails.
@@ -105,7 +105,7 @@ def as_it_is(url: str, *, writing: bool = False) -> Iterator[Connection]:
     with (
         _errors_of(_shown(parsed)),
         _connected(parsed) as engine,
-        (_writing(engine) if writing else engine).begin() as there,
+        (_preparing(engine) if writing else engine).begin() as there,
     ):
         yield there
 
