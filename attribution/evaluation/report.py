@@ -5,13 +5,16 @@ Does not know how anything was measured; the same results give the same bytes.
 
 import html
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from attribution.destinations import prepare_folder, require_own_file
 from attribution.evaluation.plots import draw
 from attribution.evaluation.results import Figure, Result
 
-__all__ = ["write_report"]
+__all__ = ["require_report_place", "write_report"]
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8883; --met: #0a7a4b; --missed: #c2410c; }
@@ -39,6 +42,28 @@ def write_report(results: Sequence[Result], folder: Path) -> tuple[Path, Path]:
     page.write_text("\n".join(_html(results, folder)) + "\n", encoding="utf-8")
     text.write_text("\n".join(_markdown(results)) + "\n", encoding="utf-8")
     return page, text
+
+
+def require_report_place(folder: Path, experiments: Iterable[str]) -> None:
+    """Make the folder of results and report, and refuse one in which a file of others bears the name of ours.
+
+    Raises:
+        DestinationError: naming what is there.
+    """
+    prepare_folder(folder)
+    prepare_folder(folder / "plots")
+    require_own_file(folder / "report.html", lambda content: b"<h1>Attribution evaluated</h1>" in content, "a report")
+    require_own_file(folder / "report.md", lambda content: content.startswith(b"# Attribution evaluated"), "a report")
+    for name in experiments:
+        require_own_file(folder / f"{name}.json", _is_result, f"a result of {name}")
+
+
+def _is_result(content: bytes) -> bool:
+    try:
+        Result.model_validate_json(content)
+    except ValidationError:
+        return False
+    return True
 
 
 def _plot_file(result: Result, name: str) -> str:

@@ -1,13 +1,15 @@
 """`protoken dashboards`: the Grafana boards as files."""
 
+import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from attribution.destinations import prepare_folder, require_own_file, write_file
 from deployment.cli.options import Json
 from deployment.cli.output import print_json
-from deployment.errors import StartError
 
 __all__ = ["dashboards"]
 
@@ -21,16 +23,23 @@ def dashboards(
     """Write the Grafana boards as JSON files, the same on every machine."""
     from deployment.dashboards import documents  # noqa: PLC0415 - Grafana's types take a moment, no other command's
 
-    written = []
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, document in documents().items():
-            (out / name).write_text(document, encoding="utf-8")
-            written.append(str(out / name))
-    except OSError as error:
-        raise StartError(f"the boards cannot be written to {out}: {error.strerror}") from error
+    prepare_folder(out)
+    boards = documents()
+    for name, document in boards.items():
+        require_own_file(out / name, partial(_is_board, json.loads(document)["uid"]), "an earlier file of this board")
+    for name, document in boards.items():
+        write_file(out / name, document.encode())
+    written = [str(out / name) for name in boards]
     if as_json:
         print_json(written)
         return
     for path in written:
         typer.echo(path)
+
+
+def _is_board(uid: str, content: bytes) -> bool:
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("uid") == uid

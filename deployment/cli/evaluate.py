@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from attribution import AttributionError
+from attribution.destinations import prepare_folder
+from attribution.evaluation.catalogue import CATALOGUE
 from attribution.evaluation.data import load_domains
-from attribution.evaluation.report import write_report
+from attribution.evaluation.report import require_report_place, write_report
 from attribution.evaluation.results import Result
 from attribution.evaluation.runner import load_plan, load_results, run_plan
 from attribution.evaluation.small_models import from_scratch
@@ -59,6 +61,8 @@ def evaluate(
     """Run experiments, store their results, and write one report of all results in the folder."""
     profile = Profile.QUICK if quick else Profile.FULL
     plans = _plans(configs, experiments, retrain=retrain)
+    require_report_place(out, CATALOGUE)  # before hours of experiments
+    prepare_folder(work)
     domains = load_domains(data) if data is not None else {}
     results = []
     with ProgressBar() as progress:

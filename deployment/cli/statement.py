@@ -1,5 +1,6 @@
 """`protoken statement issue | show | verify`: each client's signed statement of a period, and its check offline."""
 
+import json
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from attribution.destinations import prepare_folder, require_makeable, require_own_file, write_file
 from deployment.cli.options import Json, LedgerUrl
 from deployment.cli.output import print_json, print_table
 from deployment.errors import SettingsError
@@ -55,6 +57,7 @@ def issue(
     ledger: LedgerUrl = None,
 ) -> None:
     """Seal the log, and write the signed statement of every client, also of those who get nothing."""
+    require_makeable(out)
     book = Ledger(ledger_url(ledger))
     signer = signing_key(key, book)
     seal(book, signer, log_origin(book, signer))
@@ -65,12 +68,15 @@ def issue(
                 f"there is no statement of period {period!r}: statements are written when a period becomes final"
             )
         documents = {client: statements.issue(connection, period, client, signer) for client in clients}
-    out.mkdir(parents=True, exist_ok=True)
-    for client, document in documents.items():
-        for each in form or [Form.JSON]:
-            file = out / f"{client}.{each}"
-            file.write_bytes(_FORMS[each](document))
-            typer.echo(file)
+    prepare_folder(out)
+    wanted = [(client, each) for client in documents for each in form or [Form.JSON]]
+    for client, each in wanted:  # all of them before the first is written
+        own = _earlier(each, documents[client])
+        require_own_file(out / f"{client}.{each}", own, f"a statement of {client!r} of period {period!r}")
+    for client, each in wanted:
+        file = out / f"{client}.{each}"
+        write_file(file, _FORMS[each](documents[client]))
+        typer.echo(file)
 
 
 @app.command()
@@ -121,6 +127,21 @@ def _issued(period: str, client: str, key: Path, url: str) -> dict[str, Any]:
         signer = signing_key(key, book)
         with book.database.read() as connection:
             return statements.issue(connection, period, client, signer)
+
+
+def _earlier(form: Form, document: dict[str, Any]) -> Callable[[bytes], bool]:
+    """Whether a file is an earlier issue of the same statement; another period's is kept, as somebody may need it."""
+
+    def is_own(content: bytes) -> bool:
+        if form is not Form.JSON:  # its money is final, and a page differs in its signature alone
+            return content.split(b"<body>")[0] == _FORMS[form](document).split(b"<body>")[0]
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(found, dict) and all(found.get(key) == document[key] for key in ("period", "client"))
+
+    return is_own
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -125,3 +125,20 @@ def test_a_signing_key_is_made_rotated_and_kept(capsys, folder):
     assert 2 == len([*folder.glob("new.key*")])
     with Ledger(f"sqlite:///{folder}/ledger.db").database.read() as connection:
         assert {first[1].strip(), rotated[1].strip()} <= {key.encode() for key in verify_keys(connection)}
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "html"])
+def test_a_file_of_others_is_not_written_over(capsys, folder, form):
+    """A statement goes over an earlier issue of itself, and over nothing else; then no statement is written at all."""
+    assert issue(capsys, folder, "--format", form)[0] == 0
+    assert issue(capsys, folder, "--format", form)[0] == 0
+    last = max((folder / "statements").glob(f"*.{form}"))
+    for file in (folder / "statements").iterdir():
+        file.unlink()
+    last.write_text('{"period": "2026-10", "client": "c"}')
+
+    code, _, err = issue(capsys, folder, "--format", form)
+
+    assert (code, len(err.strip().splitlines())) == (1, 1)
+    assert str(last) in err
+    assert [last] == list((folder / "statements").iterdir())
