@@ -4,6 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import openai
@@ -68,6 +71,38 @@ def test_text_completions_and_models_answer(client):
 
     assert [model.id for model in client.models.list()] == ["real"]
     assert answer.usage.completion_tokens <= 3
+
+
+def test_a_long_prompt_is_answered_at_once_and_is_nobody_else_s_wait(running):
+    """Its stream begins long before its first token, and another stream has its tokens in between."""
+    begun, other, times = threading.Event(), [], {}
+
+    def read(prompt, tokens, take):
+        body = {"model": "real", "prompt": prompt, "max_tokens": tokens, "temperature": 2.0, "seed": 1, "stream": True}
+        headers = {"Authorization": f"Bearer {running.application}"}
+        with httpx.stream("POST", f"{running.address}/v1/completions", json=body, headers=headers, timeout=300) as got:
+            for line in got.iter_lines():
+                take(line)
+
+    def take_other(line):
+        if line.startswith('data: {"id"'):
+            other.append(time.monotonic())
+            begun.set()
+
+    def take_long(line):
+        if line:
+            times.setdefault("line" if line.startswith(":") else "text", time.monotonic())
+
+    with ThreadPoolExecutor(2) as pool:
+        reading = pool.submit(read, "Once", 300, take_other)
+        assert begun.wait(120)
+        since = time.monotonic()
+        pool.submit(read, "The harbour bell is violet. " * 250, 2, take_long).result(300)
+        reading.result(300)
+
+    waited = times["text"] - since
+    assert times["line"] - since < waited / 3
+    assert 5 <= sum(since < at < times["text"] for at in other)
 
 
 def test_operators_read_shares_that_equal_the_ledger(running):
