@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlmodel import col
 
 from rewards import events, reading, sealing
+from rewards.moments import SKEW_US
 from rewards.tables import EventRow, ReceiptRow
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Mapped
 
-__all__ = ["Condition", "Response", "condition", "last_responses"]
+__all__ = ["Condition", "Response", "condition", "last_responses", "misdated"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,17 @@ def condition(connection: Connection) -> Condition:
         unsealed=receipts + happenings,
         unsealed_since_us=min((moment for moment in oldest_us if moment is not None), default=0),
     )
+
+
+def misdated(connection: Connection, after: int, up_to: int) -> int:
+    """How many receipts with after < sequence ≤ up_to say that they were made long after they were booked.
+
+    Their clock was wrong; they count as made when they were booked.
+    """
+    sequence = col(ReceiptRow.sequence)
+    is_ahead = col(ReceiptRow.created_at_us) > col(ReceiptRow.booked_at_us) + SKEW_US
+    query = select(func.count()).where(sequence > after, sequence <= up_to, is_ahead)
+    return connection.execute(query.select_from(ReceiptRow)).scalar_one()
 
 
 def last_responses(connection: Connection, after: int, limit: int) -> list[Response]:

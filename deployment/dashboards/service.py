@@ -173,7 +173,14 @@ def _log() -> Band:
     leaves = graph(
         "Leaves of the log", _help("protoken_log_leaves"), "short", Query(once("protoken_log_leaves"), "leaves")
     )
-    return Band("Log and checkpoints", ((8, ((checkpoint, 6), (unsealed, 6), (oldest, 6), (leaves, 6))),))
+    misdated = graph(
+        "Receipts of wrong clocks",
+        _help("protoken_ledger_misdated_receipts"),
+        WHOLE,
+        Query(once("protoken_ledger_misdated_receipts"), "receipts"),
+    )
+    shown = ((checkpoint, 5), (unsealed, 5), (oldest, 5), (leaves, 5), (misdated, 4))
+    return Band("Log and checkpoints", ((8, shown),))
 
 
 def _upkeep() -> Band:

@@ -108,6 +108,8 @@ _ALL: Final = (
     # The books themselves.
     _ledger("protoken_ledger_last_booking_timestamp_seconds", "gauge", "seconds", "",
             "When the last receipt was booked; 0 before the first."),
+    _ledger("protoken_ledger_misdated_receipts", "gauge", "receipts", "",
+            "Receipts that say they were made over 10 minutes after their booking: by a clock that was wrong."),
     _ledger("protoken_log_leaves", "gauge", "leaves", "",
             "Receipts and events under the last signed checkpoint."),
     _ledger("protoken_log_unsealed_rows", "gauge", "rows", "",

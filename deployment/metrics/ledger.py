@@ -122,6 +122,7 @@ def _settled(families: Families, reading: Reading, previews: Previews | None) ->
 def _books(families: Families, reading: Reading) -> None:
     condition = reading.condition
     families.set("protoken_ledger_last_booking_timestamp_seconds", condition.booked_at_us / 1_000_000)
+    families.set("protoken_ledger_misdated_receipts", reading.misdated)
     families.set("protoken_log_leaves", condition.sealed)
     families.set("protoken_log_unsealed_rows", condition.unsealed)
     families.set("protoken_log_oldest_unsealed_timestamp_seconds", condition.unsealed_since_us / 1_000_000)

@@ -14,7 +14,7 @@ from prometheus_client.samples import Exemplar
 from deployment.metrics.catalogue import DURATION_BUCKETS_S
 from deployment.metrics.families import ClientLabels
 from rewards import Ledger, clients, events
-from rewards.condition import Condition, Response, condition, last_responses
+from rewards.condition import Condition, Response, condition, last_responses, misdated
 from rewards.contribution import Contribution
 from rewards.periods import book
 from rewards.periods.book import HOLD_KINDS, PERIOD_KINDS, Book
@@ -43,6 +43,7 @@ class Reading:
         events: kind -> how many there are.
         clients: the labels of the clients.
         exemplars: consortium -> slot of the durations -> a recent response of it.
+        misdated: receipts that say they were made long after they were booked.
         seconds: how long the reading took.
     """
 
@@ -53,6 +54,7 @@ class Reading:
     events: Mapping[str, int]
     clients: ClientLabels
     exemplars: Exemplars
+    misdated: int
     seconds: float
 
 
@@ -84,7 +86,9 @@ class Reader:
             is_joined = last is None or clients.KIND in happened
             labels = ClientLabels(clients.in_order(connection)) if last is None or is_joined else last.clients
             fares = condition(connection)
-            new = last_responses(connection, 0 if last is None else last.standing.sequence, _RECENT)
+            after = 0 if last is None else last.standing.sequence
+            new = last_responses(connection, after, _RECENT)
+            wrong = misdated(connection, after, standing.sequence)
         self._event = event
         self._last = Reading(
             standing=standing,
@@ -94,6 +98,7 @@ class Reader:
             events=Counter(happened) + Counter({} if last is None else last.events),
             clients=labels,
             exemplars=_with({} if last is None else last.exemplars, new),
+            misdated=wrong + (0 if last is None else last.misdated),
             seconds=time.perf_counter() - begun,
         )
         return self._last

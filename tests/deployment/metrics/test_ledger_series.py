@@ -277,3 +277,16 @@ def test_a_series_outside_the_catalogue_cannot_be_exported() -> None:
     assert "protoken_new" not in CATALOGUE
     with pytest.raises(KeyError):
         Families().set("protoken_new", 1)
+
+
+def test_receipts_of_wrong_clocks_are_counted(url: str, ledger: Ledger) -> None:
+    """A receipt that says it was made long after its booking is counted, once, whichever scrape finds it."""
+    ahead_us = time.time_ns() // 1000 + 20 * 60 * 1_000_000
+    with exporter(url) as address:
+        ledger.append(make_receipt("right"))
+        ledger.append(make_receipt("wrong", created_at_us=ahead_us))
+        first = samples(address)
+        ledger.append(make_receipt("right too"))
+        second = samples(address)
+
+    assert [1, 1] == [found["protoken_ledger_misdated_receipts",] for found in (first, second)]
