@@ -59,11 +59,13 @@ class Bundle:
     @cached_property
     def last_round(self) -> Mapping[str, Update]:
         """C_i^R − G^{R−1} by client id, unweighted, for the clients of the last round."""
-        return {
-            client.id: load_update(self.path / client.last_round_path)
-            for client in self.manifest.clients
-            if client.last_round_path is not None
-        }
+        found = {}
+        for client in self.manifest.clients:
+            if client.last_round_path is not None and client.last_round_sha256 is not None:
+                file = self.path / client.last_round_path  # read late: another bundle may have come to its place
+                _require_update(file, client.last_round_sha256, client.id)
+                found[client.id] = load_update(file)
+        return found
 
 
 @dataclass(frozen=True)
@@ -201,8 +203,12 @@ def _check_files(bundle: Bundle) -> None:
         for relative, expected in named:
             if relative is None:
                 continue
-            file = bundle.path / relative
-            if not file.is_file():
-                raise BundleError(f"{file}: missing (update of client {client.id!r})")
-            if file_sha256(file) != expected:
-                raise BundleError(f"{file}: differs from the manifest's hash (update of client {client.id!r})")
+            assert expected is not None, "the manifest's paths and hashes go together"
+            _require_update(bundle.path / relative, expected, client.id)
+
+
+def _require_update(file: Path, expected: str, client: str) -> None:
+    if not file.is_file():
+        raise BundleError(f"{file}: missing (update of client {client!r})")
+    if file_sha256(file) != expected:
+        raise BundleError(f"{file}: differs from the manifest's hash (update of client {client!r})")

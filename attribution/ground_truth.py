@@ -22,6 +22,7 @@ from attribution.models import load_model, resolve_base
 from attribution.progress import Progress, Unwatched
 from attribution.recipe import Recipe
 from attribution.records import Generation
+from attribution.replacing import require_bundle_place
 from attribution.shapley import PLAYERS_MAX, shapley_values
 
 __all__ = ["Game", "ReconstructedGame", "RetrainedGame", "ScoredResponse", "Truth", "exact_shapley", "leave_one_out"]
@@ -155,6 +156,7 @@ class RetrainedGame:
         if members not in self._seen or self._seen[members][0] != tuple(responses):
             model = load_model(self._trained(members))
             found = torch.tensor([log_probability(model, response) for response in responses], dtype=torch.float64)
+            require_bundle_place(self._scratch)  # where nothing was trained, nothing there is ours
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._seen[members] = tuple(responses), found
         return self._seen[members][1]

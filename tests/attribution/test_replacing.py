@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from attribution.importers.peft_folders import AdapterFolder, import_folders
 from attribution.models import file_sha256
 from attribution.progress import Unwatched
 from attribution.recipe import Recipe
+from attribution.replacing import _put_aside_and_rename, put_in_place
 from attribution.updates import Update
 from attribution.writing import Member, write_bundle
 from tests.attribution import consortia
@@ -217,3 +219,72 @@ class TestPlaces:
             path = consortia.write_consortium(tmp_path, model, consortia.updates(model, clients))
 
         assert ("c",) == open_bundle(path).client_ids
+
+
+class TestSwap:
+    """Whoever looks finds the older bundle or the new one, whatever ends the writer."""
+
+    def test_a_kill_at_any_step_leaves_one_of_the_two(self, good, tmp_path):
+        """A writer killed before each of its calls of the system leaves a bundle that opens, the older or the new."""
+        _write(good, tmp_path / "new")
+        found = []
+        for step in range(200):
+            place, finished = tmp_path / f"{step}" / "bundle", tmp_path / f"{step}" / "finished"
+            shutil.copytree(good / "bundle", place)
+            shutil.copytree(tmp_path / "new", finished)
+            child = os.fork()
+            if not child:
+                _die_before(step)
+                put_in_place(finished, place)
+                os._exit(0)
+            ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            found.append(open_bundle(place).manifest.consortium)
+            if ended == 0:
+                break
+
+        assert ended == 0, "the writer never came to its end"
+        assert {"test", "new"} == set(found)
+        assert sorted(found, reverse=True) == found
+
+    def test_where_names_cannot_be_exchanged_it_takes_two_steps(self, good, tmp_path):
+        """Without the system's exchange the older folder comes to where the new one was; nothing lies beside."""
+        _write(good, tmp_path / "new")
+        shutil.copytree(good / "bundle", tmp_path / "bundle")
+        _put_aside_and_rename(tmp_path / "new", tmp_path / "bundle")
+
+        assert "new" == open_bundle(tmp_path / "bundle").manifest.consortium
+        assert "test" == open_bundle(tmp_path / "new").manifest.consortium
+        assert {"new", "bundle"} == {path.name for path in tmp_path.iterdir()}
+
+    def test_a_second_step_that_fails_undoes_the_first(self, good, tmp_path):
+        """Where the new folder cannot come, the older one is back in its place."""
+        shutil.copytree(good / "bundle", tmp_path / "bundle")
+        with pytest.raises(OSError, match="none"):
+            _put_aside_and_rename(tmp_path / "none", tmp_path / "bundle")
+
+        assert "test" == open_bundle(tmp_path / "bundle").manifest.consortium
+        assert ["bundle"] == [path.name for path in tmp_path.iterdir()]
+
+    def test_a_bundle_that_is_served_does_not_mix_with_the_one_that_replaced_it(self, tmp_path):
+        """What a served bundle reads late of its last round is its own, or refused by the file's name."""
+        model = consortia.base_model("llama")
+        served = open_bundle(consortia.write_consortium(tmp_path, model, consortia.updates(model, "ab")))
+        other = {client: consortia.lora_update(model, 7, first_block=2) for client in "ab"}
+        consortia.write_consortium(tmp_path, model, other)
+
+        with pytest.raises(AttributionError, match=r"last_round\.safetensors"):
+            _ = served.last_round
+
+
+def _die_before(step: int) -> None:
+    """End this process, as by SIGKILL, before its call of that number that opens, renames or removes something."""
+    left = step
+
+    def count(event: str, _: object) -> None:
+        nonlocal left
+        if event.startswith(("open", "os.", "shutil.", "ctypes.dlsym", "tempfile.")):
+            if not left:
+                os._exit(9)
+            left -= 1
+
+    sys.addaudithook(count)
