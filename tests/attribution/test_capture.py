@@ -152,14 +152,15 @@ class TestBatch:
         assert ({}, before) == (_hooks(model.network), _state(model.network))
 
     def test_a_failure_while_joining_leaves_no_trace(self, model):
-        """A module that raises in the prompt's pass leaves the network as it was, and nobody has joined."""
+        """A module that raises in the prompt's pass leaves the network as it was, and nobody is in the batch."""
         before = _state(model.network)
         batch = Batch(model)
         _blow(model)
+        batch.join("r", model.encode_text("hello"), SAMPLING)
+        assert ([], 0) == (batch.step(), len(batch))
         with pytest.raises(BlownError):
-            batch.join("r", model.encode_text("hello"), SAMPLING)
+            batch.leave("r")
 
-        assert 0 == len(batch)
         assert ({}, before) == (_hooks(model.network), _state(model.network))
 
     def test_a_failure_in_a_step_leaves_no_trace(self, model):
@@ -169,8 +170,9 @@ class TestBatch:
         batch.join("r", model.encode_text("hello"), SAMPLING)
         batch.step()
         _blow(model)
+        assert ([], 0) == (batch.step(), len(batch))
         with pytest.raises(BlownError):
-            batch.step()
+            batch.leave("r")
 
         assert ({}, before) == (_hooks(model.network), _state(model.network))
 
