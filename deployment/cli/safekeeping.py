@@ -16,7 +16,7 @@ __all__ = ["backup", "migrate", "restore"]
 
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes.")],
-    replace: Annotated[bool, typer.Option("--replace", help="It may take the place of a file of that name.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="It may take the place of an older backup.")] = False,
     ledger: LedgerUrl = None,
     as_json: Json = False,
 ) -> None:

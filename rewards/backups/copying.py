@@ -50,7 +50,7 @@ def backup(url: str, file: Path, *, replace: bool = False, progress: Progress | 
     Args:
         url: the ledger, of whatever schema.
         file: where the copy goes.
-        replace: whether it may take the place of another file.
+        replace: whether it may take the place of an older backup; never of anything else.
         progress: is told how far it is.
 
     Raises:

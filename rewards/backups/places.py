@@ -1,12 +1,16 @@
-"""Where a backup or a ledger may be put, so that nothing is lost by a slip. Knows files and processes, no database."""
+"""Where a backup or a ledger may be put, so that nothing is lost by a slip. Knows files and processes, and no row."""
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from rewards.errors import LedgerError
+from rewards.tables import EventRow
 
 _BESIDE = ("-wal", "-shm", "-journal")
+_JOURNAL_AT, _ROLLBACK = 18, b"\1"  # of SQLite's header: how the file is written
 _SQLITE, _POSTGRESQL = b"SQLite format 3\0", b"PGDMP"
 
 
@@ -14,8 +18,8 @@ def require_free(file: Path, ledger: Path | None, *, replace: bool) -> None:
     """Refuse a file that a backup must not be written to.
 
     Raises:
-        LedgerError: it is the ledger itself, or one that is in use; there is a file already that is not to be replaced;
-            or there is no such folder.
+        LedgerError: it is the ledger itself, or one that is in use; there is a file already that is not to be replaced,
+            or is to be and is no backup: a key, say, or another ledger; or there is no such folder.
     """
     if not file.parent.is_dir():
         raise LedgerError(f"backup {file}: there is no folder {file.parent}; make it, or mount it, first")
@@ -30,6 +34,10 @@ def require_free(file: Path, ledger: Path | None, *, replace: bool) -> None:
         raise LedgerError(f"backup {file}: this is no file; give another name")
     if file.exists() and not replace:
         raise LedgerError(f"backup {file}: there is a file already; give another name, or --replace")
+    if file.exists() and not _is_backup(file):
+        raise LedgerError(
+            f"backup {file}: this is no backup of a ledger, and only an older one is replaced; give another name"
+        )
 
 
 def require_vacant(ledger: Path) -> None:
@@ -71,6 +79,24 @@ def require_copy(file: Path, *, is_sqlite: bool) -> None:
         raise LedgerError(f"{file} is of a ledger on PostgreSQL; give --ledger postgresql://USER@HOST/DATABASE")
     if start != _SQLITE and not start.startswith(_POSTGRESQL):
         raise LedgerError(f"{file} is no backup of a ledger")
+
+
+def _is_backup(file: Path) -> bool:
+    """Whether `backup` made a file, or it is empty; a ledger differs by its write-ahead mode, which no copy has."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(_JOURNAL_AT + 1)
+        if not start or start.startswith(_POSTGRESQL):
+            return True
+        if not start.startswith(_SQLITE) or start[_JOURNAL_AT:] != _ROLLBACK:
+            return False
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as made:
+            tables = {name for (name,) in made.execute("SELECT name FROM sqlite_schema")}
+    except OSError as error:
+        raise LedgerError(f"backup {file}: the file that is there cannot be read: {error.strerror}") from error
+    except sqlite3.Error:
+        return False
+    return EventRow.__tablename__ in tables
 
 
 def _beside(file: Path) -> list[Path]:

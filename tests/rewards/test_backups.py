@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -112,8 +114,30 @@ def test_a_backup_never_takes_the_place_of_what_is_not_to_be_replaced(books, tmp
     ledger.close()
 
     assert "somebody's only copy" == there.read_text()
+    there.unlink()
+    backups.backup(other, there)
     assert backups.backup(url, there, replace=True).is_audited
     assert audit(there).is_ok
+
+
+@pytest.mark.parametrize("name", ["ledger.db.pepper", "signing.key", "other.db", "policy.yaml", "other.sqlite"])
+def test_a_backup_takes_the_place_of_an_older_backup_alone(books, tmp_path, name):
+    """A slip after --replace costs no key, pepper, or other ledger that nobody has open, and no database of others."""
+    other = tmp_path / name
+    if name == "other.db":
+        write_books(f"sqlite:///{other}")
+    elif name == "other.sqlite":
+        with closing(sqlite3.connect(other)) as database:
+            database.execute("CREATE TABLE holidays (day TEXT)")
+    else:
+        other.write_bytes(b"nobody can make this again")
+    before = other.read_bytes()
+
+    with pytest.raises(LedgerError, match="this is no backup of a ledger, and only an older one is replaced"):
+        backups.backup(f"sqlite:///{books}/ledger.db", other, replace=True)
+
+    assert [name] == [each for each in names(tmp_path) if each != "books"]
+    assert before == other.read_bytes()
 
 
 def test_a_full_disk_leaves_no_half_of_a_backup(books, tmp_path):
