@@ -1,6 +1,8 @@
 """On PostgreSQL the database itself keeps replicas, the exporter and members to what is theirs."""
 
 from contextlib import closing
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import psycopg
@@ -73,46 +75,92 @@ RECEIPT = (
     "FROM receipts WHERE sequence = 1"
 )
 PLAIN = {
-    "sequence": 2, "kind": "response", "name": "s", "reverses": "NULL", "hash": HASH, "salt": HASH, "booked": 0,
+    "sequence": 2, "kind": "response", "name": "s", "reverses": "NULL", "salt": HASH, "booked": 0,
     "created": 0, "settings": "{}", "measurement": "{}", "tokens": 1,
 }  # fmt: skip
+PAYLOAD = (
+    '{{"amounts":{{{amounts}}},"application":"shop","consortium":"demo","created_at_us":{made},"duration_us":1,'
+    '"measurement":{measurement},"method":"credit","model_sha256":"m","response_id":"{name}","settings":{settings},'
+    '"tokens":{tokens},"version":"1"}}'
+)
+
+
+def receipt(changes, **amounts):
+    """A statement that books one, with the hash that it should have; every credit is the bank's where not said."""
+    fields = PLAIN | changes
+    amounts = amounts or {"bank": fields["tokens"] * 1_000_000}
+    payload = PAYLOAD.format(
+        amounts=",".join(f'"{account}":{amount}' for account, amount in sorted(amounts.items())),
+        made=1_700_000_000_000_000 + fields["created"],
+        **fields,
+    )
+    return RECEIPT.format(**{"hash": f"'{sha256(payload.encode()).hexdigest()}'"} | fields)
+
+
 ENTRY = "INSERT INTO entries VALUES ({sequence}, '{account}', {amount})"
 WHOLE = ENTRY.format(sequence=2, account="bank", amount=1_000_000)
+ACCOUNTS = ("bank", "clinic", "commons", "rider")
 YEAR_US = 365 * 86_400_000_000
 ATTACKS = {
-    "a reversal": [RECEIPT.format(**PLAIN | {"kind": "reversal", "reverses": "'r'", "tokens": -7})],
-    "the name of a reversal": [RECEIPT.format(**PLAIN | {"name": "reversal-r"}), WHOLE],
-    "the last number there is": [RECEIPT.format(**PLAIN | {"sequence": 2**63 - 1})],
-    "a number left out": [RECEIPT.format(**PLAIN | {"sequence": 3})],
-    "booked a year ahead": [RECEIPT.format(**PLAIN | {"booked": YEAR_US}), WHOLE],
-    "booked before the last one": [RECEIPT.format(**PLAIN | {"booked": -1}), WHOLE],
-    "made a year ahead": [RECEIPT.format(**PLAIN | {"created": 100 * YEAR_US}), WHOLE],
-    "a salt that is none": [RECEIPT.format(**PLAIN | {"salt": "repeat('x', 64)"}), WHOLE],
-    "a hash that is none": [RECEIPT.format(**PLAIN | {"hash": "repeat('ä', 64)"}), WHOLE],
-    "settings that are no JSON": [RECEIPT.format(**PLAIN | {"settings": "{"}), WHOLE],
-    "a measurement that is a list": [RECEIPT.format(**PLAIN | {"measurement": "[]"}), WHOLE],
+    "a reversal": [receipt({"kind": "reversal", "reverses": "'r'", "tokens": -7})],
+    "the name of a reversal": [receipt({"name": "reversal-r"}), WHOLE],
+    "the last number there is": [receipt({"sequence": 2**63 - 1})],
+    "a number left out": [receipt({"sequence": 3})],
+    "booked a year ahead": [receipt({"booked": YEAR_US}), WHOLE],
+    "booked before the last one": [receipt({"booked": -1}), WHOLE],
+    "made a year ahead": [receipt({"created": 100 * YEAR_US}), WHOLE],
+    "a salt that is none": [receipt({"salt": "repeat('x', 64)"}), WHOLE],
+    "a hash that is none": [receipt({"hash": "repeat('ä', 64)"}), WHOLE],
+    "settings that are no JSON": [receipt({"settings": "{"}), WHOLE],
+    "a measurement that is a list": [receipt({"measurement": "[]"}), WHOLE],
     "an entry of a booked receipt": [ENTRY.format(sequence=1, account="rider", amount=1)],
     "an entry of nothing in a booked receipt": [ENTRY.format(sequence=1, account="shop", amount=0)],
     "an entry of no receipt": [ENTRY.format(sequence=9, account="bank", amount=1)],
-    "no entries": [RECEIPT.format(**PLAIN)],
-    "too little": [RECEIPT.format(**PLAIN), ENTRY.format(sequence=2, account="bank", amount=999_999)],
-    "too much": [RECEIPT.format(**PLAIN), ENTRY.format(sequence=2, account="bank", amount=1_000_001)],
-    "something more": [RECEIPT.format(**PLAIN), WHOLE, ENTRY.format(sequence=2, account="clinic", amount=1)],
+    "no entries": [receipt({})],
+    "too little": [receipt({}, bank=999_999), ENTRY.format(sequence=2, account="bank", amount=999_999)],
+    "too much": [receipt({}, bank=1_000_001), ENTRY.format(sequence=2, account="bank", amount=1_000_001)],
+    "something more": [
+        receipt({}, bank=1_000_000, clinic=1),
+        WHOLE,
+        ENTRY.format(sequence=2, account="clinic", amount=1),
+    ],
     "more, once it was found whole": [
         "SET CONSTRAINTS ALL IMMEDIATE",
-        f"WITH one AS ({RECEIPT.format(**PLAIN)}) {WHOLE}",
+        f"WITH one AS ({receipt({})}) {WHOLE}",
         ENTRY.format(sequence=2, account="clinic", amount=1),
     ],
     "less than nothing": [
-        RECEIPT.format(**PLAIN),
+        receipt({}, bank=1_000_001, clinic=-1),
         ENTRY.format(sequence=2, account="clinic", amount=-1),
         ENTRY.format(sequence=2, account="bank", amount=1_000_001),
     ],
-    "credit to a stranger": [RECEIPT.format(**PLAIN), ENTRY.format(sequence=2, account="eve", amount=1_000_000)],
-    "a receipt again": [RECEIPT.format(**PLAIN | {"name": "r"}), WHOLE],
+    "credit to a stranger": [receipt({}, eve=1_000_000), ENTRY.format(sequence=2, account="eve", amount=1_000_000)],
+    "a name that no receipt has": [receipt({"name": ""}), WHOLE],
+    "a name of two lines": [receipt({"name": "two\nlines"}), WHOLE],
+    "a hash of something else": [receipt({"hash": "repeat('b', 64)"}), WHOLE],
+    "nothing for a stranger, once it was found whole": [
+        receipt({}),
+        WHOLE,
+        "SET CONSTRAINTS ALL IMMEDIATE",
+        ENTRY.format(sequence=2, account="pending", amount=0),
+    ],
+    "nothing for a client, once it was found whole": [
+        receipt({}),
+        WHOLE,
+        "SET CONSTRAINTS ALL IMMEDIATE",
+        ENTRY.format(sequence=2, account="clinic", amount=0),
+    ],
+    "more tokens than a receipt has": [
+        receipt({"tokens": 2**44}, **dict.fromkeys(ACCOUNTS, 2**42 * 1_000_000)),
+        *(ENTRY.format(sequence=2, account=account, amount=2**42 * 1_000_000) for account in ACCOUNTS),
+    ],
+    "half a character": [receipt({"measurement": '{"text": "\\ud800"}'}), WHOLE],
+    "a zero character": [receipt({"measurement": '{"text": "\\u0000"}'}), WHOLE],
+    "a number beyond every float": [receipt({"measurement": '{"gain":1e999}'}), WHOLE],
+    "a receipt again": [receipt({"name": "r"}), WHOLE],
     "another table of the name": [
         "CREATE TEMP TABLE receipts (sequence bigint, booked_at_us bigint)",
-        "INSERT INTO public.receipts SELECT 5" + RECEIPT.format(**PLAIN).removeprefix("INSERT INTO receipts SELECT 2")
+        "INSERT INTO public.receipts SELECT 5" + receipt({}).removeprefix("INSERT INTO receipts SELECT 2")
         .replace("FROM receipts", "FROM public.receipts").replace("booked_at_us", "1").replace("created_at_us", "1"),
     ],
 }  # fmt: skip
@@ -146,10 +194,31 @@ def test_a_plain_receipt_passes_where_the_attacks_fail(logins):
     with psycopg.connect(logins["owner"]) as owner:
         owner.execute("GRANT SELECT (created_at_us) ON receipts TO protoken_replica")
     with psycopg.connect(logins["replica"]) as connection:
-        connection.execute(RECEIPT.format(**PLAIN))
+        connection.execute(receipt({}))
         connection.execute(WHOLE)
 
     assert (2, 5) == counts(logins["owner"])
+
+
+def test_whatever_a_receipt_may_hold_a_replica_can_book(logins):
+    """Names in any script, quotes and backslashes, floats at both ends: the database finds the hash that we made."""
+    names = ("Zeta", "alpha", "a-b", "a.b", "ab", "é", "ﬀ", "😀", 'quo"te', "back\\slash")
+    owner, replica = Ledger(logins["owner"]), Ledger(logins["replica"])
+    owner.register("demo", {name: name for name in names})
+    odd = {
+        "text": 'a "quote" \\ \n\t\x7f é 😀 \u2028',
+        "floats": [1e-320, -0.0, 1.5e300, 0.1, 5e-324],
+        "none": [None, {}],
+    }
+    receipt = replace(
+        make_receipt("odd", 9, dict.fromkeys(names, 0.1) | {"bank": 0.0}),
+        application='the "shop" \\ 😀', method="crédit", settings=odd, measurement=odd | {"integer": 2**70}, duration_us=2**53 - 1,
+    )  # fmt: skip
+
+    assert 2 == replica.append(receipt).sequence
+    assert replica.append(receipt).replayed
+    owner.close()
+    replica.close()
 
 
 TABLES = (
