@@ -205,15 +205,16 @@ def test_whatever_a_receipt_may_hold_a_replica_can_book(logins):
     names = ("Zeta", "alpha", "a-b", "a.b", "ab", "é", "ﬀ", "😀", 'quo"te', "back\\slash")
     owner, replica = Ledger(logins["owner"]), Ledger(logins["replica"])
     owner.register("demo", {name: name for name in names})
-    odd = {
-        "text": 'a "quote" \\ \n\t\x7f é 😀 \u2028',
-        "floats": [1e-320, -0.0, 1.5e300, 0.1, 5e-324],
-        "none": [None, {}],
-    }
+    text = 'a "quote" \\ \n\t\x7f é 😀 \u2028'
+    odd = {"text": text, "floats": [1e-320, -0.0, 1.5e300, 0.1, 5e-324], "none": [None, {}], "integer": 2**70}
     receipt = replace(
         make_receipt("odd", 9, dict.fromkeys(names, 0.1) | {"bank": 0.0}),
-        application='the "shop" \\ 😀', method="crédit", settings=odd, measurement=odd | {"integer": 2**70}, duration_us=2**53 - 1,
-    )  # fmt: skip
+        application='the "shop" \\ 😀',
+        method="crédit",
+        settings=odd,
+        measurement=odd,
+        duration_us=2**53 - 1,
+    )
 
     assert 2 == replica.append(receipt).sequence
     assert replica.append(receipt).replayed
