@@ -8,14 +8,14 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlmodel import col
 
 from rewards.audit import hashing
-from rewards.audit.report import STEP_BACK_US, DifferenceError, canonical_object
+from rewards.audit.report import DifferenceError, Stamps, canonical_object
 from rewards.errors import SignatureError
 from rewards.signing import VerifyKey
-from rewards.tables import ApiKeyRow, EventRow
+from rewards.tables import ApiKeyRow, EventRow, ReceiptRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,10 @@ class Events:
         self.accounts: dict[str, set[str]] = {}
         self.signing_keys: list[VerifyKey] = []
         self._source = source
-        self._at_us = 0
+        first = [row["at_us"] for row in source.all(select(EventRow).where(col(EventRow.sequence) == 1))]
+        made = source.all(select(func.min(col(ReceiptRow.created_at_us)).label("at_us")))
+        first += [row["at_us"] for row in made if row["at_us"] is not None]
+        self._stamps = Stamps(min(first, default=0))
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         """Sequence and leaf hash of each event that is in order.
@@ -50,10 +53,9 @@ class Events:
         for expected, event in enumerate(self._source.rows(query), start=1):
             if event["sequence"] != expected:
                 raise DifferenceError("events", expected, "sequence", found=None, expected=expected)
-            if self._at_us - STEP_BACK_US <= event["at_us"] < self._at_us:
-                least = f"at least {self._at_us}, when the event before it happened, or long before"
+            if not self._stamps.follows(event["at_us"]):
+                least = f"at least {self._stamps.last_us}, when the event before it happened, or long before"
                 raise DifferenceError("events", expected, "at_us", found=event["at_us"], expected=least)
-            self._at_us = event["at_us"]
             canonical_object("events", expected, "document", event["document"])
             if event["kind"] == "client.registered":
                 consortium, _, client = event["subject"].partition("/")

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlmodel import col
 
 from rewards.audit import hashing
-from rewards.audit.report import STEP_BACK_US, DifferenceError, canonical_object
-from rewards.tables import EntryRow, ReceiptRow
+from rewards.audit.report import DifferenceError, Stamps, canonical_object
+from rewards.tables import EntryRow, EventRow, ReceiptRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -40,7 +40,8 @@ class Receipts:
         self._accounts_of = accounts_of
         self._entries = source.rows(select(EntryRow).order_by(col(EntryRow.receipt_sequence)))
         self._next_entry = next(self._entries, None)
-        self._booked_at_us = 0
+        earliest = source.all(select(func.min(col(EventRow.at_us)).label("at_us")))
+        self._stamps = Stamps((earliest[0]["at_us"] if earliest else None) or 0)
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         """Sequence and leaf hash of each receipt that is in order.
@@ -90,8 +91,8 @@ class Receipts:
             raise DifferenceError(
                 "receipts", sequence, "payload_sha256", found=receipt["payload_sha256"], expected=digest
             )
-        if self._booked_at_us - STEP_BACK_US <= receipt["booked_at_us"] < self._booked_at_us:
-            expected = f"at least {self._booked_at_us}, when the receipt before it was booked, or long before"
+        if not self._stamps.follows(receipt["booked_at_us"]):
+            expected = f"at least {self._stamps.last_us}, when the receipt before it was booked, or long before"
             raise DifferenceError(
                 "receipts", sequence, "booked_at_us", found=receipt["booked_at_us"], expected=expected
             )
@@ -127,7 +128,6 @@ class Receipts:
                 raise DifferenceError("entries", (sequence, account), "amount", found=found, expected=due)
 
     def _add(self, receipt: Mapping[str, Any], amounts: Mapping[str, int]) -> None:
-        self._booked_at_us = receipt["booked_at_us"]
         self.tokens += receipt["tokens"]
         for account, amount in amounts.items():
             self.balances[account] = self.balances.get(account, 0) + amount

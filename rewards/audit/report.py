@@ -13,8 +13,29 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-STEP_BACK_US = 10 * 60 * 1_000_000
+_STEP_BACK_US = 10 * 60 * 1_000_000
 """By how much a stamp must be below the one before it to be right: the one before was of a clock that was wrong."""
+
+
+class Stamps:
+    """Stamps in the order of their rows: none is below the one before it, unless that was of a wrong clock.
+
+    Then it is far below that one, and still not below what was stamped before that one.
+    """
+
+    def __init__(self, earliest_us: int = 0) -> None:
+        self.last_us = 0
+        self._before_us = earliest_us
+
+    def follows(self, at_us: int) -> bool:
+        """Whether the next row may have been stamped so."""
+        is_step_back = self._before_us <= at_us < self.last_us - _STEP_BACK_US
+        if at_us < self.last_us and not is_step_back:
+            return False
+        if at_us > self.last_us:
+            self._before_us = max(self._before_us, self.last_us)
+        self.last_us = at_us
+        return True
 
 
 @dataclass(frozen=True)
