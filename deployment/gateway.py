@@ -6,6 +6,7 @@ The FastAPI app is built where it runs, after the constructor, so nothing of it 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from deployment.texts import Texts
 from deployment.watch import Watch
 from rewards import KeyRing, Ledger
 from rewards.presence import Continuity
+from rewards.sealing import require_known
+from rewards.signing import VerifyKey
 
 __all__ = ["HandleEngine", "Ingress", "proxy_middleware"]
 
@@ -201,7 +204,12 @@ def _parts(settings: Settings, ledger: Ledger, spool: Path) -> dict[str, parts.C
     if settings.texts is not None:
         found["texts"] = parts.folder("texts", settings.texts)
     if settings.signing_key.exists():
-        found["signing_key"] = parts.signing_key("signing_key", settings.signing_key)
+        found["signing_key"] = parts.signing_key("signing_key", settings.signing_key, partial(_require_known, ledger))
     if settings.bundle.exists():
         found["bundle"] = parts.bundle("bundle", settings.bundle)
     return found
+
+
+def _require_known(ledger: Ledger, key: VerifyKey) -> None:
+    with ledger.database.read() as connection:
+        require_known(connection, key)

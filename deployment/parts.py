@@ -1,6 +1,7 @@
 """What a service stands on besides its ledger: folders, secrets and its bundle, each as it was at the start.
 
-Each part can be asked whether it is still that; a part that was not there at the start is no part. Knows no thread.
+Each part can be asked whether it is still that; a part that was not there at the start is no part. Knows no thread,
+and no ledger.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 from attribution.bundle import MANIFEST_NAME
 from deployment.errors import PartLostError
 from rewards.errors import SignatureError
-from rewards.signing import SigningKey
+from rewards.signing import SigningKey, VerifyKey
 
 __all__ = ["Check", "bundle", "folder", "secret", "signing_key"]
 
@@ -45,16 +46,30 @@ def secret(part: str, path: Path) -> Check:
     return check
 
 
-def signing_key(part: str, path: Path) -> Check:
-    """A file that holds a signing key; another one after a rotation is as good."""
+def signing_key(part: str, path: Path, require_known: Callable[[VerifyKey], None]) -> Check:
+    """A file that holds a signing key of the ledger's; another one after a rotation is as good, a stranger's is not.
+
+    Args:
+        part: how the part is called.
+        path: the file.
+        require_known: raises SignatureError where a key is none of the ledger's; asked once for each key in a row.
+    """
+    accepted: VerifyKey | None = None
 
     def check() -> None:
+        nonlocal accepted
         if not path.is_file():
             raise _lost(part, path)
         try:
-            SigningKey.load(path)
+            public = SigningKey.load(path).public
         except SignatureError as error:
             raise PartLostError(str(error), f"{part}_damaged") from error
+        if public != accepted:
+            try:
+                require_known(public)
+            except SignatureError as error:
+                raise PartLostError(f"{path}: {error}", f"{part}_replaced") from error
+            accepted = public
 
     return check
 

@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 from deployment import parts
 from deployment.booker import Booker
 from deployment.errors import PartLostError, SpoolError, UnavailableError
+from deployment.gateway import _require_known
 from deployment.ingress import build_app
 from deployment.operator import Books
 from deployment.records import record_of
@@ -23,7 +25,7 @@ from deployment.spool import Spool
 from deployment.watch import Watch
 from rewards import KeyRing, Ledger, LedgerError
 from rewards.presence import Continuity
-from rewards.sealing import Sealer, unsealed
+from rewards.sealing import Sealer, register_signing_key, unsealed
 from rewards.signing import SigningKey
 from tests.deployment.engines import ScriptedEngine
 from tests.deployment.metrics.scrapes import exporter
@@ -89,19 +91,31 @@ class TestParts:
 
         assert ["pepper_missing", "pepper_replaced", None] == [*found, code_of(check)]
 
-    def test_signing_key(self, tmp_path: Path) -> None:
-        """A key that was rotated is as good; a file that is gone or holds none is not."""
+    def test_signing_key(self, ledger: Ledger, tmp_path: Path) -> None:
+        """A key that was rotated is as good; a file that is gone, holds none, or a stranger's key is not."""
         file = tmp_path / "signing.key"
-        SigningKey.generate("mine/ledger").save(file)
-        check = parts.signing_key("signing_key", file)
-        file.unlink()
+
+        def place(key: SigningKey) -> None:
+            file.unlink(missing_ok=True)
+            key.save(file)
+
+        mine, rotated = SigningKey.generate("mine/ledger"), SigningKey.generate("mine/ledger")
+        register_signing_key(ledger, mine.public)
+        place(mine)
+        check = parts.signing_key("signing_key", file, partial(_require_known, ledger))
         found = [code_of(check)]
+        file.unlink()
+        found.append(code_of(check))
         file.write_text("no key")
         found.append(code_of(check))
-        file.unlink()
-        SigningKey.generate("mine/ledger").save(file)
+        place(SigningKey.generate("mine/ledger"))  # of the same name, and yet nobody whom the books know
+        found.append(code_of(check))
+        place(rotated)
+        register_signing_key(ledger, rotated.public)
+        found.append(code_of(check))
 
-        assert ["signing_key_missing", "signing_key_damaged", None] == [*found, code_of(check)]
+        expected = [None, "signing_key_missing", "signing_key_damaged", "signing_key_replaced", None]
+        assert expected == found
 
     def test_bundle(self, tmp_path: Path) -> None:
         """A bundle may be copied back; without a file of it, or as another one, it is not what is served."""
