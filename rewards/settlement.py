@@ -45,9 +45,9 @@ remainders of that division, of equal ones to the smallest SHA-256(salt, 0x00, a
     before, if that is above zero, it is the claw-back of now, in the currency of P. So all reversals of a period
     together are taken back jointly, their order within a period does not matter, nobody ever gets a claw-back back, and
     when all responses of P are reversed everything that P gave to clients is taken back.
-13. **Empty** is a period in which no receipt counts and no reversal takes back, if nothing falls due either: no client
-    has a claw-back in the purse, and of none who is not on hold are carry + held + holdbacks due - claw-back at least
-    the minimum and above zero.
+13. **Empty** is a period in which no receipt counts and no reversal takes back, if nothing falls due either, now or
+    later: no client has a claw-back in the purse, and of none who is not on hold are carry + held + holdbacks due -
+    claw-back at least the minimum and above zero, or is a holdback still kept, which only periods bring nearer.
 
 Rule 1: the fractions of steps 2 and 3 are dropped; in step 5 max_price * tokens / 10^6 is rounded down; balances pass
 on whatever the currency, and there is no other purse; step 9 gives all to the commons; step 12 takes back
@@ -181,10 +181,16 @@ def taken_back(paid: Settlement, opening: Opening, without: PeriodCredit, before
 
 
 def falls_due(ordinal: int, policy: Policy, opening: Opening, held_clients: frozenset[str]) -> bool:
-    """Whether a period of that ordinal would pay or take back anything though nothing was earned in it."""
+    """Whether a period of that ordinal would pay or take back anything though nothing was earned in it.
+
+    Also where it would only bring a kept holdback nearer: that is counted in periods, and would else be locked in for
+    as long as nobody earns.
+    """
     least = max(policy.minimum_payout, 1)
     return any(
-        balance.clawback or balance.due(ordinal, on_hold=client in held_clients) >= least
+        balance.clawback
+        or balance.due(ordinal, on_hold=client in held_clients) >= least
+        or (client not in held_clients and any(release > ordinal for release, _ in balance.holdbacks))
         for client, balance in opening.own.balances.items()
         if client != COMMONS
     )

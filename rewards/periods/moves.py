@@ -95,7 +95,7 @@ def close(
 
     Raises:
         PeriodClosedError: the name is closed already; carries the stored settlement.
-        PeriodEmptyError: no receipt counts in the window, and nothing falls due.
+        PeriodEmptyError: no receipt counts in the window, and nothing falls due, now or later.
         PeriodMovedError: it comes to another settlement than was expected; nothing is written.
         PeriodError: the name is not valid, the period before is not final, or the grace hours are not over.
         PolicyError: the policy names a client or an application that the ledger does not know.

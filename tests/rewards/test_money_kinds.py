@@ -87,6 +87,23 @@ def test_a_holdback_that_is_due_is_paid_without_new_responses(ledger):
         close(ledger, "p3", **EUR, pool=0)
 
 
+def test_a_holdback_of_several_periods_is_not_locked_in_while_nobody_earns(ledger, url):
+    """Its wait is counted in periods, so a period may be closed that only brings it nearer; then there is none."""
+    book(ledger, "r1", bank=1.0)
+    close(ledger, "p1", **EUR, pool=1000, holdback_percent=50, holdback_release_after=3)
+    with pytest.raises(PeriodEmptyError, match="nothing in JPY falls due"):
+        close(ledger, "p2", **YEN, pool=0)
+    hold = holds.place(ledger, "client", "bank", "doubt", "me")
+    with pytest.raises(PeriodEmptyError):
+        close(ledger, "p2", **EUR, pool=0)
+    holds.release(ledger, hold, "settled", "me")
+
+    assert [{}, {}, {"bank": 500}] == [paid(close(ledger, name, **EUR, pool=0)) for name in ("p2", "p3", "p4")]
+    with pytest.raises(PeriodEmptyError):
+        close(ledger, "p5", **EUR, pool=0)
+    assert audit(url).is_ok
+
+
 def test_what_a_hold_withheld_is_paid_without_new_responses(ledger):
     """The release of a client's hold alone makes a period; while the hold lasts there is none."""
     book(ledger, "r1", bank=1.0)
