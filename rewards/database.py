@@ -69,6 +69,9 @@ def prepare(url: str) -> bool:
             with _preparing(engine).begin() as connection:
                 is_new = schema.make(connection, shown_url(url))
             if _is_sqlite(parsed):
+                _tighten(
+                    Path(str(parsed.database))
+                )  # only now: what was named by a slip and is no ledger stays as it is
                 _write_ahead(engine)
     return is_new
 
@@ -353,7 +356,6 @@ def _make_private(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, private_files.MODE))
-    _tighten(path)
 
 
 def _tighten(path: Path) -> None:

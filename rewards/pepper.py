@@ -50,9 +50,9 @@ def load_or_make(path: Path, url: str) -> bytes:
             f"pepper {path} is missing, and without it no key of the ledger verifies: bring the file back, or name it "
             "by pepper_file (PROTOKEN_PEPPER_FILE); where it is lost, revoke the keys, and new ones get a new pepper"
         )
-    private_files.tighten(path)
     if len(found) != PEPPER_BYTES:
         raise KeyRingError(f"pepper {path} holds {len(found)} bytes and must hold {PEPPER_BYTES}")
+    private_files.tighten(path)  # only now: a file that was named by a slip is somebody's, who may want it to be read
     return found
 
 

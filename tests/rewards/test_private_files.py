@@ -1,16 +1,43 @@
 """Files for their owner alone: written whole, tightened where they are laxer, and nothing else is touched."""
 
 import os
+import sqlite3
 import stat
+from contextlib import closing
 
 import pytest
 
-from rewards import Ledger, LedgerError, private_files
+from rewards import Ledger, LedgerError, RewardsError, pepper, private_files
+from rewards.signing import SigningKey
 
 
 def mode(path):
     """The permissions of a file or folder."""
     return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda path: Ledger.prepare(f"sqlite:///{path}"),
+        lambda path: Ledger.migrate(f"sqlite:///{path}"),
+        lambda path: pepper.load_or_make(path, f"sqlite:///{path}.none"),
+        SigningKey.load,
+    ],
+)
+def test_what_is_not_ours_keeps_its_permissions(tmp_path, caplog, use):
+    """A file that a slip named as ledger, pepper or signing key is refused, and can be read by others as before."""
+    database, text = tmp_path / "holidays.db", tmp_path / "hosts"
+    with closing(sqlite3.connect(database)) as other:
+        other.execute("CREATE TABLE holidays (day TEXT)")
+    text.write_text("127.0.0.1 localhost")
+    for path in (database, text):
+        path.chmod(0o644)
+        with pytest.raises(RewardsError):
+            use(path)
+
+    assert [0o644, 0o644] == [mode(database), mode(text)]
+    assert "" == caplog.text
 
 
 def test_a_folder_is_never_tightened(tmp_path):
