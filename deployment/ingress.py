@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -99,15 +100,10 @@ def build_app(
     """
     watch = watch or Watch({})
     limits, calls = Limits(books.ledger, spooled=spooled), Calls(books.keys.database)
-
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
-        yield
-        await asyncio.to_thread(calls.close)
-
+    gate = Middleware(Gate, keys=books.keys, calls=calls, limits=limits, watch=watch)
     app = FastAPI(
         title=TITLE,
-        lifespan=lifespan,
+        lifespan=partial(_closing, calls),
         docs_url=None,
         redoc_url=None,
         middleware=[
@@ -115,7 +111,7 @@ def build_app(
             Middleware(CrossOrigin, origins=cors_origins),
             Middleware(LastResort),
             Middleware(Heads),
-            Middleware(Gate, keys=books.keys, calls=calls, limits=limits, watch=watch),
+            gate,
             Middleware(JsonBodies),
             Middleware(BodyLimit),
         ],
@@ -132,6 +128,12 @@ def build_app(
     handle_failures(app)
     document(app)
     return app
+
+
+@asynccontextmanager
+async def _closing(calls: Calls, _app: FastAPI) -> AsyncGenerator[None]:
+    yield
+    await asyncio.to_thread(calls.close)
 
 
 def _to_console(_request: Request) -> Response:

@@ -5,43 +5,30 @@ Knows the two databases; what their schema is `schema` knows. Knows nothing of r
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import sqlite3
-import tempfile
 import time
-from contextlib import closing, contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from rewards import private_files, schema
+from rewards.engines import BUSY_TIMEOUT_MS, connect, preparing, require_locks, write_ahead, writing
 from rewards.errors import LedgerError, LedgerLostError
-from rewards.presence import Files, Origin, existing_file, loss_of
+from rewards.ledger_url import file_of, parse, shown, shown_url
+from rewards.presence import Files, Origin, loss_of
 
-__all__ = [
-    "BUSY_TIMEOUT_MS",
-    "Connection",
-    "Database",
-    "as_it_is",
-    "migrate",
-    "now_us",
-    "prepare",
-    "shown_url",
-    "sqlite_file",
-]
+__all__ = ["Connection", "Database", "as_it_is", "migrate", "now_us", "prepare"]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-BUSY_TIMEOUT_MS = 30_000
-CONNECT_TIMEOUT_S = 5
-_SCHEMA_LOCK = 0x70726F746F6B656E  # "protoken": the advisory lock of whoever makes the schema on PostgreSQL
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+    from sqlalchemy import URL, Engine
+
 _SERVER_TIME = text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)")
 
 
@@ -60,19 +47,18 @@ def prepare(url: str) -> bool:
         LedgerError: the URL is of neither, the database cannot be reached or written, another version made the ledger,
             or it is none of ours.
     """
-    parsed = _parse(url)
-    with _errors_of(_shown(parsed)):
-        if _is_sqlite(parsed):
-            _make_private(Path(str(parsed.database)))
-            _require_locks(Path(str(parsed.database)))
+    parsed = parse(url)
+    file = file_of(parsed)
+    with _errors_of(shown(parsed)):
+        if file is not None:
+            _make_private(file)
+            require_locks(file)
         with _connected(parsed) as engine:
-            with _preparing(engine).begin() as connection:
+            with preparing(engine).begin() as connection:
                 is_new = schema.make(connection, shown_url(url))
-            if _is_sqlite(parsed):
-                _tighten(
-                    Path(str(parsed.database))
-                )  # only now: what was named by a slip and is no ledger stays as it is
-                _write_ahead(engine)
+            if file is not None:
+                _tighten(file)  # only now: what was named by a slip and is no ledger stays as it is
+                write_ahead(engine)
     return is_new
 
 
@@ -85,14 +71,14 @@ def migrate(url: str) -> tuple[str, str]:
     Raises:
         LedgerError: there is no ledger, it is of a newer version, or the database refuses.
     """
-    parsed = _parse(url)
-    _require_file(parsed)
-    with _errors_of(_shown(parsed)), _connected(parsed) as engine:
-        with _preparing(engine).begin() as connection:
+    parsed = parse(url)
+    file = _required_file(parsed)
+    with _errors_of(shown(parsed)), _connected(parsed) as engine:
+        with preparing(engine).begin() as connection:
             before = schema.migrate(connection, shown_url(url))
-        if _is_sqlite(parsed):
-            _tighten(Path(str(parsed.database)))
-            _write_ahead(engine)
+        if file is not None:
+            _tighten(file)
+            write_ahead(engine)
     return before, schema.head()
 
 
@@ -103,34 +89,14 @@ def as_it_is(url: str, *, writing: bool = False) -> Iterator[Connection]:
     Raises:
         LedgerError: there is no such database, or it fails.
     """
-    parsed = _parse(url)
-    _require_file(parsed)
+    parsed = parse(url)
+    _required_file(parsed)
     with (
-        _errors_of(_shown(parsed)),
+        _errors_of(shown(parsed)),
         _connected(parsed) as engine,
-        (_preparing(engine) if writing else engine).begin() as there,
+        (preparing(engine) if writing else engine).begin() as there,
     ):
         yield there
-
-
-def sqlite_file(url: str) -> Path | None:
-    """The file of a ledger on SQLite; None for one on PostgreSQL.
-
-    Raises:
-        LedgerError: it is no ledger's URL.
-    """
-    parsed = _parse(url)
-    return Path(str(parsed.database)) if _is_sqlite(parsed) else None
-
-
-def shown_url(url: str) -> str:
-    """A ledger's URL without its password.
-
-    Raises:
-        LedgerError: it is none.
-    """
-    parsed = _parse(url)
-    return parsed.set(drivername=parsed.get_backend_name()).render_as_string(hide_password=True)
 
 
 class Database:
@@ -148,15 +114,15 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        parsed = _parse(url)
+        parsed = parse(url)
         self.url = url
-        self._name = _shown(parsed)
-        _require_file(parsed)
+        self._name = shown(parsed)
+        file = _required_file(parsed)
         self.origin = Origin()
         with _errors_of(self._name):
-            self._files = Files(Path(str(parsed.database)), BUSY_TIMEOUT_MS / 1000) if _is_sqlite(parsed) else None
-        self._reader = _connect(parsed)
-        self._writer = _writing(_connect(parsed))  # connections of its own: who waits to write takes none of readers
+            self._files = None if file is None else Files(file, BUSY_TIMEOUT_MS / 1000)
+        self._reader = connect(parsed)
+        self._writer = writing(connect(parsed))  # connections of its own: who waits to write takes none of readers
         try:
             with self.read() as connection:
                 schema.require_current(connection, shown_url(url))
@@ -217,138 +183,14 @@ def now_us(connection: Connection | None = None) -> int:
     return int(connection.execute(_SERVER_TIME).scalar_one())
 
 
-def _parse(url: str) -> URL:
-    examples = "sqlite:////absolute/path.db or postgresql://user@host/database"
-    try:
-        url.encode()
-        parsed = make_url(url)
-    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number, or what is no text
-        raise LedgerError(f"{url!r} is not a database URL; one is {examples}") from error
-    if parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    is_file = _is_sqlite(parsed) and parsed.database not in (None, "", ":memory:")
-    if not is_file and parsed.get_backend_name() != "postgresql":
-        raise LedgerError(f"a ledger needs a SQLite file or PostgreSQL, as in {examples}, not {_shown(parsed)!r}")
-    if is_file and (parsed.query or "\0" in str(parsed.database)):
-        raise LedgerError(f"{url!r}: the URL of a SQLite ledger is the path of its file and takes no options")
-    return parsed
-
-
-def _is_sqlite(url: URL) -> bool:
-    return url.get_backend_name() == "sqlite"
-
-
-def _shown(url: URL) -> str:
-    """How errors name the database: the file, or the URL without its password."""
-    if _is_sqlite(url) and url.database:
-        return url.database
-    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
-
-
-def _connect(url: URL) -> Engine:
-    return _connect_sqlite(url) if _is_sqlite(url) else _connect_postgresql(url)
-
-
-def _connect_postgresql(url: URL) -> Engine:
-    """An engine whose transactions read one moment; a connection that died while idle is replaced, not handed out."""
-    try:
-        engine = create_engine(
-            url,
-            isolation_level="REPEATABLE READ",
-            pool_pre_ping=True,
-            # the encoding is said, since PGCLIENTENCODING or the URL may name one that cannot hold the ledger's texts
-            connect_args={
-                "connect_timeout": CONNECT_TIMEOUT_S,
-                "client_encoding": "utf8",
-                "prepare_threshold": None,  # behind a pooler the next transaction may run on another connection
-            },
-        )
-    except (NoSuchModuleError, ModuleNotFoundError) as error:
-        raise LedgerError(f"ledger {_shown(url)}: the driver is missing: pip install 'psycopg[binary]'") from error
-
-    @event.listens_for(engine, "connect")
-    def require_utf8(connection: Any, _record: Any) -> None:
-        encoding = connection.info.parameter_status("server_encoding")  # told by the server; costs no query
-        if encoding != "UTF8":
-            connection.close()
-            raise LedgerError(
-                f"ledger {_shown(url)}: the database's encoding is {encoding}, which cannot hold every name and label;"
-                " make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
-            )
-
-    return engine
-
-
-def _connect_sqlite(url: URL) -> Engine:
-    """An engine over a file, which connecting never makes: one that is gone gets no empty successor."""
-    file = existing_file(Path(str(url.database)))
-    engine = create_engine(url, creator=lambda: sqlite3.connect(file, check_same_thread=False, uri=True))
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # the driver shall not begin transactions: `begin` below does
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        connection.execute("PRAGMA synchronous = FULL")  # a commit is on disk before it returns
-        connection.execute("PRAGMA foreign_keys = ON")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('begin', 'DEFERRED')}")
-
-    return engine
-
-
-def _require_locks(ledger: Path) -> None:
-    """Refuse a disk that grants no locks: SQLite would take each for one that somebody holds, and wait for its end."""
-    try:
-        # Another file than the ledger: whoever closes a file lets go of all locks that the process has on it.
-        with tempfile.TemporaryFile(dir=ledger.parent) as probe:
-            fcntl.lockf(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _NO_LOCKS:
-            raise LedgerError(
-                f"ledger {ledger}: its disk has no locks ({error.strerror}), which SQLite needs: put "
-                "the ledger on a local disk, or use PostgreSQL"
-            ) from error
-
-
-def _writing(engine: Engine) -> Engine:
-    """The engine, such that a transaction has the database's one place to write from its first statement.
-
-    On PostgreSQL that is a lock which ends with the transaction, behind a function that only who may write may call;
-    while the schema is made there is no such function, and `prepare` takes an advisory lock before it. READ COMMITTED
-    there: what the writer before us committed while we waited must be seen.
-    """
-    if engine.dialect.name == "sqlite":
-        return engine.execution_options(begin="IMMEDIATE")
-    writer = engine.execution_options(isolation_level="READ COMMITTED")
-
-    @event.listens_for(writer, "begin")
-    def lock(connection: Connection) -> None:
-        connection.execute(text("SELECT protoken_lock()"))
-
-    return writer
-
-
-def _preparing(engine: Engine) -> Engine:
-    """The engine, such that a transaction is alone in changing the schema; it waits for writers when it changes it."""
-    if engine.dialect.name == "sqlite":
-        return _writing(engine)
-    writer = engine.execution_options(isolation_level="READ COMMITTED")
-
-    @event.listens_for(writer, "begin")
-    def lock(connection: Connection) -> None:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SCHEMA_LOCK})
-
-    return writer
-
-
-def _require_file(url: URL) -> None:
-    if not _is_sqlite(url):
-        return
-    if not Path(str(url.database)).is_file():
-        raise LedgerError(f"no ledger at {_shown(url)}: `protoken keys create` or `protoken serve` makes one")
-    _require_locks(Path(str(url.database)))
+def _required_file(url: URL) -> Path | None:
+    """The file of a ledger on SQLite, which is there and on a disk that will do; None for PostgreSQL."""
+    file = file_of(url)
+    if file is not None and not file.is_file():
+        raise LedgerError(f"no ledger at {shown(url)}: `protoken keys create` or `protoken serve` makes one")
+    if file is not None:
+        require_locks(file)
+    return file
 
 
 def _make_private(path: Path) -> None:
@@ -365,31 +207,11 @@ def _tighten(path: Path) -> None:
 
 @contextmanager
 def _connected(url: URL) -> Iterator[Engine]:
-    engine = _connect(url)
+    engine = connect(url)
     try:
         yield engine
     finally:
         engine.dispose()
-
-
-def _write_ahead(engine: Engine) -> None:
-    """Switch the file to WAL, which is for ever. SQLite may answer "busy" without waiting here, so the wait is ours."""
-    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
-    with closing(engine.raw_connection()) as connection:  # raw: the mode cannot change inside a transaction
-        while True:
-            try:
-                (mode,) = connection.cursor().execute("PRAGMA journal_mode = WAL").fetchone()
-            except sqlite3.OperationalError as error:
-                if time.monotonic() > deadline:
-                    raise LedgerError(f"cannot switch the ledger to WAL: {error}") from error
-                time.sleep(0.01)
-            else:
-                if mode != "wal":
-                    raise LedgerError(
-                        f"the ledger's disk cannot hold a write-ahead log (SQLite stays in {mode!r}), without which "
-                        "nobody could read while receipts are booked: put it on a local disk, or use PostgreSQL"
-                    )
-                return
 
 
 @contextmanager

@@ -122,25 +122,16 @@ def settle(
     _check(period, ordinal, credit, policy, opening, held_clients)
     allocation = allocate(period, credit, policy, opening.own, is_first_rule=rule == FIRST_RULE)
 
-    def paid(line: Line, recovered: int = 0) -> Line:
-        balance = opening.own.of(line.account)
-        return pay_client(
-            line,
-            balance,
-            credit.clawbacks.get(line.account, 0) + balance.clawback,
-            ordinal=ordinal,
-            policy=policy,
-            on_hold=line.account in held_clients,
-            recovered=recovered,
-        )
-
-    gross = _gross_lines(period, credit, allocation, opening.own)
-    lines = {line.account: line if line.account == COMMONS else paid(line) for line in gross}
-    recovered = sum(_recovered(line, opening.own.of(client)) for client, line in lines.items())
-    shared = _redistributed(period, recovered, lines, policy) if rule != FIRST_RULE else {}
-    lines |= {line.account: paid(line, shared[line.account]) for line in gross if line.account in shared}
-    kept = recovered - sum(shared.values())
-    lines[COMMONS] = pay_commons(lines[COMMONS], opening.own.of(COMMONS), kept)
+    lines = _paid_lines(
+        _gross_lines(period, credit, allocation, opening.own),
+        credit,
+        policy,
+        opening.own,
+        salt=period,
+        ordinal=ordinal,
+        held_clients=held_clients,
+        is_first_rule=rule == FIRST_RULE,
+    )
     settlement = Settlement(
         period=period,
         ordinal=ordinal,
@@ -215,6 +206,34 @@ def _gross_lines(period: str, credit: PeriodCredit, allocation: Allocation, purs
         )
         for account in accounts
     ]
+
+
+def _paid_lines(
+    gross: list[Line],
+    credit: PeriodCredit,
+    policy: Policy,
+    purse: Purse,
+    *,
+    salt: str,
+    ordinal: int,
+    held_clients: frozenset[str],
+    is_first_rule: bool,
+) -> dict[str, Line]:
+    """Account -> its line from gross to payout, with what was recovered where the policy sends it (steps 8 to 10)."""
+
+    def paid(line: Line, recovered: int = 0) -> Line:
+        balance = purse.of(line.account)
+        clawback = credit.clawbacks.get(line.account, 0) + balance.clawback
+        on_hold = line.account in held_clients
+        return pay_client(line, balance, clawback, ordinal=ordinal, policy=policy, on_hold=on_hold, recovered=recovered)
+
+    lines = {line.account: line if line.account == COMMONS else paid(line) for line in gross}
+    recovered = sum(_recovered(line, purse.of(client)) for client, line in lines.items())
+    shared = {} if is_first_rule else _redistributed(salt, recovered, lines, policy)
+    lines |= {line.account: paid(line, shared[line.account]) for line in gross if line.account in shared}
+    kept = recovered - sum(shared.values())
+    lines[COMMONS] = pay_commons(lines[COMMONS], purse.of(COMMONS), kept)
+    return lines
 
 
 def _redistributed(period: str, recovered: int, lines: Mapping[str, Line], policy: Policy) -> dict[str, int]:

@@ -9,7 +9,7 @@ from deployment.cli.options import Json, LedgerUrl
 from deployment.cli.output import ProgressBar, print_json
 from deployment.settings import ledger_url
 from rewards import Ledger, LedgerError, backups
-from rewards.database import shown_url
+from rewards.ledger_url import shown_url
 
 __all__ = ["backup", "migrate", "restore"]
 

@@ -14,8 +14,9 @@ from rewards import private_files, schema
 from rewards.audit import audit
 from rewards.audit.source import lacks_write_ahead_log
 from rewards.backups import places, postgresql, sqlite
-from rewards.database import as_it_is, shown_url, sqlite_file
+from rewards.database import as_it_is
 from rewards.errors import LedgerError
+from rewards.ledger_url import shown_url, sqlite_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import sqlalchemy
 from sqlalchemy import make_url, text
 
-from rewards.database import as_it_is, shown_url
+from rewards.database import as_it_is
 from rewards.errors import LedgerError
+from rewards.ledger_url import shown_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

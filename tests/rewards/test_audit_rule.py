@@ -81,7 +81,7 @@ def test_both_take_back_alike(chain, other):
         assert taken_back(paid, opening, without, {}) == {client: each for client, each in found.items() if each > 0}
 
 
-SHARED = {"database", "errors", "presence", "private_files", "schema", "signing", "tables"}
+SHARED = {"database", "engines", "errors", "ledger_url", "presence", "private_files", "schema", "signing", "tables"}
 """What README says that the audit shares with who writes: the database, its tables, and signatures."""
 
 
