@@ -17,6 +17,7 @@ from sqlmodel import col
 from rewards import reading
 from rewards.periods.tally import batches
 from rewards.selection import among
+from rewards.sums import exact_sum
 from rewards.tables import EntryRow, ReceiptRow
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def models(connection: Connection) -> list[dict[str, Any]]:
         consortium,
         model,
         func.count().label("receipts"),
-        func.sum(col(ReceiptRow.tokens)).label("tokens"),
+        exact_sum(col(ReceiptRow.tokens)).label("tokens"),
         func.min(booked).label("first_booked_at_us"),
         func.max(booked).label("last_booked_at_us"),
     )

@@ -23,6 +23,7 @@ from rewards.moments import SKEW_US
 from rewards.periods import book, tally
 from rewards.selection import Selection, of_open_period, reversals, totals
 from rewards.standing import NOTHING, OpenPeriod, Standing, Totals, summed
+from rewards.sums import exact_sum
 from rewards.tables import EntryRow, ReceiptRow
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class _Chunk:
             (case(*slots, else_=len(slots)) if slots else literal_column("0")).label("slot"),
             (_shown_at() // self.width_us).label("bucket"),
         ]
-        sums = func.count(), func.sum(col(ReceiptRow.tokens)), func.sum(took_us), func.max(sequence)
+        sums = func.count(), exact_sum(col(ReceiptRow.tokens)), exact_sum(took_us), func.max(sequence)
         query = select(*keys, *sums).where(sequence > self.after, sequence <= self.up_to)
         found: Iterable[Any] = self.connection.execute(query.group_by("consortium", "kind", "slot", "bucket"))
         return [
@@ -217,7 +218,7 @@ class _Chunk:
         consortium, kind, sequence = col(ReceiptRow.consortium), col(ReceiptRow.kind), col(ReceiptRow.sequence)
         keys = consortium, kind, col(EntryRow.account)
         query = (
-            select(*keys, func.sum(col(EntryRow.amount)))
+            select(*keys, exact_sum(col(EntryRow.amount)))
             .join_from(ReceiptRow, EntryRow, col(EntryRow.receipt_sequence) == sequence)
             .where(sequence > self.after, sequence <= self.up_to, or_(consortium != usual, kind == "reversal"))
             .group_by(*keys)

@@ -10,6 +10,7 @@ from sqlmodel import col
 
 from rewards import clients
 from rewards.credit import COMMONS
+from rewards.sums import exact_sum
 from rewards.tables import EntryRow, ReceiptRow
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def credit_between(connection: Connection, after: int, up_to: int | None) -> dic
     first, so there each account has its own range of the index `entries_by_account`.
     """
     window = _window(col(EntryRow.receipt_sequence), after, up_to)
-    account, total = col(EntryRow.account), func.sum(col(EntryRow.amount))
+    account, total = col(EntryRow.account), exact_sum(col(EntryRow.amount))
     if connection.dialect.name == "sqlite":
         names = values(column("account", String), name="names").data([(name,) for name in accounts(connection)]).cte()
         of_name = select(total).where(account == names.c.account, *window).scalar_subquery()
@@ -68,7 +69,7 @@ def credit_between(connection: Connection, after: int, up_to: int | None) -> dic
 
 def tokens_between(connection: Connection, after: int, up_to: int | None) -> int:
     """Generated tokens, less those reversed, over the receipts with after < sequence ≤ up_to."""
-    total = select(func.sum(col(ReceiptRow.tokens))).where(*_window(col(ReceiptRow.sequence), after, up_to))
+    total = select(exact_sum(col(ReceiptRow.tokens))).where(*_window(col(ReceiptRow.sequence), after, up_to))
     return int(connection.execute(total).scalar_one() or 0)
 
 

@@ -16,6 +16,7 @@ from sqlmodel import col
 
 from rewards import reading
 from rewards.periods.tally import batches
+from rewards.sums import exact_sum
 from rewards.tables import EntryRow, ReceiptRow
 
 if TYPE_CHECKING:
@@ -145,14 +146,14 @@ def _counted(
 def _sums(connection: Connection, selection: Selection, sequences: Sequence[int], account: str | None) -> Totals:
     """Sums over the receipts of these numbers that meet the selection's conditions."""
     sequence = col(ReceiptRow.sequence)
-    counted = select(func.count(), func.sum(col(ReceiptRow.tokens)))
+    counted = select(func.count(), exact_sum(col(ReceiptRow.tokens)))
     counted = counted.where(among(sequence, sequences), *selection.conditions)
     receipts, tokens = connection.execute(counted).one()
     if isinstance(sequences, range) and not selection.conditions and account is None:
         credit = reading.credit_between(connection, selection.after, selection.up_to)
         return Totals(receipts, int(tokens or 0), credit)
     entry_of, owner = col(EntryRow.receipt_sequence), col(EntryRow.account)
-    query = select(owner, func.sum(col(EntryRow.amount))).where(among(entry_of, sequences)).group_by(owner)
+    query = select(owner, exact_sum(col(EntryRow.amount))).where(among(entry_of, sequences)).group_by(owner)
     if account is not None:
         query = query.where(owner == account)
     if selection.conditions:

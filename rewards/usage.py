@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 from sqlmodel import col
 
+from rewards.sums import exact_sum
 from rewards.tables import ApiKeyRow, ReceiptRow
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def tokens_of(connection: Connection, application: str, after: int = 0) -> tuple
     Called again with that number it gives what came since, and reads no receipt twice: numbers follow the order of
     commit. (0, `after`) where there are none.
     """
-    query = select(func.sum(col(ReceiptRow.tokens)), func.max(col(ReceiptRow.sequence))).where(
+    query = select(exact_sum(col(ReceiptRow.tokens)), func.max(col(ReceiptRow.sequence))).where(
         col(ReceiptRow.application).in_(names_of(connection, application)), col(ReceiptRow.sequence) > after
     )
     tokens, last = connection.execute(query).one()

@@ -11,6 +11,7 @@ from sqlalchemy import case, func, select
 from sqlmodel import col
 
 from rewards import reading
+from rewards.sums import exact_sum
 from rewards.tables import EntryRow, ReceiptRow
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def receipts(connection: Connection, sequences: Iterable[int], *, by_application
 def entries_between(connection: Connection, after: int, up_to: int) -> int:
     """Sum of every entry with after < receipt sequence ≤ up_to, whosoever account it is on."""
     entry_of = col(EntryRow.receipt_sequence)
-    total = select(func.sum(col(EntryRow.amount))).where(entry_of > after, entry_of <= up_to)
+    total = select(exact_sum(col(EntryRow.amount))).where(entry_of > after, entry_of <= up_to)
     return int(connection.execute(total).scalar_one() or 0)
 
 
@@ -99,9 +100,9 @@ def batches(items: Iterable[Any]) -> Iterator[list[Any]]:
 
 def _joined(connection: Connection, condition: ColumnElement[bool]) -> Tally:
     application, account = col(ReceiptRow.application), col(EntryRow.account)
-    tokens = select(application, func.sum(col(ReceiptRow.tokens))).where(condition).group_by(application)
+    tokens = select(application, exact_sum(col(ReceiptRow.tokens))).where(condition).group_by(application)
     entries = (
-        select(application, account, func.sum(col(EntryRow.amount)), func.sum(_SIGN))
+        select(application, account, exact_sum(col(EntryRow.amount)), func.sum(_SIGN))
         .join_from(ReceiptRow, EntryRow, col(EntryRow.receipt_sequence) == col(ReceiptRow.sequence))
         .where(condition)
         .group_by(application, account)
@@ -119,7 +120,7 @@ def _sums(connection: Connection, after: int, up_to: int) -> Iterator[Any]:
     PostgreSQL adds up in a hash table. SQLite would sort every entry first, so there each account that may be credited
     has its own range of the index `entries_by_account`.
     """
-    account, sums = col(EntryRow.account), (func.sum(col(EntryRow.amount)), func.sum(_SIGN))
+    account, sums = col(EntryRow.account), (exact_sum(col(EntryRow.amount)), func.sum(_SIGN))
     window = (col(EntryRow.receipt_sequence) > after, col(EntryRow.receipt_sequence) <= up_to)
     if connection.dialect.name != "sqlite":
         yield from connection.execute(select(account, *sums).where(*window).group_by(account))
