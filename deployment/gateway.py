@@ -29,6 +29,7 @@ from deployment.protocol import WholeAnswers
 from deployment.recent import Recent
 from deployment.replays import Replays
 from deployment.settings import Settings, pepper_of, pepper_path
+from deployment.shared_health import SharedHealth
 from deployment.spooled import spooled_tokens
 from deployment.texts import Texts
 from deployment.watch import Watch
@@ -69,6 +70,7 @@ def proxy_middleware() -> list[Middleware]:
     """Called by Serve's proxy when it starts, which `app` tells it by name."""
     return [
         Middleware(ProxyRoutesClosed),
+        Middleware(SharedHealth),
         Middleware(WholeAnswers),
         Middleware(RequestId),
     ]  # the last one is the outermost

@@ -34,6 +34,7 @@ class ScriptedEngine:
         self.admits = False
         self.books = True
         self.down = False
+        self.checks = 0
         self.jobs: list[Job] = []
         self.left: list[str] = []
         self._ledger = ledger
@@ -45,6 +46,7 @@ class ScriptedEngine:
 
     async def check(self) -> None:
         """Return unless it is down."""
+        self.checks += 1
         if self.down:
             raise UnavailableError("no replica of the model answers", code="engine_unavailable", retry_after_s=5)
 

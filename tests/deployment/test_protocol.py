@@ -6,8 +6,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -50,7 +52,7 @@ def test_head_passes_the_gate_as_get_does(anonymous: TestClient, member: TestCli
 def proxied(app: FastAPI) -> Iterator[tuple[str, int]]:
     """The app behind the proxy's middleware and a real server: its address."""
     wrapped: Any = app
-    for middleware in reversed(proxy_middleware()):
+    for middleware in proxy_middleware():  # the last one is the outermost
         wrapped = middleware.cls(wrapped, *middleware.args, **middleware.kwargs)
     server = uvicorn.Server(uvicorn.Config(wrapped, host="127.0.0.1", port=0, log_level="warning", http="httptools"))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -91,6 +93,23 @@ def test_a_client_of_http_1_0_gets_no_chunks(proxied: tuple[str, int], applicati
         assert "[DONE]" == events(answered.decode())[-1]
     else:
         assert "Grüß Gott" == json.loads(answered)["choices"][0]["message"]["content"]
+
+
+def test_a_crowd_of_probes_asks_the_service_once(proxied: tuple[str, int], engine: ScriptedEngine) -> None:
+    """Whoever asks for health within a second shares one answer, each under an id of its own; HEAD too."""
+    url = f"http://{proxied[0]}:{proxied[1]}/health"
+    with ThreadPoolExecutor(20) as crowd, httpx.Client(limits=httpx.Limits(max_connections=20)) as client:
+        answers = list(crowd.map(lambda n: client.head(url) if n % 5 == 0 else client.get(url), range(200)))
+
+    assert {200} == {answer.status_code for answer in answers}
+    assert 200 == len({answer.headers["x-request-id"] for answer in answers})
+    assert {b"", answers[1].content} == {answer.content for answer in answers}
+    assert 1 <= engine.checks <= 5  # the crowd may take some seconds
+
+    engine.down = True
+    time.sleep(1.1)
+    failed = httpx.get(url)
+    assert (503, "5") == (failed.status_code, failed.headers["retry-after"])
 
 
 @pytest.mark.parametrize(
