@@ -19,7 +19,7 @@ from rewards import private_files, schema
 from rewards.engines import BUSY_TIMEOUT_MS, connect, preparing, require_locks, write_ahead, writing
 from rewards.errors import LedgerError, LedgerLostError
 from rewards.ledger_url import file_of, parse, shown, shown_url
-from rewards.presence import Files, Origin, loss_of
+from rewards.presence import Files, Origin, loss_of, require_whole
 
 __all__ = ["Connection", "Database", "as_it_is", "migrate", "now_us", "prepare"]
 
@@ -51,6 +51,7 @@ def prepare(url: str) -> bool:
     file = file_of(parsed)
     with _errors_of(shown(parsed)):
         if file is not None:
+            require_whole(file)
             _make_private(file)
             require_locks(file)
         with _connected(parsed) as engine:
@@ -186,9 +187,10 @@ def now_us(connection: Connection | None = None) -> int:
 def _required_file(url: URL) -> Path | None:
     """The file of a ledger on SQLite, which is there and on a disk that will do; None for PostgreSQL."""
     file = file_of(url)
-    if file is not None and not file.is_file():
-        raise LedgerError(f"no ledger at {shown(url)}: `protoken keys create` or `protoken serve` makes one")
     if file is not None:
+        require_whole(file)
+        if not file.is_file():
+            raise LedgerError(f"no ledger at {shown(url)}: `protoken keys create` or `protoken serve` makes one")
         require_locks(file)
     return file
 

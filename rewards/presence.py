@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rewards.database import Database
 
-__all__ = ["CLIENT_REGISTERED", "Continuity", "Files", "Origin", "existing_file", "loss_of"]
+__all__ = ["CLIENT_REGISTERED", "Continuity", "Files", "Origin", "existing_file", "loss_of", "require_whole"]
 
 _LOG = logging.getLogger(__name__)
 CLIENT_REGISTERED: Final = "client.registered"
@@ -51,6 +51,22 @@ def loss_of(error: BaseException) -> str | None:
 def _lacks_a_table(error: LedgerError) -> bool:
     cause = getattr(error.__cause__, "orig", None)
     return getattr(cause, "sqlstate", None) == _NO_TABLE or str(cause).startswith("no such table: ")
+
+
+def require_whole(path: Path) -> None:
+    """Refuse a write-ahead log without its ledger: whoever makes a ledger there, or opens an empty one, deletes it.
+
+    Raises:
+        LedgerError: the log is there, and the file is gone or empty.
+    """
+    if path.exists() and path.stat().st_size > 0:
+        return
+    log = Path(f"{path}{_BESIDE[0]}")
+    if log.exists() and log.stat().st_size > 0:
+        raise LedgerError(
+            f"ledger {path} is {'empty' if path.exists() else 'gone'}, and {log.name}, which holds its latest receipts,"
+            " is there: bring the file back; to begin anew, move that one away, and stop whoever has it open"
+        )
 
 
 class Files:
@@ -82,6 +98,8 @@ class Files:
             OSError: they cannot be looked at.
         """
         found = _identity(self._path)
+        if found != self._opened:
+            self._rescue()  # into wherever it lies now: who moves a file leaves its log behind
         if found is None:
             raise LedgerLostError(f"ledger {self._path} is gone: put the file back", "ledger_missing")
         if found != self._opened:
@@ -97,13 +115,14 @@ class Files:
                     "order, by which all is written into its file, and start again",
                     "ledger_log_missing",
                 )
+        self._is_rescued = False
 
     def close(self) -> None:
         """Let go of the file; the last one to do so writes what is in the log into it."""
         self._holder.close()
 
     def _rescue(self) -> None:
-        """Write what only a log without a name holds into the file, unless somebody has begun another log."""
+        """Write what only the log holds into the file, unless somebody has begun another log; once for each loss."""
         with self._lock:
             if self._is_rescued or any(_identity(file) not in (None, opened) for file, opened in self._beside.items()):
                 return
@@ -111,7 +130,7 @@ class Files:
             try:
                 self._holder.execute("PRAGMA wal_checkpoint(PASSIVE)")
             except sqlite3.Error:
-                _LOG.exception("ledger %s: its write-ahead log is gone and could not be written into it", self._path)
+                _LOG.exception("ledger %s: what is in its write-ahead log could not be written into it", self._path)
 
 
 class Origin:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from rewards import Ledger
+from rewards import Ledger, LedgerError
 from rewards.errors import LedgerLostError
 from rewards.presence import Continuity
 from tests.rewards.conftest import new_database
@@ -101,6 +101,34 @@ class TestFile:
         copy = shutil.copy(path, path.with_name("copy.db"))
         with closing(sqlite3.connect(copy)) as rows:
             assert [("first",)] == rows.execute("SELECT response_id FROM receipts").fetchall()
+
+    @pytest.mark.parametrize("is_replaced", [False, True])
+    def test_what_is_moved_away_from_its_log_is_whole(self, book, path, tmp_path, is_replaced):
+        """Who moves the file and leaves the log has every receipt that was booked, whatever becomes of the log."""
+        moved = path.rename(path.with_name("moved.db"))
+        if is_replaced:
+            another_ledger(tmp_path).rename(path)
+        refusal(lambda: book.append(make_receipt("second")))
+        copy = shutil.copy(moved, path.with_name("copy.db"))
+        with closing(sqlite3.connect(copy)) as rows:
+            assert [("first",)] == rows.execute("SELECT response_id FROM receipts").fetchall()
+
+    @pytest.mark.parametrize("use", [Ledger.prepare, Ledger.migrate, Ledger])
+    @pytest.mark.parametrize("is_empty", [False, True])
+    def test_a_log_without_its_ledger_is_not_written_over(self, book, path, use, is_empty):
+        """Where a killed service left its log, and the file was moved or cut, nobody makes a ledger that deletes it."""
+        killed = path.with_name("killed.db")
+        log = Path(shutil.copy(f"{path}-wal", f"{killed}-wal"))
+        if is_empty:
+            killed.touch()
+        with pytest.raises(LedgerError, match=r"killed\.db-wal, which holds its latest receipts"):
+            use(f"sqlite:///{killed}")
+        killed.unlink(missing_ok=True)
+        shutil.copy(path, killed)
+        with closing(sqlite3.connect(killed)) as rows:
+            assert [("first",)] == rows.execute("SELECT response_id FROM receipts").fetchall()
+
+        assert not log.exists()  # it is in the file now
 
     def test_a_write_ahead_log_that_lost_its_name_is_written_at_the_end(self, book, path, sqlite_url):
         """Whoever stops in order and starts again finds every receipt."""
