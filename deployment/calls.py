@@ -1,9 +1,10 @@
 """The audit of privileged calls: who called which part of /api/v1 or the console, and with what outcome, as events.
 
 A call that its role may make is one event, written before the caller sees the answer. What anybody can do any number of
-times, refused calls above all, is counted: one event a minute for a key and a route, however many there were, which
-nobody waits for. All of them are written by one thread, together, so that they are one among those who wait to write in
-the ledger. Holds the path of an allowed call as it was asked for, but no query, no body and no key.
+times is counted, refused calls above all, and a member's of what is another's or is not there: one event a minute for a
+key and a route, however many there were, which nobody waits for. All of them are written by one thread, together, so
+that they are one among those who wait to write in the ledger. Holds the path of an allowed call as it was asked for,
+but no query, no body and no key.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ __all__ = ["KIND", "Calls"]
 KIND: Final = "call"
 CLIENT_LEFT: Final = 499  # as nginx has it: the caller went away before there was a status
 FAILED: Final = 500
+_REFUSALS: Final = range(400, CLIENT_LEFT)
 MINUTE_S: Final = 60.0
 
 _LOG = logging.getLogger(__name__)
@@ -75,21 +77,39 @@ class Calls:
         self._is_closing = False
 
     async def watch(
-        self, app: ASGIApp, key: Key, scope: Scope, receive: Receive, send: Send, *, route: str | None = None
+        self,
+        app: ASGIApp,
+        key: Key,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        route: str | None = None,
+        refused_as: str | None = None,
     ) -> None:
         """Let `app` answer, and write down that `key` called and what status it got, or count it under its `route`.
 
         The book never changes the answer: where it cannot be written, that is logged.
+
+        Args:
+            app: answers.
+            key: who calls.
+            scope: of the call; as are `receive` and `send`.
+            receive: see `scope`.
+            send: see `scope`.
+            route: count the call under this, whatever the answer.
+            refused_as: count it under this where the answer is a refusal.
         """
         is_noted = False
 
         async def note(status: int) -> None:
             nonlocal is_noted
             is_noted = True
-            if route is None:
+            counted_as = refused_as if route is None and status in _REFUSALS else route
+            if counted_as is None:
                 await self.write(key, scope, status)
             else:
-                self.count(key, scope.get("method", "WEBSOCKET"), route, status)
+                self.count(key, scope.get("method", "WEBSOCKET"), counted_as, status)
 
         async def watched(message: Message) -> None:
             if message["type"].endswith(".response.start") and not is_noted:

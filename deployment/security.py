@@ -182,7 +182,7 @@ class Gate:
         if refusal is not None:
             await answer(refusal)(scope, receive, send)
         elif scope["path"].startswith(_AUDITED):
-            await self._calls.watch(self._app, key, scope, receive, send)
+            await self._calls.watch(self._app, key, scope, receive, send, refused_as=_refused_as(key, scope))
         else:
             await self._app(scope, receive, send)
 
@@ -226,6 +226,12 @@ class Gate:
                 code="ledger_unavailable",
                 retry_after_s=RETRY_AFTER_S,
             ) from error
+
+
+def _refused_as(key: Key, scope: Scope) -> str | None:
+    """What a member's call that is refused after all is counted under; of who runs the service each is written down."""
+    rule = rule_for(_PATTERNS, scope.get("method", "WEBSOCKET"), scope["path"]) if key.role == "member" else None
+    return None if rule is None else rule.route
 
 
 def _needed(roles: tuple[str, ...]) -> str:

@@ -110,6 +110,27 @@ def test_a_minute_of_refusals_is_one_event_however_many_and_wherever_they_go(
     assert {("/api/v1/**", 1), ("/api/v1/keys/**", 1)} == {(each.subject, each.document["count"]) for each in later}
 
 
+def test_what_a_member_asks_of_others_is_counted(keys: KeyRing, book: Calls) -> None:
+    """A route that it may call, for what is not its own or is not there: one row, however many paths are tried."""
+
+    async def finds_nothing(scope: Scope, receive: Receive, send: Send) -> None:
+        is_own = scope["path"].endswith("/bank")
+        await PlainTextResponse("", status_code=200 if is_own else 404)(scope, receive, send)
+
+    presented = keys.create("member", "x", actor="test", client="bank")
+    http = TestClient(gate_over(finds_nothing, keys, book), headers={"Authorization": f"Bearer {presented}"})
+    for number in range(50):
+        assert 404 == http.get(f"/api/v1/statements/{number}/clinic").status_code
+    assert 200 == http.get("/api/v1/statements/2026-11/bank").status_code
+    book.close()
+    counted = {"method": "GET", "status": 404, "role": "member", "count": 50}
+
+    assert [
+        ("/api/v1/statements/2026-11/bank", {"method": "GET", "status": 200, "role": "member"}),
+        ("/api/v1/{periods|statements|log}/**", counted),
+    ] == [(each.subject, each.document) for each in calls(keys)]
+
+
 def test_a_minute_ends_by_itself(keys: KeyRing) -> None:
     """Nobody has to call again, and the service need not stop, for a refusal to be written down."""
     at = iter([59.8] + [60.1] * 1000)
