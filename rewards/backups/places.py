@@ -41,7 +41,7 @@ def require_free(file: Path, ledger: Path | None, *, replace: bool) -> None:
 
 
 def require_vacant(ledger: Path) -> None:
-    """Refuse to restore where a ledger is, was half taken away, or is still in use.
+    """Refuse to restore where a ledger is, was half taken away, or is still in use; or where there is no folder.
 
     Raises:
         LedgerError: says which, and what to do.
@@ -57,6 +57,8 @@ def require_vacant(ledger: Path) -> None:
             f"{beside[0]} is there without its ledger: stop the service that has it open, and move it away; beside "
             "another ledger it would spoil that"
         )
+    if not ledger.parent.is_dir():
+        raise LedgerError(f"ledger {ledger}: there is no folder {ledger.parent}; make it, or mount it, first")
     process = _user(ledger)
     if process is not None:
         raise LedgerError(f"process {process} has {ledger} open, though it is gone: stop that service first")
@@ -106,7 +108,7 @@ def _beside(file: Path) -> list[Path]:
 
 def _user(ledger: Path) -> int | None:
     """A process of ours that holds the file, or one beside it, open although its name is gone; where /proc tells."""
-    names = {f"{ledger}{end} (deleted)" for end in ("", *_BESIDE)}
+    names = {f"{ledger.parent.resolve() / ledger.name}{end} (deleted)" for end in ("", *_BESIDE)}
     for entry in Path("/proc").glob("[0-9]*/fd/*"):
         try:
             if str(entry.readlink()) in names:

@@ -208,6 +208,25 @@ def test_a_restore_takes_no_ledger_s_place(books, tmp_path):
     assert backups.restore(tmp_path / "copy.db", url).is_audited
 
 
+def test_a_restore_through_a_link_finds_who_holds_the_ledger(books, tmp_path):
+    """A folder by another name is the same folder: a deleted ledger that is open there is found."""
+    backups.backup(f"sqlite:///{books}/ledger.db", tmp_path / "copy.db")
+    (tmp_path / "link").symlink_to(books)
+    ledger = Ledger(f"sqlite:///{books}/ledger.db")
+    for path in list(books.iterdir()):
+        path.unlink()
+    with pytest.raises(LedgerError, match=f"process {os.getpid()} has .*ledger.db open, though it is gone"):
+        backups.restore(tmp_path / "copy.db", f"sqlite:///{tmp_path}/link/ledger.db")
+    ledger.close()
+
+
+def test_a_restore_to_a_folder_that_is_not_there_names_it(books, tmp_path):
+    """What is missing is the folder, not the backup."""
+    backups.backup(f"sqlite:///{books}/ledger.db", tmp_path / "copy.db")
+    with pytest.raises(LedgerError, match=rf"there is no folder {tmp_path}/nowhere; make it, or mount it"):
+        backups.restore(tmp_path / "copy.db", f"sqlite:///{tmp_path}/nowhere/ledger.db")
+
+
 def test_a_bare_copy_of_a_ledger_in_use_is_not_taken_for_whole(books, tmp_path):
     """`cp ledger.db` while serving loses what waits in the -wal: the audit says so, and a restore wants to be told."""
     url, bare = f"sqlite:///{books}/ledger.db", tmp_path / "bare.db"
