@@ -40,9 +40,10 @@ remainders of that division, of equal ones to the smallest SHA-256(salt, 0x00, a
 10. **Commons.** gross + carry + recovered is paid if above zero, else carried.
 11. **Claw-backs of other currencies** are added to the claw-back of the client in the purse of that currency.
 12. **What a claw-back is.** Responses of an earlier period P that were reversed later, all of them up to now: P is
-    settled again up to step 7, by its own policy, rule, name and purse, with their credit and tokens taken out. What P
-    was to a client is its gross in P less its gross in that, if that is above zero; less what was taken back from P
-    before, if that is above zero, it is the claw-back of now, in the currency of P. So all reversals of a period
+    settled again by its own policy, rule, name, purse, claw-backs and holds, with their credit and tokens taken out.
+    What P was to a client is its gross and its part of what was recovered (9) in P, less the same in that, if that is
+    above zero; less what was taken back from P before, if that is above zero, it is the claw-back of now, in the
+    currency of P. So all reversals of a period
     together are taken back jointly, their order within a period does not matter, nobody ever gets a claw-back back, and
     when all responses of P are reversed everything that P gave to clients is taken back.
 13. **Empty** is a period in which no receipt counts and no reversal takes back, if nothing falls due either, now or
@@ -161,10 +162,18 @@ def taken_back(paid: Settlement, opening: Opening, without: PeriodCredit, before
         without: its credit and tokens without all that was reversed up to now.
         before: client -> minor units that were taken back of it before.
     """
-    allocation = allocate(paid.period, without, paid.policy, opening.own, is_first_rule=paid.rule == FIRST_RULE)
-    gross = {line.account: line.gross for line in _gross_lines(paid.period, without, allocation, opening.own)}
+    balances = {line.account: opening.own.of(line.account) for line in paid.lines if line.account != COMMONS}
+    own = {line.account: line.clawback - balances[line.account].clawback for line in paid.lines if line.clawback}
+    on_hold = frozenset(
+        line.account
+        for line in paid.lines
+        if line.account in balances and balances[line.account].held and not line.released_hold
+    )  # a hold that withheld nothing until then changes nothing that anybody gives back
+    alone = replace(without, clawbacks=own, standing_clawbacks={})
+    again = settle(paid.period, paid.ordinal, alone, paid.policy, opening, on_hold, paid.rule)
+    gained = {line.account: line.gross + line.recovered for line in again.lines}
     found = {
-        line.account: line.gross - gross.get(line.account, 0) - before.get(line.account, 0)
+        line.account: line.gross + line.recovered - gained.get(line.account, 0) - before.get(line.account, 0)
         for line in paid.lines
         if line.account != COMMONS
     }

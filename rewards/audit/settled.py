@@ -29,6 +29,7 @@ class Settled:
         name, ordinal, rule, policy: by which name, number, rule and stored policy.
         entitlement: what was due to whom.
         opening: the purse of its currency that it began with.
+        around: what else it was settled over.
         lines: account -> field -> value, as the document has them.
         standing: the purses of other currencies after it.
         document: the settlement's document.
@@ -40,6 +41,7 @@ class Settled:
     policy: Mapping[str, Any]
     entitlement: Entitlement
     opening: Purse
+    around: Circumstances
     lines: dict[str, dict[str, Any]] = field(default_factory=dict)
     standing: dict[Currency, Purse] = field(default_factory=dict)
     document: dict[str, Any] = field(default_factory=dict)
@@ -61,6 +63,10 @@ class Settled:
             holdbacks = {each["released_in"]: each["amount"] for each in line["holdbacks"]}
             own.accounts[account] = Carried(int(line["residue"]), line["carried_out"], line["held_total"], holdbacks)
         return {**self.standing, self.terms.currency: own}
+
+    def gained(self) -> dict[str, int]:
+        """Account -> what the period gave it: its gross, and its part of what others gave back (12)."""
+        return {account: line["gross"] + line["recovered"] for account, line in self.lines.items()}
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ def settle(name: str, policy: Mapping[str, Any], earned: Earned, around: Circums
     told = Earned(earned.tokens, earned.credit, earned.late, earned.held, earned.mentioned | {
         *own_clawbacks, *earned.late, *earned.held})  # fmt: skip
     entitlement = entitle(name, terms, told, opening, rule)
-    found = Settled(name, ordinal, rule, policy, entitlement, opening)
+    found = Settled(name, ordinal, rule, policy, entitlement, opening, around)
     recovered = dict.fromkeys(entitlement.gross, 0)
     _pay_clients(found, terms, own_clawbacks, around.held_clients, recovered)
     back = sum(_gave_back(found, client) for client in found.lines)
@@ -114,9 +120,9 @@ def settle(name: str, policy: Mapping[str, Any], earned: Earned, around: Circums
     return found
 
 
-def entitled_without(period: Settled, earned: Earned) -> dict[str, int]:
-    """Account -> the gross that a period would have had with this credit instead (12)."""
-    return entitle(period.name, period.terms, earned, period.opening, period.rule).gross
+def gained_without(period: Settled, earned: Earned) -> dict[str, int]:
+    """Account -> what a period would have given it with this credit instead (12)."""
+    return settle(period.name, period.policy, earned, period.around, period.rule).gained()
 
 
 def taken_by_first_rule(line: Mapping[str, Any], reversed_credit: int) -> int:

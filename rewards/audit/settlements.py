@@ -15,7 +15,7 @@ from sqlmodel import col
 from rewards.audit import hashing
 from rewards.audit.counting import COMMONS, Counted, Frame, count
 from rewards.audit.report import DifferenceError, canonical_object, first_difference
-from rewards.audit.settled import Circumstances, Settled, entitled_without, settle, taken_by_first_rule
+from rewards.audit.settled import Circumstances, Settled, gained_without, settle, taken_by_first_rule
 from rewards.audit.settling import FIRST_RULE, SECOND_RULE, Currency, Earned
 from rewards.audit.statements import statement
 from rewards.audit.terms import Terms
@@ -235,7 +235,7 @@ def _clawbacks(counted: Counted, earlier: dict[str, _Period]) -> dict[str, dict[
         for each in (*(other.counted for other in earlier.values()), counted):
             tokens.subtract(each.reversed_tokens.get(name, {}))
             credit.subtract(each.reversed_credit.get(name, {}))
-        had, would = period.settlement.entitlement.gross, entitled_without(period.settlement, Earned(tokens, credit))
+        had, would = period.settlement.gained(), gained_without(period.settlement, Earned(tokens, credit))
         before = _taken_before(name, earlier)
         taken = {client: had[client] - would.get(client, 0) - before[client] for client in had if client != COMMONS}
         found[name] = {client: amount for client, amount in taken.items() if amount > 0}

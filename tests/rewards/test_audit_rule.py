@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.audit.settled import Circumstances, entitled_without
+from rewards.audit.settled import Circumstances, gained_without
 from rewards.audit.settled import settle as settle_again
 from rewards.audit.settling import Earned
 from rewards.audit.terms import Terms
@@ -75,7 +75,7 @@ def test_both_take_back_alike(chain, other):
     """What a period gave because of some responses is the same to both, whatever is taken out of it."""
     for paid, again, credit, opening in both(chain, RULE):
         without = replace(other.credit, window=credit.window)
-        had, would = again.entitlement.gross, entitled_without(again, earned(without))
+        had, would = again.gained(), gained_without(again, earned(without))
         found = {client: had[client] - would.get(client, 0) for client in had if client != "commons"}
 
         assert taken_back(paid, opening, without, {}) == {client: each for client, each in found.items() if each > 0}

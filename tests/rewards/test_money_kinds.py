@@ -167,6 +167,24 @@ def test_what_is_recovered_is_distributed_among_those_who_gave_nothing_back(ledg
     assert audit(url).is_ok
 
 
+def test_what_was_recovered_for_a_response_is_taken_back_with_it(ledger, url):
+    """Under `commons: distribute`, who had a part of a claw-back for a response that is reversed gives that back."""
+    distribute = EUR | {"commons": "distribute"}
+    book(ledger, "r1", bank=1.0)
+    close(ledger, "p1", **EUR, pool=1000)
+    ledger.reverse("r1", "copied", "me")
+    book(ledger, "r2", bank=0.9, clinic=0.1)
+    assert {"clinic": 1000} == paid(close(ledger, "p2", **distribute, pool=1000))
+    ledger.reverse("r2", "copied", "me")
+    book(ledger, "r3", rider=1.0)
+    last = close(ledger, "p3", **EUR, pool=0)
+
+    assert [(900, -1000), (1000, -1000)] == [
+        (line_of(last, client).clawback, line_of(last, client).carried_out) for client in ("bank", "clinic")
+    ]
+    assert audit(url).is_ok
+
+
 def test_a_pool_by_price_loses_no_fraction(ledger):
     """99.99 minor units in each of 100 periods are 9 999 in all, and not 9 900."""
     pools = []
