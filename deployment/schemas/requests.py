@@ -6,7 +6,7 @@ for what we do anyway (`n: 1`) or changes nothing in the text (`user`). Knows no
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from deployment.schemas.fields import LARGEST
@@ -92,6 +92,18 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+def _of_64_bits(value: int) -> int:
+    if not -(2**63) <= value < 2**63:
+        raise ValueError("must be an integer of 64 bits")
+    return value
+
+
+Seed = Annotated[
+    int, Field(strict=True), AfterValidator(_of_64_bits), WithJsonSchema({"type": "integer", "format": "int64"})
+]
+"""The format says the range: its ends are numbers that not every reader of JSON keeps exact (RFC 7493, section 2.2)."""
+
+
 class _Request(BaseModel):
     """What chat and text completions have in common."""
 
@@ -101,7 +113,7 @@ class _Request(BaseModel):
     max_tokens: int | None = Field(default=None, ge=1, le=LARGEST, strict=True)
     temperature: float = Field(default=1.0, ge=0, le=2, strict=True)
     top_p: float = Field(default=1.0, ge=0, le=1, strict=True)
-    seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1, strict=True)
+    seed: Seed | None = None
     stop: tuple[Text, ...] = Field(default=(), max_length=4)
     stream: bool = Field(default=False, strict=True)
     stream_options: StreamOptions = StreamOptions()

@@ -91,3 +91,19 @@ def test_examples_are_what_they_are_examples_of() -> None:
         assert isinstance(extra, dict)
         for example in extra["examples"]:  # type: ignore[union-attr]
             assert example == model.model_validate_json(json.dumps(example)).model_dump(mode="json"), model
+
+
+def test_no_number_in_it_is_one_that_a_reader_rounds(openapi: dict[str, Any]) -> None:
+    """Bounds too are numbers in JSON: none is beyond 2^53, where doubles lose integers."""
+    too_large = [number for number in numbers_in(openapi) if abs(number) >= 2**53]
+
+    assert [] == too_large
+
+
+def numbers_in(document: Any) -> Iterator[float]:
+    """Every number of a JSON document."""
+    if isinstance(document, dict | list):
+        for value in document.values() if isinstance(document, dict) else document:
+            yield from numbers_in(value)
+    elif isinstance(document, int | float):
+        yield document
