@@ -146,7 +146,7 @@ class Database:
         """
         with _errors_of(self._name):
             self._require_files()
-        with _errors_of(self._name), self._reader.begin() as connection:
+        with self._renewed_where_damaged(self._reader), _errors_of(self._name), self._reader.begin() as connection:
             if member is not None and self.is_postgresql:
                 connection.execute(text("SET LOCAL ROLE protoken_member"))
                 connection.execute(text("SELECT set_config('protoken.client', :member, true)"), {"member": member})
@@ -155,7 +155,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is alone in writing from its first statement, and durable when the block has ended."""
-        with _errors_of(self._name):
+        with self._renewed_where_damaged(self._writer), _errors_of(self._name):
             self._require_files()
             with self._writer.begin() as connection:
                 self.origin.require(connection)
@@ -168,6 +168,16 @@ class Database:
         self._writer.dispose()
         if self._files is not None:
             self._files.close()
+
+    @contextmanager
+    def _renewed_where_damaged(self, engine: Engine) -> Iterator[None]:
+        """Let go of connections that found no database: on SQLite they would say so still when the file is back."""
+        try:
+            yield
+        except LedgerLostError as error:
+            if error.code == "ledger_damaged":
+                engine.dispose()
+            raise
 
     def _require_files(self) -> None:
         if self._files is not None:

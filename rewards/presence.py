@@ -87,6 +87,7 @@ class Files:
         )
         self._holder.execute("SELECT 1 FROM sqlite_schema").fetchone()  # opens the write-ahead log
         self._opened = _identity(path)
+        self._size = _size(path)  # a ledger only grows
         beside = {Path(f"{path}{ending}"): _identity(Path(f"{path}{ending}")) for ending in _BESIDE}
         self._beside = {file: found for file, found in beside.items() if found is not None}
 
@@ -97,7 +98,8 @@ class Files:
             LedgerLostError: what bears one of them is not what was opened.
             OSError: they cannot be looked at.
         """
-        found = _identity(self._path)
+        known = self._size  # before the look: another thread's look may come between
+        found, size = _identity(self._path), _size(self._path)
         if found != self._opened:
             self._rescue()  # into wherever it lies now: who moves a file leaves its log behind
         if found is None:
@@ -107,6 +109,12 @@ class Files:
                 f"ledger {self._path} is another file than the one that was opened: put that back, or start again",
                 "ledger_replaced",
             )
+        if size < known:
+            raise LedgerLostError(
+                f"ledger {self._path} was cut from {known} bytes to {size}: put the file back as it was",
+                "ledger_damaged",
+            )
+        self._size = size
         for file, opened in self._beside.items():
             if _identity(file) != opened:
                 self._rescue()
@@ -202,3 +210,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
+
+
+def _size(path: Path) -> int:
+    """How many bytes bear a name; 0 where none do."""
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0

@@ -201,6 +201,29 @@ class TestRows:
 
         assert "ledger_damaged" == refusal(lambda: Ledger(sqlite_url))
 
+    @pytest.mark.parametrize("left", [b"", b"x" * 8192])
+    def test_nothing_is_booked_into_a_file_that_was_cut(self, book, path, left):
+        """SQLite would write on beside what is left; once the file is back as it was, booking goes on by itself."""
+        whole = path.read_bytes()
+        path.write_bytes(left)
+
+        assert "ledger_damaged" == refusal(lambda: book.append(make_receipt("second")))
+        assert "ledger_damaged" == refusal(book.clients)
+        path.write_bytes(whole)
+        assert 1 == book.last_sequence()
+        assert 2 == book.append(make_receipt("second")).sequence
+
+    def test_a_file_that_was_overwritten_is_read_again_once_it_is_back(self, book, path):
+        """No connection goes on saying that it is no database when it is one again."""
+        whole = path.read_bytes()
+        path.write_bytes(b"x" * len(whole))
+        for _ in range(2):
+            assert "ledger_damaged" == refusal(book.clients)
+        path.write_bytes(whole)
+
+        assert ["demo"] == list(book.clients())
+        assert 2 == book.append(make_receipt("second")).sequence
+
 
 class TestPostgresql:
     """A database has no file that could be looked at: it is known by its rows."""
