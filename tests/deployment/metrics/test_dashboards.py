@@ -61,7 +61,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     failed = CliRunner().invoke(app, ["dashboards", "--out", str(tmp_path / "file")])
 
     assert failed.exit_code == 1
-    assert f"the boards cannot be written to {tmp_path / 'file'}" in str(failed.exception)
+    assert f"{tmp_path / 'file'} is no folder" in str(failed.exception)
 
 
 @pytest.mark.parametrize("rule", RULES)
