@@ -135,7 +135,7 @@ def test_serving_goes_on_while_the_database_is_away(
     told_of = [told.outcome() for told in callers]
 
     assert [None] * 300 == [outcome for outcome, _ in told_of]
-    assert all(BOOKING_PATIENCE_S <= seconds < BOOKING_PATIENCE_S + 1 for _, seconds in told_of)
+    assert all(BOOKING_PATIENCE_S <= seconds < BOOKING_PATIENCE_S + 4 for _, seconds in told_of)
     assert 300 == len(booker) == len(spool)
     until(lambda: lags[-1][0] == 300 and lags[-1][1] > 1)
     assert moving.attempts < 20, "the database was not left in peace"
