@@ -17,6 +17,7 @@ from types import FrameType
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
@@ -162,6 +163,8 @@ def _start(settings: Settings) -> None:
     # A core file would be a copy of somebody's prompts; whatever Ray starts inherits this.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Serve ends a proxy that is not ready by then, and with it the start; on a busy machine its own 5 s are too few.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = (
         f"{proxy_middleware.__module__}.{proxy_middleware.__name__}"
     )
@@ -181,8 +184,11 @@ def _start(settings: Settings) -> None:
     try:
         serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port), logging_config=quiet)
         serve.run(build_graph(settings), name=APPLICATION, logging_config=quiet)
-    except RuntimeError as error:
-        raise StartError(f"the service did not come up: {error}") from error
+    except (RuntimeError, RayError) as error:
+        why = " ".join(str(error).split())
+        raise StartError(
+            f"the service did not come up: {why}; where this machine is busy, start it again when it is not"
+        ) from error
 
 
 def _stop(timeout_s: float) -> None:

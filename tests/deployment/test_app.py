@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import ray
+from ray import serve
+from ray.exceptions import RayActorError
 
 from attribution import BundleError
 from deployment.app import serving
@@ -127,3 +129,18 @@ def test_one_port_for_two_is_refused(tmp_path: Path, bundle: Path) -> None:
     port = free_port()
 
     assert f"both {port}" in refusal(tmp_path, bundle, port=port, replica_metrics_port=port)
+
+
+def test_a_start_that_ray_gives_up_is_one_line(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve ended its own proxy, as on a machine that is too busy: what happened is told, and what to do."""
+
+    def gives_up(**_options: object) -> None:
+        raise RayActorError(error_msg="The actor died.\n\tclass_name: ProxyActor")
+
+    monkeypatch.setattr(ray, "init", lambda **_options: None)
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(serve, "start", gives_up)
+    message = refusal(tmp_path, bundle)
+
+    assert "did not come up: The actor died. class_name: ProxyActor" in message
+    assert "where this machine is busy, start it again when it is not" in message
