@@ -42,6 +42,7 @@ SKEW_MINUTES = 10
 """How far a clock may be ahead where the policy does not say."""
 
 _DECIMAL = r"100(\.0{1,6})?|[0-9]{1,2}(\.[0-9]{1,6})?"
+_YAML_INTEGER = r"[-+]?(0|[1-9][0-9_]*)"
 _MILLIONTHS = 10**6
 _MINUTE_US = 60_000_000
 
@@ -320,7 +321,10 @@ def policy_schema() -> dict[str, Any]:
 
 
 class _OnceLoader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML would silently take the last."""
+    """Refuses a key that is given twice, of which YAML would silently take the last, and numbers that are not decimal.
+
+    YAML 1.1 reads 010 as eight, and 1:30 as ninety.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -331,6 +335,15 @@ class _OnceLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if re.fullmatch(_YAML_INTEGER, node.value) is None:
+            what = f"{node.value} is no decimal number; write it with digits alone, and none of them a leading 0"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
+        return int(node.value)
+
+
+_OnceLoader.add_constructor("tag:yaml.org,2002:int", _OnceLoader.construct_yaml_int)
 
 
 _shown = Repr()

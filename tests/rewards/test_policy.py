@@ -61,6 +61,18 @@ def test_what_is_no_policy_is_refused(tmp_path, text, named):
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("number", ["010", "0x10", "0b1", "1:30", "-010"])
+def test_a_number_that_yaml_reads_as_another_is_refused(tmp_path, number):
+    """A pool of 010 is no pool of eight, and a fee of 1:30 no fee of ninety percent."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(f"currency: EUR\npool: {number}\n")
+    with pytest.raises(PolicyError, match=f"{number} is no decimal number"):
+        load_policy(path)
+    path.write_text("currency: EUR\npool: 1_000\n")
+
+    assert 1000 == load_policy(path).pool
+
+
 def test_a_missing_file_is_named(tmp_path):
     """A policy that is not there is named with the reason."""
     with pytest.raises(PolicyError, match=r"none\.yaml: No such file"):
