@@ -61,7 +61,7 @@ def require_whole(path: Path) -> None:
     """
     if path.exists() and path.stat().st_size > 0:
         return
-    log = Path(f"{path}{_BESIDE[0]}")
+    log = Path(f"{path.resolve()}{_BESIDE[0]}")  # beside the file that a link leads to
     if log.exists() and log.stat().st_size > 0:
         raise LedgerError(
             f"ledger {path} is {'empty' if path.exists() else 'gone'}, and {log.name}, which holds its latest receipts,"
@@ -88,7 +88,8 @@ class Files:
         self._holder.execute("SELECT 1 FROM sqlite_schema").fetchone()  # opens the write-ahead log
         self._opened = _identity(path)
         self._size = _size(path)  # a ledger only grows
-        beside = {Path(f"{path}{ending}"): _identity(Path(f"{path}{ending}")) for ending in _BESIDE}
+        names = [Path(f"{path.resolve()}{ending}") for ending in _BESIDE]  # beside the file that a link leads to
+        beside = {file: _identity(file) for file in names}
         self._beside = {file: found for file, found in beside.items() if found is not None}
 
     def check(self) -> None:

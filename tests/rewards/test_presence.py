@@ -102,6 +102,21 @@ class TestFile:
         with closing(sqlite3.connect(copy)) as rows:
             assert [("first",)] == rows.execute("SELECT response_id FROM receipts").fetchall()
 
+    @pytest.mark.parametrize("name", ["ledger.db-wal", "ledger.db"])
+    def test_a_ledger_behind_a_link_is_looked_at_where_it_lies(self, tmp_path, prepared_file, name):
+        """SQLite keeps the log beside the file that a link leads to; that it goes is noticed there, and it is kept."""
+        (tmp_path / "disk").mkdir()
+        real = Path(shutil.copy(prepared_file, tmp_path / "disk" / "ledger.db"))
+        (tmp_path / "link.db").symlink_to(real)
+        url = f"sqlite:///{tmp_path}/link.db"
+        with closing(Ledger(url)) as book:
+            book.append(make_receipt("first"))
+            real.with_name(name).rename(tmp_path / "taken")
+            refusal(lambda: book.append(make_receipt("second")))
+            if name == "ledger.db":
+                with pytest.raises(LedgerError, match=r"ledger\.db-wal, which holds its latest receipts"):
+                    Ledger.prepare(url)
+
     @pytest.mark.parametrize("is_replaced", [False, True])
     def test_what_is_moved_away_from_its_log_is_whole(self, book, path, tmp_path, is_replaced):
         """Who moves the file and leaves the log has every receipt that was booked, whatever becomes of the log."""
