@@ -28,6 +28,7 @@ from deployment.places import ledger_folder
 from deployment.protocol import WholeAnswers
 from deployment.recent import Recent
 from deployment.replays import Replays
+from deployment.replica_ports import listen_on_own_address
 from deployment.settings import Settings, pepper_of, pepper_path
 from deployment.shared_health import SharedHealth
 from deployment.spooled import spooled_tokens
@@ -170,6 +171,7 @@ class Ingress:
     """The HTTP surface. Wrapped as a Serve deployment in `app`."""
 
     def __init__(self, handle: DeploymentHandle[Any], settings: Settings) -> None:
+        listen_on_own_address()
         self._engine = HandleEngine(handle)
         self._settings = settings
         self._ledger = Ledger(settings.ledger)

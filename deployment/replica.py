@@ -16,6 +16,7 @@ from deployment.messages import Event, Failed, Finished, Job, Report
 from deployment.metrics.replica import ReplicaMetrics
 from deployment.places import ledger_folder
 from deployment.recovery import Recovery
+from deployment.replica_ports import listen_on_own_address
 from deployment.settings import Settings
 from deployment.spool import Spool
 from deployment.watch import RETRY_AFTER_S, Watch
@@ -42,6 +43,7 @@ class Replica:
     """
 
     def __init__(self, settings: Settings) -> None:
+        listen_on_own_address()
         torch.set_num_threads(settings.processors)
         model = FederatedModel.load(settings.bundle, device=settings.device)
         self._metrics = ReplicaMetrics(model.name)
