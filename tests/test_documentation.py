@@ -3,20 +3,36 @@
 import json
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 import yaml
 
 from attribution.recipe import load_recipe
+from deployment import key_cache
+from deployment.accounts import PROGRESS_TOKENS
+from deployment.booker import BOOKING_PATIENCE_S
+from deployment.calls import MINUTE_S
+from deployment.claiming import CLAIM_PATIENCE_S
 from deployment.cli import app
+from deployment.console import figures
+from deployment.console.sessions import LONGEST_S
+from deployment.gateway import ANSWER_TIMEOUT_S, SILENCE_S
+from deployment.metrics.catalogue import MOST_CLIENTS
+from deployment.recovery import ADOPTION_INTERVAL_S
 from deployment.settings import Settings
 from rewards import Policy, load_policy
 from rewards.policy import policy_schema
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _default(name: str) -> Any:
+    return Settings.model_fields[name].default
 
 
 def test_every_module_stands_in_the_tree():
@@ -54,6 +70,68 @@ def test_every_command_of_the_readme_exists():
             found = found.commands[words.pop(0)]
         known = {option for parameter in found.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known, f"README: {line}"
+
+
+def _commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], set[str]]]:
+    """Every command with its options."""
+    for name, found in getattr(command, "commands", {}).items():
+        if hasattr(found, "commands"):
+            yield from _commands(found, *path, name)
+        else:
+            yield (*path, name), {option for parameter in found.params for option in parameter.opts}
+
+
+def test_every_command_of_the_books_takes_a_ledger():
+    """As README says: `--ledger` for all that reads the books, and `--json` for what shows something of them."""
+    offline = {("ledger", "check-proof"), ("statement", "verify")}
+    moves = {("period", "dispute"), ("period", "pay"), ("hold", "place"), ("hold", "release"), ("keys", "revoke")}
+    files = {("statement", "issue")}
+    found = {
+        path: options
+        for path, options in _commands(typer.main.get_command(app))
+        if path[0] in {"ledger", "period", "hold", "statement", "keys"}
+    }
+
+    assert len(found) > 20
+    assert offline == {path for path, options in found.items() if "--ledger" not in options}
+    assert moves | files == {path for path, options in found.items() if "--json" not in options}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "value", "expected"),
+    [
+        ("after every 15 silent seconds (`keep_alive_s`)", _default("keep_alive_s"), 15),
+        ("for 10 minutes (`replay_window_s`)", _default("replay_window_s"), 10 * 60),
+        ("for `texts_window_s` (7 days)", _default("texts_window_s"), 7 * 86_400),
+        ("signs every 10 seconds", _default("seal_interval_s"), 10),
+        ("on port 9464", _default("metrics_port"), 9464),
+        ("on port 9465 (`replica_metrics_port`", _default("replica_metrics_port"), 9465),
+        ("`http://127.0.0.1:8000`", (_default("host"), _default("port")), ("127.0.0.1", 8000)),
+        ("(default `sqlite:///var/ledger.db`)", Settings.model_fields["ledger"].default, "sqlite:///var/ledger.db"),
+        ("at least every 16 tokens", PROGRESS_TOKENS, 16),
+        ("at its start and every 10 seconds", ADOPTION_INTERVAL_S, 10),
+        ("for up to 1 s at its end to be booked", BOOKING_PATIENCE_S, 1),
+        ("503 with `Retry-After` after 2 s", CLAIM_PATIENCE_S, 2),
+        ("is 503 within five seconds", SILENCE_S + ANSWER_TIMEOUT_S, 5),
+        ("lasts eight hours at most", LONGEST_S, 8 * 3600),
+        ("ends within 5 seconds of the key's", key_cache.FRESH_S, 5),
+        ("Figures are at most 2 seconds old", figures.FRESH_S, 2),
+        ("The first 100 clients have a label each", MOST_CLIENTS, 100),
+        ("one event a minute for a key and a route", MINUTE_S, 60),
+    ],
+)
+def test_times_and_bounds_are_those_of_the_code(sentence: str, value: object, expected: object):
+    """Each number that the README promises stands in it as the code has it."""
+    assert sentence in " ".join(README.split())
+    assert expected == value
+
+
+def test_pictures_and_files_that_are_linked_are_there():
+    """No link of the README leads to a file that is gone."""
+    linked = {link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link}
+
+    assert len(linked) > 8
+    assert [] == [link for link in sorted(linked) if not (ROOT / link).is_file()]
 
 
 def test_every_make_target_of_the_readme_exists():

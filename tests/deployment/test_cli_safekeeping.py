@@ -78,6 +78,32 @@ def test_every_command_says_the_same_of_a_newer_ledger(capsys, before, url, comm
     assert 1 == err.count("\n")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ledger", "balances"],
+        ["ledger", "verify"],
+        ["ledger", "seal"],
+        ["keys", "list"],
+        ["keys", "create", "--role", "operator"],
+        ["period", "list"],
+        ["hold", "list"],
+        ["exporter", "--port", "0"],
+        ["serve", "--bundle", "BUNDLE", "--metrics-port", "0"],
+    ],
+)
+def test_no_command_opens_a_ledger_of_an_older_version(capsys, before, url, command, monkeypatch):
+    """Whatever is tried before it is migrated ends with one line that says how, and 1, and changes nothing of it."""
+    monkeypatch.chdir(before)
+    was = (before / "ledger.db").read_bytes()
+    code, _, err = run(capsys, *(before / "bundle" if word == "BUNDLE" else word for word in command), "--ledger", url)
+
+    assert 1 == code
+    assert f"`protoken ledger migrate --ledger {url}`" in err
+    assert 1 == err.count("\n")
+    assert was == (before / "ledger.db").read_bytes()
+
+
 @pytest.fixture
 def served(tmp_path):
     """A ledger in use, of 235 tokens in its file and 21 in its write-ahead log, sealed; and its latest checkpoint."""

@@ -1,7 +1,9 @@
-"""The real service is killed and started again at once on the same ports, and listens where README says."""
+"""The real service is killed and started again at once on the same ports, and keeps what README says of it."""
 
 import os
+import resource
 import signal
+from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -29,19 +31,41 @@ def _listening(root: psutil.Process) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.fixture
+def core_files() -> Iterator[None]:
+    """Whoever starts the service would let it leave core files."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_CORE, before)
+
+
+def _core_limits(root: psutil.Process) -> set[str]:
+    """How large a core file each of the service's processes may leave."""
+    return {
+        line.split()[4]
+        for process in [root, *root.children(recursive=True)]
+        for line in Path(f"/proc/{process.pid}/limits").read_text().splitlines()
+        if line.startswith("Max core file size")
+    }
+
+
+@pytest.mark.usefixtures("core_files")
 def test_service_that_was_killed_starts_again_at_once(tmp_path: Path) -> None:
-    """No orphan holds a port; and every port is loopback's, those between Serve's replicas too."""
+    """No orphan holds a port; every port is loopback's, those between Serve's replicas too; core files are off."""
     model = base_model("llama")
     bundle = write_consortium(tmp_path, model, updates(model))
     ledger, ports = new_ledger(tmp_path), (free_port(), free_port(), free_port())
     with service(bundle, ledger, tmp_path / "serve.log", ports=ports) as first:
         listening = _listening(psutil.Process(first.process.pid))
+        cores = _core_limits(psutil.Process(first.process.pid))
         os.kill(first.process.pid, signal.SIGKILL)
         first.process.wait()
     with service(bundle, ledger, tmp_path / "serve.log", ports=ports) as second:
         is_up = second.process.poll() is None
 
     assert is_up
+    assert {"0"} == cores
     elsewhere = {name for name, address in listening if not _is_loopback(address)}
     assert len(listening) > 8
     assert set() == elsewhere
