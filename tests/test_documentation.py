@@ -1,5 +1,6 @@
 """The README is under test: its tree, its commands and its settings are those of the code."""
 
+import inspect
 import json
 import re
 import subprocess
@@ -17,7 +18,7 @@ from deployment.accounts import PROGRESS_TOKENS
 from deployment.booker import BOOKING_PATIENCE_S
 from deployment.calls import MINUTE_S
 from deployment.claiming import CLAIM_PATIENCE_S
-from deployment.cli import app
+from deployment.cli import app, keys
 from deployment.console import figures
 from deployment.console.sessions import LONGEST_S
 from deployment.gateway import ANSWER_TIMEOUT_S, SILENCE_S
@@ -117,6 +118,7 @@ def test_every_command_of_the_books_takes_a_ledger():
         ("ends within 5 seconds of the key's", key_cache.FRESH_S, 5),
         ("Figures are at most 2 seconds old", figures.FRESH_S, 2),
         ("The first 100 clients have a label each", MOST_CLIENTS, 100),
+        ("works for 24 hours more", inspect.signature(keys.rotate).parameters["overlap_hours"].default, 24),
         ("one event a minute for a key and a route", MINUTE_S, 60),
     ],
 )

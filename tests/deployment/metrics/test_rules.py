@@ -215,3 +215,15 @@ def test_the_runbook_names_commands_and_panels_that_exist():
             found = found.commands[words.pop(0)]
         known = {option for parameter in found.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known, words
+
+
+def test_the_runbook_is_as_urgent_as_the_alert():
+    """Each chapter begins with what its alert is, a page or a ticket."""
+    readme = (rule_rules.ROOT / "README.md").read_text(encoding="utf-8")
+    told = {
+        name: urgency.lower() for name, urgency in re.findall(r"^### (\w+)\n(Page|Ticket)\. ", readme, re.MULTILINE)
+    }
+    groups = yaml.safe_load((rule_rules.ROOT / "configs/prometheus/alerts.yml").read_text(encoding="utf-8"))["groups"]
+
+    assert len(told) > 20
+    assert {alert["alert"]: alert["labels"]["severity"] for each in groups for alert in each["rules"]} == told
