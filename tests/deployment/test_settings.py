@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from deployment.errors import SettingsError
-from deployment.settings import Settings, ledger_url, load_settings
+from deployment.settings import Settings, ledger_url, load_settings, pepper_path
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "serve.yaml"
 
@@ -72,3 +72,13 @@ def test_settings_are_frozen() -> None:
     """Nobody changes a setting after it was read."""
     with pytest.raises(ValidationError):
         Settings(bundle=Path("b")).port = 1
+
+
+def test_pepper_lies_beside_a_file_and_never_in_a_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where README says: where it is told, else beside an SQLite ledger, else in `var/pepper`."""
+    monkeypatch.delenv("PROTOKEN_PEPPER_FILE", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    assert Path("/a/ledger.db.pepper") == pepper_path("sqlite:////a/ledger.db")
+    assert tmp_path / "var" / "pepper" == pepper_path("postgresql://service@host/books")
+    assert Path("/b") == pepper_path("sqlite:////a/ledger.db", Path("/b"))

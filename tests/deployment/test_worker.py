@@ -4,7 +4,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -303,6 +303,10 @@ def _score_error(*_: Any, **__: Any) -> Any:
     raise ScoreError("a score is NaN")
 
 
+def _no_memory(*_: Any, **__: Any) -> Any:
+    raise MemoryError
+
+
 def _nan_share(*arguments: Any, **options: Any) -> Any:
     response = CREDIT(*arguments, **options)
     return replace(response, shares=dict(response.shares) | {"bank": float("nan")})
@@ -440,6 +444,35 @@ def test_response_that_is_not_streamed_has_no_progress(
     assert {0} == {spooled for _, spooled in caller.seen}
 
 
+def _leave(worker: Worker, ledger: Ledger, spool: Spool, folder: Path) -> None:
+    """What a replica leaves in its file that dies while 48 tokens of a stream are on the disk."""
+    caller = Caller(worker, job("cut", max_tokens=110, temperature=0.7, seed=3, streamed=True), ledger)
+    until(lambda: tokens_spooled(spool, "cut") == 48)
+    folder.mkdir()
+    (folder / "spool-dead.jsonl").write_bytes(spool.path.read_bytes())
+    caller.end()
+
+
+def _taken_over(model: FederatedModel, folder: Path, url: str, attribute: Any = CREDIT) -> Mapping[str, Any]:
+    """The receipt of that stream, which the next replica wrote; the only one."""
+    Ledger.prepare(url)
+    ledger, heir = Ledger(url), Spool(folder)
+    ledger.register(model.name, MEMBERS)
+    booker = Booker(ledger, heir, lambda *_: None)
+    worker = Worker(
+        model, Batch(model), attribute=attribute, spool=heir, booker=booker, capacity=CAPACITY, observer=Notes()
+    )
+    recovery = Recovery(heir, booker, ledger, worker.card, worker.recover)
+    until(lambda: ledger.receipt("cut") and not heir.live())
+    recovery.close()
+    worker.stop(30)
+    booker.close()
+    receipt = ledger.receipt("cut")
+    assert receipt is not None
+    assert 1 == ledger.last_sequence()
+    return receipt
+
+
 def test_stream_cut_by_a_crash_is_credited_by_the_next_replica(
     model: FederatedModel, ledger: MovingLedger, spool: SmallDisk, notes: Notes, tmp_path: Path
 ) -> None:
@@ -447,34 +480,29 @@ def test_stream_cut_by_a_crash_is_credited_by_the_next_replica(
     with working(model, ledger, spool, notes) as worker:
         whole = Caller(worker, job("whole", max_tokens=48, temperature=0.7, seed=3), ledger)
         whole.end()
-        caller = Caller(worker, job("cut", max_tokens=110, temperature=0.7, seed=3, streamed=True), ledger)
-        until(lambda: tokens_spooled(spool, "cut") == 48)
-        left = tmp_path / "crash" / "spool-dead.jsonl"
-        left.parent.mkdir()
-        left.write_bytes(spool.path.read_bytes())
-        caller.end()
+        _leave(worker, ledger, spool, tmp_path / "crash")
+    receipt = _taken_over(model, tmp_path / "crash", f"sqlite:///{tmp_path}/second.db")
 
-    url = f"sqlite:///{tmp_path}/second.db"
-    Ledger.prepare(url)
-    second, heir = Ledger(url), Spool(left.parent)
-    second.register(model.name, MEMBERS)
-    booker = Booker(second, heir, lambda *_: None)
-    worker = Worker(
-        model, Batch(model), attribute=CREDIT, spool=heir, booker=booker, capacity=CAPACITY, observer=Notes()
-    )
-    recovery = Recovery(heir, booker, second, worker.card, worker.recover)
-    until(lambda: second.receipt("cut") and not heir.live())
-    recovery.close()
-    worker.stop(30)
-    booker.close()
-
-    expected, receipt = ledger.receipt("whole"), second.receipt("cut")
-    assert expected is not None and receipt is not None
-    assert 1 == second.last_sequence()
+    expected = ledger.receipt("whole")
+    assert expected is not None
     assert (48, "credit", expected["settings"]) == (receipt["tokens"], receipt["method"], receipt["settings"])
     assert (True, True) == (receipt["measurement"]["cut"], receipt["measurement"]["recovered"])
     scores = receipt["measurement"]["response_scores"]
     assert scores == pytest.approx(expected["measurement"]["response_scores"], rel=1e-3)
+
+
+def test_stream_cut_by_a_crash_that_cannot_be_attributed_goes_to_the_commons(
+    model: FederatedModel, ledger: MovingLedger, spool: SmallDisk, notes: Notes, tmp_path: Path
+) -> None:
+    """Its tokens were seen, so they are booked, and the receipt says why no client earned them."""
+    with working(model, ledger, spool, notes) as worker:
+        _leave(worker, ledger, spool, tmp_path / "crash")
+    url = f"sqlite:///{tmp_path}/second.db"
+    receipt = _taken_over(model, tmp_path / "crash", url, _no_memory)
+
+    assert 48 == receipt["tokens"]
+    assert "attribution failed: MemoryError" in str(receipt["measurement"])
+    assert {"commons": 48_000_000} == {account: amount for account, amount in Ledger(url).balances().items() if amount}
 
 
 def test_serving_goes_on_while_the_ledger_is_away(worker: Worker, ledger: MovingLedger, spool: Spool) -> None:
