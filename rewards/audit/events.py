@@ -8,14 +8,14 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlmodel import col
 
 from rewards.audit import hashing
 from rewards.audit.report import DifferenceError, Stamps, canonical_object
 from rewards.errors import SignatureError
 from rewards.signing import VerifyKey
-from rewards.tables import ApiKeyRow, EventRow, ReceiptRow
+from rewards.tables import ApiKeyRow, EventRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,10 +38,7 @@ class Events:
         self.accounts: dict[str, set[str]] = {}
         self.signing_keys: list[VerifyKey] = []
         self._source = source
-        first = [row["at_us"] for row in source.all(select(EventRow).where(col(EventRow.sequence) == 1))]
-        made = source.all(select(func.min(col(ReceiptRow.created_at_us)).label("at_us")))
-        first += [row["at_us"] for row in made if row["at_us"] is not None]
-        self._stamps = Stamps(min(first, default=0))
+        self._stamps = Stamps()
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         """Sequence and leaf hash of each event that is in order.

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlmodel import col
 
 from rewards.audit import hashing
 from rewards.audit.report import DifferenceError, Stamps, canonical_object
-from rewards.tables import EntryRow, EventRow, ReceiptRow
+from rewards.tables import EntryRow, ReceiptRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -40,8 +40,7 @@ class Receipts:
         self._accounts_of = accounts_of
         self._entries = source.rows(select(EntryRow).order_by(col(EntryRow.receipt_sequence)))
         self._next_entry = next(self._entries, None)
-        earliest = source.all(select(func.min(col(EventRow.at_us)).label("at_us")))
-        self._stamps = Stamps((earliest[0]["at_us"] if earliest else None) or 0)
+        self._stamps = Stamps()
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         """Sequence and leaf hash of each receipt that is in order.

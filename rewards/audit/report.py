@@ -15,25 +15,26 @@ if TYPE_CHECKING:
 
 _STEP_BACK_US = 10 * 60 * 1_000_000
 """By how much a stamp must be below the one before it to be right: the one before was of a clock that was wrong."""
+_MOST_WRONG_US = 10 * 365 * 86_400 * 1_000_000
+"""By how much a stamp may be below the very first one, which may have been of such a clock itself."""
 
 
 class Stamps:
-    """Stamps in the order of their rows: none is below the one before it, unless that was of a wrong clock.
+    """Stamps in the order of their rows: none is below the one before it, unless those before were of a wrong clock.
 
-    Then it is far below that one, and still not below what was stamped before that one.
+    Then it is far below that one: by more than a clock is set back in passing, and by less than no clock is wrong.
     """
 
-    def __init__(self, earliest_us: int = 0) -> None:
-        self.last_us = 0
-        self._before_us = earliest_us
+    def __init__(self) -> None:
+        self.last_us: int | None = None
+        self._first_us = 0
 
     def follows(self, at_us: int) -> bool:
         """Whether the next row may have been stamped so."""
-        is_step_back = self._before_us <= at_us < self.last_us - _STEP_BACK_US
-        if at_us < self.last_us and not is_step_back:
+        if self.last_us is None:
+            self._first_us = at_us
+        elif at_us < self.last_us and not self._first_us - _MOST_WRONG_US <= at_us < self.last_us - _STEP_BACK_US:
             return False
-        if at_us > self.last_us:
-            self._before_us = max(self._before_us, self.last_us)
         self.last_us = at_us
         return True
 
