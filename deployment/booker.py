@@ -16,6 +16,7 @@ from deployment.errors import SpoolError
 from deployment.records import record_of
 from deployment.spool import Spool
 from rewards import Booked, ConflictError, CreditError, Ledger, LedgerWriter, Receipt, RewardsError
+from rewards.errors import LedgerRefusedError
 
 __all__ = ["BOOKING_PATIENCE_S", "Booker", "Outcome", "Told"]
 
@@ -66,7 +67,8 @@ class Booker:
         self._changed = threading.Condition()
         self._waiting: dict[str, _Waiting] = {}
         self._pause_s = FIRST_RETRY_S
-        self._retry_at: float | None = None  # while the database is away
+        self._retry_at: float | None = None  # while somebody is to be submitted again
+        self._is_away = False  # the database, so that nobody is submitted before
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="protoken-booker", daemon=True)
         self._thread.start()
@@ -94,7 +96,7 @@ class Booker:
             closing = self._closing
             if not known and not closing:
                 self._waiting[receipt.response_id] = entry
-                entry.submitted = self._retry_at is None
+                entry.submitted = not self._is_away
                 if len(self._waiting) == 1:
                     self._changed.notify()
         if entry.submitted:
@@ -140,10 +142,13 @@ class Booker:
         self._tell(entry, future.result() if error is None else error)
 
     def _postpone(self, entry: _Waiting, error: BaseException) -> None:
+        is_refused = isinstance(error, LedgerRefusedError)  # this receipt alone, by a rule that it may fit later
         with self._changed:
             entry.submitted = False
+            self._is_away = self._is_away or not is_refused
             if self._retry_at is None:
-                _LOG.warning("the ledger is away; trying again in %.1f s: %s", self._pause_s, error)
+                what = f"response {entry.receipt.response_id} is refused" if is_refused else "the ledger is away"
+                _LOG.warning("%s; trying again in %.1f s: %s", what, self._pause_s, error)
                 self._retry_at = time.monotonic() + self._pause_s
                 self._pause_s = min(2 * self._pause_s, LAST_RETRY_S)
                 self._changed.notify()
@@ -178,7 +183,7 @@ class Booker:
             entries = list(self._waiting.values())
             if self._retry_at is None or time.monotonic() < self._retry_at:
                 return entries, []
-            self._retry_at = None
+            self._retry_at, self._is_away = None, False
             retried = [entry for entry in entries if not entry.submitted]
             for entry in retried:
                 entry.submitted = True

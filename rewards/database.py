@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from rewards import private_files, schema
 from rewards.engines import BUSY_TIMEOUT_MS, connect, preparing, require_locks, write_ahead, writing
-from rewards.errors import LedgerError, LedgerLostError
+from rewards.errors import LedgerError, LedgerLostError, LedgerRefusedError
 from rewards.ledger_url import file_of, parse, shown, shown_url
 from rewards.presence import Files, Origin, loss_of, require_whole
 
@@ -235,8 +235,15 @@ def _errors_of(name: str) -> Iterator[None]:
         reason, code = " ".join(str(cause).split()), loss_of(cause)
         if code is not None:
             raise LedgerLostError(f"ledger {name}: {reason}", code) from error
-        raise LedgerError(f"ledger {name}: {reason}") from error
+        refusal = LedgerRefusedError if _is_refusal(cause) else LedgerError
+        raise refusal(f"ledger {name}: {reason}") from error
     except UnicodeError as error:  # half of a surrogate pair, as the shell gives for a byte that is not UTF-8
         raise LedgerError(f"ledger {name}: a name or label is not valid text: {error}") from error
     except OSError as error:
         raise LedgerError(f"ledger {name}: {error.strerror}") from error
+
+
+def _is_refusal(cause: BaseException) -> bool:
+    """Whether a rule of the schema was broken: by class of the SQLSTATE, or what a trigger raised."""
+    state = getattr(cause, "sqlstate", None) or ""
+    return isinstance(cause, sqlite3.IntegrityError) or state[:2] in ("22", "23") or state == "P0001"

@@ -11,6 +11,7 @@ RewardsError
 ├── LogError                a place in the Merkle log that does not exist, or a proof that does not fit
 └── LedgerError             the ledger cannot be opened, read or written
     ├── LedgerLostError     it is not there any more, or not the one that was opened; carries which of these
+    ├── LedgerRefusedError  the database itself refuses what was to be written, by a rule of the schema
     ├── ConflictError       a response id that is already booked with another payload
     ├── ReversalError       a response that cannot be reversed
     ├── HoldError           a hold that cannot be placed or released
@@ -93,6 +94,10 @@ class LedgerLostError(LedgerError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class LedgerRefusedError(LedgerError):
+    """The database refuses what was to be written, by a constraint or trigger of the schema; nothing was written."""
 
 
 class ConflictError(LedgerError):

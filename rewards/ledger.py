@@ -17,7 +17,7 @@ from sqlmodel import col
 from rewards import clients, reading
 from rewards.credit import COMMONS, REVERSAL, canonical_bytes
 from rewards.database import Database, migrate, now_us, prepare
-from rewards.errors import ConflictError, CreditError, LedgerError, ReversalError
+from rewards.errors import ConflictError, CreditError, LedgerError, LedgerRefusedError, ReversalError
 from rewards.moments import stamp
 from rewards.tables import EntryRow, ReceiptRow
 
@@ -39,6 +39,10 @@ class Booked:
     response_id: str
     payload_sha256: str
     replayed: bool
+
+
+Outcome = Booked | ConflictError | CreditError | LedgerRefusedError
+"""What becomes of one receipt of several."""
 
 
 class Ledger:
@@ -78,15 +82,27 @@ class Ledger:
         Raises:
             ConflictError: the response id is booked with another payload; nothing is written.
             CreditError: an account is neither the commons nor a registered client; nothing is written.
+            LedgerRefusedError: the database takes no such receipt from this login, or not now; nothing is written.
         """
         (outcome,) = self.append_many([receipt])
         if isinstance(outcome, Booked):
             return outcome
         raise outcome
 
-    def append_many(self, receipts: Sequence[Receipt]) -> list[Booked | ConflictError | CreditError]:
-        """Book receipts in one transaction, durable on return; each has an outcome of its own, in the order given."""
-        outcomes: list[Booked | ConflictError | CreditError] = []
+    def append_many(self, receipts: Sequence[Receipt]) -> list[Outcome]:
+        """Book receipts in one transaction, durable on return; each has an outcome of its own, in the order given.
+
+        Where the database refuses one of them it takes none, so each is booked apart then.
+        """
+        try:
+            return self._append(receipts)
+        except LedgerRefusedError as error:
+            if len(receipts) == 1:
+                return [error]
+            return [outcome for receipt in receipts for outcome in self.append_many([receipt])]
+
+    def _append(self, receipts: Sequence[Receipt]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
         with self.database.write() as connection:
             known = _bookings(connection, [receipt.response_id for receipt in receipts])
             batch = _Batch(connection)

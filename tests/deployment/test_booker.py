@@ -17,6 +17,7 @@ from deployment.records import Progress, commons_receipt, receipt_from, record_o
 from deployment.recovery import Recovery
 from deployment.spool import Spool
 from rewards import Booked, ConflictError, CreditError, Ledger, LedgerError
+from rewards.errors import LedgerRefusedError
 from tests.rewards.receipts import MEMBERS, make_receipt
 
 CARD = ModelCard("demo", "a" * 64, ("bank", "clinic", "rider"), 128)
@@ -33,6 +34,7 @@ class MovingLedger(Ledger):
         self.attempts = 0
         self.answers = threading.Event()
         self.answers.set()
+        self.refuses = ""  # a response id, by a rule of the schema
         super().__init__(url)
 
     def append_many(self, receipts: Sequence[Any]) -> Any:
@@ -41,6 +43,11 @@ class MovingLedger(Ledger):
         assert self.answers.wait(20)
         self._require()
         return super().append_many(receipts)
+
+    def _append(self, receipts: Sequence[Any]) -> Any:
+        if self.refuses in [receipt.response_id for receipt in receipts]:
+            raise LedgerRefusedError(f"receipt of {self.refuses} is not of this hour")
+        return super()._append(receipts)
 
     def receipt(self, response_id: str) -> Any:
         """Read, or fail likewise."""
@@ -120,6 +127,26 @@ def test_spooled_receipt_is_booked_told_and_forgotten(booker: Booker, moving: Mo
     assert seconds < BOOKING_PATIENCE_S
     assert ([], 0) == (spool.live(), len(booker))
     assert moving.receipt("one") is not None
+
+
+def test_a_receipt_that_the_database_refuses_waits_alone(booker: Booker, moving: MovingLedger, spool: Spool) -> None:
+    """Those booked with it and after it are booked at once; it stays in the spool, and is booked once it is taken."""
+    moving.refuses = "ahead"
+    receipts = [make_receipt(name) for name in ("s", "ahead", "t", "later")]
+    spool.append([record_of(receipt) for receipt in receipts])
+    waiting = Told()
+    for receipt in receipts[:3]:
+        booker.book(receipt, waiting if receipt.response_id == "ahead" else None)
+    assert waiting.outcome()[0] is None  # told after the booker's patience that it is on its way
+    told = Told()
+    booker.book(receipts[3], told)
+    outcome, seconds = told.outcome()
+
+    assert isinstance(outcome, Booked) and seconds < BOOKING_PATIENCE_S
+    assert ["ahead"] == [record["id"] for record in spool.live()]
+    moving.refuses = ""
+    until(lambda: moving.is_booked("ahead"))
+    until(lambda: not spool.live())
 
 
 def test_serving_goes_on_while_the_database_is_away(

@@ -12,6 +12,8 @@ from sqlalchemy import make_url, text
 from deployment.places import ledger_folder
 from rewards import Ledger, LedgerError, events
 from rewards.audit import audit
+from rewards.database import now_us
+from rewards.errors import LedgerRefusedError
 from tests.rewards.books import write_books
 from tests.rewards.conftest import new_database
 from tests.rewards.receipts import make_receipt
@@ -219,6 +221,20 @@ def test_whatever_a_receipt_may_hold_a_replica_can_book(logins):
     assert 2 == replica.append(receipt).sequence
     assert replica.append(receipt).replayed
     owner.close()
+    replica.close()
+
+
+def test_a_receipt_that_the_database_refuses_keeps_no_other_from_being_booked(logins):
+    """One whose clock is two hours ahead is told so and may come again; what is booked with it is booked."""
+    replica = Ledger(logins["replica"])
+    ahead = make_receipt("ahead", created_at_us=now_us() + 2 * 3_600_000_000)
+    first, refused, second = replica.append_many([make_receipt("s"), ahead, make_receipt("t")])
+
+    assert (2, 3) == (first.sequence, second.sequence)
+    assert isinstance(refused, LedgerRefusedError) and "is not of this hour" in str(refused)
+    with pytest.raises(LedgerRefusedError, match="is not of this hour"):
+        replica.append(ahead)
+    assert [True, False, True] == [replica.is_booked(name) for name in ("s", "ahead", "t")]
     replica.close()
 
 
