@@ -4,6 +4,7 @@ Knows text, JSON, YAML and safetensors. Does not know what the files are for: wh
 """
 
 import json
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ __all__ = [
 
 _MOST_BYTES = 1 << 28  # of a text: far more than any real one, and little enough to be held
 _MOST_LETTERS = 300  # of a foreign message
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
 _LFS = b"version https://git-lfs.github.com/spec/"
 _DISGUISES = (
     (_LFS, "is a Git LFS pointer, not the file itself: `git lfs pull` fetches it"),
@@ -107,18 +109,41 @@ def read_json_object(path: Path, raised: type[AttributionError]) -> dict[str, An
 
 
 def read_yaml(path: Path, raised: type[AttributionError]) -> Any:
-    """What a YAML file holds.
+    """What a YAML file holds; a name that it gives twice is refused, and so is 010, which YAML reads as eight.
 
     Raises:
         AttributionError: of the class `raised`.
     """
     text = read_text(path, raised)
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except RecursionError as error:
         raise raised(f"{path}: is nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a number of too many digits
         raise raised(f"{path}: not YAML: {in_one_line(error)}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """What a member declares is its weight, so a file means what it seems to (likewise `rewards.strict_yaml`)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+            seen |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
+        return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        is_whole = node.tag.endswith(":int")
+        if ":" in node.value or (is_whole and _DECIMAL.fullmatch(node.value) is None):
+            what = f"{node.value} is no decimal number; write it with digits alone, and without a leading 0"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
+        return int(node.value) if is_whole else self.construct_yaml_float(node)
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_number)
 
 
 @contextmanager

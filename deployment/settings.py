@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from deployment.errors import SettingsError
-from rewards import pepper
+from rewards import pepper, strict_yaml
 
 __all__ = ["ENVIRONMENT_PREFIX", "Settings", "ledger_url", "load_settings", "pepper_of", "pepper_path", "shown_url"]
 
@@ -198,13 +197,11 @@ def pepper_path(ledger: str, pepper_file: Path | None = None) -> Path:
 
 def _from_file(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = strict_yaml.load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"settings file {path} cannot be read: {error}") from error
-    except RecursionError as error:
-        raise SettingsError(f"settings file {path} is nested too deeply") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a number of too many digits
-        raise SettingsError(f"settings file {path} is not YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise SettingsError(f"settings file {path} is not YAML: {error}") from error
     if document is None:
         return {}
     if not isinstance(document, dict):

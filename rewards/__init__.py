@@ -28,7 +28,8 @@ from rewards.errors import (
 )
 from rewards.keys import ROLES, Key, KeyRing
 from rewards.ledger import Booked, Ledger
-from rewards.policy import Policy, load_policy
+from rewards.policy import Policy
+from rewards.policy_file import load_policy
 from rewards.settlement import Line, Settlement, settle
 from rewards.writer import LedgerWriter
 

@@ -1,4 +1,4 @@
-"""The settlement policy: what a period pays, to whom, and what is kept back. Computes nothing.
+"""The settlement policy: what a period pays, to whom, and what is kept back. Computes nothing, and reads no file.
 
 Every field says in its description what would be right; the errors and the schema of the YAML file repeat it.
 """
@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from pathlib import Path
 from reprlib import Repr
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -42,7 +40,6 @@ SKEW_MINUTES = 10
 """How far a clock may be ahead where the policy does not say."""
 
 _DECIMAL = r"100(\.0{1,6})?|[0-9]{1,2}(\.[0-9]{1,6})?"
-_YAML_INTEGER = r"[-+]?(0|[1-9][0-9_]*)"
 _MILLIONTHS = 10**6
 _MINUTE_US = 60_000_000
 
@@ -283,67 +280,6 @@ class Policy(BaseModel):
         except ValidationError as error:
             faults = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
             raise PolicyError(f"{source}: {'; '.join(map(_fault, faults))}") from error
-
-
-def load_policy(path: str | Path) -> Policy:
-    """The policy in a YAML file.
-
-    Raises:
-        PolicyError: the file cannot be read, is not YAML, gives a field twice, or is not a policy; names the file, the
-            field and what would be right.
-    """
-    try:
-        document = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_OnceLoader)  # noqa: S506 (a SafeLoader)
-    except OSError as error:
-        raise PolicyError(f"{path}: {error.strerror}") from error
-    except RecursionError as error:
-        raise PolicyError(f"{path}: is nested too deeply") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        raise PolicyError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    return Policy.from_mapping(document, source=str(path))
-
-
-def policy_schema() -> dict[str, Any]:
-    """The JSON schema of the YAML file, for editors; `configs/policy.schema.json` is what it returns."""
-    schema = Policy.model_json_schema()
-    del schema["description"]  # the attributes, said again
-    for field in schema["properties"].values():
-        if {"type": "null"} in field.get("anyOf", ()):  # no value is a line left out, not a line left empty
-            kind, _ = field.pop("anyOf")
-            del field["default"]
-            field.update(kind)
-    schema["oneOf"] = [{"required": [source]} for source in ("pool", "price_per_million_tokens", "fees")]
-    by_application = [{"required": [field]} for field in ("fees", "max_price_per_million_tokens")]
-    schema["if"] = {"properties": {"allocation": {"const": "user_centric"}}, "required": ["allocation"]}
-    schema["then"] = {"required": ["fees"]}
-    schema["else"] = {"not": {"anyOf": by_application}}
-    return schema
-
-
-class _OnceLoader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML would silently take the last, and numbers that are not decimal.
-
-    YAML 1.1 reads 010 as eight, and 1:30 as ninety.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        if re.fullmatch(_YAML_INTEGER, node.value) is None:
-            what = f"{node.value} is no decimal number; write it with digits alone, and none of them a leading 0"
-            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
-        return int(node.value)
-
-
-_OnceLoader.add_constructor("tag:yaml.org,2002:int", _OnceLoader.construct_yaml_int)
 
 
 _shown = Repr()

@@ -26,7 +26,7 @@ from deployment.metrics.catalogue import MOST_CLIENTS
 from deployment.recovery import ADOPTION_INTERVAL_S
 from deployment.settings import Settings
 from rewards import Policy, load_policy
-from rewards.policy import policy_schema
+from rewards.policy_file import policy_schema
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -56,6 +56,22 @@ def test_a_malformed_file_is_refused(tmp_path, content, named):
 
 
 @pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("steps: 010", "010 is no decimal number"),
+        ("learning_rate: 1:30.5", "1:30.5 is no decimal number"),
+        ("rounds: 2\nrounds: 3", "rounds is given twice"),
+        ("clients: [{id: a, examples: 0x10}]", "0x10 is no decimal number"),
+    ],
+)
+def test_a_recipe_means_what_it_seems_to(tmp_path, line, named):
+    """What a member declares is its weight: YAML would read 010 as eight, and take the last of two."""
+    (tmp_path / "recipe.yaml").write_text(f"consortium: c\n{line}\n")
+    with pytest.raises(RecipeError, match=rf"\A[^\n]*recipe.yaml[^\n]*{named}[^\n]*\Z"):
+        load_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
     ("make", "named"),
     [
         (lambda path: path.mkdir(), "is a folder; a file is needed"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from deployment.operator import Books
 from rewards import KeyRing, Ledger, Policy, Receipt, holds, periods
 from rewards.credit import canonical_bytes
-from rewards.policy import load_policy
+from rewards.policy_file import load_policy
 from rewards.sealing import seal
 from rewards.signing import SigningKey
 from tests.deployment.engines import CARD
