@@ -101,21 +101,8 @@ def build_app(
     watch = watch or Watch({})
     limits, calls = Limits(books.ledger, spooled=spooled), Calls(books.keys.database)
     gate = Middleware(Gate, keys=books.keys, calls=calls, limits=limits, watch=watch)
-    app = FastAPI(
-        title=TITLE,
-        lifespan=partial(_closing, calls),
-        docs_url=None,
-        redoc_url=None,
-        middleware=[
-            Middleware(RequestId),
-            Middleware(CrossOrigin, origins=cors_origins),
-            Middleware(LastResort),
-            Middleware(Heads),
-            gate,
-            Middleware(JsonBodies),
-            Middleware(BodyLimit),
-        ],
-    )
+    around = _around(gate, cors_origins)
+    app = FastAPI(title=TITLE, lifespan=partial(_closing, calls), docs_url=None, redoc_url=None, middleware=around)
     idempotency = Idempotency(Claims(books.ledger.database), replays)
     answers = Answers(engine, limits, idempotency, default_max_tokens, texts, keep_alive_s)
     app.state.service = Service(engine, answers, books.ledger, watch, max_tokens_cap, int(time.time()))
@@ -128,6 +115,12 @@ def build_app(
     handle_failures(app)
     document(app)
     return app
+
+
+def _around(gate: Middleware, cors_origins: Sequence[str]) -> list[Middleware]:
+    """What each request passes through, from the outside in: whoever has no key learns of no body, and sends none."""
+    before = [Middleware(RequestId), Middleware(CrossOrigin, origins=cors_origins), Middleware(LastResort)]
+    return [*before, Middleware(Heads), gate, Middleware(JsonBodies), Middleware(BodyLimit)]
 
 
 @asynccontextmanager

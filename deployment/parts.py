@@ -11,6 +11,7 @@ from pathlib import Path
 from attribution.bundle import MANIFEST_NAME
 from deployment.errors import PartLostError
 from rewards.errors import SignatureError
+from rewards.presence import identity
 from rewards.signing import SigningKey, VerifyKey
 
 __all__ = ["Check", "bundle", "folder", "secret", "signing_key"]
@@ -21,11 +22,11 @@ Check = Callable[[], None]
 
 def folder(part: str, *paths: Path) -> Check:
     """Folders that bear their names still: another one in their place holds nothing of what was promised."""
-    opened = {path: _identity(path) for path in paths}
+    opened = {path: identity(path) for path in paths}
 
     def check() -> None:
-        for path, identity in opened.items():
-            if _identity(path) != identity:
+        for path, was in opened.items():
+            if identity(path) != was:
                 raise _lost(part, path)
 
     return check
@@ -86,14 +87,6 @@ def bundle(part: str, path: Path) -> Check:
                 raise _lost(part, file)
 
     return check
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _lost(part: str, path: Path) -> PartLostError:

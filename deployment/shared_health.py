@@ -53,7 +53,7 @@ class SharedHealth:
             return {"type": "http.request", "body": b"", "more_body": False}
 
         async def send(message: Message) -> None:
-            told.append({**message, "headers": list(message["headers"])} if "headers" in message else message)
+            told.append(message)
 
         await self._app(self._scope, receive, send)
         return told

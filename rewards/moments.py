@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, or_
 
+from rewards.policy import SKEW_MINUTES
+
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Mapped
 
-SKEW_US = 10 * 60 * 1_000_000
+SKEW_US = SKEW_MINUTES * 60_000_000
 """How far the ledger's clock may step back, or another's be ahead, where no policy says otherwise."""
 
 

@@ -86,10 +86,10 @@ class Files:
             existing_file(path), busy_timeout_s, isolation_level=None, check_same_thread=False, uri=True
         )
         self._holder.execute("SELECT 1 FROM sqlite_schema").fetchone()  # opens the write-ahead log
-        self._opened = _identity(path)
+        self._opened = identity(path)
         self._size = _size(path)  # a ledger only grows
         names = [Path(f"{path.resolve()}{ending}") for ending in _BESIDE]  # beside the file that a link leads to
-        beside = {file: _identity(file) for file in names}
+        beside = {file: identity(file) for file in names}
         self._beside = {file: found for file, found in beside.items() if found is not None}
 
     def check(self) -> None:
@@ -100,7 +100,7 @@ class Files:
             OSError: they cannot be looked at.
         """
         known = self._size  # before the look: another thread's look may come between
-        found, size = _identity(self._path), _size(self._path)
+        found, size = identity(self._path), _size(self._path)
         if found != self._opened:
             self._rescue()  # into wherever it lies now: who moves a file leaves its log behind
         if found is None:
@@ -117,7 +117,7 @@ class Files:
             )
         self._size = size
         for file, opened in self._beside.items():
-            if _identity(file) != opened:
+            if identity(file) != opened:
                 self._rescue()
                 raise LedgerLostError(
                     f"{file}, a part of the ledger, was taken away while in use: stop whoever uses the ledger in "
@@ -133,7 +133,7 @@ class Files:
     def _rescue(self) -> None:
         """Write what only the log holds into the file, unless somebody has begun another log; once for each loss."""
         with self._lock:
-            if self._is_rescued or any(_identity(file) not in (None, opened) for file, opened in self._beside.items()):
+            if self._is_rescued or any(identity(file) not in (None, opened) for file, opened in self._beside.items()):
                 return
             self._is_rescued = True
             try:
@@ -204,7 +204,7 @@ class Continuity:
         self._last = None if last is None else (last[0], last[1])
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> tuple[int, int] | None:
     """What a name stands for, by device and inode; None when for nothing."""
     try:
         found = path.stat()
