@@ -7,11 +7,11 @@ them is. A caller that got no answer may append the same receipt again, and agai
 from __future__ import annotations
 
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, insert, select
 from sqlmodel import col
 
 from rewards import clients, reading
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     from rewards.credit import Receipt
 
 SALT_BYTES = 32
+# Each transaction asks these, so they are put together once.
+_LAST = (
+    select(col(ReceiptRow.sequence), col(ReceiptRow.booked_at_us)).order_by(col(ReceiptRow.sequence).desc()).limit(1)
+)
+_BOOKED = select(col(ReceiptRow.response_id), col(ReceiptRow.sequence), col(ReceiptRow.payload_sha256)).where(
+    col(ReceiptRow.response_id).in_(bindparam("ids", expanding=True))
+)
 
 
 @dataclass(frozen=True)
@@ -102,12 +109,13 @@ class Ledger:
             return [outcome for receipt in receipts for outcome in self.append_many([receipt])]
 
     def _append(self, receipts: Sequence[Receipt]) -> list[Outcome]:
+        drafts = [_Draft.of(dict(vars(receipt)), kind="response") for receipt in receipts]  # while nobody waits for it
         outcomes: list[Outcome] = []
         with self.database.write() as connection:
             known = _bookings(connection, [receipt.response_id for receipt in receipts])
             batch = _Batch(connection)
-            for receipt in receipts:
-                outcome = self._outcome(connection, receipt, known) or batch.add(asdict(receipt), kind="response")
+            for receipt, draft in zip(receipts, drafts, strict=True):
+                outcome = self._outcome(connection, receipt, known.get(receipt.response_id), draft) or batch.add(draft)
                 if isinstance(outcome, Booked):
                     known.setdefault(receipt.response_id, outcome)
                 outcomes.append(outcome)
@@ -137,7 +145,7 @@ class Ledger:
                 return first
             batch = _Batch(connection)
             reversal = _reversal(original, reversal_id, reason, actor, batch.booked_at_us)
-            booked = batch.add(reversal, kind="reversal", reverses=response_id)
+            booked = batch.add(_Draft.of(reversal, kind="reversal", reverses=response_id))
             batch.write()
         return booked
 
@@ -176,11 +184,10 @@ class Ledger:
         self.database.close()
 
     def _outcome(
-        self, connection: Connection, receipt: Receipt, known: Mapping[str, Booked]
+        self, connection: Connection, receipt: Receipt, first: Booked | None, draft: _Draft
     ) -> Booked | ConflictError | CreditError | None:
-        """What becomes of a receipt that is not to be written; None when it is."""
-        first = known.get(receipt.response_id)
-        if first is not None and first.payload_sha256 == receipt.payload_sha256:
+        """What becomes of a receipt that is not to be written, as when it is booked already; None when it is."""
+        if first is not None and first.payload_sha256 == draft.row["payload_sha256"]:
             return Booked(first.sequence, first.response_id, first.payload_sha256, replayed=True)
         if first is not None:
             return ConflictError(
@@ -204,44 +211,47 @@ class Ledger:
         return members
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """A payload as its rows will hold it, hashed and salted, but for the number and the moment that booking gives."""
+
+    row: dict[str, Any]
+    amounts: Mapping[str, int]
+
+    @classmethod
+    def of(cls, payload: dict[str, Any], *, kind: str, reverses: str | None = None) -> _Draft:
+        row = {
+            **{name: value for name, value in payload.items() if name != "amounts"},
+            "settings": canonical_bytes(payload["settings"]).decode(),
+            "measurement": canonical_bytes(payload["measurement"]).decode(),
+            "kind": kind,
+            "reverses": reverses,
+            "payload_sha256": payload_sha256(payload),
+            "salt": secrets.token_hex(SALT_BYTES),
+        }
+        return cls(row, payload["amounts"])
+
+
 class _Batch:
     """Rows of one transaction, numbered on from the last receipt of the ledger, written together."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        last = connection.execute(
-            select(col(ReceiptRow.sequence), col(ReceiptRow.booked_at_us))
-            .order_by(col(ReceiptRow.sequence).desc())
-            .limit(1)
-        ).one_or_none()
+        last = connection.execute(_LAST).one_or_none()
         self._sequence, last_us = (0, 0) if last is None else (last[0], last[1])
         self.booked_at_us = stamp(now_us(connection), last_us)
         self._receipts: list[dict[str, Any]] = []
         self._entries: list[dict[str, Any]] = []
 
-    def add(self, payload: dict[str, Any], *, kind: str, reverses: str | None = None) -> Booked:
-        """Number a payload and keep its rows for `write`."""
+    def add(self, draft: _Draft) -> Booked:
+        """Number a draft and keep its rows for `write`."""
         self._sequence += 1
-        digest = payload_sha256(payload)
-        amounts = payload["amounts"]
-        self._receipts.append(
-            {
-                **{name: value for name, value in payload.items() if name != "amounts"},
-                "settings": canonical_bytes(payload["settings"]).decode(),
-                "measurement": canonical_bytes(payload["measurement"]).decode(),
-                "sequence": self._sequence,
-                "kind": kind,
-                "reverses": reverses,
-                "payload_sha256": digest,
-                "salt": secrets.token_hex(SALT_BYTES),
-                "booked_at_us": self.booked_at_us,
-            }
-        )
+        self._receipts.append({**draft.row, "sequence": self._sequence, "booked_at_us": self.booked_at_us})
         self._entries += [
             {"receipt_sequence": self._sequence, "account": account, "amount": amount}
-            for account, amount in amounts.items()
+            for account, amount in draft.amounts.items()
         ]
-        return Booked(self._sequence, payload["response_id"], digest, replayed=False)
+        return Booked(self._sequence, draft.row["response_id"], draft.row["payload_sha256"], replayed=False)
 
     def write(self) -> None:
         """Write what was added into the open transaction."""
@@ -272,9 +282,5 @@ def _reversal(original: Mapping[str, Any], reversal_id: str, reason: str, actor:
 
 
 def _bookings(connection: Connection, response_ids: Sequence[str]) -> dict[str, Booked]:
-    rows = connection.execute(
-        select(col(ReceiptRow.response_id), col(ReceiptRow.sequence), col(ReceiptRow.payload_sha256)).where(
-            col(ReceiptRow.response_id).in_(response_ids)
-        )
-    )
+    rows = connection.execute(_BOOKED, {"ids": list(response_ids)})
     return {row[0]: Booked(row[1], row[0], row[2], replayed=True) for row in rows}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlmodel import col
 
 from rewards.errors import LedgerError, LedgerLostError
@@ -31,6 +31,10 @@ _LOG = logging.getLogger(__name__)
 CLIENT_REGISTERED: Final = "client.registered"
 """The kind of event by whose first one a ledger is known: nothing can change it, and every login may read it."""
 _BESIDE: Final = ("-wal", "-shm")
+# Each transaction asks these, so they are put together once.
+_ORIGIN: Final = select(col(EventRow.sequence), col(EventRow.salt)).where(col(EventRow.kind) == CLIENT_REGISTERED)
+_FIRST: Final = _ORIGIN.order_by(col(EventRow.sequence)).limit(1)
+_KNOWN: Final = _ORIGIN.where(col(EventRow.sequence) == bindparam("sequence"))
 _DROPPED: Final = re.compile('FATAL: +database "[^"]*" does not exist')  # a refused connection has no SQLSTATE
 _NO_TABLE: Final = "42P01"
 
@@ -154,12 +158,11 @@ class Origin:
         Raises:
             LedgerLostError: these are not the rows of the ledger that was opened.
         """
-        query = select(col(EventRow.sequence), col(EventRow.salt)).where(col(EventRow.kind) == CLIENT_REGISTERED)
         if self._known is None:
-            first = connection.execute(query.order_by(col(EventRow.sequence)).limit(1)).one_or_none()
+            first = connection.execute(_FIRST).one_or_none()
             self._known = None if first is None else (first[0], first[1])
             return
-        there = connection.execute(query.where(col(EventRow.sequence) == self._known[0])).one_or_none()
+        there = connection.execute(_KNOWN, {"sequence": self._known[0]}).one_or_none()
         if there is None or tuple(there) != self._known:
             raise LedgerLostError(
                 "another ledger has taken the place of the one that was opened: put that back, or start again",
