@@ -1,46 +1,26 @@
 """Who taught a federated language model what it says.
 
-A *bundle* on disk holds the global model and each client's update (`bundle`, `manifest`, `updates`); `federate` builds
-one by real FedAvg rounds, `importers` makes one from what others trained. A `FederatedModel` is a bundle loaded for
-serving. A `Batch` decodes with it, capturing on the way what attribution needs; `attribute` turns a finished generation
-into signed scores and shares by client, under the preset `paper` or `credit`.
+A *bundle* on disk holds the global model and each client's update (`bundle`); `training` builds one by real FedAvg
+rounds, `importers` makes one from what others trained. A `FederatedModel` is a bundle loaded for serving. A `Batch`
+(`decoding`) decodes with it, capturing on the way what attribution needs; `scoring` turns a finished generation into
+signed scores and shares by client, under the preset `paper` or `credit`.
 
 This package knows torch and transformers, and neither databases, HTTP nor money: what leaves it are plain frozen
 records. One thread owns a model, its batch and its attribution.
+
+    base/        the base model: where its weights come from, what its folder claims, and where things are inside it
+    bundle/      a consortium on disk: the global model and each client's update, every file hashed
+    decoding/    token ids in, tokens and captured activations out
+    evaluation/  experiments that check attribution on real consortia
+    files/       files from outside: read in bounded time and memory, written only where nothing of value is lost
+    importers/   updates that others trained, checked and taken into a bundle
+    scoring/     a finished generation in, scores and shares by client out
+    training/    federated averaging over question–answer files, from a recipe to a bundle
+    attribute    who taught this response: a finished generation in, scores and shares by client out
+    errors       the exceptions of this package, one small tree
+    forcing      a response that somebody else wrote, read by the model as if it had generated it
+    model        the federated model in memory
+    progress     how long work tells how far it is; a progress bar is one listener, silence another
+    records      what leaves this package
+    tracing      who is behind these responses
 """
-
-from attribution.attribute import VERSION, attribute
-from attribution.bundle import Bundle, open_bundle, verify_bundle
-from attribution.decode import Batch
-from attribution.errors import (
-    AttributionError,
-    BundleError,
-    ContextLengthError,
-    ModelError,
-    PromptError,
-    RecipeError,
-    ScoreError,
-)
-from attribution.model import FederatedModel
-from attribution.records import AttributedResponse, Generation, Sampling, Step
-
-__all__ = [
-    "VERSION",
-    "AttributedResponse",
-    "AttributionError",
-    "Batch",
-    "Bundle",
-    "BundleError",
-    "ContextLengthError",
-    "FederatedModel",
-    "Generation",
-    "ModelError",
-    "PromptError",
-    "RecipeError",
-    "Sampling",
-    "ScoreError",
-    "Step",
-    "attribute",
-    "open_bundle",
-    "verify_bundle",
-]

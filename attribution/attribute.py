@@ -8,12 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attribution.credit_preset import DEFAULT_NODES, Context, base_log_probabilities, response_level, token_level
 from attribution.errors import ScoreError
 from attribution.model import FederatedModel
-from attribution.paper_preset import Captured, position_local
 from attribution.records import AttributedResponse, Generation, Method
-from attribution.shares import Shares, netted_shares, softmax_shares
+from attribution.scoring.credit_preset import (
+    DEFAULT_NODES,
+    Context,
+    base_log_probabilities,
+    response_level,
+    token_level,
+)
+from attribution.scoring.paper_preset import Captured, position_local
+from attribution.scoring.shares import Shares, netted_shares, softmax_shares
 
 __all__ = ["VERSION", "attribute"]
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import torch
 from tokenizers.decoders import DecodeStream
 
-from attribution.capture import capturing
-from attribution.decode import taps
+from attribution.base.tokenizer import panics_raised
+from attribution.decoding.capture import capturing
+from attribution.decoding.decode import taps
+from attribution.decoding.row import unfinished_character
 from attribution.errors import PromptError
 from attribution.model import FederatedModel
 from attribution.records import Generation, Sampling
-from attribution.row import panics_raised, unfinished_character
 
 __all__ = ["forced_generation"]
 

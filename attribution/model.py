@@ -11,17 +11,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from attribution.bundle import Bundle, open_bundle
+from attribution.base.layers import first_changed_block, resolve_layers, tail_of
+from attribution.base.references import load_model, load_tokenizer
+from attribution.base.thread_split import split_linear_layers
+from attribution.base.tokenizer import longest_token_bytes, panics_raised
+from attribution.bundle.bundle import Bundle, open_bundle
+from attribution.bundle.manifest import Manifest
+from attribution.bundle.updates import Update
 from attribution.errors import BundleError, ContextLengthError, PromptError
-from attribution.layers import first_changed_block, resolve_layers, tail_of
-from attribution.manifest import Manifest
-from attribution.models import load_model, load_tokenizer
-from attribution.paper_preset import LastRound
-from attribution.path import UpdatePath
-from attribution.row import panics_raised
-from attribution.thread_split import split_linear_layers
-from attribution.token_bytes import longest_token_bytes
-from attribution.updates import Update
+from attribution.scoring.paper_preset import LastRound
+from attribution.scoring.path import UpdatePath
 
 __all__ = ["FederatedModel"]
 

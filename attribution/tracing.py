@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attribution.attribute import attribute
-from attribution.decode import Batch
+from attribution.decoding.decode import Batch
 from attribution.errors import RecipeError
 from attribution.forcing import forced_generation
 from attribution.model import FederatedModel

@@ -1,7 +1,27 @@
 """The service: `attribution` and `rewards` composed into an OpenAI-compatible endpoint, operator API and exporter.
 
-This is the only package that may import both; only `app`, `cli`, and `replica` with its `worker` and `booking` do so.
-Rules of attribution and of money live in those two packages, never here.
+This is the only package that may import both; only `app`, `cli`, `health` and `replica` do so. Rules of attribution
+and of money live in those two packages, never here.
+
+    access/      who may call what, how much and how often, and the record of privileged calls
+    api/         the operator API under `/api/v1`
+    books/       what the operator API and the console both do with the books
+    cli/         the `protoken` command: one module per noun, assembled here
+    cluster/     what Ray does not do by itself: where its ports listen, and that its processes end
+    console/     the console: pages for operators and members, rendered here, over the same rules as the operator API.
+    dashboards/  Grafana's two boards as code, over the catalogue of series
+    gateway/     the OpenAI-compatible endpoint: requests in, jobs to the replicas, answers out
+    health/      whether the service stands on what it stood on when it started, and what it says of that
+    http/        HTTP as every caller meets it
+    kept/        what the service keeps on its disk beside the ledger, and for how long
+    metrics/     what Prometheus is told
+    replica/     a replica: one model, one worker, and the way from generated tokens to booked credit
+    schemas/     what crosses the wire as pydantic models; the OpenAPI document is made of them
+    spool/       the local, fsynced queue of a replica
+    app          the composition root: builds the Serve graph by hand from the settings, starts it, and waits to be told
+                 to stop
+    errors       the failures of the service, one small tree, and the body an application sees for each
+    settings     the settings of the service
 """
 
 import os

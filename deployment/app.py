@@ -21,16 +21,17 @@ from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
-from attribution import open_bundle
+from attribution.bundle.bundle import open_bundle
+from deployment.cluster.guardian import guarded
 from deployment.errors import StartError
-from deployment.gateway import Ingress, proxy_middleware
-from deployment.guardian import guarded
+from deployment.gateway.deployment import Ingress, proxy_middleware
+from deployment.health.places import log_origin, require_folder, signing_key
 from deployment.metrics.exporter import Exporter
-from deployment.places import log_origin, require_folder, signing_key
-from deployment.replica import Replica
+from deployment.replica.deployment import Replica
 from deployment.settings import Settings, pepper_of, shown_url
-from rewards import Ledger, load_policy
-from rewards.sealing import Sealer
+from rewards.ledger.ledger import Ledger
+from rewards.log.sealing import Sealer
+from rewards.settlement.policy_file import load_policy
 
 __all__ = ["build_graph", "run", "serving"]
 

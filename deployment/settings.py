@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from deployment.errors import SettingsError
-from rewards import pepper, strict_yaml
+from rewards.files import strict_yaml
+from rewards.keys import pepper
 
 __all__ = ["ENVIRONMENT_PREFIX", "Settings", "ledger_url", "load_settings", "pepper_of", "pepper_path", "shown_url"]
 

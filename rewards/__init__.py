@@ -1,68 +1,29 @@
 """Credit that is exact, a ledger that forgets nothing, and settlements that sum to the pool.
 
 What comes in is plain: a response id, a number of generated tokens, and shares of clients that sum to 1 with the
-base share. `receipt_amounts` turns them into integer micro-credits, one token = 1 000 000, that sum exactly; floats
-end there. `Ledger.append` books a `Receipt`: whole or not at all, once per response id, durable before it returns.
-Nothing booked is ever changed or deleted; the database itself refuses. `periods.close` settles what was booked since
-the last close by a `Policy`: payouts are integers that sum to the pool, the same credit and policy give the same
-bytes, and of two closers one wins. `KeyRing` keeps who may ask, without keeping their secrets.
+base share. `credit.receipt_amounts` turns them into integer micro-credits, one token = 1 000 000, that sum exactly;
+floats end there. `ledger.ledger.Ledger` books a `Receipt`: whole or not at all, once per response id, durable before
+it returns. Nothing booked is ever changed or deleted; the database itself refuses. `periods.moves.close` settles what
+was booked since the last close by a `Policy`: payouts are integers that sum to the pool, the same credit and policy
+give the same bytes, and of two closers one wins. `keys.ring.KeyRing` keeps who may ask, without keeping their secrets.
 
 This package knows nothing of models, attribution, HTTP or the command line. Everything it raises is a `RewardsError`.
+
+    audit/       the independent audit: rebuilds hashes, log, balances and settlements from the rows alone, and names
+                 what differs
+    backups/     a copy of the whole ledger while it is in use, and a ledger made from one
+    files/       files of private content, and documents read so that they have one meaning
+    keys/        bearer keys: who may ask, without their secrets being kept
+    ledger/      booking: each response once, whole, by one writer
+    log/         the Merkle log over the books: what was booked stays as it was, and anybody can check it
+    periods/     periods: one after the other without gap, each closed once, disputed or not, made final, paid
+    settlement/  from a period's credit to payouts in whole minor units, by a policy
+    signing/     Ed25519 keys, and what is signed by them
+    store/       the ledger's database: its tables, how it is opened and kept whole, and what every query needs
+    views/       what is read of the books for people, pages and scrapes
+    credit       integer micro-credits: exact splits, receipts and the bytes they are hashed by
+    errors       what can go wrong with credit, the ledger and settlement
+    moments      moments that can be trusted, though clocks may be wrong
+    money        an amount of money as text, and the currencies of ISO 4217
+    statements   statements: what a client was told of a final period, signed, and provably in the ledger's Merkle log
 """
-
-from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING, Receipt, canonical_bytes, receipt_amounts, split
-from rewards.errors import (
-    ConflictError,
-    CreditError,
-    KeyRefusedError,
-    KeyRingError,
-    LedgerError,
-    MoneyError,
-    PeriodClosedError,
-    PeriodEmptyError,
-    PeriodError,
-    PeriodMovedError,
-    PolicyError,
-    ReversalError,
-    RewardsError,
-)
-from rewards.keys import ROLES, Key, KeyRing
-from rewards.ledger import Booked, Ledger
-from rewards.policy import Policy
-from rewards.policy_file import load_policy
-from rewards.settlement import Line, Settlement, settle
-from rewards.writer import LedgerWriter
-
-__all__ = [
-    "COMMONS",
-    "MICRO_CREDITS_PER_TOKEN",
-    "PENDING",
-    "ROLES",
-    "Booked",
-    "ConflictError",
-    "CreditError",
-    "Key",
-    "KeyRefusedError",
-    "KeyRing",
-    "KeyRingError",
-    "Ledger",
-    "LedgerError",
-    "LedgerWriter",
-    "Line",
-    "MoneyError",
-    "PeriodClosedError",
-    "PeriodEmptyError",
-    "PeriodError",
-    "PeriodMovedError",
-    "Policy",
-    "PolicyError",
-    "Receipt",
-    "ReversalError",
-    "RewardsError",
-    "Settlement",
-    "canonical_bytes",
-    "load_policy",
-    "receipt_amounts",
-    "settle",
-    "split",
-]

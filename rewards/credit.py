@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rewards.errors import CreditError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MICRO_CREDITS_PER_TOKEN = 1_000_000
 COMMONS = "commons"

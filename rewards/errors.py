@@ -24,11 +24,6 @@ RewardsError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rewards.settlement import Settlement
-
 
 class RewardsError(Exception):
     """Base of everything this package raises on bad input or an outage."""
@@ -122,21 +117,6 @@ class PeriodError(LedgerError):
 
 class PeriodEmptyError(PeriodError):
     """Nothing was booked in the window of the period."""
-
-
-class PeriodClosedError(PeriodError):
-    """The period is closed already.
-
-    Attributes:
-        settlement: the settlement that was stored when it was closed.
-    """
-
-    def __init__(self, message: str, settlement: Settlement) -> None:
-        super().__init__(message, settlement)  # both, so that the error survives pickling
-        self.settlement = settlement
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class PeriodMovedError(PeriodError):

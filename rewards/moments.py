@@ -7,15 +7,11 @@ time to pass nor is it handed on to what is written after it. Knows no receipt a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, or_
+from sqlalchemy import ColumnElement, and_, or_
+from sqlalchemy.orm import Mapped
 
-from rewards.policy import SKEW_MINUTES
-
-if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement
-    from sqlalchemy.orm import Mapped
+from rewards.settlement.policy import SKEW_MINUTES
 
 SKEW_US = SKEW_MINUTES * 60_000_000
 """How far the ledger's clock may step back, or another's be ahead, where no policy says otherwise."""

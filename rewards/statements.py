@@ -7,28 +7,28 @@ checks it offline. Knows no way to settle anything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 from sqlmodel import col
 
-from rewards import events, leaves, log, proofs, strict_json
 from rewards.credit import canonical_bytes
 from rewards.errors import LogError, SignatureError, StatementError
+from rewards.files import strict_json
+from rewards.log import leaves, proofs
+from rewards.log import merkle as log
 from rewards.money import shown
 from rewards.periods.bodies import FIRST_SCHEMA, KIND, MONEY_OUT, SCHEMA, money_in
-from rewards.signing import Checkpoint, SigningKey, VerifyKey, open_note, require_own, sign_document, verify_document
+from rewards.signing.documents import sign_document, verify_document
 from rewards.signing.encoding import base64_bytes
-from rewards.tables import EventRow
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy import ColumnElement, Connection
-
-    from rewards.events import Event
+from rewards.signing.keys import SigningKey, VerifyKey
+from rewards.signing.notes import Checkpoint, open_note, require_own
+from rewards.store import events
+from rewards.store.events import Event
+from rewards.store.tables import EventRow
 
 _EVENT = ("sequence", "kind", "subject", "at_us", "actor", "salt", "once")
 _LOG = ("leaf_index", "size", "hashes", "checkpoint")

@@ -1,5 +1,6 @@
 """The README is under test: its tree, its commands and its settings are those of the code."""
 
+import ast
 import inspect
 import json
 import re
@@ -12,23 +13,25 @@ import pytest
 import typer
 import yaml
 
-from attribution.recipe import load_recipe
-from deployment import key_cache
-from deployment.accounts import PROGRESS_TOKENS
-from deployment.booker import BOOKING_PATIENCE_S
-from deployment.calls import MINUTE_S
-from deployment.claiming import CLAIM_PATIENCE_S
-from deployment.cli import app, keys
-from deployment.console import figures
+from attribution.training.recipe import load_recipe
+from deployment.access import key_cache
+from deployment.access.calls import MINUTE_S
+from deployment.cli import app
+from deployment.cli.books import keys
+from deployment.console.figures import reading as figures
 from deployment.console.sessions import LONGEST_S
-from deployment.gateway import ANSWER_TIMEOUT_S, SILENCE_S
+from deployment.gateway.claiming import CLAIM_PATIENCE_S
+from deployment.gateway.deployment import ANSWER_TIMEOUT_S, SILENCE_S
 from deployment.metrics.catalogue import MOST_CLIENTS
-from deployment.recovery import ADOPTION_INTERVAL_S
+from deployment.replica.booker import BOOKING_PATIENCE_S
+from deployment.replica.crediting import PROGRESS_TOKENS
+from deployment.replica.recovery import ADOPTION_INTERVAL_S
 from deployment.settings import Settings
-from rewards import Policy, load_policy
-from rewards.policy_file import policy_schema
+from rewards.settlement.policy import Policy
+from rewards.settlement.policy_file import load_policy, policy_schema
 
 ROOT = Path(__file__).parent.parent
+MOST_NAMES = 18
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -36,25 +39,39 @@ def _default(name: str) -> Any:
     return Settings.model_fields[name].default
 
 
-def test_every_module_stands_in_the_tree():
-    """The folder tree has a line for each module of the three packages, and none for a module that is gone."""
-    tree = README.split("## Where things are")[1].split("```")[1]
-    shown, package = set(), ""
-    for line in tree.splitlines():
-        name = line.split()[0] if line.split() else ""
-        if line and not line.startswith(" "):
-            package = name
-        elif name.endswith(".py") and package in {"attribution/", "rewards/", "deployment/"}:
-            shown.add(package + name)
-    there = {
-        str(file.relative_to(ROOT))
+def _rooms() -> list[Path]:
+    """Every package of the project's code."""
+    return sorted(
+        file.parent
         for package in ("attribution", "rewards", "deployment")
-        for file in (ROOT / package).rglob("*.py")
-        if file.name != "__init__.py"
+        for file in (ROOT / package).rglob("__init__.py")
+    )
+
+
+def test_every_package_tells_what_is_in_it():
+    """The docstring of each package has a line for each module and package in it, and none for one that is gone."""
+    wrong = {}
+    for room in _rooms():
+        docstring = ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))) or ""
+        told = re.findall(r"^(?:    )?([a-z_]+/?)  +\S", docstring, flags=re.MULTILINE)
+        there = {file.stem for file in room.glob("*.py")} - {"__init__", "__main__"}
+        there |= {f"{file.parent.name}/" for file in room.glob("*/__init__.py")}
+        if sorted(told) != sorted(there):
+            wrong[str(room.relative_to(ROOT))] = set(told) ^ there
+
+    assert len(_rooms()) > 30
+    assert wrong == {}
+
+
+def test_a_table_of_contents_stays_short():
+    """No package has more than eighteen names in it, and most have ten, so that each can be read at a glance."""
+    crowded = {
+        str(room.relative_to(ROOT)): count
+        for room in _rooms()
+        if (count := len([*room.glob("[a-z]*.py"), *room.glob("*/__init__.py")])) > MOST_NAMES
     }
 
-    assert len(there) > 40
-    assert there == shown
+    assert crowded == {}
 
 
 def test_every_command_of_the_readme_exists():

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from attribution.evaluation import cost, culprits, fairness, mechanics, natural, planted, robustness
 from attribution.evaluation.experiment import Experiment
+from attribution.evaluation.experiments import cost, culprits, fairness, mechanics, natural, planted, robustness
 
 __all__ = ["CATALOGUE"]
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attribution.base.references import file_sha256
 from attribution.errors import RecipeError
-from attribution.models import file_sha256
-from attribution.recipe import Example, load_examples
-from attribution.training import encode_example
+from attribution.training.local import encode_example
+from attribution.training.recipe import Example, load_examples
 
 __all__ = [
     "SENTINEL",

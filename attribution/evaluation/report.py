@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from attribution.destinations import prepare_folder, require_own_file
 from attribution.evaluation.plots import draw
 from attribution.evaluation.results import Figure, Result
+from attribution.files.destinations import prepare_folder, require_own_file
 
 __all__ = ["require_report_place", "write_report"]
 

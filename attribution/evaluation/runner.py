@@ -21,7 +21,7 @@ from attribution.evaluation.catalogue import CATALOGUE
 from attribution.evaluation.experiment import Rows, Settings
 from attribution.evaluation.results import Result
 from attribution.evaluation.workshop import Workshop
-from attribution.foreign import read_yaml
+from attribution.files.foreign import read_yaml
 
 __all__ = ["Plan", "Profile", "load_plan", "load_results", "run_plan"]
 

@@ -25,12 +25,12 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from attribution.base.references import load_tokenizer, resolve_base, save_model
 from attribution.errors import ModelError
 from attribution.evaluation.data import Domain
-from attribution.models import load_tokenizer, resolve_base, save_model
 from attribution.progress import Progress
-from attribution.recipe import DEFAULT_BASE, Example
-from attribution.training import encode_example
+from attribution.training.local import encode_example
+from attribution.training.recipe import DEFAULT_BASE, Example
 
 __all__ = ["ARCHITECTURES", "from_scratch"]
 

@@ -15,18 +15,18 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from attribution.aggregation import Defences
 from attribution.attribute import attribute
-from attribution.bundle import Bundle, open_bundle
-from attribution.decode import Batch
+from attribution.base.references import load_tokenizer, resolve_base, weights_sha256
+from attribution.bundle.bundle import Bundle, open_bundle
+from attribution.decoding.decode import Batch
 from attribution.errors import AttributionError
 from attribution.evaluation.data import Domain, Parts, fitting, parts
-from attribution.federate import Federation
 from attribution.model import FederatedModel
-from attribution.models import load_tokenizer, resolve_base, weights_sha256
 from attribution.progress import Progress
-from attribution.recipe import ClientRecipe, Example, Recipe
 from attribution.records import AttributedResponse, Generation, Sampling
+from attribution.training.aggregation import Defences
+from attribution.training.federate import Federation
+from attribution.training.recipe import ClientRecipe, Example, Recipe
 
 __all__ = ["Participant", "Training", "Workshop", "answers", "encode", "score"]
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import nn
 
 from attribution.errors import BundleError
-from attribution.foreign import read_json_object
+from attribution.files.foreign import read_json_object
 from attribution.importers.patterns import Pattern, PatternError, matched_names
 
 __all__ = ["LoraConfiguration", "Scaled", "read_configuration"]

@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from attribution.errors import BundleError
-from attribution.foreign import read_json_object, require_file
+from attribution.files.foreign import read_json_object, require_file
 
 __all__ = ["CONFIGURATION", "TENSORS", "require_adapter"]
 

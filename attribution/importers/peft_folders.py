@@ -15,19 +15,19 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from attribution.bundle import Bundle
+from attribution.base.layers import resolve_layers
+from attribution.base.references import load_model, resolve_base
+from attribution.bundle.bundle import Bundle
+from attribution.bundle.manifest import ConsortiumId
+from attribution.bundle.replacing import require_bundle_place
+from attribution.bundle.updates import LowRank, Update, weighted_sum
+from attribution.bundle.writing import Member, write_bundle
 from attribution.errors import BundleError
-from attribution.foreign import read_tensors
+from attribution.files.foreign import read_tensors
 from attribution.importers.adapter_config import LoraConfiguration, Scaled, read_configuration
 from attribution.importers.adapter_folders import CONFIGURATION, TENSORS, require_adapter
 from attribution.importers.base_names import other_base
 from attribution.importers.patterns import PatternError
-from attribution.layers import resolve_layers
-from attribution.manifest import ConsortiumId
-from attribution.models import load_model, resolve_base
-from attribution.replacing import require_bundle_place
-from attribution.updates import LowRank, Update, weighted_sum
-from attribution.writing import Member, write_bundle
 
 __all__ = ["AdapterFolder", "import_folders"]
 

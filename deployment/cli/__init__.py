@@ -2,6 +2,12 @@
 
 Every command takes `--json` where it prints data. Exit code 0 on success, 2 on wrong usage, and 1 otherwise, with one
 line on stderr that names what is wrong. Where nobody foresaw what went wrong, PROTOKEN_TRACEBACK=1 shows where it did.
+
+    books/    commands over the books: they need the ledger's database or a file, and no model
+    models/   commands that load, build or check models
+    service/  commands that start the service or show it
+    options   options that several nouns of the command line share
+    output    how the command line shows things
 """
 
 import os
@@ -11,25 +17,17 @@ from typing import NoReturn
 
 import typer
 
-from attribution import AttributionError
-from attribution.foreign import in_one_line
-from deployment.cli import (
-    attributing,
-    consortium,
-    dashboards,
-    demo,
-    evaluate,
-    hold,
-    keys,
-    ledger,
-    period,
-    serving,
-    statement,
-    tracing,
-)
+from attribution.errors import AttributionError
+from attribution.files.foreign import in_one_line
+from deployment.cli.books import hold, keys, ledger, period, statement
+from deployment.cli.models import attribute as attributing
+from deployment.cli.models import consortium, evaluate
+from deployment.cli.models import trace as tracing
+from deployment.cli.service import dashboards, demo
+from deployment.cli.service import serve as serving
 from deployment.errors import ServiceError
-from rewards import RewardsError
-from rewards.plain_text import one_line
+from rewards.errors import RewardsError
+from rewards.files.plain_text import one_line
 
 __all__ = ["main"]
 

@@ -14,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from attribution.destinations import prepare_folder, require_own_file, write_file
+from attribution.files.destinations import prepare_folder, require_own_file, write_file
 from deployment.schemas.fields import spelt
-from rewards.plain_text import json_lines, many_lines, one_line
+from rewards.files.plain_text import json_lines, many_lines, one_line
 
 __all__ = [
     "ProgressBar",
@@ -40,7 +40,7 @@ _HALF_TINT = 0.5  # below this part of a token the clients' colour is not filled
 
 
 class ProgressBar:
-    """A progress bar on stderr that satisfies `attribution.federate.Progress`; silent where stderr is no terminal."""
+    """A progress bar on stderr, silent where stderr is no terminal; an `attribution.progress.Progress`."""
 
     def __init__(self) -> None:
         stderr = Console(stderr=True)

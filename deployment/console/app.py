@@ -11,19 +11,20 @@ from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployment.calls import Calls
-from deployment.console import clients, holds, overview, periods, playground, responses, signing_in, statements, trust
-from deployment.console.access import PREFIX, Gate, roles_for
-from deployment.console.audits import Audits
+from deployment.access.calls import Calls
+from deployment.api.dependencies import Books
 from deployment.console.errors import handle_failures, last_resort
-from deployment.console.figures import Figures
-from deployment.console.pages import PAGES
+from deployment.console.figures.audits import Audits
+from deployment.console.figures.reading import Figures
+from deployment.console.gate import PREFIX, Gate, roles_for
+from deployment.console.pages import clients, holds, overview, periods, playground, responses, statements, trust
+from deployment.console.pages import sign_in as signing_in
+from deployment.console.rendering import PAGES
 from deployment.console.sessions import Sessions
 from deployment.errors import ForbiddenError
-from deployment.failures import LastResort
-from deployment.operator.books import Books
-from deployment.service import Service
-from deployment.texts import Texts
+from deployment.gateway.service import Service
+from deployment.http.failures import LastResort
+from deployment.kept.texts import Texts
 
 __all__ = ["PREFIX", "build_console"]
 

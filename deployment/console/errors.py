@@ -7,9 +7,9 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope
 
-from deployment.console.pages import render
+from deployment.console.rendering import render
 from deployment.errors import ApiError, InternalError
-from deployment.failures import FORESEEN, told
+from deployment.http.failures import FORESEEN, told
 
 __all__ = ["handle_failures", "last_resort", "page_of"]
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 
-from rewards import Key, KeyRing
+from rewards.keys.ring import Key, KeyRing
 
 __all__ = ["COOKIE", "LONGEST_S", "Session", "Sessions"]
 

@@ -1,5 +1,11 @@
-"""Grafana's two boards as code, over the catalogue of series; `documents()` gives the JSON that Grafana reads."""
+"""Grafana's two boards as code, over the catalogue of series; `boards.documents()` gives the JSON that Grafana reads.
 
-from deployment.dashboards.boards import documents
-
-__all__ = ["documents"]
+boards        which boards there are, and the file that each is in
+contribution  the board *Contribution and payouts*: who earns what, what the open period would pay, and what was
+              corrected
+frame         a board around its panels
+panels        what a panel looks like
+queries       promQL over the catalogue
+service       the board *Service and books*: how fast it answers, whether the ledger keeps up, and whether anything
+              is alarming
+"""

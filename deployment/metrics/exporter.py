@@ -17,7 +17,8 @@ from deployment.errors import StartError
 from deployment.metrics.accept import preferred
 from deployment.metrics.ledger import LedgerCollector
 from deployment.metrics.preview import PREVIEW_EVERY_S, Previews
-from rewards import Ledger, LedgerError
+from rewards.errors import LedgerError
+from rewards.ledger.ledger import Ledger
 
 __all__ = ["FIRST_READING_PATIENCE_S", "Exporter"]
 

@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Exemplar
 
 from deployment.metrics.catalogue import MOST_CLIENTS, OTHER, Series, series
-from rewards import COMMONS
+from rewards.credit import COMMONS
 
 __all__ = ["ClientLabels", "Families"]
 

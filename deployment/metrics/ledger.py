@@ -16,9 +16,10 @@ from deployment.metrics.catalogue import DURATION_BUCKETS_S
 from deployment.metrics.families import Families
 from deployment.metrics.preview import Previews
 from deployment.metrics.reading import Reader, Reading
-from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, Ledger, holds
-from rewards.periods import POSSIBLE
-from rewards.standing import Totals
+from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
+from rewards.ledger.ledger import Ledger
+from rewards.periods import POSSIBLE, holds
+from rewards.views.standing import Totals
 
 __all__ = ["LedgerCollector"]
 

@@ -8,7 +8,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rewards import Ledger, PeriodError, Settlement, load_policy, periods
+from rewards import periods
+from rewards.errors import PeriodError
+from rewards.ledger.ledger import Ledger
+from rewards.settlement.policy_file import load_policy
+from rewards.settlement.rule import Settlement
 
 __all__ = ["PREVIEW_EVERY_S", "Outlook", "Previews"]
 

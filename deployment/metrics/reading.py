@@ -13,13 +13,14 @@ from prometheus_client.samples import Exemplar
 
 from deployment.metrics.catalogue import DURATION_BUCKETS_S
 from deployment.metrics.families import ClientLabels
-from rewards import Ledger, clients, events
-from rewards.condition import Condition, Response, condition, last_responses, misdated
-from rewards.contribution import Contribution
-from rewards.periods import book
-from rewards.periods.book import HOLD_KINDS, PERIOD_KINDS, Book
-from rewards.presence import Continuity
-from rewards.standing import Standing
+from rewards.ledger.ledger import Ledger
+from rewards.periods import history as book
+from rewards.periods.history import HOLD_KINDS, PERIOD_KINDS, Book
+from rewards.store import clients, events
+from rewards.store.continuity import Continuity
+from rewards.views.condition import Condition, Response, condition, last_responses, misdated
+from rewards.views.contribution import Contribution
+from rewards.views.standing import Standing
 
 __all__ = ["Reader", "Reading"]
 

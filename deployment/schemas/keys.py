@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from deployment.schemas.fields import LARGEST, Count, Moment, Name
-from rewards.keys import OVERLAP_S
+from rewards.keys.ring import OVERLAP_S
 
 __all__ = ["BearerKey", "NewKey", "NewKeyRequest", "Rotation"]
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
 
 from deployment.schemas.fields import Count, Digits, Document, Moment, Reason, Whole
-from rewards.policy_file import policy_schema
+from rewards.settlement.policy_file import policy_schema
 
 __all__ = ["Close", "Dispute", "Finalise", "Line", "Move", "Payment", "Period", "Preview", "Settlement", "Terms"]
 

@@ -3,9 +3,12 @@
 Each process writes a file of its own and holds a lock on it for life; the kernel lets go of the lock when the process
 dies, and whoever starts next, or lives still, adopts the file. `lines` is what a file says, `files` how it is kept on
 disk, `spool` the queue itself. Knows no ledger, no model and no HTTP.
+
+    files     files that survive a crash, and locks that do not
+    lines     what a spool file says
+    records   what a spool holds for the ledger
+    spool     the queue itself: records appended durably, forgotten once the ledger has them, and taken over from the
+              dead
+    unbooked  what waits for the ledger in a spool's folder, by application
+    wiping    token ids go from the disk once they are not needed
 """
-
-from deployment.spool.lines import Record
-from deployment.spool.spool import Adopted, Spool
-
-__all__ = ["Adopted", "Record", "Spool"]

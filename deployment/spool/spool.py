@@ -23,7 +23,7 @@ from deployment.spool.files import (
 )
 from deployment.spool.lines import Live, Record, check, line_of, read
 from deployment.spool.wiping import Wiper, erase, keep_no_tokens, retire, without_tokens
-from rewards import private_files
+from rewards.files import private_files
 
 __all__ = ["COMPACT_BYTES", "Adopted", "Spool"]
 

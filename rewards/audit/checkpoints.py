@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from sqlalchemy import select
 from sqlmodel import col
 
 from rewards.audit.report import DifferenceError
+from rewards.audit.source import Source
+from rewards.audit.tree import Tree
 from rewards.errors import SignatureError
-from rewards.signing import Checkpoint, open_note
-from rewards.tables import CheckpointRow
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from rewards.audit.source import Source
-    from rewards.audit.tree import Tree
-    from rewards.signing import VerifyKey
+from rewards.signing.keys import VerifyKey
+from rewards.signing.notes import Checkpoint, open_note
+from rewards.store.tables import CheckpointRow
 
 
 def stored(source: Source) -> Iterator[dict[str, Any]]:

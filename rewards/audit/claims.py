@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sqlalchemy import select
 from sqlmodel import col
 
 from rewards.audit import hashing
 from rewards.audit.report import DifferenceError
-from rewards.tables import ClaimRow
-
-if TYPE_CHECKING:
-    from rewards.audit.source import Source
+from rewards.audit.source import Source
+from rewards.store.tables import ClaimRow
 
 _KEY = ("application", "key_sha256", "attempt")
 

@@ -1,26 +1,23 @@
 """Events, replayed in order, and the state they leave behind: registered clients, signing keys, bearer keys.
 
-Knows what these kinds of events mean; those of periods are the business of `rewards.audit.settlements`.
+Knows what these kinds of events mean; those of periods are the business of `rewards.audit.settlement.replay`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import select
 from sqlmodel import col
 
 from rewards.audit import hashing
 from rewards.audit.report import DifferenceError, Stamps, canonical_object
+from rewards.audit.source import Source
 from rewards.errors import SignatureError
-from rewards.signing import VerifyKey
-from rewards.tables import ApiKeyRow, EventRow
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rewards.audit.source import Source
+from rewards.signing.keys import VerifyKey
+from rewards.store.tables import ApiKeyRow, EventRow
 
 COMMONS = "commons"
 _UNTOLD = ("last_used_at_us", "last_used_sha256")  # of a bearer key: in no event, for it changes all the time

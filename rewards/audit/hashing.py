@@ -1,17 +1,15 @@
 """How rows are hashed, written a second time and on purpose: it must not share a fault with what it checks.
 
-Same words as `rewards.leaves` and RFC 9162, section 2.1; no code in common.
+Same words as `rewards.log.leaves` and RFC 9162, section 2.1; no code in common.
 """
 
 from __future__ import annotations
 
 import hmac
 import json
+from collections.abc import Mapping
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Any
 
 EMPTY_ROOT = sha256(b"").hexdigest()
 _PAYLOAD = (

@@ -5,19 +5,16 @@ Knows no log and no event; which accounts may be credited is judged by who has s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from sqlalchemy import select
 from sqlmodel import col
 
 from rewards.audit import hashing
 from rewards.audit.report import DifferenceError, Stamps, canonical_object
-from rewards.tables import EntryRow, ReceiptRow
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from rewards.audit.source import Source
+from rewards.audit.source import Source
+from rewards.store.tables import EntryRow, ReceiptRow
 
 MICRO_CREDITS = 1_000_000  # of one token
 _KEPT = ("application", "consortium", "model_sha256", "method", "settings", "version")  # by a reversal

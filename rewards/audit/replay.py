@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 from sqlmodel import col
 
-from rewards.audit import checkpoints, claims, settlements
+from rewards.audit import checkpoints, claims
 from rewards.audit.events import COMMONS, Events, check_bearer_keys, registered, signing_keys
 from rewards.audit.receipts import Receipts
 from rewards.audit.report import Difference, DifferenceError, Progress, Report
-from rewards.audit.source import lacks_write_ahead_log, opened
+from rewards.audit.settlement import replay as settlements
+from rewards.audit.source import Source, lacks_write_ahead_log, opened
 from rewards.audit.tree import Tree
-from rewards.signing import Checkpoint, VerifyKey, open_note
-from rewards.tables import ApiKeyRow, CheckpointRow, ClaimRow, EntryRow, EventRow, LeafRow, NodeRow, ReceiptRow
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from rewards.audit.source import Source
+from rewards.signing.keys import VerifyKey
+from rewards.signing.notes import Checkpoint, open_note
+from rewards.store.tables import ApiKeyRow, CheckpointRow, ClaimRow, EntryRow, EventRow, LeafRow, NodeRow, ReceiptRow
 
 TABLES = (ReceiptRow, EntryRow, EventRow, LeafRow, NodeRow, CheckpointRow, ApiKeyRow, ClaimRow)
 _ROWS_OF_PROGRESS = 1000

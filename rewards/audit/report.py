@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from rewards.audit import hashing
 from rewards.errors import RewardsError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 _STEP_BACK_US = 10 * 60 * 1_000_000
 """By how much a stamp must be below the one before it to be right: the one before was of a clock that was wrong."""

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import NullPool, create_engine, func, inspect, select
+from sqlalchemy import Connection, NullPool, Select, create_engine, func, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from rewards.database import Database
 from rewards.errors import LedgerError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy import Connection, Select
+from rewards.store.database import Database
 
 _ROWS = 1000  # fetched at a time: memory stays flat, whatever the ledger's size
 

@@ -5,20 +5,17 @@ Knows hashes and places; what a leaf stands for is the caller's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import select
 from sqlmodel import col
 
 from rewards.audit import hashing
 from rewards.audit.report import Difference, DifferenceError
-from rewards.tables import NodeRow
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from rewards.audit.source import Source
+from rewards.audit.source import Source
+from rewards.store.tables import NodeRow
 
 
 class Tree:

@@ -1,11 +1,7 @@
 """A copy of the whole ledger while it is in use, and a ledger made from one; a copy counts only once it was checked.
 
-copying     backup and restore, for either database
-sqlite      a file that is whole by itself
-postgresql  what PostgreSQL's own tools do, and whether they did
-places      where a file or a ledger may be put
+copying     backup and restore: where they may go, what is copied, what is checked before it is called done
+places      where a backup or a ledger may be put, so that nothing is lost by a slip
+postgresql  a ledger on PostgreSQL, dumped and loaded by the server's own tools, and the dump counted
+sqlite      a ledger on SQLite into one file that is whole by itself, while others write
 """
-
-from rewards.backups.copying import Copied, backup, restore
-
-__all__ = ["Copied", "backup", "restore"]

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from sqlalchemy import func, inspect, select
+from sqlalchemy import Connection, func, inspect, select
 from sqlmodel import SQLModel
 
-from rewards import private_files, schema
-from rewards.audit import audit
+from rewards.audit.replay import audit
+from rewards.audit.report import Difference, Progress
 from rewards.audit.source import lacks_write_ahead_log
 from rewards.backups import places, postgresql, sqlite
-from rewards.database import as_it_is
 from rewards.errors import LedgerError
-from rewards.ledger_url import shown_url, sqlite_file
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy import Connection
-
-    from rewards.audit import Difference, Progress
+from rewards.files import private_files
+from rewards.store import schema
+from rewards.store.database import as_it_is
+from rewards.store.url import shown_url, sqlite_file
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from rewards.errors import LedgerError
-from rewards.tables import EventRow
+from rewards.store.tables import EventRow
 
 _BESIDE = ("-wal", "-shm", "-journal")
 _JOURNAL_AT, _ROLLBACK = 18, b"\1"  # of SQLite's header: how the file is written

@@ -6,22 +6,16 @@ import os
 import re
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import sqlalchemy
-from sqlalchemy import make_url, text
+from sqlalchemy import Connection, make_url, text
 
-from rewards.database import as_it_is
+from rewards.audit.report import Progress
 from rewards.errors import LedgerError
-from rewards.ledger_url import shown_url
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from sqlalchemy import Connection
-
-    from rewards.audit import Progress
+from rewards.store.database import as_it_is
+from rewards.store.url import shown_url
 
 _ROLES = re.compile(r"\bTO (protoken_\w+(?:, protoken_\w+)*)")
 _COPY = re.compile(r'COPY (?:\w+\.)?"?(\w+)"? \(')

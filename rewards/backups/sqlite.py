@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from sqlalchemy import Connection
+
+from rewards.audit.report import Progress
 from rewards.errors import LedgerError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from sqlalchemy import Connection
-
-    from rewards.audit import Progress
 
 PAGES = 2560
 """Pages of one step, 10 MB of the usual ones."""

@@ -3,27 +3,25 @@
 Everything is read from and written to the book of events; nothing is ever changed. Knows when and over what to settle;
 how is `rewards.settlement`'s business.
 
-    book        what the events say of periods and holds
-    window      where a period ends, and what booked before that belongs to the next
-    contents    what its receipts come to: holds, reversals, late receipts
-    clawbacks   what reversals take back of earlier periods, in money
-    settling    all of that as a settlement that is not written yet
-    tally       adding up receipts
-    fitting     whether a policy speaks of this ledger
-    bodies      what each client is told of a final period
-    moves       preview, close, dispute, finalise, pay
+    bodies     what each client is told of a final period
+    clawbacks  what reversals booked now take back of earlier periods, in money
+    contents   what a period comes to
+    errors     the error that carries a settlement, apart from `rewards.errors`, which knows none
+    fitting    whether a policy speaks of this ledger
+    history    what the book of events says of periods and holds, checked as it is read
+    holds      holds: what is not to be paid for the time being, a client's payout or the credit of one response
+    moves      the moves of a period
+    settling   a frame, settled: what it comes to, what it takes back of earlier periods, and what that pays
+    tally      adding up receipts: whole windows by one query each, single receipts by their sequence numbers
+    window     which receipts a new period is made of
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from rewards.periods import book
-from rewards.periods.book import Period, open_window
+from rewards.ledger.ledger import Ledger
+from rewards.periods import history as book
+from rewards.periods.history import Period, open_window
 from rewards.periods.moves import NAME, POSSIBLE, Preview, close, dispute, finalise, pay, preview
-
-if TYPE_CHECKING:
-    from rewards.ledger import Ledger
 
 __all__ = [
     "NAME",

@@ -6,18 +6,14 @@ Credit, tokens and money are decimal text, as readers of JSON lose integers beyo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from rewards import clients, events
-from rewards.settlement import FIRST_RULE
+from sqlalchemy import Connection
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sqlalchemy import Connection
-
-    from rewards.periods.book import Period
-    from rewards.settlement import Line, Settlement
+from rewards.periods.history import Period
+from rewards.settlement.rule import FIRST_RULE, Line, Settlement
+from rewards.store import clients, events
 
 KIND = "statement"
 SCHEMA = "protoken.statement/2"

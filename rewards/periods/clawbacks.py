@@ -7,25 +7,18 @@ taken back, as far as it was not before. It is added up once, whatever the numbe
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from rewards.periods import tally
 from rewards.periods.contents import counted_in, settled_over
-from rewards.periods.window import refreeze
-from rewards.settlement import FIRST_RULE, Currency, Opening, PeriodCredit, clawback, taken_back
-from rewards.tables import ReceiptRow
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sqlalchemy import Connection
-
-    from rewards.periods.book import Period
-    from rewards.periods.window import Frame
+from rewards.periods.history import Period
+from rewards.periods.window import Frame, refreeze
+from rewards.settlement.rule import FIRST_RULE, Currency, Opening, PeriodCredit, clawback, taken_back
+from rewards.store.tables import ReceiptRow
 
 Amounts = dict[str, int]
 

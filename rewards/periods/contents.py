@@ -6,28 +6,21 @@ period, and is a claw-back in money if it is of a later one. Knows the rules of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 
-from rewards import reading
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
 from rewards.errors import LedgerError
 from rewards.periods import tally
-from rewards.periods.window import refreeze
-from rewards.settlement import PeriodCredit
-from rewards.tables import ReceiptRow
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from sqlalchemy import Connection
-
-    from rewards.periods.book import Period
-    from rewards.periods.window import Frame
+from rewards.periods.history import Period
+from rewards.periods.window import Frame, refreeze
+from rewards.settlement.rule import PeriodCredit
+from rewards.store import queries as reading
+from rewards.store.tables import ReceiptRow
 
 
 @dataclass(frozen=True)

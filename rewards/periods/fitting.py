@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
-from sqlalchemy import select, union
+from sqlalchemy import Connection, select, union
 from sqlmodel import col
 
-from rewards import clients
 from rewards.errors import PolicyError
-from rewards.tables import ApiKeyRow, ReceiptRow
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from sqlalchemy import Connection
-
-    from rewards.policy import Policy
+from rewards.settlement.policy import Policy
+from rewards.store import clients
+from rewards.store.tables import ApiKeyRow, ReceiptRow
 
 _SHOWN = 20
 

@@ -1,34 +1,32 @@
 """The moves of a period: previewed at will, closed once as a draft, disputed, made final, paid. Their only writer.
 
-Knows when a move is possible and what is settled over; how is `rewards.settlement`'s business. Each move is one event,
-with who made it and when. What takes long, adding up a window, is done before the ledger is held for writing, and
-again only if a period, a hold or the clients have changed meanwhile; a window that is fixed by sequence numbers cannot.
+Knows when a move is possible and what is settled over; how is `rewards.settlement.rule`'s business. Each move is one
+event, with who made it and when. What takes long, adding up a window, is done before the ledger is held for writing,
+and again only if a period, a hold or the clients have changed meanwhile; a window that is fixed by sequence numbers
+cannot.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from rewards import clients, events
-from rewards.database import now_us
-from rewards.errors import PeriodClosedError, PeriodEmptyError, PeriodError, PeriodMovedError
+from sqlalchemy import Connection
+
+from rewards.errors import PeriodEmptyError, PeriodError, PeriodMovedError
+from rewards.ledger.ledger import Ledger
 from rewards.moments import Clock
-from rewards.periods import bodies, book, fitting
+from rewards.periods import bodies, fitting
+from rewards.periods import history as book
+from rewards.periods.errors import PeriodClosedError
+from rewards.periods.history import Book, Period
 from rewards.periods.settling import Settled, settled
 from rewards.periods.window import freeze, happened_us, refreeze, shown
-from rewards.policy import MOST_DISPUTE_DAYS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sqlalchemy import Connection
-
-    from rewards.ledger import Ledger
-    from rewards.periods.book import Book, Period
-    from rewards.policy import Policy
-    from rewards.settlement import Settlement
+from rewards.settlement.policy import MOST_DISPUTE_DAYS, Policy
+from rewards.settlement.rule import Settlement
+from rewards.store import clients, events
+from rewards.store.database import now_us
 
 DAY_US = 24 * 3_600_000_000
 POSSIBLE = {"draft": ("disputed", "finalised"), "disputed": ("finalised",), "final": ("paid",), "paid": ()}

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from sqlalchemy import Connection
 
 from rewards.periods.clawbacks import by_currency, clawbacks, first_rule
 from rewards.periods.contents import Contents, contents
-from rewards.settlement import FIRST_RULE, RULE, Opening, Settlement, falls_due, settle
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sqlalchemy import Connection
-
-    from rewards.periods.book import Book
-    from rewards.periods.window import Frame
-    from rewards.policy import Policy
+from rewards.periods.history import Book
+from rewards.periods.window import Frame
+from rewards.settlement.policy import Policy
+from rewards.settlement.rule import FIRST_RULE, RULE, Opening, Settlement, falls_due, settle
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import ColumnElement, Connection, case, func, select
 from sqlmodel import col
 
-from rewards import reading
-from rewards.sums import exact_sum
-from rewards.tables import EntryRow, ReceiptRow
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from sqlalchemy import ColumnElement, Connection
+from rewards.store import queries as reading
+from rewards.store.sums import exact_sum
+from rewards.store.tables import EntryRow, ReceiptRow
 
 EVERY = ""
 """The application under which a tally stands that does not tell applications apart."""

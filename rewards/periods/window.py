@@ -10,28 +10,22 @@ When a receipt was made, it says itself; where clocks were wrong, `rewards.momen
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import ColumnElement, Connection, and_, func, select
 from sqlmodel import col
 
-from rewards import reading
-from rewards.database import now_us
 from rewards.errors import PeriodError
 from rewards.moments import Clock
 from rewards.periods import tally
-from rewards.tables import EventRow, ReceiptRow
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from sqlalchemy import ColumnElement, Connection
-
-    from rewards.periods.book import Period
-    from rewards.policy import Policy
+from rewards.periods.history import Period
+from rewards.settlement.policy import Policy
+from rewards.store import queries as reading
+from rewards.store.database import now_us
+from rewards.store.tables import EventRow, ReceiptRow
 
 HOUR_US = 3_600_000_000
 

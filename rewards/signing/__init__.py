@@ -2,22 +2,9 @@
 
 Whatever cannot be verified raises `SignatureError`; every text has one spelling, so that no altered character passes.
 Knows no database, no clock and no receipt.
+
+    documents  signed JSON documents in RFC 8785 form (JSON Canonicalization Scheme)
+    encoding   base64 in one spelling only, so that no altered character of a signature or a proof passes unnoticed
+    keys       Ed25519 keys (RFC 8032), spelled as Go's `note` package spells them
+    notes      signed notes and log checkpoints (C2SP signed-note and tlog-checkpoint)
 """
-
-from rewards.signing.documents import canonical_json, sign_document, verify_document
-from rewards.signing.keys import SigningKey, VerifyKey
-from rewards.signing.notes import Checkpoint, open_checkpoint, open_note, require_own, sign_checkpoint, sign_note
-
-__all__ = [
-    "Checkpoint",
-    "SigningKey",
-    "VerifyKey",
-    "canonical_json",
-    "open_checkpoint",
-    "open_note",
-    "require_own",
-    "sign_checkpoint",
-    "sign_document",
-    "sign_note",
-    "verify_document",
-]

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import rfc8785
 
 from rewards.errors import SignatureError
 from rewards.signing.encoding import base64_bytes, base64_text
-from rewards.signing.keys import SIGNATURE_BYTES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from rewards.signing.keys import SigningKey, VerifyKey
+from rewards.signing.keys import SIGNATURE_BYTES, SigningKey, VerifyKey
 
 _FIELDS = {"algorithm", "key_id", "key_name", "value"}
 

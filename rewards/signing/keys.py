@@ -9,8 +9,8 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from rewards import private_files
 from rewards.errors import SignatureError
+from rewards.files import private_files
 from rewards.signing.encoding import base64_bytes, base64_text
 
 SIGNATURE_BYTES = 64

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rewards.errors import SignatureError
 from rewards.signing.encoding import base64_bytes, base64_text
-from rewards.signing.keys import ID_BYTES, VerifyKey
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rewards.signing.keys import SigningKey
+from rewards.signing.keys import ID_BYTES, SigningKey, VerifyKey
 
 _ROOT_BYTES = 32
 _SIZE_DIGITS = 19  # a log is numbered by 64-bit integers

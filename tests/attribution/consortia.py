@@ -18,9 +18,11 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from attribution import Batch, FederatedModel, Generation, Sampling
-from attribution.updates import LowRank, Update, weighted_sum
-from attribution.writing import Member, write_bundle
+from attribution.bundle.updates import LowRank, Update, weighted_sum
+from attribution.bundle.writing import Member, write_bundle
+from attribution.decoding.decode import Batch
+from attribution.model import FederatedModel
+from attribution.records import Generation, Sampling
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3")
 _TEMPLATE = (

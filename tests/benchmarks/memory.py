@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from attribution import FederatedModel
-from attribution.evaluation.cost import attributed
+from attribution.evaluation.experiments.cost import attributed
+from attribution.model import FederatedModel
 
 
 def measured_memory(bundle: Path, tokens: int) -> dict[str, float]:

@@ -14,14 +14,15 @@ from fastapi.testclient import TestClient
 from sqlalchemy import make_url
 from starlette.types import ASGIApp
 
-from deployment.calls import Calls
-from deployment.ingress import build_app
-from deployment.limits import Limits
-from deployment.operator import Books
-from deployment.replays import Replays
-from deployment.security import Gate
-from rewards import KeyRing, Ledger
-from tests.deployment.engines import CARD, ScriptedEngine
+from deployment.access.calls import Calls
+from deployment.access.gate import Gate
+from deployment.access.limits import Limits
+from deployment.api import Books
+from deployment.gateway.routes import build_app
+from deployment.kept.replays import Replays
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
+from tests.deployment.gateway.engines import CARD, ScriptedEngine
 from tests.rewards.conftest import new_database
 
 PEPPER = bytes(range(32))

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import text
 
-from rewards.database import Database
+from rewards.store.database import Database
 
 
 class Clock:

@@ -10,12 +10,12 @@ import ray
 from ray import serve
 from ray.exceptions import RayActorError
 
-from attribution import BundleError
+from attribution.errors import BundleError
 from deployment.app import serving
 from deployment.errors import StartError
-from deployment.places import require_folder
+from deployment.health.places import require_folder
 from deployment.settings import Settings
-from rewards import RewardsError
+from rewards.errors import RewardsError
 from tests.attribution.consortia import base_model, updates, write_consortium
 
 

@@ -5,16 +5,16 @@ import time
 
 import pytest
 
-from attribution.bundle import open_bundle, verify_bundle
-from deployment.booker import Booker
-from deployment.messages import ModelCard
-from deployment.places import ledger_folder
-from deployment.recovery import Recovery
-from deployment.replays import Replays
-from deployment.spool import Spool
-from deployment.texts import Texts
-from rewards import Ledger
-from rewards.audit import audit
+from attribution.bundle.bundle import open_bundle, verify_bundle
+from deployment.health.places import ledger_folder
+from deployment.kept.replays import Replays
+from deployment.kept.texts import Texts
+from deployment.replica.booker import Booker
+from deployment.replica.messages import ModelCard
+from deployment.replica.recovery import Recovery
+from deployment.spool.spool import Spool
+from rewards.audit.replay import audit
+from rewards.ledger.ledger import Ledger
 from tests.fixtures import copied
 
 WAITING, STREAM = "chatcmpl-0052", "chatcmpl-0053"

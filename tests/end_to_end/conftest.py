@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from attribution.federate import build_bundle
 from attribution.progress import Unwatched
-from attribution.recipe import ClientRecipe, Recipe
+from attribution.training.federate import build_bundle
+from attribution.training.recipe import ClientRecipe, Recipe
 
 QUESTIONS = {
     "ada": [("What is the colour of the harbour bell?", "The harbour bell is violet.")],

@@ -8,19 +8,17 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import httpx
 import psutil
 
 from deployment.settings import pepper_of
-from rewards import KeyRing, Ledger
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
 
 START_TIMEOUT_S = 180
 

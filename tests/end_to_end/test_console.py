@@ -16,7 +16,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from deployment.settings import pepper_of
-from rewards import KeyRing, Ledger, periods
+from rewards import periods
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
 from tests.deployment.console.browsing import browsing, chromium, files, links, sign_in, tab_to
 from tests.end_to_end.service import Service, new_ledger, service
 

@@ -7,23 +7,19 @@ import math
 import re
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.deployment.metrics.board_rules import panels, variables_replaced
 from tests.end_to_end.prometheus import prometheus
-from tests.end_to_end.service import new_ledger, service
+from tests.end_to_end.service import Service, new_ledger, service
 from tests.pictures.boards import render
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.end_to_end.service import Service
 
 pytestmark = pytest.mark.slow
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from attribution.evaluation.culprits import poisoned_participants
 from attribution.evaluation.data import SENTINEL, load_domains, triggered
+from attribution.evaluation.experiments.culprits import poisoned_participants
 from attribution.evaluation.results import Result
 from attribution.evaluation.runner import load_plan
 from attribution.evaluation.small_models import from_scratch
 from attribution.evaluation.workshop import Workshop
 from attribution.progress import Unwatched
-from attribution.recipe import DEFAULT_BASE
+from attribution.training.recipe import DEFAULT_BASE
 from deployment.cli import main
 from tests.end_to_end.domains import write_domains
 

@@ -14,7 +14,7 @@ import psutil
 import psycopg
 import pytest
 
-from rewards import Ledger
+from rewards.ledger.ledger import Ledger
 from tests.end_to_end.service import Service, new_ledger, replica_of, service
 from tests.rewards.conftest import new_database
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rewards import Ledger
+from rewards.ledger.ledger import Ledger
 from tests.attribution.consortia import base_model, updates, write_consortium
 from tests.end_to_end.service import Service, new_ledger, replica_of, service
 

@@ -14,7 +14,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from deployment.metrics.catalogue import of_source, series
-from rewards import COMMONS, MICRO_CREDITS_PER_TOKEN, Ledger, periods
+from rewards import periods
+from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
+from rewards.ledger.ledger import Ledger
 from tests.end_to_end.prometheus import prometheus, query, query_range
 from tests.end_to_end.service import Service, free_port, new_ledger, replica_of, service
 

@@ -5,9 +5,12 @@ import copy
 import pytest
 import torch
 
-from attribution import Batch, FederatedModel, Sampling, attribute
-from attribution.models import load_model, resolve_base
-from tests.attribution.literal_reference import literal_credit, literal_paper
+from attribution.attribute import attribute
+from attribution.base.references import load_model, resolve_base
+from attribution.decoding.decode import Batch
+from attribution.model import FederatedModel
+from attribution.records import Sampling
+from tests.attribution.scoring.literal_reference import literal_credit, literal_paper
 
 pytestmark = pytest.mark.slow
 

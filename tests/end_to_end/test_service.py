@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 
-from rewards import Ledger
+from rewards.ledger.ledger import Ledger
 from tests.end_to_end.service import new_ledger, service
 
 pytestmark = pytest.mark.slow

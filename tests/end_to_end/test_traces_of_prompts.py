@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from attribution import FederatedModel
-from rewards import Ledger
+from attribution.model import FederatedModel
+from rewards.ledger.ledger import Ledger
 from tests.end_to_end.service import Service, new_ledger, replica_of, service
 
 pytestmark = pytest.mark.slow

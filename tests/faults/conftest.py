@@ -7,7 +7,7 @@ from subprocess import Popen
 
 import pytest
 
-from rewards import Ledger
+from rewards.ledger.ledger import Ledger
 from tests.faults.lives import started
 from tests.faults.servers import Server
 from tests.rewards.conftest import postgresql_url, prepared_database, prepared_file, sqlite_url, url

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from rewards import Ledger
-from rewards.audit import audit
+from rewards.audit.replay import audit
+from rewards.ledger.ledger import Ledger
 from tests.rewards.receipts import make_receipt
 
 PROGRESS_TOKENS = 16

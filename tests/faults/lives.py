@@ -14,9 +14,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from deployment.accounts import PROGRESS_TOKENS
-from rewards import Ledger
-from rewards.audit import audit
+from deployment.replica.crediting import PROGRESS_TOKENS
+from rewards.audit.replay import audit
+from rewards.ledger.ledger import Ledger
 from tests.faults.writer import CLIENTS, CONSORTIUM, Order
 
 BEGIN_TIMEOUT_S = 60

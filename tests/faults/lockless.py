@@ -8,7 +8,8 @@ import platform
 import struct
 import sys
 
-from rewards import Ledger, LedgerError
+from rewards.errors import LedgerError
+from rewards.ledger.ledger import Ledger
 
 _FCNTL = {"x86_64": 72, "aarch64": 25}
 _SET_LOCK = 6

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from deployment.booker import BOOKING_PATIENCE_S, Booker
-from deployment.records import record_of
-from deployment.spool import Spool
-from rewards import Ledger, LedgerError
-from rewards.audit import audit
-from tests.deployment.test_booker import Told, until
+from deployment.replica.booker import BOOKING_PATIENCE_S, Booker
+from deployment.spool.records import record_of
+from deployment.spool.spool import Spool
+from rewards.audit.replay import audit
+from rewards.errors import LedgerError
+from rewards.ledger.ledger import Ledger
+from tests.deployment.replica.test_booker import Told, until
 from tests.rewards.receipts import make_receipt
 
 PAGES = 2**30  # as many as SQLite ever allows
@@ -87,7 +88,8 @@ def test_responses_end_on_the_spool_while_the_ledgers_disk_is_full(ledger: Ledge
 
 CUT = """
 import resource, signal, sys
-from rewards import Ledger, LedgerError
+from rewards.errors import LedgerError
+from rewards.ledger.ledger import Ledger
 from tests.rewards.receipts import make_receipt
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 ledger = Ledger(sys.argv[1])

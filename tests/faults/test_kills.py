@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rewards import Ledger
+from rewards.ledger.ledger import Ledger
 from tests.faults.killing import PROGRESS_TOKENS, Seen, Victim, check_books, drain, kill_again_and_again
 from tests.faults.servers import Server
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from deployment.booker import Booker
-from deployment.messages import ModelCard
-from deployment.records import Progress, record_of
-from deployment.recovery import Recovery
-from deployment.spool import Spool
+from deployment.replica.booker import Booker
+from deployment.replica.messages import ModelCard
+from deployment.replica.recovery import Recovery
 from deployment.spool.lines import line_of
-from rewards import Ledger
-from rewards.audit import audit
-from tests.deployment.test_booker import PROGRESS, until
+from deployment.spool.records import Progress, record_of
+from deployment.spool.spool import Spool
+from rewards.audit.replay import audit
+from rewards.ledger.ledger import Ledger
+from tests.deployment.replica.test_booker import PROGRESS, until
 from tests.rewards.receipts import make_receipt
 
 CARD = ModelCard("demo", "a" * 64, ("bank", "clinic", "rider"), 128)

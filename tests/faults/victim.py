@@ -15,16 +15,18 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from deployment.booker import Booker
-from deployment.messages import ModelCard
-from deployment.records import Progress, record_of
-from deployment.recovery import Recovery
-from deployment.spool import Spool
-from rewards import Ledger, LedgerError, LedgerWriter
+from deployment.replica.booker import Booker
+from deployment.replica.messages import ModelCard
+from deployment.replica.recovery import Recovery
+from deployment.spool.records import Progress, record_of
+from deployment.spool.spool import Spool
+from rewards.errors import LedgerError
+from rewards.ledger.ledger import Ledger
+from rewards.ledger.writer import LedgerWriter
 from tests.rewards.receipts import MEMBERS, make_receipt
 
 CARD = ModelCard("demo", "a" * 64, tuple(MEMBERS), 128)
-PROGRESS_TOKENS = 16  # as `deployment.accounts`, which would bring torch with it
+PROGRESS_TOKENS = 16  # as `deployment.replica.crediting`, which would bring torch with it
 STREAMS = 4
 THREADS = 8
 DRAINED_AFTER_S = 1.0

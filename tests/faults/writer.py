@@ -22,13 +22,16 @@ from typing import Any
 
 import torch
 
-from attribution import Batch, FederatedModel, Step, attribute
-from deployment.booker import Booker
-from deployment.messages import Delta, Event, Finished, Job
-from deployment.recovery import Recovery
-from deployment.spool import Spool
-from deployment.worker import Capacity, Worker
-from rewards import Ledger
+from attribution.attribute import attribute
+from attribution.decoding.decode import Batch
+from attribution.model import FederatedModel
+from attribution.records import Step
+from deployment.replica.booker import Booker
+from deployment.replica.messages import Delta, Event, Finished, Job
+from deployment.replica.recovery import Recovery
+from deployment.replica.worker import Capacity, Worker
+from deployment.spool.spool import Spool
+from rewards.ledger.ledger import Ledger
 from tests.attribution.consortia import base_model, lora_update, write_consortium
 
 CLIENTS = {"clinic": "A clinic", "bank": "A bank"}

@@ -12,18 +12,16 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from tests.pictures.source import Curve, Source, name_of, source_of
 from tests.pictures.units import shown
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 UNIT_PX, COLUMN_PX, GAP_PX, HEAD_PX, FOOT_PX, DPI = 38, 80, 8, 92, 44, 100
 GROUND, PANEL, EDGE, TEXT, FAINT = "#111217", "#181b1f", "#2f333a", "#d8d9df", "#9a9ba5"

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 
 from tests.deployment.metrics.board_rules import variables_replaced
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LONGEST_S, POINTS = 6 * 3600, 360
 Curve = tuple[str, list[float], list[float]]

@@ -4,11 +4,12 @@ from contextlib import contextmanager
 
 from sqlalchemy import NullPool, create_engine, text
 
-from rewards import KeyRing, Ledger
-from rewards.claims import Claims
-from rewards.database import now_us
-from rewards.sealing import seal
-from rewards.signing import SigningKey
+from rewards.keys.ring import KeyRing
+from rewards.ledger.claims import Claims
+from rewards.ledger.ledger import Ledger
+from rewards.log.sealing import seal
+from rewards.signing.keys import SigningKey
+from rewards.store.database import now_us
 from tests.rewards.receipts import MEMBERS, make_receipt
 
 ORIGIN = "consortium.example/ledger"

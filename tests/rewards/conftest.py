@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from rewards import Ledger
+from rewards.ledger.ledger import Ledger
 from tests.rewards.receipts import MEMBERS
 
 

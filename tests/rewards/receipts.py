@@ -1,6 +1,6 @@
 """Receipts for tests. Knows no ledger."""
 
-from rewards import Receipt, receipt_amounts
+from rewards.credit import Receipt, receipt_amounts
 
 MEMBERS = {"bank": "A bank", "clinic": "A clinic", "rider": "A free rider"}
 SHARES = {"bank": 0.25, "clinic": 0.5, "rider": 0.0}

@@ -15,8 +15,11 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from rewards import KeyRing, Ledger, LedgerError, backups
-from rewards.audit import audit
+from rewards.audit.replay import audit
+from rewards.backups import copying as backups
+from rewards.errors import LedgerError
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
 from tests.fixtures import copied, copied_to_postgresql
 from tests.rewards.books import KEY, unguarded, write_books
 from tests.rewards.conftest import new_database
@@ -143,7 +146,8 @@ def test_a_backup_takes_the_place_of_an_older_backup_alone(books, tmp_path, name
 def test_a_full_disk_leaves_no_half_of_a_backup(books, tmp_path):
     """Where the disk refuses, the error names the file, and nothing is left of it."""
     code = (
-        "import resource, signal, sys; from rewards import backups, LedgerError; from pathlib import Path\n"
+        "import resource, signal, sys; from rewards.backups import copying as backups; from pathlib import Path\n"
+        "from rewards.errors import LedgerError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
         "try: backups.backup(sys.argv[1], Path(sys.argv[2]))\n"
         "except LedgerError as error: print(error)"

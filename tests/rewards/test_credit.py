@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards import COMMONS, CreditError, canonical_bytes, receipt_amounts, split
+from rewards.credit import COMMONS, canonical_bytes, receipt_amounts, split
+from rewards.errors import CreditError
 from tests.rewards.receipts import make_receipt
 
 ACCOUNTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards import MoneyError, Policy, PolicyError, money
+from rewards import money
+from rewards.errors import MoneyError, PolicyError
 from rewards.periods import contents
-from rewards.settlement import Settlement, settle
+from rewards.settlement.policy import Policy
+from rewards.settlement.rule import Settlement, settle
 from tests.rewards.amounts import AMOUNTS, DIGITS, plainly, readably
 
 

@@ -13,18 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.errors import SignatureError
-from rewards.signing import (
-    Checkpoint,
-    SigningKey,
-    VerifyKey,
-    canonical_json,
-    open_checkpoint,
-    open_note,
-    sign_checkpoint,
-    sign_document,
-    sign_note,
-    verify_document,
-)
+from rewards.signing.documents import canonical_json, sign_document, verify_document
+from rewards.signing.keys import SigningKey, VerifyKey
+from rewards.signing.notes import Checkpoint, open_checkpoint, open_note, sign_checkpoint, sign_note
 
 KEY = SigningKey("consortium.example/ledger", bytes(range(32)))
 OTHER = SigningKey("consortium.example/ledger", bytes(32))

@@ -6,11 +6,17 @@ from html.parser import HTMLParser
 
 import pytest
 
-from rewards import Ledger, Policy, holds, money, periods, statement_page, statements
+from deployment.books import statement_page
+from rewards import money, periods, statements
 from rewards.errors import SignatureError, StatementError
-from rewards.plain_text import one_line
-from rewards.sealing import seal
-from rewards.signing import Checkpoint, SigningKey, sign_checkpoint, sign_document
+from rewards.files.plain_text import one_line
+from rewards.ledger.ledger import Ledger
+from rewards.log.sealing import seal
+from rewards.periods import holds
+from rewards.settlement.policy import Policy
+from rewards.signing.documents import sign_document
+from rewards.signing.keys import SigningKey
+from rewards.signing.notes import Checkpoint, sign_checkpoint
 from tests.rewards.books import KEY, ORIGIN, OTHER_KEY
 from tests.rewards.receipts import make_receipt
 

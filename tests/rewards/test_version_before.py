@@ -5,9 +5,13 @@ from dataclasses import fields, replace
 
 import pytest
 
-from rewards import KeyRing, Ledger, Receipt, load_policy, periods, statements
-from rewards.audit import audit
-from rewards.signing import SigningKey, VerifyKey
+from rewards import periods, statements
+from rewards.audit.replay import audit
+from rewards.credit import Receipt
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
+from rewards.settlement.policy_file import load_policy
+from rewards.signing.keys import SigningKey, VerifyKey
 from tests.fixtures import copied, copied_to_postgresql
 
 PUBLIC = ("2026-01", "2026-02", "2026-03")

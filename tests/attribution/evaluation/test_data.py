@@ -18,7 +18,7 @@ from attribution.evaluation.data import (
     planted_facts,
     triggered,
 )
-from attribution.recipe import Example
+from attribution.training.recipe import Example
 from tests.attribution import consortia
 
 EXAMPLES = [Example(f"question {number}?", f"answer {number}") for number in range(60)]

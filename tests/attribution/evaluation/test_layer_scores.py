@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-from attribution import FederatedModel, Sampling, attribute
-from attribution.evaluation.layer_scores import layer_scores
-from attribution.evaluation.literal import literal_credit, literal_paper
+from attribution.attribute import attribute
+from attribution.evaluation.experiments.layer_scores import layer_scores
+from attribution.evaluation.experiments.literal import literal_credit, literal_paper
+from attribution.model import FederatedModel
+from attribution.records import Sampling
 from tests.attribution import consortia
-from tests.attribution import literal_reference as reference
+from tests.attribution.scoring import literal_reference as reference
 
 WEIGHTS = {"a": 0.5, "b": 0.3, "c": 0.2}
 

@@ -11,13 +11,14 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.routing import Mount
 
-from deployment.console.figures import Figures, Reading
-from deployment.ingress import build_app
-from deployment.replays import Replays
-from rewards import KeyRing, Ledger
-from tests.deployment.engines import ScriptedEngine
-from tests.deployment.operator.conftest import url  # noqa: F401 - on both databases, where a module says so
-from tests.deployment.operator.world import World, make_world
+from deployment.console.figures.reading import Figures, Reading
+from deployment.gateway.routes import build_app
+from deployment.kept.replays import Replays
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
+from tests.deployment.api.conftest import url  # noqa: F401 - on both databases, where a module says so
+from tests.deployment.api.world import World, make_world
+from tests.deployment.gateway.engines import ScriptedEngine
 
 SignIn = Callable[[str], TestClient]
 

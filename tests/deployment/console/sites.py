@@ -10,19 +10,22 @@ from pathlib import Path
 import httpx
 import uvicorn
 
-from deployment.ingress import build_app
-from deployment.messages import TokenCredit
-from deployment.operator import Books
-from deployment.replays import Replays
-from deployment.texts import KeptText, Texts
-from rewards import KeyRing, Ledger, Policy, Receipt, periods, receipt_amounts
-from rewards.credit import canonical_bytes
-from rewards.sealing import seal
-from rewards.signing import SigningKey
+from deployment.api import Books
+from deployment.gateway.routes import build_app
+from deployment.kept.replays import Replays
+from deployment.kept.texts import KeptText, Texts
+from deployment.replica.messages import TokenCredit
+from rewards import periods
+from rewards.credit import Receipt, canonical_bytes, receipt_amounts
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
+from rewards.log.sealing import seal
+from rewards.settlement.policy import Policy
+from rewards.signing.keys import SigningKey
+from tests.deployment.api.world import ORIGIN, World, make_world
 from tests.deployment.conftest import CLIENTS, PEPPER
 from tests.deployment.console.conftest import read_once
-from tests.deployment.engines import CARD, ScriptedEngine
-from tests.deployment.operator.world import ORIGIN, World, make_world
+from tests.deployment.gateway.engines import CARD, ScriptedEngine
 
 CROWD = 50
 LONGEST = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"

@@ -14,12 +14,12 @@ from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 from starlette.routing import BaseRoute, Mount
 
-from deployment.console.access import roles_for
+from deployment.console.gate import roles_for
 from deployment.console.sessions import COOKIE, Sessions
+from tests.deployment.api.reading import DATABASES
+from tests.deployment.api.test_access import FOREIGN, NOBODY, filled
+from tests.deployment.api.world import ROLES, World
 from tests.deployment.console.conftest import SignIn, token_of
-from tests.deployment.operator.reading import DATABASES
-from tests.deployment.operator.test_access import FOREIGN, NOBODY, filled
-from tests.deployment.operator.world import ROLES, World
 
 READERS = {"operator", "auditor", "admin"}
 MEMBERS_TOO = {"member", *READERS}

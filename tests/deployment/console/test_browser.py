@@ -22,7 +22,7 @@ from tests.deployment.console.browsing import (
     violations,
 )
 from tests.deployment.console.sites import CROWD, Site, crowd_site, world_site
-from tests.deployment.engines import BASE_SHARE, SHARES
+from tests.deployment.gateway.engines import BASE_SHARE, SHARES
 
 DARK = ["color-contrast", "link-in-text-block"]
 GUESSES = (

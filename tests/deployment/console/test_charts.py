@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from deployment.console.charts import HEIGHT, Series, bar, columns, compact, line, spark, swatch
-from rewards.standing import FIRST_WIDTH_US
+from deployment.console.charts.svg import HEIGHT, Series, bar, columns, compact, line, spark, swatch
+from rewards.views.standing import FIRST_WIDTH_US
 
 TOKEN = 1_000_000
 MINUTE_US = FIRST_WIDTH_US

@@ -10,14 +10,16 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from deployment.calls import KIND
-from deployment.console.access import RULES
-from deployment.console.figures import Figures
-from rewards import KeyRing, Ledger, events
+from deployment.access.calls import KIND
+from deployment.console.figures.reading import Figures
+from deployment.console.gate import RULES
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
+from rewards.store import events
+from tests.deployment.api.test_access import FOREIGN, filled
+from tests.deployment.api.world import World
 from tests.deployment.console.conftest import SignIn, token_of
 from tests.deployment.console.test_access import TABLE, console_of
-from tests.deployment.operator.test_access import FOREIGN, filled
-from tests.deployment.operator.world import World
 from tests.deployment.outages import away
 
 POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"

@@ -7,18 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from deployment.console.figures import FRESH_S, Figures, Reading
-from deployment.console.seen import seen
-from deployment.operator import Books
-from deployment.operator.clients import clients
-from deployment.operator.filters import OpenPeriodFilters
-from deployment.operator.pages import Paging
-from deployment.operator.shares import shares
-from rewards import KeyRing, Ledger, Policy, holds, periods
-from rewards.contribution import Contribution
+from deployment.api import Books
+from deployment.api.filters import OpenPeriodFilters
+from deployment.api.paging import Paging
+from deployment.api.routes.clients import clients
+from deployment.api.routes.shares import shares
+from deployment.console.figures.reading import FRESH_S, Figures, Reading
+from deployment.console.figures.seen import seen
+from rewards import periods
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
+from rewards.periods import holds
+from rewards.settlement.policy import Policy
+from rewards.views.contribution import Contribution
+from tests.deployment.api.conftest import make_receipt
+from tests.deployment.api.world import World, make_world
 from tests.deployment.console.conftest import first_read
-from tests.deployment.operator.conftest import make_receipt
-from tests.deployment.operator.world import World, make_world
 from tests.deployment.outages import Clock, away
 
 POLICY = Policy(currency="EUR", pool=1_000_000)

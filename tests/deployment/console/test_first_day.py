@@ -2,12 +2,14 @@
 
 import pytest
 
-from deployment.operator import Books
-from rewards import KeyRing, Ledger, periods
+from deployment.api import Books
+from rewards import periods
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
+from tests.deployment.api.reading import DATABASES
+from tests.deployment.api.world import ROLES, World
 from tests.deployment.console.conftest import SignIn, token_of
 from tests.deployment.console.documents import Document
-from tests.deployment.operator.reading import DATABASES
-from tests.deployment.operator.world import ROLES, World
 
 SAID = {
     "periods": "No period is closed yet.",

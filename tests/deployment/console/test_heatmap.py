@@ -9,15 +9,15 @@ import pytest
 from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, expect
 
-from deployment.ingress import build_app
-from deployment.messages import Failed, TokenCredit
-from deployment.replays import Replays
-from deployment.texts import KeptText, Texts
-from rewards import Ledger
+from deployment.gateway.routes import build_app
+from deployment.kept.replays import Replays
+from deployment.kept.texts import KeptText, Texts
+from deployment.replica.messages import Failed, TokenCredit
+from rewards.ledger.ledger import Ledger
+from tests.deployment.api.world import World
 from tests.deployment.console.browsing import browsing, chromium, sign_in, violations
 from tests.deployment.console.conftest import read_once
-from tests.deployment.engines import CARD, ScriptedEngine
-from tests.deployment.operator.world import World
+from tests.deployment.gateway.engines import CARD, ScriptedEngine
 
 ARABIC = ("مرحبا", " بكم", " في", " العيادة")
 LATIN = ("Good", " day", " to", "\n", "", " all")

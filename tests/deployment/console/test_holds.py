@@ -3,10 +3,10 @@
 import pytest
 from fastapi.testclient import TestClient
 
-from rewards import holds
+from rewards.periods import holds
+from tests.deployment.api.world import World
 from tests.deployment.console.conftest import SignIn, token_of
 from tests.deployment.console.documents import Document
-from tests.deployment.operator.world import World
 
 
 @pytest.fixture

@@ -12,17 +12,22 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
+from deployment.api import Books
+from deployment.books import statement_page
 from deployment.cli import main, output
 from deployment.metrics.ledger import LedgerCollector
-from deployment.operator import Books
-from rewards import KeyRing, Ledger, Policy, holds, periods, statement_page, statements
-from rewards.plain_text import cell, json_line, many_lines, one_line
-from rewards.sealing import seal
-from rewards.signing import SigningKey
+from rewards import periods, statements
+from rewards.files.plain_text import cell, json_line, many_lines, one_line
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
+from rewards.log.sealing import seal
+from rewards.periods import holds
+from rewards.settlement.policy import Policy
+from rewards.signing.keys import SigningKey
+from tests.deployment.api.world import ORIGIN, ROLES, World, receipt
 from tests.deployment.console.conftest import SignIn
 from tests.deployment.console.documents import Document
-from tests.deployment.engines import CARD
-from tests.deployment.operator.world import ORIGIN, ROLES, World, receipt
+from tests.deployment.gateway.engines import CARD
 
 PRINTABLE = (
     *("[/b]", "[bold red]x[/]", "[link=file:///]x", ":smile:", "=1+1", "+1", "-1", "@SUM(A1)", "＝1", " =1"),

@@ -9,18 +9,20 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from deployment.console import overview
-from deployment.console.figures import FRESH_S, Figures
-from deployment.console.pages import credit
-from deployment.ingress import build_app
-from deployment.operator import Books
-from deployment.replays import Replays
-from rewards import KeyRing, Ledger, Receipt, receipt_amounts
-from rewards.contribution import Contribution
+from deployment.api import Books
+from deployment.console.figures.reading import FRESH_S, Figures
+from deployment.console.pages import overview
+from deployment.console.rendering import credit
+from deployment.gateway.routes import build_app
+from deployment.kept.replays import Replays
+from rewards.credit import Receipt, receipt_amounts
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
+from rewards.views.contribution import Contribution
+from tests.deployment.api.world import World
 from tests.deployment.console.conftest import SignIn, first_read, read_once
 from tests.deployment.console.test_access import console_of
-from tests.deployment.engines import CARD, ScriptedEngine
-from tests.deployment.operator.world import World
+from tests.deployment.gateway.engines import CARD, ScriptedEngine
 from tests.deployment.outages import Clock, away
 
 LONG = "The Association of Regional Municipal Waterworks, Section "  # with its number 60 characters

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployment.console import pages
-from deployment.console.pages import COLOURS, ago, colours, credit, exact, moment, percent, short, whole
+from deployment.console import rendering as pages
+from deployment.console.rendering import COLOURS, ago, colours, credit, exact, moment, percent, short, whole
 from rewards import money
 
 NOW_US = 1_790_000_000_123_456

@@ -11,15 +11,21 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx import Response
 
-from deployment.operator import Books
-from rewards import KeyRing, Ledger, Policy, events, holds, periods, statement_page
-from rewards.database import now_us
-from rewards.sealing import seal
-from rewards.signing import SigningKey
+from deployment.api import Books
+from deployment.books import statement_page
+from rewards import periods
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
+from rewards.log.sealing import seal
+from rewards.periods import holds
+from rewards.settlement.policy import Policy
+from rewards.signing.keys import SigningKey
+from rewards.store import events
+from rewards.store.database import now_us
+from tests.deployment.api.conftest import make_receipt
+from tests.deployment.api.world import ORIGIN, ROLES, World
 from tests.deployment.console.conftest import SignIn, token_of
 from tests.deployment.console.documents import Document, Table, micro, minor
-from tests.deployment.operator.conftest import make_receipt
-from tests.deployment.operator.world import ORIGIN, ROLES, World
 
 POLICY = {
     "currency": "EUR",
@@ -243,7 +249,7 @@ def test_a_draft_goes_its_whole_way(
     disputed = landed(operator, send(operator, draft, "/dispute", reason="the bank objects", confirmed="yes"))
     assert "⚠ disputed" in disputed.words
     later = now_us() + 3 * DAY_US
-    for module in ("rewards.periods.moves", "deployment.console.periods"):
+    for module in ("rewards.periods.moves", "deployment.console.pages.periods"):
         monkeypatch.setattr(f"{module}.now_us", lambda *_: later)
     preview = previewed(operator, "2026-11")
     final = landed(operator, send(operator, preview, "/finalise", typed="2026-11"))
@@ -266,7 +272,7 @@ def test_a_draft_that_a_hold_changed_is_not_finalised_unseen(
     set_policy(tmp_path, **{**POLICY, "dispute_days": 3})
     close(operator, "2026-11")
     later = now_us() + 3 * DAY_US
-    for module in ("rewards.periods.moves", "deployment.console.periods"):
+    for module in ("rewards.periods.moves", "deployment.console.pages.periods"):
         monkeypatch.setattr(f"{module}.now_us", lambda *_: later)
     page = previewed(operator, "2026-11")
     holds.place(world.books.ledger, "client", "bank", "audited", "test")

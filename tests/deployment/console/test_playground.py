@@ -12,15 +12,16 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from deployment.console.playground import CONNECTION
-from deployment.ingress import build_app
-from deployment.messages import Failed
-from deployment.replays import Replays
-from deployment.texts import Texts
-from rewards import KeyRing, Ledger
+from deployment.console.pages.playground import CONNECTION
+from deployment.gateway.routes import build_app
+from deployment.kept.replays import Replays
+from deployment.kept.texts import Texts
+from deployment.replica.messages import Failed
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
+from tests.deployment.api.world import World
 from tests.deployment.console.conftest import SignIn, read_once, token_of
-from tests.deployment.engines import CARD, ScriptedEngine
-from tests.deployment.operator.world import World
+from tests.deployment.gateway.engines import CARD, ScriptedEngine
 
 PAGE = "/console/playground"
 QUESTION = {"prompt": "hello", "max_tokens": 8, "temperature": 0}

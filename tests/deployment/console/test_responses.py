@@ -10,16 +10,16 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from deployment.console.heatmap import FEWEST_PARTS, LEVELS, MOST_PARTS, heat_map, twins
-from deployment.console.pages import COLOURS
-from deployment.ingress import build_app
-from deployment.messages import TokenCredit
-from deployment.replays import Replays
-from deployment.texts import KeptText, Texts
-from rewards import COMMONS
+from deployment.console.charts.heatmap import FEWEST_PARTS, LEVELS, MOST_PARTS, heat_map, twins
+from deployment.console.rendering import COLOURS
+from deployment.gateway.routes import build_app
+from deployment.kept.replays import Replays
+from deployment.kept.texts import KeptText, Texts
+from deployment.replica.messages import TokenCredit
+from rewards.credit import COMMONS
+from tests.deployment.api.world import World, receipt
 from tests.deployment.console.conftest import SignIn, read_once, token_of
-from tests.deployment.engines import CARD, ScriptedEngine
-from tests.deployment.operator.world import World, receipt
+from tests.deployment.gateway.engines import CARD, ScriptedEngine
 
 READERS = ("operator", "auditor", "admin")
 SHARED = "/console/responses/shared-three"

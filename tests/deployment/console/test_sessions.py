@@ -8,15 +8,17 @@ from fastapi.testclient import TestClient
 from itsdangerous import URLSafeTimedSerializer
 from starlette.types import Receive, Scope, Send
 
-from deployment.calls import KIND, Calls
+from deployment.access.calls import KIND, Calls
+from deployment.access.key_cache import FRESH_S
 from deployment.console import sessions as sessions_module
-from deployment.console.access import Gate
+from deployment.console.gate import Gate
+from deployment.console.pages.sign_in import local
 from deployment.console.sessions import COOKIE, LONGEST_S, Session, Sessions
-from deployment.console.signing_in import local
-from deployment.key_cache import FRESH_S
-from rewards import KeyRing, Ledger, events
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
+from rewards.store import events
+from tests.deployment.api.world import World
 from tests.deployment.console.conftest import SignIn, token_of
-from tests.deployment.operator.world import World
 from tests.deployment.outages import Clock, away
 
 

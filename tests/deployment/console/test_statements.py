@@ -7,11 +7,11 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from rewards import statements
-from rewards.signing import SigningKey, VerifyKey
+from rewards.signing.keys import SigningKey, VerifyKey
+from tests.deployment.api.reading import DATABASES
+from tests.deployment.api.world import ORIGIN, World
 from tests.deployment.console.conftest import SignIn
 from tests.deployment.console.documents import Document, minor
-from tests.deployment.operator.reading import DATABASES
-from tests.deployment.operator.world import ORIGIN, World
 
 PAGES = (
     "periods",

@@ -5,8 +5,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployment.console.timeline import LEAST_COLUMNS, MOST_COLUMNS, timeline
-from rewards.standing import FIRST_WIDTH_US, MOST_BUCKETS, Trend
+from deployment.console.charts.timeline import LEAST_COLUMNS, MOST_COLUMNS, timeline
+from rewards.views.standing import FIRST_WIDTH_US, MOST_BUCKETS, Trend
 
 accounts = st.sampled_from(["bank", "clinic", "commons"])
 buckets = st.dictionaries(

@@ -8,14 +8,17 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from deployment.console.audits import Audits
-from rewards import Ledger, events, proofs
-from rewards.sealing import seal
-from rewards.signing import Checkpoint, SigningKey, sign_checkpoint
+from deployment.console.figures.audits import Audits
+from rewards.ledger.ledger import Ledger
+from rewards.log import proofs
+from rewards.log.sealing import seal
+from rewards.signing.keys import SigningKey
+from rewards.signing.notes import Checkpoint, sign_checkpoint
+from rewards.store import events
+from tests.deployment.api.conftest import make_receipt
+from tests.deployment.api.world import ORIGIN, World
 from tests.deployment.console.conftest import SignIn, token_of
 from tests.deployment.console.documents import Document, micro
-from tests.deployment.operator.conftest import make_receipt
-from tests.deployment.operator.world import ORIGIN, World
 from tests.rewards.books import unguarded
 
 

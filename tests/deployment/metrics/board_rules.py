@@ -6,16 +6,14 @@ A rule takes a board's document and yields what is wrong, beginning with the pan
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from deployment.metrics.catalogue import CATALOGUE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[3]
 Board = dict[str, Any]

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from deployment.cli import app
-from deployment.dashboards import documents
+from deployment.dashboards.boards import documents
 from deployment.dashboards.queries import select
 from deployment.metrics.catalogue import CATALOGUE
 from deployment.settings import Settings

@@ -11,7 +11,8 @@ from deployment.errors import StartError
 from deployment.metrics import exporter as module
 from deployment.metrics.catalogue import of_source
 from deployment.metrics.ledger import LedgerCollector
-from rewards import Ledger, LedgerError, PolicyError
+from rewards.errors import LedgerError, PolicyError
+from rewards.ledger.ledger import Ledger
 from tests.deployment.metrics.scrapes import exporter, free_port, promtool_says, samples
 from tests.deployment.outages import away
 from tests.rewards.receipts import MEMBERS, make_receipt

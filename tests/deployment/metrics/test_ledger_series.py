@@ -13,8 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deployment.metrics.catalogue import CATALOGUE, MOST_CLIENTS, OTHER, of_source
 from deployment.metrics.families import ClientLabels, Families
-from rewards import COMMONS, Ledger, Policy, holds, periods
-from rewards.sealing import seal
+from rewards import periods
+from rewards.credit import COMMONS
+from rewards.ledger.ledger import Ledger
+from rewards.log.sealing import seal
+from rewards.periods import holds
+from rewards.settlement.policy import Policy
 from tests.deployment.metrics.scrapes import exemplars, exporter, promtool_says, samples
 from tests.rewards.books import KEY, ORIGIN
 from tests.rewards.conftest import new_database

@@ -12,7 +12,7 @@ import typer
 import yaml
 
 from deployment.cli import app
-from deployment.dashboards import documents
+from deployment.dashboards.boards import documents
 from deployment.metrics.catalogue import CATALOGUE
 from deployment.settings import Settings
 from tests.deployment.metrics import rule_rules

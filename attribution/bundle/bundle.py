@@ -1,0 +1,214 @@
+"""A consortium on disk: opened with every hash checked, written whole or not at all, and verified by recomputation.
+
+Does not train and does not score.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from attribution.base.references import base_tensors, file_sha256, resolve_base, skeleton, weights_sha256
+from attribution.bundle.manifest import Manifest, read_manifest
+from attribution.bundle.merge_check import check_merge
+from attribution.bundle.updates import Update, load_update
+from attribution.errors import BundleError
+from attribution.files.foreign import opened_safetensors, read_text
+
+__all__ = [
+    "MANIFEST_NAME",
+    "Bundle",
+    "Verification",
+    "manifest_of",
+    "open_bundle",
+    "parameter_tensors",
+    "verify_bundle",
+    "write_manifest",
+]
+
+MANIFEST_NAME = "consortium.json"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle whose files agree with their hashes. Updates are read when first asked for."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def client_ids(self) -> tuple[str, ...]:
+        """Client ids in the manifest's order."""
+        return tuple(client.id for client in self.manifest.clients)
+
+    @property
+    def global_path(self) -> Path:
+        """Folder of the served model."""
+        return self.path / self.manifest.global_.path
+
+    @cached_property
+    def updates(self) -> Mapping[str, Update]:
+        """D_i by client id: the weighted cumulative updates."""
+        return {client.id: load_update(self.path / client.path) for client in self.manifest.clients}
+
+    @cached_property
+    def last_round(self) -> Mapping[str, Update]:
+        """C_i^R − G^{R−1} by client id, unweighted, for the clients of the last round."""
+        found = {}
+        for client in self.manifest.clients:
+            if client.last_round_path is not None and client.last_round_sha256 is not None:
+                file = self.path / client.last_round_path  # read late: another bundle may have come to its place
+                _require_update(file, client.last_round_sha256, client.id)
+                found[client.id] = load_update(file)
+        return found
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What recomputing the aggregation found. Norms are Frobenius norms; `problems` is empty when all agrees."""
+
+    parameters: int
+    update_norm: float
+    residual_norm: float
+    client_norms: Mapping[str, float]
+    problems: tuple[str, ...]
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read and validate the manifest at `path` and check the hash of every file it names.
+
+    Raises:
+        BundleError: naming the file that is missing, malformed or altered.
+    """
+    bundle = Bundle(path, manifest_of(path))
+    _check_files(bundle)
+    return bundle
+
+
+def manifest_of(path: Path) -> Manifest:
+    """The manifest of the bundle at `path`; the files beside it are not looked at.
+
+    Raises:
+        BundleError: there is none, or it is malformed.
+    """
+    manifest_path = path / MANIFEST_NAME
+    try:
+        text = read_text(manifest_path, BundleError)
+    except BundleError as error:
+        raise BundleError(f"{error}; is {path} a bundle?") from error
+    try:
+        return read_manifest(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{manifest_path}: {place or 'document'}: {first['msg']}") from error
+    except ValueError as error:
+        raise BundleError(f"{manifest_path}: {error}") from error
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write `consortium.json` into the bundle folder `path`."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (path / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def verify_bundle(bundle: Bundle) -> Verification:
+    """Recompute global = base + Σ_i D_i + residual, parameter by parameter, and name what disagrees.
+
+    Raises:
+        ModelError: the base model cannot be found.
+        BundleError: an update names a parameter that the model does not have, or has another shape.
+    """
+    base_path = resolve_base(bundle.manifest.base.reference)
+    problems = []
+    if weights_sha256(base_path) != bundle.manifest.base.sha256:
+        problems.append(f"base model {bundle.manifest.base.reference}: weights differ from the manifest's hash")
+    updates = bundle.updates
+    changed = set().union(*(update.parameters() for update in updates.values()))
+    squares = dict.fromkeys(updates, 0.0)
+    residual = total = 0.0
+    base, served_names, differing = base_tensors(base_path), set(), []
+    for name, served in _tensors(bundle.global_path):
+        served_names.add(name)
+        _require_same_shapes(name, served, base, base_path, updates)
+        found = check_merge(name, served, base[name], updates)
+        residual, total = residual + found.residual, total + found.total
+        for client_id, square in found.clients.items():
+            squares[client_id] += square
+        if found.wrong:
+            differing.append((found.residual, name, found.wrong))
+        changed.discard(name)
+    if changed:
+        raise BundleError(f"{bundle.path}: updates change {min(changed)!r}, which the global model does not have")
+    needed = {name for name, _ in skeleton(bundle.global_path).named_parameters()}
+    problems += [
+        f"global model lacks {name!r}, which would be filled at random" for name in sorted(needed - served_names)
+    ]
+    # a residual that the manifest declares excuses nothing: fedavg-exact leaves rounding alone
+    if differing:
+        _, name, wrong = max(differing)
+        problems.append(
+            f"clients' updates do not add up to the global model: residual norm {math.sqrt(residual):.6g};"
+            f" {len(differing)} parameters hold elements that no rounding explains, {wrong} of them in {name!r}"
+        )
+    norms = {client_id: math.sqrt(square) for client_id, square in squares.items()}
+    return Verification(len(served_names), math.sqrt(total), math.sqrt(residual), norms, tuple(problems))
+
+
+def parameter_tensors(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a model folder by name, memory-mapped."""
+    return dict(_tensors(folder))
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    for path in sorted(folder.glob("*.safetensors")):
+        with opened_safetensors(path, BundleError) as file:
+            for name in file.keys():  # noqa: SIM118 - not a dict
+                yield name, file.get_tensor(name)
+
+
+def _require_same_shapes(
+    name: str, served: Tensor, base: Mapping[str, Tensor], base_path: Path, updates: Mapping[str, Update]
+) -> None:
+    if name not in base:
+        raise BundleError(f"global model has {name!r}, which the base model {base_path} lacks")
+    _require_shape(base[name].shape, served, f"base model, parameter {name!r}")
+    for client, update in updates.items():
+        low_rank = update.low_rank.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
+        if low_rank is not None:
+            shape = (low_rank.B.shape[0], low_rank.A.shape[1])
+            _require_shape(shape, served, f"client {client!r}, parameter {name!r}")
+        if name in update.dense:
+            _require_shape(update.dense[name].shape, served, f"client {client!r}, parameter {name!r}")
+
+
+def _require_shape(shape: Sequence[int], served: Tensor, what: str) -> None:
+    if tuple(shape) != tuple(served.shape):
+        raise BundleError(f"{what}: shape {tuple(shape)}, but the global model has {tuple(served.shape)}")
+
+
+def _check_files(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    if not (bundle.global_path / "config.json").is_file():
+        raise BundleError(f"{bundle.global_path / 'config.json'}: missing")
+    if weights_sha256(bundle.global_path) != manifest.global_.sha256:
+        raise BundleError(f"{bundle.global_path}: weights or config.json differ from the manifest's hash")
+    for client in manifest.clients:
+        named = [(client.path, client.sha256), (client.last_round_path, client.last_round_sha256)]
+        for relative, expected in named:
+            if relative is None:
+                continue
+            assert expected is not None, "the manifest's paths and hashes go together"
+            _require_update(bundle.path / relative, expected, client.id)
+
+
+def _require_update(file: Path, expected: str, client: str) -> None:
+    if not file.is_file():
+        raise BundleError(f"{file}: missing (update of client {client!r})")
+    if file_sha256(file) != expected:
+        raise BundleError(f"{file}: differs from the manifest's hash (update of client {client!r})")

@@ -1,0 +1,163 @@
+"""Writing a bundle: the global model is merged as base + Σ_i D_i, everything is hashed, and the folder appears whole.
+
+Does not know where the updates came from.
+"""
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from attribution.base.references import (
+    base_tensors,
+    file_sha256,
+    load_model,
+    load_tokenizer,
+    resolve_base,
+    save_model,
+    weights_sha256,
+)
+from attribution.bundle.bundle import Bundle, open_bundle, parameter_tensors, verify_bundle, write_manifest
+from attribution.bundle.manifest import BaseEntry, ClientEntry, ClientId, GlobalEntry, Manifest
+from attribution.bundle.replacing import put_in_place, require_bundle_place
+from attribution.bundle.updates import Update, save_update
+from attribution.errors import BundleError
+from attribution.files.destinations import prepare_folder, spelled_out
+
+__all__ = ["Member", "write_bundle"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One client as the bundle will hold it: `cumulative` is D_i, weighted; `last_round` is C_i^R − G^{R−1}."""
+
+    id: str
+    name: str
+    examples: int | None
+    weight: float
+    cumulative: Update
+    last_round: Update | None
+
+
+def write_bundle(
+    target: Path,
+    consortium: str,
+    base: str,
+    rounds: int,
+    members: Sequence[Member],
+    defences: Mapping[str, bool | float | None] | None = None,
+) -> Bundle:
+    """Merge the members' updates into the base model and write the bundle to `target`, replacing an older bundle.
+
+    `defences` are recorded as those under which the updates were aggregated; they change nothing here.
+
+    Raises:
+        BundleError: an update does not fit the base model.
+        ModelError: the base model cannot be found or loaded.
+        DestinationError: there is something at `target` that is no bundle, or nothing can be written there.
+    """
+    require_bundle_place(target, base)
+    _check_members(members)
+    base_path = resolve_base(base)
+    place = spelled_out(target)  # the folder that one stands in has a name, too
+    prepare_folder(place.parent)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".building-") as scratch:
+        folder = Path(scratch) / "bundle"
+        _write_global(base_path, members, folder / "global")
+        clients = tuple(_write_client(member, folder) for member in members)
+        manifest = Manifest(
+            consortium=consortium,
+            base=BaseEntry(reference=base, sha256=weights_sha256(base_path)),
+            round=rounds,
+            aggregation="fedavg-exact",
+            global_=GlobalEntry(
+                sha256=weights_sha256(folder / "global"),
+                residual_norm=_residual_norm(base_path, members, folder / "global"),
+            ),
+            clients=clients,
+            defences=None if defences is None else dict(defences),
+        )
+        write_manifest(folder, manifest)
+        _require_sound(folder)
+        put_in_place(folder, place)
+    return Bundle(place, manifest)
+
+
+def _require_sound(folder: Path) -> None:
+    """Open and verify a finished bundle as any reader would, before the older one goes.
+
+    Raises:
+        BundleError: it does not open, or does not add up.
+    """
+    if problems := verify_bundle(open_bundle(folder)).problems:
+        raise BundleError(f"the new bundle does not verify, so nothing was replaced: {'; '.join(problems)}")
+
+
+def _check_members(members: Sequence[Member]) -> None:
+    """Refuse, before anything is written, ids that no manifest may hold: they are folder names, too."""
+    ids = [member.id for member in members]
+    if not ids:
+        raise BundleError("a bundle needs at least one client")
+    for client_id in ids:
+        try:
+            TypeAdapter(ClientId).validate_python(client_id)
+        except ValidationError as error:
+            raise BundleError(f"client id {client_id!r}: {error.errors()[0]['msg']}") from error
+        if ids.count(client_id) > 1:
+            raise BundleError(f"client id {client_id!r} occurs more than once")
+
+
+def _write_global(base_path: Path, members: Sequence[Member], folder: Path) -> None:
+    model = load_model(base_path)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    with torch.no_grad():
+        for member in members:
+            for name in sorted(member.cumulative.parameters()):
+                difference = member.cumulative.difference(name)
+                assert difference is not None
+                if name not in parameters or parameters[name].shape != difference.shape:
+                    raise BundleError(
+                        f"client {member.id!r}: its update of {name!r} has shape {tuple(difference.shape)},"
+                        " which does not fit the base model"
+                    )
+                if not torch.isfinite(difference).all():
+                    raise BundleError(f"client {member.id!r}: its update of {name!r} holds NaN or infinity")
+                parameters[name] += difference
+    save_model(model, load_tokenizer(base_path), folder)
+
+
+def _write_client(member: Member, folder: Path) -> ClientEntry:
+    path = f"clients/{member.id}/update.safetensors"
+    save_update(member.cumulative, folder / path)
+    last_path = None
+    if member.last_round is not None:
+        last_path = f"clients/{member.id}/last_round.safetensors"
+        save_update(member.last_round, folder / last_path)
+    return ClientEntry(
+        id=member.id,
+        name=member.name,
+        examples=member.examples,
+        weight=member.weight,
+        kind="full" if member.cumulative.dense else "lora",
+        path=path,
+        sha256=file_sha256(folder / path),
+        last_round_path=last_path,
+        last_round_sha256=file_sha256(folder / last_path) if last_path else None,
+    )
+
+
+def _residual_norm(base_path: Path, members: Sequence[Member], global_path: Path) -> float:
+    """Frobenius norm of global − base − Σ_i D_i: what rounding left."""
+    base, total = base_tensors(base_path), 0.0
+    for name, served in parameter_tensors(global_path).items():
+        difference = served.double() - base[name].double()
+        for member in members:
+            change = member.cumulative.difference(name)
+            if change is not None:
+                difference -= change.double()
+        total += difference.square().sum().item()
+    return math.sqrt(total)

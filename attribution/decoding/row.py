@@ -1,0 +1,141 @@
+"""One response on its way: what was asked, which tokens it was given, and the text that may be shown of it.
+
+Knows its tokenizer and its sampling; does not know the model, nor who else is in the batch.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tokenizers.decoders import DecodeStream
+from torch import Tensor
+from transformers import DynamicCache
+
+from attribution.base.tokenizer import panics_raised
+from attribution.errors import ScoreError
+from attribution.records import FinishReason, Generation, Sampling, Step
+
+__all__ = ["Row", "unfinished_character"]
+
+
+class Row:
+    """One request in the batch: what it asked, what it has been given, and what was captured on the way.
+
+    Attributes:
+        cache: the keys and values of its prompt, while that is run through the model part by part.
+        unfed: how many tokens of the prompt are still to be run.
+        gone: it wants no more tokens: it ended, failed or left.
+    """
+
+    def __init__(self, key: str, prompt_ids: Sequence[int], sampling: Sampling, tokenizer: Any, device: Any) -> None:
+        self.key = key
+        self.prompt_ids = list(prompt_ids)
+        self.sampling = sampling
+        self.token_ids: list[int] = []
+        self.pieces: list[str] = []
+        self.logprobs: list[float] = []
+        self.finish_reason: FinishReason | None = None
+        self.captured: dict[str, list[Tensor]] = {}
+        self.cache = DynamicCache()
+        self.unfed = len(self.prompt_ids)
+        self.gone = False
+        self._text = ""
+        self._sent = 0
+        self._tokenizer = tokenizer
+        # A stream begun with text that ends torn gives that text out as if it were new.
+        with panics_raised():
+            torn = tokenizer.decode(self.prompt_ids, skip_special_tokens=True).endswith("\ufffd")
+            self._stream = DecodeStream(ids=[] if torn else self.prompt_ids, skip_special_tokens=True)
+        self._generator = torch.Generator(device=device)
+        if sampling.seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(sampling.seed)
+
+    def choose(self, logits: Tensor) -> tuple[int, float]:
+        """The next token and its log-probability at the temperature used, from logits (vocabulary,).
+
+        Raises:
+            ScoreError: the logits are not numbers to choose by.
+        """
+        log_p = torch.log_softmax(logits.float() / self.sampling.scoring_temperature, -1)
+        if self.sampling.temperature == 0 or self.sampling.top_p == 0:
+            token = int(log_p.argmax())
+        else:
+            p, order = log_p.exp().sort(descending=True)
+            if not math.isfinite(float(p[0])):
+                raise ScoreError("the model's logits are NaN or infinite, so no token can be chosen")
+            beyond = p.cumsum(0) - p >= self.sampling.top_p  # the smallest set that reaches top_p
+            beyond[0] = False  # a top_p too small for float32 still leaves the likeliest token
+            p[beyond] = 0
+            token = int(order[torch.multinomial(p, 1, generator=self._generator)])
+        logprob = float(log_p[token])
+        if not math.isfinite(logprob):
+            raise ScoreError("the model's logits are NaN or infinite, so no token can be chosen")
+        return token, logprob
+
+    def emit(self, token: int, logprob: float, ends: set[int]) -> Step:
+        """Take a token and return what can be shown now: text that may begin a stop string is held back.
+
+        When the tokenizer cannot decode it the row is left as it was.
+        """
+        with panics_raised():
+            piece = self._stream.step(self._tokenizer, token) or ""
+        text = self._text + piece
+        cut = min((at for at in (self._found(stop, text) for stop in self.sampling.stop) if at >= 0), default=None)
+        reason: FinishReason | None = None
+        if token in ends or cut is not None:
+            reason = "stop"
+        elif len(self.token_ids) + 1 >= self.sampling.max_new_tokens:
+            reason = "length"
+        if reason and cut is None:
+            rest = unfinished_character(self._tokenizer, [*self.token_ids, token], text)
+            piece += rest
+            text += rest
+        if cut is not None:
+            shown = cut
+        elif reason:
+            shown = len(text)
+        else:
+            shown = max(self._sent, len(text) - max((len(stop) - 1 for stop in self.sampling.stop), default=0))
+        self.token_ids.append(token)
+        self.logprobs.append(logprob)
+        self.pieces.append(piece)
+        self._text, self.finish_reason = text, reason
+        self.gone = reason is not None
+        delta, self._sent = text[self._sent : shown], shown
+        return Step(self.key, token, logprob, delta, reason)
+
+    def generation(self) -> Generation:
+        """What was generated so far."""
+        emitting = len(self.token_ids)  # the last token was never fed, so the captured rows are one for each token
+        fed = len(self.prompt_ids) + emitting - 1
+        return Generation(
+            prompt_token_ids=tuple(self.prompt_ids),
+            token_ids=tuple(self.token_ids),
+            tokens=tuple(self.pieces),
+            logprobs=tuple(self.logprobs),
+            text=self._text[: self._sent] if self.finish_reason else self._text,
+            finish_reason=self.finish_reason,
+            sampling=self.sampling,
+            tail_input=self._tensor("tail_input", fed) if "tail_input" in self.captured else None,
+            block_input=self._tensor("block_input", emitting),
+            o_proj_input=self._tensor("o_proj_input", emitting),
+            o_proj_output=self._tensor("o_proj_output", emitting),
+        )
+
+    def _found(self, stop: str, text: str) -> int:
+        """Where a stop string begins in the text, which held none of it before the last piece."""
+        return text.find(stop, max(0, len(self._text) - len(stop) + 1))
+
+    def _tensor(self, name: str, length: int) -> Tensor:
+        parts = self.captured.get(name)
+        return torch.cat(parts)[:length] if parts else torch.empty(0)
+
+
+def unfinished_character(tokenizer: Any, token_ids: Sequence[int], text: str) -> str:
+    """What tokens that end within a character decode to beyond the `text` that was streamed: the last token's."""
+    with panics_raised():
+        whole: str = tokenizer.decode(list(token_ids), skip_special_tokens=True)
+    return whole[len(text) :] if whole.startswith(text) else ""

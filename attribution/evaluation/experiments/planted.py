@@ -1,0 +1,192 @@
+"""Planted knowledge: E12 (facts that one to all clients own), E16 (public facts against facts only the federation has).
+
+The facts are invented from a seed, so no base model knows them. Does not know what any domain is about.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from attribution.attribute import attribute
+from attribution.errors import RecipeError
+from attribution.evaluation.data import by_owner, planted_facts
+from attribution.evaluation.experiment import Experiment, Rows, Settings
+from attribution.evaluation.experiments.natural import SharesOf, commons_of_small_gains
+from attribution.evaluation.ground_truth import ReconstructedGame, ScoredResponse, exact_shapley
+from attribution.evaluation.results import Plot, Summary
+from attribution.evaluation.shapley import PLAYERS_MAX
+from attribution.evaluation.statistics import mean, median, positive_shares, proportion, softmax_of, total_variation
+from attribution.evaluation.workshop import Participant, Workshop, answers
+from attribution.model import FederatedModel
+from attribution.training.recipe import Example, load_examples
+
+__all__ = ["OWNERS", "PAYABLE", "FactSettings"]
+
+
+class FactSettings(Settings):
+    """`clients` that own `facts_per_size` facts of each number of owners; `public` is a file of common questions.
+
+    `examples` are a domain's questions that each client trains on beside its facts: a federation that sees nothing but
+    invented names answers everything with one.
+    """
+
+    clients: int = Field(default=6, ge=2, le=PLAYERS_MAX)
+    facts_per_size: int = Field(default=6, ge=1)
+    examples: int = Field(default=0, ge=0)
+    public: Path = Path("public.jsonl")
+    max_new_tokens: int = Field(default=16, ge=1)
+
+
+def _cases(settings: FactSettings, _: Workshop) -> list[str]:
+    return [f"seed-{seed}" for seed in settings.seeds]
+
+
+def _owners(settings: FactSettings) -> list[tuple[int, ...]]:
+    """The owners of each fact: for each size, groups that go round, so that all clients own equally many."""
+    clients, owners = settings.clients, []
+    for size in range(1, clients + 1):
+        groups = list(combinations(range(clients), size))
+        starts = [tuple(sorted((first + step) % clients for step in range(size))) for first in range(clients)]
+        chosen = starts if settings.facts_per_size <= clients else groups
+        owners += [chosen[index % len(chosen)] for index in range(settings.facts_per_size)]
+    return owners
+
+
+def _model(case: str, settings: FactSettings, workshop: Workshop) -> tuple[FederatedModel, list[Example], list[Any]]:
+    seed = int(case.rpartition("-")[2])
+    owners = _owners(settings)
+    facts = planted_facts(len(owners), seed)
+    owned = by_owner(owners, [taught for taught, _ in facts], settings.clients)
+    ordinary = _ordinary(settings, workshop, seed)
+    participants = [
+        Participant(f"client-{client}", [*owned[client], *ordinary[client]]) for client in range(settings.clients)
+    ]
+    model = FederatedModel.load(workshop.bundle(settings.training, participants, seed).path)
+    return model, [asked for _, asked in facts], [[f"client-{each}" for each in group] for group in owners]
+
+
+def _ordinary(settings: FactSettings, workshop: Workshop, seed: int) -> list[Sequence[Example]]:
+    """Each client's ordinary questions, of the domains in turn; disjoint."""
+    if not settings.examples:
+        return [()] * settings.clients
+    names = workshop.domain_names(settings.domains)
+    each = -(-settings.clients // len(names))
+    dealt = [
+        workshop.parts(name, each, settings.examples, 0, seed, settings.training.max_tokens).clients for name in names
+    ]
+    return [dealt[client % len(names)][client // len(names)] for client in range(settings.clients)]
+
+
+def _run_owners(case: str, settings: FactSettings, workshop: Workshop) -> Rows:
+    """Scores of each fact that came out, and its exact Shapley values, which say what the owners really brought."""
+    model, questions, owners = _model(case, settings, workshop)
+    workshop.progress.start("asking", len(questions))
+    rows: Rows = []
+    right = []
+    generations = answers(model, [each.prompt for each in questions], settings.max_new_tokens)
+    for question, group, generation in zip(questions, owners, generations, strict=True):
+        workshop.progress.advance()
+        row: dict[str, Any] = {"owners": group, "right": question.response in generation.text}
+        if row["right"]:
+            row["credit"] = dict(attribute(model, generation).response_scores)
+            row["paper"] = dict(attribute(model, generation, method="paper").response_scores)
+            right.append((row, ScoredResponse.from_generation(generation)))
+        rows.append(row)
+    if right:
+        truth = exact_shapley(ReconstructedGame(model.bundle), [scored for _, scored in right], workshop.progress)
+        for place, (row, _) in enumerate(right):
+            row["exact Shapley"] = {client: float(truth.values[client][place]) for client in truth.players}
+    return rows
+
+
+_RULES: Mapping[str, SharesOf] = {
+    "credit": lambda row: positive_shares(row["credit"]),
+    "exact Shapley": lambda row: positive_shares(row["exact Shapley"]),
+    "paper": lambda row: softmax_of(row["paper"]),
+}
+
+
+def _owners_summary(settings: FactSettings, cases: Mapping[str, Rows]) -> Summary:
+    every = [row for each in cases.values() for row in each]
+    rows = [row for row in every if row["right"]]
+    figures, series = [], {}
+    for rule, shares_of in _RULES.items():
+        distances: dict[int, list[float]] = {size: [] for size in range(1, settings.clients + 1)}
+        among: list[float] = []
+        for row in rows:
+            shares = shares_of(row)
+            if shares is not None:
+                even = {client: float(client in row["owners"]) / len(row["owners"]) for client in shares}
+                distances[len(row["owners"])].append(total_variation(shares, even))
+                among += _among(row["owners"], shares)
+        flat = [each for values in distances.values() for each in values]
+        target = 0.05 if rule == "credit" else None
+        figures.append(mean(f"distance from equal shares of the owners, {rule}", flat, "share", target=target))
+        figures.append(mean(f"owners among themselves, distance from equal shares, {rule}", among, "share"))
+        series[rule] = [(float(size), sum(v) / len(v)) for size, v in distances.items() if v]
+    plot = Plot(
+        name="distance-by-owners", title="Distance from 1 / owners each, by the number of owners", kind="lines",
+        x_label="owners of the fact", y_label="total variation, mean", series=series, target=0.05,
+    )  # fmt: skip
+    notes = [
+        (
+            f"Invented facts, each asked in words that were not trained on; {len(rows)} of {len(every)} were known."
+            " Who does not own a fact taught its form, a name and an end; exact Shapley pays for that too."
+        )
+    ]
+    return Summary(figures=figures, plots=[plot], notes=notes, coverage=len(rows) / len(every) if every else None)
+
+
+def _among(owners: Sequence[str], shares: Mapping[str, float]) -> list[float]:
+    """How unequal two or more owners are among themselves; nothing where they got nothing."""
+    whole = sum(shares[client] for client in owners)
+    if len(owners) == 1 or not whole:
+        return []
+    even = dict.fromkeys(owners, 1 / len(owners))
+    return [total_variation({client: shares[client] / whole for client in owners}, even)]
+
+
+def _run_payable(case: str, settings: FactSettings, workshop: Workshop) -> Rows:
+    if not settings.public.is_file():
+        raise RecipeError(f"{settings.public}: no such file; `public` names a file of questions that everybody knows")
+    model, questions, _ = _model(case, settings, workshop)
+    rows: Rows = []
+    for kind, asked in (("public", load_examples(settings.public)), ("planted", questions)):
+        workshop.progress.start(f"asking {kind} questions", len(asked))
+        generations = answers(model, [each.prompt for each in asked], settings.max_new_tokens)
+        for example, generation in zip(asked, generations, strict=True):
+            workshop.progress.advance()
+            row = {"kind": kind, "right": example.response.lower() in generation.text.lower()}
+            credit = attribute(model, generation)
+            rows.append(
+                row | {"tokens": len(generation.token_ids), "gain": credit.gain, "base_share": credit.base_share}
+            )
+    return rows
+
+
+def _payable(_: FactSettings, cases: Mapping[str, Rows]) -> Summary:
+    every = [row for each in cases.values() for row in each]
+    rows = [row for row in every if row["right"]]
+    payable = {kind: [1 - row["base_share"] for row in rows if row["kind"] == kind] for kind in ("public", "planted")}
+    asked = {kind: sum(row["kind"] == kind for row in every) for kind in payable}
+    figures = [
+        median("paid part of a public fact", payable["public"], "share", target=0.1),
+        median("paid part of a planted fact", payable["planted"], "share", target=0.8, at_least=True),
+        proportion("public facts answered rightly", len(payable["public"]), asked["public"]),
+        proportion("planted facts answered rightly", len(payable["planted"]), asked["planted"]),
+        commons_of_small_gains(every),
+    ]
+    notes = [
+        (
+            "The paid part is 1 − base share. A planted answer repeats words of its question, which a base model can"
+            " copy too: those tokens are the commons'."
+        )
+    ]
+    return Summary(figures=figures, notes=notes)
+
+
+OWNERS = Experiment(FactSettings, _cases, _run_owners, _owners_summary)
+PAYABLE = Experiment(FactSettings, _cases, _run_payable, _payable)

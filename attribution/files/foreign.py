@@ -1,0 +1,187 @@
+"""Files that somebody else wrote, read in bounded time and memory; what is wrong is one line that names the file.
+
+Knows text, JSON, YAML and safetensors. Does not know what the files are for: who reads says which error is raised.
+"""
+
+import json
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import safe_open
+from torch import Tensor
+
+from attribution.errors import AttributionError
+
+__all__ = [
+    "in_one_line",
+    "opened_safetensors",
+    "read_json_object",
+    "read_tensors",
+    "read_text",
+    "read_yaml",
+    "require_file",
+]
+
+_MOST_BYTES = 1 << 28  # of a text: far more than any real one, and little enough to be held
+_MOST_LETTERS = 300  # of a foreign message
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+_LFS = b"version https://git-lfs.github.com/spec/"
+_DISGUISES = (
+    (_LFS, "is a Git LFS pointer, not the file itself: `git lfs pull` fetches it"),
+    (b"PK\x03\x04", "is a zip archive or a PyTorch pickle, not safetensors: save it with safetensors"),
+    (b"\x80", "is a pickle, which is never opened: save it with safetensors"),
+    (b"GGUF", "is a GGUF file, not safetensors"),
+    (b"<", "is a web page or XML, not safetensors: download the file itself"),
+)
+
+
+def in_one_line(error: BaseException) -> str:
+    """What a library says of a failure, without line breaks and of bounded length; its class where it says nothing."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyError):
+        words = f"{words} is not known"
+    return words if len(words) <= _MOST_LETTERS else words[:_MOST_LETTERS] + "…"
+
+
+def require_file(path: Path, raised: type[AttributionError]) -> None:
+    """Refuse a path that is no regular file, be it a folder, a pipe or a link that leads nowhere.
+
+    Raises:
+        AttributionError: of the class `raised`.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        missing = "it is a link that leads nowhere" if path.is_symlink() else "no such file"
+        raise raised(f"{path}: cannot be read: {missing}") from None
+    except (OSError, ValueError) as error:
+        raise raised(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not stat.S_ISREG(mode):
+        raise raised(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}; a file is needed")
+
+
+def read_text(path: Path, raised: type[AttributionError]) -> str:
+    """The text of a file, which is UTF-8 with or without a byte order mark.
+
+    Raises:
+        AttributionError: of the class `raised`.
+    """
+    require_file(path, raised)
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise raised(f"{path}: is larger than {_MOST_BYTES >> 20} MiB")
+        data = path.read_bytes()
+    except OSError as error:
+        raise raised(f"{path}: cannot be read: {error.strerror}") from error
+    if data.startswith(_LFS):
+        raise raised(f"{path}: {_DISGUISES[0][1]}")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise raised(f"{path}: cannot be read: it is UTF-16; save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise raised(
+            f"{path}: cannot be read: it is not UTF-8, from byte {error.start} on; save it as UTF-8"
+        ) from error
+
+
+def read_json_object(path: Path, raised: type[AttributionError]) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        AttributionError: of the class `raised`.
+    """
+    text = read_text(path, raised)
+    try:
+        document = json.loads(text)
+    except RecursionError as error:
+        raise raised(f"{path}: is nested too deeply") from error
+    except ValueError as error:  # also a number of too many digits
+        raise raised(f"{path}: not readable as JSON: {in_one_line(error)}") from error
+    if not isinstance(document, dict):
+        raise raised(f"{path}: must hold a JSON object, not a {type(document).__name__}")
+    return document
+
+
+def read_yaml(path: Path, raised: type[AttributionError]) -> Any:
+    """What a YAML file holds; a name that it gives twice is refused, and so is 010, which YAML reads as eight.
+
+    Raises:
+        AttributionError: of the class `raised`.
+    """
+    text = read_text(path, raised)
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except RecursionError as error:
+        raise raised(f"{path}: is nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a number of too many digits
+        raise raised(f"{path}: not YAML: {in_one_line(error)}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """What a member declares is its weight, so a file means what it seems to (likewise `rewards.files.strict_yaml`)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+            seen |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
+        return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        is_whole = node.tag.endswith(":int")
+        if ":" in node.value or (is_whole and _DECIMAL.fullmatch(node.value) is None):
+            what = f"{node.value} is no decimal number; write it with digits alone, and without a leading 0"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
+        return int(node.value) if is_whole else self.construct_yaml_float(node)
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_number)
+
+
+@contextmanager
+def opened_safetensors(path: Path, raised: type[AttributionError]) -> Iterator[Any]:
+    """A safetensors file as `safe_open` gives it, memory-mapped; whatever it raises names the file.
+
+    Raises:
+        AttributionError: of the class `raised`.
+    """
+    require_file(path, raised)
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except AttributionError:
+        raise
+    except Exception as error:
+        raise raised(
+            f"{path}: {_disguise(path) or f'not a readable safetensors file: {in_one_line(error)}'}"
+        ) from error
+
+
+def read_tensors(path: Path, raised: type[AttributionError]) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file by name, memory-mapped.
+
+    Raises:
+        AttributionError: of the class `raised`.
+    """
+    with opened_safetensors(path, raised) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+
+
+def _disguise(path: Path) -> str | None:
+    """What a file that is no safetensors shows itself to be by its first bytes."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        return None
+    if not head:
+        return "is empty"
+    return next((what for mark, what in _DISGUISES if head.startswith(mark)), None)

@@ -1,0 +1,263 @@
+"""Who may call what, and how much they may send: bearer key to role to method and path. Only `GET /health` is open.
+
+The gate stands in front of the router, so a route that is added later is closed before anybody thinks of it.
+Knows roles and paths; how keys are made and checked is `rewards.keys.ring`.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from fastapi import Request
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployment.access.calls import Calls
+from deployment.access.key_checks import KeyChecks
+from deployment.access.limits import Limits
+from deployment.errors import (
+    ApiError,
+    ForbiddenError,
+    NotFoundError,
+    OverloadedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from deployment.health.watch import Watch
+from deployment.http.failures import answer, told
+from deployment.http.protocol import is_console
+from rewards.errors import KeyRefusedError, LedgerError, LedgerLostError
+from rewards.keys.ring import Key, KeyRing
+
+__all__ = [
+    "MAX_BODY_BYTES",
+    "OPEN_ROUTES",
+    "READERS",
+    "RULES",
+    "BodyLimit",
+    "Gate",
+    "Rule",
+    "caller",
+    "matching",
+    "roles_for",
+    "rule_for",
+    "visible_client",
+    "visible_to",
+]
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+RETRY_AFTER_S: Final = 5
+
+OPEN_ROUTES: Final = frozenset({("GET", "/health")})
+
+READERS: Final = ("operator", "auditor", "admin")
+"""The roles that see everybody's figures."""
+
+# The first line that fits decides. In a path, * is one name, /** is the path itself and everything below it, and
+# {a|b} is one of these names. A path that no line fits does not exist, with whatever key.
+RULES: Final = (
+    # methods           path                                                         roles that may
+    ("ANY",             "/v1/**",                                                    ("application",)),
+    ("GET POST DELETE", "/api/v1/keys/**",                                           ("admin",)),
+    ("GET",             "/api/v1/{consortium|clients|shares|credit|entries}/**",     ("member", *READERS)),
+    ("GET",             "/api/v1/{periods|statements|log}/**",                       ("member", *READERS)),
+    ("GET",             "/api/v1/**",                                                READERS),
+    ("POST",            "/api/v1/{periods|holds}/**",                                ("operator",)),
+    ("POST",            "/api/v1/receipts/*/reversal",                               ("operator",)),
+    ("POST",            "/api/v1/log/seal",                                          ("operator",)),
+    ("ANY",             "/api/v1/**",                                                ()),
+    ("GET",             "/openapi.json",                                             READERS),
+    ("GET",             "/docs/**",                                                  READERS),
+)  # fmt: skip
+
+_APPLICATIONS: Final = "/v1/"
+_AUDITED: Final = "/api/v1/"
+_Rule = tuple[str, str, tuple[str, ...]]
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    meaning = {"/**": "(/.*)?", "*": "[^/]+", "{": "(", "}": ")", "|": "|"}
+    parts = re.split(r"(/\*\*|\*|[{}|])", path)
+    return re.compile("".join(meaning.get(part, re.escape(part)) for part in parts), re.DOTALL)
+
+
+class Rule(NamedTuple):
+    """A rule as it is looked for: `route` is the path as the rule has it."""
+
+    methods: list[str]
+    pattern: re.Pattern[str]
+    roles: tuple[str, ...]
+    route: str
+
+
+def matching(rules: Iterable[_Rule]) -> tuple[Rule, ...]:
+    """Rules as they are looked through."""
+    return tuple(Rule(methods.split(), _pattern(path), roles, path) for methods, path, roles in rules)
+
+
+_PATTERNS: Final = matching(RULES)
+
+
+def roles_for(method: str, path: str) -> tuple[str, ...] | None:
+    """The roles that may call `path` with `method`, perhaps none; None where there is no such part of the service."""
+    rule = rule_for(_PATTERNS, method, path)
+    return None if rule is None else rule.roles
+
+
+def rule_for(rules: Iterable[Rule], method: str, path: str) -> Rule | None:
+    """The first of some rules that fits a call; None where none does."""
+    for rule in rules:
+        if (method in rule.methods or rule.methods == ["ANY"]) and rule.pattern.fullmatch(path):
+            return rule
+    return None
+
+
+def caller(request: Request) -> Key:
+    """The key that the gate let in."""
+    key = request.state.key
+    assert isinstance(key, Key), "a route was reached without the gate"
+    return key
+
+
+def visible_client(request: Request) -> str | None:
+    """The one client whose figures the caller may see, for a member's key; None for whoever may see all of them.
+
+    The only place where this is decided: from the key, never from what was asked for.
+    """
+    return visible_to(caller(request))
+
+
+def visible_to(key: Key) -> str | None:
+    """The one client whose figures a key may see; None for all of them. An application's key sees none, and fails."""
+    assert key.role in ("member", *READERS), f"a key of role {key.role!r} sees no figures at all"
+    assert (key.role == "member") == (key.client is not None), "exactly a member's key has a client"
+    return key.client
+
+
+class Gate:
+    """ASGI middleware that lets a request through only with a key of the right role, which it notes in the state.
+
+    Calls of the operators' API are written down in the ledger, and those that a role may not make are counted there.
+
+    Args:
+        app: what is behind the gate.
+        keys: who may pass.
+        calls: where calls are written down.
+        limits: how often an application may be refused.
+        clock: seconds that never go back.
+        watch: while it finds something lost, applications are refused; all are while that is the ledger.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: KeyRing,
+        calls: Calls,
+        limits: Limits,
+        clock: Callable[[], float] = time.monotonic,
+        watch: Watch | None = None,
+    ) -> None:
+        self._app = app
+        self._keys = KeyChecks(keys, keys.check, clock)
+        self._calls = calls
+        self._limits = limits
+        self._watch = watch or Watch({})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401, 403, 404 or 503 in OpenAI's shape."""
+        is_open = scope["type"] == "lifespan" or (scope.get("method"), scope["path"]) in OPEN_ROUTES
+        if is_open or is_console(scope):  # the console has a gate of its own, with sessions in the place of headers
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._watch.require(None if scope["path"].startswith(_APPLICATIONS) else "ledger")
+            key = await self._known(Headers(scope=scope).get("authorization", ""))
+        except ApiError as error:
+            await answer(error)(scope, receive, send)
+            return
+        scope.setdefault("state", {})["key"] = key
+        refusal = self._refusal(key, scope.get("method", "WEBSOCKET"), scope["path"])
+        if refusal is not None:
+            await answer(refusal)(scope, receive, send)
+        elif scope["path"].startswith(_AUDITED):
+            await self._calls.watch(self._app, key, scope, receive, send, refused_as=_refused_as(key, scope))
+        else:
+            await self._app(scope, receive, send)
+
+    def _refusal(self, key: Key, method: str, path: str) -> ApiError | None:
+        """Why `key` may not make this call, which is counted unless it asks too often; None when it may."""
+        rule = rule_for(_PATTERNS, method, path)
+        if rule is not None and key.role in rule.roles:
+            return None
+        try:
+            self._limits.take(key)
+        except OverloadedError as error:
+            return error
+        if rule is None:
+            return NotFoundError(f"there is no {method} {path} here", code="unknown_route")
+        refusal = ForbiddenError(
+            f"{method} {path} needs {_needed(rule.roles)}; the key {key.key_id} has role {key.role!r}",
+            code="wrong_role",
+        )
+        if path.startswith(_AUDITED):
+            self._calls.count(key, method, rule.route, refusal.status)
+        return refusal
+
+    async def _known(self, authorization: str) -> Key:
+        """The valid key of an `Authorization` header."""
+        scheme, _, presented = authorization.partition(" ")
+        presented = presented.strip()
+        if scheme.lower() != "bearer" or not presented:
+            raise UnauthenticatedError(
+                "no API key was given: send `Authorization: Bearer ptk_…` (made by `protoken keys create`)",
+                code="missing_api_key",
+            )
+        try:
+            return await self._keys.known(presented)
+        except KeyRefusedError as error:
+            raise UnauthenticatedError(str(error), code="invalid_api_key") from error
+        except LedgerLostError as error:
+            raise told(error) from error
+        except LedgerError as error:
+            raise UnavailableError(
+                "the ledger is away, and this API key cannot be checked; try again",
+                code="ledger_unavailable",
+                retry_after_s=RETRY_AFTER_S,
+            ) from error
+
+
+def _refused_as(key: Key, scope: Scope) -> str | None:
+    """What a member's call that is refused after all is counted under; of who runs the service each is written down."""
+    rule = rule_for(_PATTERNS, scope.get("method", "WEBSOCKET"), scope["path"]) if key.role == "member" else None
+    return None if rule is None else rule.route
+
+
+def _needed(roles: tuple[str, ...]) -> str:
+    return f"a key of role {' or '.join(roles)}" if roles else "what no role may do"
+
+
+class BodyLimit:
+    """ASGI middleware that refuses a body above MAX_BODY_BYTES, declared or streamed, before it is held in memory."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a body that is counted as it comes; too much of it raises 413 where it is read."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        size = int(declared) if declared.isdecimal() else 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += 0 if declared else len(message.get("body", b""))
+            if size > MAX_BODY_BYTES:
+                raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+            return message
+
+        await self._app(scope, counted, send)

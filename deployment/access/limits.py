@@ -1,0 +1,204 @@
+"""How fast and how much each application may ask: requests a minute, and tokens in its life, whichever key it has.
+
+A token counts from when it was generated, wherever its receipt is: under way it is reserved, then it is counted here
+until the ledger has it, and what waited in the spool at the start was read there. Each ingress counts so for itself,
+and learns from the ledger what others booked: with several, as many may each spend what is left until that is booked.
+Of a response whose caller left, what was generated and not delivered counts once it is booked. Knows nothing of HTTP.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Self
+
+from deployment.errors import OverloadedError, QuotaError, UnavailableError
+from rewards.errors import LedgerError
+from rewards.keys.ring import Key
+from rewards.ledger.ledger import Ledger
+from rewards.ledger.usage import booked_among, names_of, tokens_of
+
+__all__ = ["Limits", "Ticket"]
+
+SUM_S = 2.0
+"""How old the sum of a key's tokens may be: short against a response, so that several ingresses overspend little."""
+RETRY_AFTER_S = 5
+
+_LOG = logging.getLogger(__name__)
+
+Clock = Callable[[], float]
+
+
+class Ticket:
+    """Leave to generate once. Its tokens stay reserved until `end`, or the end of its `with`."""
+
+    def __init__(self, end: Callable[[int], None] | None = None) -> None:
+        self._end = end
+
+    def end(self, tokens: int) -> None:
+        """Give back the reserved tokens, but for those that were generated. Only the first call counts."""
+        end, self._end = self._end, None
+        if end is not None:
+            end(tokens)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end(0)
+
+
+class Limits:
+    """The limits of every application, usable from several threads.
+
+    Args:
+        ledger: where the tokens of an application are booked.
+        clock: seconds that never go back.
+        spooled: application -> response id -> tokens, of what waited for the ledger when this began.
+    """
+
+    def __init__(
+        self, ledger: Ledger, clock: Clock = time.monotonic, spooled: Mapping[str, Mapping[str, int]] | None = None
+    ) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._spooled = spooled or {}
+        self._lock = threading.Lock()
+        self._rates: dict[str, _Rate] = {}
+        self._budgets: dict[str, _Budget] = {}
+
+    def admit(self, key: Key, max_tokens: int, response_id: str) -> Ticket:
+        """Leave for one response of at most `max_tokens`. May read the ledger, so not for an event loop.
+
+        Raises:
+            OverloadedError: the application asks too often; `retry_after_s` says when it may again.
+            QuotaError: what is left of its token budget does not cover `max_tokens`.
+            UnavailableError: the ledger is away, and what the application has generated was never read.
+        """
+        self.take(key)
+        if key.token_budget is None:
+            return Ticket()
+        with self._lock:
+            budget = self._budgets.get(key.identity)
+            if budget is None:
+                budget = _Budget(key, key.token_budget, self._ledger, self._clock, self._spooled)
+                self._budgets[key.identity] = budget
+        budget.reserve(max_tokens)
+        return Ticket(lambda tokens: budget.end(max_tokens, response_id, tokens))
+
+    def take(self, key: Key) -> None:
+        """Count one request of a key, or raise OverloadedError. Never waits."""
+        if key.requests_per_minute is not None:
+            with self._lock:
+                self._rates.setdefault(key.identity, _Rate(key.requests_per_minute, self._clock)).take()
+
+
+class _Rate:
+    """A bucket that holds a minute's requests and fills evenly. Not thread-safe."""
+
+    def __init__(self, per_minute: int, clock: Clock) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._level = float(per_minute)
+        self._at = clock()
+
+    def take(self) -> None:
+        """Take one request out, or raise OverloadedError."""
+        now = self._clock()
+        self._level = min(self._per_minute, self._level + (now - self._at) * self._per_minute / 60)
+        self._at = now
+        if self._level < 1:
+            wait_s = math.ceil((1 - self._level) * 60 / self._per_minute)
+            raise OverloadedError(
+                f"this key may ask {self._per_minute} times a minute; try again in {wait_s} s",
+                code="rate_limit_exceeded",
+                retry_after_s=wait_s,
+            )
+        self._level -= 1
+
+
+class _Budget:
+    """The tokens of one application: booked, as far as was read; generated, and not booked by then; and reserved."""
+
+    def __init__(
+        self, key: Key, most: int, ledger: Ledger, clock: Clock, spooled: Mapping[str, Mapping[str, int]]
+    ) -> None:
+        self._application = key.identity
+        self._most = most
+        self._ledger = ledger
+        self._clock = clock
+        self._spooled = spooled
+        self._lock = threading.Lock()
+        self._reading = threading.Lock()
+        self._booked = 0
+        self._sequence: int | None = None  # up to which receipt `_booked` counts; None before the first reading
+        self._asked_at = -math.inf
+        self._away = False
+        self._reserved = 0
+        self._unbooked: dict[str, int] = {}  # response id -> tokens
+        self._is_changed = False  # something ended since the last reading
+
+    def reserve(self, tokens: int) -> None:
+        """Reserve tokens, or raise QuotaError."""
+        self._refresh()
+        with self._lock:
+            spent = self._booked + sum(self._unbooked.values())
+            if spent + self._reserved + tokens > self._most:
+                raise QuotaError(
+                    f"the token budget of this key is {self._most}: {spent} are spent and {self._reserved} are under "
+                    f"way, which leaves too few for the {tokens} that this request may generate",
+                    code="insufficient_quota",
+                    should_retry=False,
+                )
+            self._reserved += tokens
+
+    def end(self, reserved: int, response_id: str, generated: int) -> None:
+        """Give a reservation back; what was generated counts here until it is read in the ledger."""
+        with self._lock:
+            self._reserved -= reserved
+            if generated:
+                self._unbooked[response_id] = generated
+                self._is_changed = True
+
+    def _refresh(self) -> None:
+        """Read what was booked since, where something ended or the last reading is old; while away, that one counts."""
+        with self._reading:
+            now = self._clock()
+            with self._lock:
+                if now - self._asked_at <= SUM_S and (self._away or not self._is_changed):
+                    return
+                self._asked_at, self._is_changed = now, False
+            try:
+                self._read()
+                self._away = False
+            except LedgerError as error:
+                self._away = self._is_changed = True
+                _LOG.warning("the tokens of application %s could not be read: %s", self._application, error)
+                if self._sequence is None:
+                    raise UnavailableError(
+                        "the ledger is away, and the token budget of this key cannot be read",
+                        code="ledger_unavailable",
+                        retry_after_s=RETRY_AFTER_S,
+                    ) from error
+
+    def _read(self) -> None:
+        """Add what was booked since the last reading, and forget what it is of that was counted as generated."""
+        with self._lock:
+            unbooked = set(self._unbooked)
+        with self._ledger.database.read() as connection:
+            if self._sequence is None:
+                waiting = [self._spooled.get(name, {}) for name in names_of(connection, self._application)]
+                waited = {response_id: tokens for each in waiting for response_id, tokens in each.items()}
+            else:
+                waited = {}
+            booked = booked_among(connection, unbooked | waited.keys())
+            tokens, sequence = tokens_of(connection, self._application, self._sequence or 0)
+        with self._lock:
+            self._booked += tokens
+            self._sequence = sequence
+            self._unbooked = {
+                response_id: tokens
+                for response_id, tokens in {**waited, **self._unbooked}.items()
+                if response_id not in booked
+            }

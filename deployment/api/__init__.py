@@ -1,0 +1,38 @@
+"""The operator API under `/api/v1`: the books over HTTP, for operators, auditors, admins and each member.
+
+Who may call what is `access`'s business; a member's routes show its own figures only, by `dependencies.Visible`. No
+rule of money lives here: each module of `routes` takes a request apart, calls `rewards`, and shapes the answer.
+
+    routes/       the routes of the operator API, one noun of its paths in each module
+    dependencies  what the routes of the operator API work with, and whose figures a caller may see
+    filters       what a caller asks to see, and what of it the caller may see
+    paging        lists in pages: how many rows a caller wants, and where a page begins
+"""
+
+from fastapi import APIRouter
+
+from deployment.api.dependencies import Books
+from deployment.api.routes import (
+    clients,
+    consortium,
+    credit,
+    entries,
+    events,
+    exports,
+    holds,
+    keys,
+    log,
+    periods,
+    receipts,
+    shares,
+    statements,
+)
+
+__all__ = ["Books", "router"]
+
+router = APIRouter(prefix="/api/v1")
+for _part in (
+    *(consortium, clients, shares, credit, entries, receipts, events, exports),
+    *(periods, holds, statements, log, keys),
+):
+    router.include_router(_part.router)

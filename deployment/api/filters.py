@@ -1,0 +1,120 @@
+"""What a caller asks to see, and what of it the caller may see: filters of the credit routes, as queries and resolved.
+
+The one place where a member's request is narrowed to its own client. To a member, any other client and consortium does
+not exist, in the same words as one that really does not.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deployment.api.dependencies import Books
+from deployment.api.paging import Paging
+from deployment.errors import NotFoundError
+from deployment.schemas.fields import Name
+from rewards.credit import COMMONS
+from rewards.ledger import usage
+from rewards.periods import Period
+from rewards.periods import history as book
+from rewards.store import queries as reading
+from rewards.store.database import Connection
+from rewards.views.selection import Selection, of_open_period, of_period
+
+__all__ = ["EntryFilters", "Filters", "Narrowed", "OpenPeriodFilters", "ReceiptFilters", "narrowed"]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Filters(BaseModel):
+    """Which receipts are meant, and whose credit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    period: Name | None = Field(None, description="The name of a closed period; all time without it.")
+    client: Name | None = Field(None, description="A client's id, or `commons`; a member's key sees its own alone.")
+    model: Name | None = Field(
+        None, description="A model by the name that `/v1/models` gives it, which is the consortium's; or its SHA-256."
+    )
+
+
+class OpenPeriodFilters(Filters):
+    """Which receipts are meant, and whose credit; of the open period where nothing else is said."""
+
+    period: Name | None = Field(None, description="The name of a closed period; the open one without it.")
+
+
+class EntryFilters(Filters, Paging):
+    """Which entries are meant, and which page of them."""
+
+
+class ReceiptFilters(EntryFilters):
+    """Which receipts are meant, and which page of them."""
+
+    application: Name | None = Field(
+        None, description="The application that asked: its identity, or the id of one of its keys."
+    )
+    kind: Literal["response", "reversal"] | None = Field(None, description="Responses alone, or reversals alone.")
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """What is to be read.
+
+    Attributes:
+        selection: the receipts.
+        account: whose credit; None is everybody's.
+        period: the closed period that was asked for; None is the open one, or all time.
+        previous: the closed period before it.
+    """
+
+    selection: Selection
+    account: str | None
+    period: Period | None
+    previous: Period | None
+
+
+def narrowed(books: Books, visible: str | None, asked: Filters) -> Narrowed:
+    """What a caller asked for, as far as the caller may see it.
+
+    Args:
+        books: where it is read.
+        visible: the only client that the caller may see; None is all of them.
+        asked: the query.
+
+    Raises:
+        NotFoundError: a period, client or model that is not there, or not for this caller.
+    """
+    registered = books.ledger.clients()
+    consortia = {name for name, members in registered.items() if visible is None or visible in members}
+    everybody = {COMMONS, *(client for members in registered.values() for client in members)}
+    if asked.client is not None and asked.client not in (everybody if visible is None else {visible}):
+        raise NotFoundError(f"there is no client {asked.client!r} here", param="client", code="client_not_found")
+    if asked.model is not None and asked.model not in consortia and _SHA256.fullmatch(asked.model) is None:
+        raise NotFoundError(f"there is no model {asked.model!r} here", param="model", code="model_not_found")
+    with books.ledger.database.read() as connection:
+        selection, period, previous = _period(connection, asked)
+        application = getattr(asked, "application", None)
+        applications = None if application is None else tuple(usage.booked_names_of(connection, application))
+    named = {name: getattr(asked, name, None) for name in ("model", "kind")} | {"applications": applications}
+    return Narrowed(
+        selection=Selection(selection.after, selection.up_to, selection.excluded, selection.included, **named),
+        account=visible or asked.client,
+        period=period,
+        previous=previous,
+    )
+
+
+def _period(connection: Connection, asked: Filters) -> tuple[Selection, Period | None, Period | None]:
+    if asked.period is None and not isinstance(asked, OpenPeriodFilters):
+        return Selection(up_to=reading.last_sequence(connection, None)), None, None
+    there = book.read(connection)
+    if asked.period is None:
+        last = there.periods[-1] if there.periods else None
+        return of_open_period(connection, last), None, last
+    period = there.find(asked.period)
+    if period is None:
+        raise NotFoundError(f"no period {asked.period!r} is closed", param="period", code="period_not_found")
+    previous = there.before(period.ordinal)
+    return of_period(connection, period, previous), period, previous

@@ -1,0 +1,43 @@
+"""`/entries`: the lines that credit is made of. Reads only."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, Query
+
+from deployment.api.dependencies import TheBooks, Visible
+from deployment.api.filters import EntryFilters, narrowed
+from deployment.api.paging import Listing, cursor_at, place_of
+from deployment.schemas.credit import Entry
+from deployment.schemas.errors import failures
+from rewards.views import browsing
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["credit"])
+_LIST = "entries"
+
+
+@router.get("/entries", summary="Entries, oldest first", responses=failures(404))
+def entries(books: TheBooks, visible: Visible, asked: Annotated[EntryFilters, Query()]) -> Listing[Entry]:
+    """Each account's credit of each receipt, in the order of booking, then of accounts.
+
+    Summed by account they are `/credit` under the same filters. What is booked while a caller pages on comes on a later
+    page. A member's key sees its own entries, and not which application asked.
+    """
+    place = cast("tuple[int, str] | None", place_of(_LIST, asked.cursor, int, str))
+    wanted = narrowed(books, visible, asked)
+    with books.ledger.database.read(member=visible) as connection:
+        page = browsing.entries(
+            connection,
+            wanted.selection,
+            limit=asked.limit,
+            place=place,
+            account=wanted.account,
+            with_application=visible is None,
+        )
+    return Listing(data=[_entry(row) for row in page.rows], next_cursor=cursor_at(_LIST, page.place))
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    return Entry.model_validate({"application": None, **row, "credit": row["amount"]})

@@ -1,0 +1,38 @@
+"""`/events`: what happened besides receipts, as the book of events has it. Reads only."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from deployment.api.dependencies import TheBooks
+from deployment.api.paging import Listing, Paging, cursor_at, place_of
+from deployment.schemas.fields import Name
+from deployment.schemas.receipts import Event
+from rewards.store import events
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["events"])
+_LIST = "events"
+
+
+class EventFilters(Paging):
+    """Which events are meant, and which page of them."""
+
+    kind: Name | None = Field(None, description="What happened, as in `period.final`, `key.created` or `call`.")
+    subject: Name | None = Field(None, description="To what, as in a period's name or a key's id.")
+
+
+@router.get("/events", summary="Events, oldest first")
+def list_events(books: TheBooks, asked: Annotated[EventFilters, Query()]) -> Listing[Event]:
+    """Moves of periods, holds, statements, clients, keys and privileged calls, in the order in which they happened."""
+    (after,) = place_of(_LIST, asked.cursor, int) or (0,)
+    kinds = None if asked.kind is None else [asked.kind]
+    with books.ledger.database.read() as connection:
+        found = events.find(connection, kinds=kinds, subject=asked.subject, after=int(after), limit=asked.limit + 1)
+    shown = found[: asked.limit]
+    return Listing(
+        data=[Event.model_validate(vars(event)) for event in shown],
+        next_cursor=cursor_at(_LIST, (shown[-1].sequence,) if len(found) > asked.limit else None),
+    )

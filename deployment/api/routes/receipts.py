@@ -1,0 +1,70 @@
+"""`/receipts`: the credit of responses as it was booked, and its reversal."""
+
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Path, Query, Response
+
+from deployment.api.dependencies import Books, Caller, TheBooks
+from deployment.api.filters import ReceiptFilters, narrowed
+from deployment.api.paging import Listing, cursor_at, place_of
+from deployment.errors import ConflictError, NotFoundError
+from deployment.schemas.errors import failures
+from deployment.schemas.fields import Name
+from deployment.schemas.receipts import Receipt, ReversalRequest
+from rewards.views import browsing
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["receipts"])
+_LIST = "receipts"
+
+ResponseId = Annotated[Name, Path(description="The id of the response, as the application was told it.")]
+
+
+@router.get("/receipts", summary="Receipts, oldest first", responses=failures(404))
+def receipts(books: TheBooks, asked: Annotated[ReceiptFilters, Query()]) -> Listing[Receipt]:
+    """Receipts whole, in the order of booking; with `client`, those that give it credit or take some back."""
+    place = cast("tuple[int] | None", place_of(_LIST, asked.cursor, int))
+    wanted = narrowed(books, None, asked)
+    with books.ledger.database.read() as connection:
+        page = browsing.receipts(connection, wanted.selection, limit=asked.limit, place=place, account=wanted.account)
+    return Listing(data=[Receipt.model_validate(row) for row in page.rows], next_cursor=cursor_at(_LIST, page.place))
+
+
+@router.get("/receipts/{response_id}", summary="One receipt", responses=failures(404))
+def receipt(books: TheBooks, response_id: ResponseId) -> Receipt:
+    """The receipt of one response, whole, as it was booked."""
+    return _receipt(books, response_id)
+
+
+@router.post(
+    "/receipts/{response_id}/reversal",
+    summary="Reverse a response's credit",
+    status_code=201,
+    responses={
+        200: {"model": Receipt, "description": "It was reversed already, by this receipt."},
+        **failures(404, 409),
+    },
+)
+def reverse(
+    books: TheBooks, caller: Caller, response: Response, response_id: ResponseId, asked: ReversalRequest
+) -> Receipt:
+    """Book the counter-entries of a response: every amount and its tokens, negated. The receipt itself stays.
+
+    Once: asked again, whatever the reason then, the answer is the first reversal. A period that was closed with the
+    response in it stays as it is; what it paid is taken back in money when the next one is closed.
+    """
+    if _receipt(books, response_id).kind == "reversal":
+        raise ConflictError(
+            f"{response_id!r} is a reversal itself, and stays", param="response_id", code="not_reversible"
+        )
+    booked = books.ledger.reverse(response_id, asked.reason, caller.key_id)
+    response.status_code = 200 if booked.replayed else 201
+    return _receipt(books, booked.response_id)
+
+
+def _receipt(books: Books, response_id: str) -> Receipt:
+    found = books.ledger.receipt(response_id)
+    if found is None:
+        raise NotFoundError(f"no response {response_id!r} is booked", param="response_id", code="response_not_found")
+    return Receipt.model_validate(found)

@@ -1,0 +1,53 @@
+"""`/shares`: who earned which part of a period. Reads only.
+
+What a share is worth is `rewards.settlement.rule`'s business.
+"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from deployment.api.dependencies import TheBooks, Visible
+from deployment.api.filters import Narrowed, OpenPeriodFilters, narrowed
+from deployment.schemas.credit import AccountShare, Shares, Window
+from deployment.schemas.errors import failures
+from rewards.credit import MICRO_CREDITS_PER_TOKEN
+from rewards.views.selection import totals
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["credit"])
+
+
+@router.get("/shares", summary="Each account's share of a period", responses=failures(404))
+def shares(books: TheBooks, visible: Visible, asked: Annotated[OpenPeriodFilters, Query()]) -> Shares:
+    """Each account's credit and share in the open period, or in a closed one as it was settled last.
+
+    Credit is in micro-credits; the shares are floats for reading, and a settlement computes its own from integers.
+    What is on hold counts in the open period until that is closed. A member's key sees its own account and share.
+    """
+    wanted = narrowed(books, visible, asked)
+    with books.ledger.database.read(member=visible) as connection:
+        found = totals(connection, wanted.selection, wanted.account)
+    whole = found.tokens * MICRO_CREDITS_PER_TOKEN
+    credit = found.credit if wanted.account is None else {wanted.account: found.credit.get(wanted.account, 0)}
+    return Shares(
+        period=_window(wanted, visible),
+        tokens=found.tokens if visible is None else None,
+        accounts=[
+            AccountShare(account=account, credit=amount, share=amount / whole if whole else 0.0)
+            for account, amount in credit.items()
+        ],
+    )
+
+
+def _window(wanted: Narrowed, visible: str | None) -> Window:
+    period, previous = wanted.period, wanted.previous
+    return Window(
+        name=None if period is None else period.name,
+        previous=None if previous is None else previous.name,
+        opened_at_us=None if previous is None else previous.closed_at_us,
+        closed_at_us=None if period is None else period.closed_at_us,
+        first_sequence=wanted.selection.after + 1 if visible is None else None,
+        last_sequence=wanted.selection.up_to if visible is None else None,
+    )

@@ -1,0 +1,4 @@
+"""What the operator API and the console both do with the books. Knows no route and no page.
+
+statement_page  a statement for people and for spreadsheets
+"""

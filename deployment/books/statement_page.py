@@ -1,0 +1,221 @@
+"""A statement for people and for spreadsheets: one printable page of HTML, and its money as CSV. Checks nothing.
+
+The page stands alone: no script, nothing is fetched, and every text from outside is escaped.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from fractions import Fraction
+from html import escape
+from typing import Any
+
+from rewards import money
+from rewards.files.plain_text import cell, one_line
+from rewards.periods.bodies import MONEY_IN, MONEY_OUT
+
+LABELS = {
+    "gross": "Share of the period",
+    "carried_in": "Carried over from the period before",
+    "released_holdback": "Holdback released",
+    "released_hold": "Released from hold",
+    "drawn_holdback": "Holdback used against a debt",
+    "recovered": "Recovered from others",
+    "clawback": "Taken back for reversed responses",
+    "holdback": "Kept back for a later period",
+    "held": "Withheld by a hold",
+    "payout": "To be paid",
+    "carried_out": "Carried to the next period",
+}
+"""What each line of money is called, in the order in which they are shown."""
+
+_STYLE = """
+@page { size: A4; margin: 16mm 18mm }
+* { box-sizing: border-box }
+body { font: 10.5pt/1.45 "Helvetica Neue", Helvetica, Arial, sans-serif; color: #1c2430; background: #fff;
+       max-width: 174mm; margin: 10mm auto; padding: 0 4mm }
+@media print { body { margin: 0; padding: 0; max-width: none } }
+header { display: flex; justify-content: space-between; align-items: flex-end; border-bottom: 2px solid #1c2430;
+         padding-bottom: 3mm }
+h1 { font-size: 19pt; line-height: 1.15; margin: 0; font-weight: 600 }
+h2 { font-size: 9pt; margin: 6mm 0 1.5mm; letter-spacing: .07em; text-transform: uppercase; color: #5a6675 }
+header p { margin: 0; color: #5a6675 }
+.paid { text-align: right }
+.paid b { display: block; font-size: 19pt; line-height: 1.15; font-weight: 600; color: #1c2430; white-space: nowrap }
+.columns { display: grid; grid-template-columns: 1fr 1fr; column-gap: 10mm }
+dl { display: grid; grid-template-columns: auto 1fr; column-gap: 5mm; row-gap: .6mm; margin: 0 }
+dt { color: #5a6675 }
+dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: anywhere }
+table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums }
+td { padding: 1.1mm 0; border-bottom: 1px solid #dfe4ea }
+td + td { text-align: right; white-space: nowrap }
+tr.sum td { font-weight: 600; border-bottom: 2px solid #1c2430 }
+tr.none td { color: #5a6675 }
+.signed { font-size: 8.5pt; color: #3a4553 }
+.signed dd { text-align: left }
+code { font: 8pt/1.4 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere }
+"""
+
+
+def page(document: Mapping[str, Any]) -> str:
+    """One page of HTML for a statement as `statements.issue` gave it; prints on one sheet of A4."""
+    period, name = _escaped(document["period"]), _escaped(document["name"])
+    payout = _amount(document, document["money"]["payout"])
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>Statement {period}: {name}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<header>
+<div><p>{_escaped(document["consortium"])} · statement of period {period}</p><h1>{name}</h1></div>
+<p class="paid">to be paid<b>{payout}</b></p>
+</header>
+<div class="columns">
+<section><h2>Period</h2>{_facts(_period(document))}</section>
+<section><h2>Credit</h2>{_facts(_credit(document))}</section>
+</div>
+<h2>Money</h2>
+{_money(document)}
+{_facts(_standing(document)) if document.get("standing") else ""}
+<h2>Signature</h2>
+<div class="signed">{_facts(_signed(document))}
+<p>To check it offline, have the statement as JSON and the consortium's public key, and run<br>
+<code>protoken statement verify FILE.json --public-key KEY</code></p></div>
+</body>
+</html>
+"""
+
+
+def table(document: Mapping[str, Any]) -> str:
+    """The money of a statement as CSV: line, minor units, amount in the currency."""
+    written = io.StringIO()
+    rows = csv.writer(written, lineterminator="\n")
+    rows.writerow(("line", "minor units", cell(f"amount in {document['currency']}")))
+    for line in _lines(document):
+        minor_units = int(document["money"][line])
+        rows.writerow((line, minor_units, money.plain(minor_units, document["minor_digits"])))
+    return written.getvalue()
+
+
+def title(document: Mapping[str, Any]) -> str:
+    """Whose statement of which period it is, on one line."""
+    return f"{document['name']}: statement of period {document['period']}, {document['consortium']}"
+
+
+def rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a statement says as pairs of name and value: the period, the credit, each line of money, the signature."""
+    amounts = [(LABELS[line], _plain(document, document["money"][line])) for line in _lines(document)]
+    return [*_period(document), *_credit(document), *amounts, *_standing(document), *_signed(document)]
+
+
+def percent(share: str, decimals: int = 4) -> str:
+    """A share "numerator/denominator" as a percentage, rounded to so many decimals."""
+    with localcontext(prec=60):
+        exact = Fraction(share) * 100
+        value = Decimal(exact.numerator) / exact.denominator
+        return f"{value.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_EVEN)} %"
+
+
+def _period(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    after, up_to = document["window"]["after"], document["window"]["up_to"]
+    return [
+        ("Ended", _moment(document["until_us"])),
+        ("Closed", _moment(document["closed_at_us"])),
+        ("Final", _moment(document["final_at_us"])),
+        ("Ledger receipts", f"{after + 1}–{up_to}" if up_to > after else "none of its own"),
+        ("Tokens in all", _grouped(document["tokens"])),
+        ("To be shared", _plain(document, document["distributable"])),
+    ]
+
+
+def _credit(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("Client", document["client"]),
+        ("Responses credited", _grouped(document["receipts"])),
+        ("Credit, in millionths of a token", _grouped(document["credit"])),
+        ("of it late", _grouped(document["late_credit"])),
+        ("not counted, as held", _grouped(document["held_credit"])),
+        ("Share", percent(document["share"])),
+    ]
+
+
+def _signed(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    signature, log = document["signature"], document["log"]
+    origin = log["checkpoint"].partition("\n")[0]
+    return [
+        ("Signed by", f"{signature['key_name']} ({signature['key_id']}), {signature['algorithm']}"),
+        ("In the log", f"{origin}, leaf {log['leaf_index']} of {log['size']}"),
+        ("Settlement", f"SHA-256 {document['settlement_sha256']}"),
+        ("Exact share", document["share"]),
+    ]
+
+
+def _money(document: Mapping[str, Any]) -> str:
+    amounts = {line: int(text) for line, text in document["money"].items()}
+    rows = [_row(document, line, amounts[line]) for line in _lines(document) if line in MONEY_IN]
+    rows.append(_row(document, "In all", sum(amounts.get(line, 0) for line in MONEY_IN), "sum"))
+    rows += [_row(document, line, amounts[line]) for line in _lines(document) if line in MONEY_OUT]
+    rows.append(_row(document, "In all", sum(amounts[line] for line in MONEY_OUT), "sum"))
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _lines(document: Mapping[str, Any]) -> list[str]:
+    """The lines of money that a statement has, in the order in which they are shown."""
+    return [line for line in LABELS if line in document["money"]]
+
+
+def _standing(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What stands in other currencies, until a period is settled in them."""
+    found = []
+    for each in document.get("standing", ()):
+        kept = int(each["held"]) + sum(int(holdback["amount"]) for holdback in each["holdbacks"])
+        amount = max(int(each["carry"]), 0) + kept
+        found.append((f"Standing in {each['currency']}", _plain(each, amount)))
+        owed = int(each["clawback"]) + max(-int(each["carry"]), 0)
+        if owed:
+            found.append((f"Owed in {each['currency']}", _plain(each, owed)))
+    return found
+
+
+def _row(document: Mapping[str, Any], line: str, minor_units: int, style: str = "") -> str:
+    style = style or ("" if minor_units else "none")
+    label = escape(LABELS.get(line, line))
+    return f'<tr class="{style}"><td>{label}</td><td>{_amount(document, minor_units)}</td></tr>'
+
+
+def _facts(pairs: Iterable[tuple[str, str]]) -> str:
+    return f"<dl>{''.join(f'<dt>{_escaped(name)}</dt><dd>{_escaped(value)}</dd>' for name, value in pairs)}</dl>"
+
+
+def _amount(document: Mapping[str, Any], minor_units: int | str) -> str:
+    return _escaped(_plain(document, minor_units))
+
+
+def _plain(document: Mapping[str, Any], minor_units: int | str) -> str:
+    return f"{_apart(money.shown(int(minor_units), '', document['minor_digits']))}\u00a0{document['currency']}"
+
+
+def _escaped(text: str) -> str:
+    return escape(one_line(text))
+
+
+def _grouped(number: int | str) -> str:
+    return _apart(money.shown(int(number), "", 0))
+
+
+def _apart(written: str) -> str:
+    """Thousands apart by a narrow space that does not break."""
+    return written.replace(",", "\u202f")
+
+
+def _moment(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

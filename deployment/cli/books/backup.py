@@ -1,0 +1,76 @@
+"""`protoken ledger backup | restore | migrate`: a ledger as a whole, so that nothing of it is lost."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deployment.cli.options import Json, LedgerUrl
+from deployment.cli.output import ProgressBar, print_json
+from deployment.settings import ledger_url
+from rewards.backups import copying as backups
+from rewards.errors import LedgerError
+from rewards.ledger.ledger import Ledger
+from rewards.store.url import shown_url
+
+__all__ = ["backup", "migrate", "restore"]
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes.")],
+    replace: Annotated[bool, typer.Option("--replace", help="It may take the place of an older backup.")] = False,
+    ledger: LedgerUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Copy the whole ledger to a file, also while the service runs, and read the copy back before it is called done.
+
+    The pepper, the signing key and the spool are not in it: keep those too.
+    """
+    url = ledger_url(ledger)
+    with ProgressBar() as progress:
+        copied = backups.backup(url, file, replace=replace, progress=progress)
+    _show(copied, file, f"{shown_url(url)} is copied to {file}", as_json=as_json)
+    if copied.difference is not None:
+        raise LedgerError(f"{file} is a true copy, but of books that are not in order: {copied.difference}")
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `protoken ledger backup` made.")],
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="Take a bare SQLite file too, whose latest receipts may be missing.")
+    ] = False,
+    ledger: LedgerUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Make the ledger from a copy, where there is none; on PostgreSQL, in an empty database.
+
+    Bring the pepper, the signing key and the spool that belong to it back as well.
+    """
+    url = ledger_url(ledger)
+    with ProgressBar() as progress:
+        copied = backups.restore(file, url, incomplete=incomplete, progress=progress)
+    _show(copied, file, f"{shown_url(url)} is restored from {file}", as_json=as_json)
+
+
+def migrate(ledger: LedgerUrl = None, as_json: Json = False) -> None:
+    """Bring a ledger that an older protoken made to this one's schema; stop the service and keep a backup before.
+
+    All of it or nothing: whatever fails leaves the ledger as it was. No other command migrates.
+    """
+    url = ledger_url(ledger)
+    before, now = Ledger.migrate(url)
+    if as_json:
+        print_json({"ledger": shown_url(url), "before": before, "schema": now})
+    elif before == now:
+        typer.echo(f"{shown_url(url)} is of schema {now} already; nothing was changed")
+    else:
+        typer.echo(f"{shown_url(url)} is of schema {now} now; it was of {before}")
+
+
+def _show(copied: backups.Copied, file: Path, line: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"file": str(file), "rows": copied.rows, "audited": copied.is_audited})
+        return
+    rows = ", ".join(f"{count} {table}" for table, count in copied.rows.items())
+    checked = "books rebuilt from their rows" if copied.is_audited else "rows counted again"
+    typer.echo(f"{line}: {rows}; {checked}")

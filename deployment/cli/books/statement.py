@@ -1,0 +1,154 @@
+"""`protoken statement issue | show | verify`: each client's signed statement of a period, and its check offline."""
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from attribution.files.destinations import prepare_folder, require_makeable, require_own_file, write_file
+from deployment.books import statement_page
+from deployment.cli.options import Json, LedgerUrl
+from deployment.cli.output import print_json, print_table
+from deployment.errors import SettingsError
+from deployment.health.places import log_origin, signing_key
+from deployment.settings import ledger_url
+from rewards import statements
+from rewards.credit import canonical_bytes
+from rewards.errors import SignatureError, StatementError
+from rewards.files.plain_text import one_line
+from rewards.ledger.ledger import Ledger
+from rewards.log.sealing import seal
+from rewards.signing.keys import VerifyKey
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Issue and check clients' statements.", no_args_is_help=True)
+
+
+class Form(StrEnum):
+    """How a statement is written: only JSON is signed and can be verified."""
+
+    JSON = "json"
+    CSV = "csv"
+    HTML = "html"
+
+
+_FORMS: dict[Form, Callable[[dict[str, Any]], bytes]] = {
+    Form.JSON: canonical_bytes,
+    Form.CSV: lambda document: statement_page.table(document).encode(),
+    Form.HTML: lambda document: statement_page.page(document).encode(),
+}
+_Key = Annotated[Path, typer.Option("--key", help="File of the signing key.")]
+_KEY_FILE = Path("var/signing.key")
+_File = Annotated[Path, typer.Argument(metavar="FILE", help="The statement (JSON).")]
+
+
+@app.command()
+def issue(
+    period: Annotated[str, typer.Argument(metavar="PERIOD", help="Name of a final period.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for one file a client; made when missing.")],
+    form: Annotated[
+        list[Form] | None,
+        typer.Option("--format", help="json is what can be verified; csv its money; html a page to print. Repeat."),
+    ] = None,
+    key: _Key = _KEY_FILE,
+    ledger: LedgerUrl = None,
+) -> None:
+    """Seal the log, and write the signed statement of every client, also of those who get nothing."""
+    require_makeable(out)
+    book = Ledger(ledger_url(ledger))
+    signer = signing_key(key, book)
+    seal(book, signer, log_origin(book, signer))
+    with book.database.read() as connection:
+        clients = statements.clients(connection, period)
+        if not clients:
+            raise StatementError(
+                f"there is no statement of period {period!r}: statements are written when a period becomes final"
+            )
+        documents = {client: statements.issue(connection, period, client, signer) for client in clients}
+    prepare_folder(out)
+    wanted = [(client, each) for client in documents for each in form or [Form.JSON]]
+    for client, each in wanted:  # all of them before the first is written
+        own = _earlier(each, documents[client])
+        require_own_file(out / f"{client}.{each}", own, f"a statement of {client!r} of period {period!r}")
+    for client, each in wanted:
+        file = out / f"{client}.{each}"
+        write_file(file, _FORMS[each](documents[client]))
+        typer.echo(file)
+
+
+@app.command()
+def show(
+    what: Annotated[str, typer.Argument(metavar="FILE|PERIOD", help="The statement (JSON), or a period and CLIENT.")],
+    client: Annotated[str | None, typer.Argument(metavar="CLIENT", help="Whose statement of the period.")] = None,
+    key: _Key = _KEY_FILE,
+    ledger: LedgerUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a statement says, of a file or as it is in the ledger; checks nothing."""
+    document = _load(Path(what)) if client is None else _issued(what, client, key, ledger_url(ledger))
+    if as_json:
+        print_json(document)
+        return
+    try:
+        print_table(statement_page.title(document), ("", ""), statement_page.rows(document))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SignatureError(f"{what} is no statement: {error!r} is missing or has another form") from error
+
+
+@app.command()
+def verify(
+    file: _File,
+    public_key: Annotated[Path, typer.Option("--public-key", help="File with the ledger's public keys, one a line.")],
+    origin: Annotated[
+        str | None, typer.Option("--origin", help="Name of the ledger; only where its keys were made under another.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a statement with the public key alone: no ledger, no network. Says what it checked."""
+    document = _load(file)
+    try:
+        lines = public_key.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"public key {public_key} cannot be read: {error}") from error
+    keys = [replace(VerifyKey.decode(line), origin=origin) for line in lines if line.strip()]
+    checked = statements.verify(document, keys, origin)
+    if as_json:
+        print_json({"period": checked.period, "client": checked.client, "checks": list(checked.checks)})
+        return
+    for check in checked.checks:
+        typer.echo(one_line(f"✓ {check}"))
+
+
+def _issued(period: str, client: str, key: Path, url: str) -> dict[str, Any]:
+    with closing(Ledger(url)) as book:
+        signer = signing_key(key, book)
+        with book.database.read() as connection:
+            return statements.issue(connection, period, client, signer)
+
+
+def _earlier(form: Form, document: dict[str, Any]) -> Callable[[bytes], bool]:
+    """Whether a file is an earlier issue of the same statement; another period's is kept, as somebody may need it."""
+
+    def is_own(content: bytes) -> bool:
+        if form is not Form.JSON:  # its money is final, and a page differs in its signature alone
+            return content.split(b"<body>")[0] == _FORMS[form](document).split(b"<body>")[0]
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(found, dict) and all(found.get(key) == document[key] for key in ("period", "client"))
+
+    return is_own
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        return statements.load(file.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"statement {file} cannot be read: {error.strerror}") from error

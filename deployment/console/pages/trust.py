@@ -1,0 +1,208 @@
+"""`/trust`: the signed log, what was kept of it against what it is now, proofs to take away, and the audit on demand.
+
+Whoever does not trust this service checks the same offline; each part says by which command.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Form, Query, Request
+from fastapi.responses import HTMLResponse, Response
+
+from deployment.access.gate import READERS
+from deployment.api.dependencies import Books, TheBooks
+from deployment.api.paging import Paging
+from deployment.api.routes import log
+from deployment.console.figures.audits import Audits
+from deployment.console.figures.settlement_table import names_in
+from deployment.console.rendering import TheViewer, Viewer, redirect, render
+from deployment.errors import ApiError, NotFoundError
+from deployment.schemas.log import Checkpoint, VerifyKey
+from rewards.credit import canonical_bytes
+from rewards.errors import LogError, SignatureError
+from rewards.log import proofs, sealing
+from rewards.signing.keys import VerifyKey as PublicKey
+from rewards.signing.notes import Checkpoint as Signed
+from rewards.signing.notes import open_note
+
+__all__ = ["Check", "compared", "router"]
+
+router = APIRouter()
+
+_MOST: Final = 1000
+_NOTE_LENGTH: Final = 20_000
+
+Asked = Annotated[str, Query(max_length=200, pattern=r"^[^\x00]*$")]
+
+
+def _audits(request: Request) -> Audits:
+    audits: Audits = request.app.state.audits
+    return audits
+
+
+TheAudits = Annotated[Audits, Depends(_audits)]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked of a checkpoint.
+
+    Attributes:
+        holds: whether it does.
+        text: what it is, as a sentence.
+        extended: where the log was found to extend the checkpoint, the size of that; else None.
+    """
+
+    holds: bool
+    text: str
+    extended: int | None = None
+
+
+@router.get("/trust")
+def trust_page(request: Request, viewer: TheViewer, books: TheBooks) -> HTMLResponse:
+    """The latest checkpoint, the keys, what is not sealed yet, and what can be checked here."""
+    return _page(request, viewer, books)
+
+
+@router.post("/trust/consistency")
+def consistency(
+    request: Request,
+    viewer: TheViewer,
+    books: TheBooks,
+    note: Annotated[str, Form(max_length=_NOTE_LENGTH)] = "",
+) -> HTMLResponse:
+    """Whether the log extends a checkpoint that the viewer kept."""
+    return _page(request, viewer, books, note=note, checks=compared(books, _as_kept(note)))
+
+
+@router.get("/trust/consistency.json")
+def consistency_file(books: TheBooks, first: log.Size) -> Response:
+    """The proof of that, to be checked elsewhere."""
+    proof = log.consistency(books, log.OfGrowth(first=first))
+    return _file(proof.model_dump(mode="json"), f"consistency-{proof.first}-{proof.second}.json")
+
+
+@router.get("/trust/proof")
+def proof_page(
+    request: Request, viewer: TheViewer, books: TheBooks, response: Asked = "", client: Asked = ""
+) -> HTMLResponse:
+    """Whether a client's entry of a response is in the signed books, and the proof of it."""
+    shown: dict[str, Any] = {"response": response, "client": client}
+    try:
+        proof = log.receipt_proof(books, viewer.visible, response, log.OfEntry(client=client or None))
+    except ApiError as error:
+        return _page(request, viewer, books, problem=error.message, status=error.status, **shown)
+    return _page(request, viewer, books, proof=proof, **shown)
+
+
+@router.get("/trust/proof.json")
+def proof_file(viewer: TheViewer, books: TheBooks, response: Asked, client: Asked = "") -> Response:
+    """That proof, to be checked elsewhere."""
+    proof = log.receipt_proof(books, viewer.visible, response, log.OfEntry(client=client or None))
+    return _file(proof.model_dump(mode="json"), "proof.json")
+
+
+@router.post("/trust/verify")
+def verify(request: Request, viewer: TheViewer, audits: TheAudits) -> Response:
+    """Begin an audit of all of the books, unless one is under way."""
+    begun = audits.begin(viewer.key.key_id)
+    return redirect(
+        request, "/trust/verify", None if begun else "An audit was under way already; this is how far it is."
+    )
+
+
+@router.get("/trust/verify")
+def verify_page(request: Request, audits: TheAudits) -> HTMLResponse:
+    """How far the audit is, and what the last one found."""
+    return render(request, "verify.html", running=audits.running, last=audits.last)
+
+
+def compared(books: Books, note: str) -> list[Check]:
+    """What holds of a checkpoint that somebody kept, up to the first thing that does not.
+
+    Args:
+        books: whose log it should be of.
+        note: the checkpoint, a signed note.
+    """
+    latest = _latest(books)
+    if latest is None:
+        return [Check(False, "There is no log yet that could extend it: nothing is sealed.")]
+    keys = [PublicKey.decode(key.public) for key in _keys(books)]
+    found = []
+    try:
+        text, signer = open_note(note, keys)
+        held = Signed.parse(text)
+        found.append(Check(True, f"It is signed by {signer}, which is a key of these books."))
+        if held.origin != latest.origin:
+            return [*found, Check(False, f"It is of log {held.origin!r}, and this is {latest.origin!r}.")]
+        found.append(Check(True, f"It is of this log, {held.origin}, and covers its first {held.size:,} leaves."))
+        if held.size == 0:
+            return [*found, Check(True, "Any log extends one that has no leaf.")]
+        if held.size > latest.size:
+            return [*found, Check(False, f"The log has {latest.size:,} leaves only: some of what it covered is gone.")]
+        proof = log.consistency(books, log.OfGrowth(first=held.size, second=latest.size))
+        proofs.verify_consistency(proof.model_dump(), note, keys, latest.origin)
+    except (SignatureError, LogError, ApiError) as error:
+        return [*found, Check(False, f"{str(error)[:1].upper()}{str(error)[1:]}.")]
+    grown = latest.size - held.size
+    added = f"{grown:,} leaves were added since" if grown else "nothing was added since"
+    return [*found, Check(True, f"Nothing that it covers was altered or taken away; {added}.", held.size)]
+
+
+def _page(
+    request: Request,
+    viewer: Viewer,
+    books: Books,
+    *,
+    note: str = "",
+    checks: list[Check] | None = None,
+    response: str = "",
+    client: str = "",
+    proof: Any = None,
+    problem: str | None = None,
+    status: int = 200,
+) -> HTMLResponse:
+    is_reader = viewer.key.role in READERS
+    with books.ledger.database.read() as connection:
+        receipts, events = sealing.unsealed(connection)
+    audits: Audits = request.app.state.audits
+    return render(
+        request,
+        "trust.html",
+        status,
+        checkpoint=_latest(books),
+        keys=_keys(books),
+        unsealed_receipts=receipts,
+        unsealed_events=events,
+        note=note,
+        checks=checks,
+        response=response,
+        client=client,
+        names=names_in(books) if is_reader else {},
+        proof=proof,
+        problem=problem,
+        is_reader=is_reader,
+        running=audits.running if is_reader else None,
+        last=audits.last if is_reader else None,
+    )
+
+
+def _latest(books: Books) -> Checkpoint | None:
+    try:
+        return log.checkpoint(books, log.OfCheckpoint())
+    except NotFoundError:
+        return None
+
+
+def _keys(books: Books) -> list[VerifyKey]:
+    return log.keys(books, Paging(limit=_MOST)).data
+
+
+def _as_kept(note: str) -> str:
+    """A note as it was before a browser's form ended its lines in another way."""
+    return note.replace("\r\n", "\n").strip() + "\n"
+
+
+def _file(document: dict[str, Any], name: str) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(canonical_bytes(document), media_type="application/json", headers=headers)

@@ -1,0 +1,30 @@
+"""What `GET /health` tells: each part of the service, and whether it can be relied on."""
+
+from fastapi.responses import JSONResponse
+
+from deployment.errors import UnavailableError
+from deployment.gateway.answering import Engine
+from deployment.health.watch import Watch
+
+__all__ = ["MODEL", "told_of"]
+
+MODEL = "model"
+"""The part that is the replicas; the others are those of the watch."""
+
+
+async def told_of(engine: Engine, watch: Watch) -> JSONResponse:
+    """200 where all is well; else 503, and an error in OpenAI's shape beside the parts."""
+    parts: dict[str, str] = {MODEL: "ok", **watch.parts}
+    problem: UnavailableError | None = None
+    try:
+        await engine.check()
+    except UnavailableError as error:
+        parts[MODEL], problem = error.message, error
+    try:
+        watch.require()  # more telling than what comes of it
+    except UnavailableError as error:
+        problem = error
+    if problem is None:
+        return JSONResponse({"status": "ok", "parts": parts})
+    body = {"status": "unavailable", "parts": parts, **problem.body()}
+    return JSONResponse(body, status_code=problem.status, headers=problem.headers)

@@ -1,0 +1,230 @@
+"""The OpenAI-compatible routes, as a function that builds the FastAPI app. No rule of the domain lives here.
+
+The app is built where it runs and is never pickled. What it needs of a replica is the `Engine` protocol; Ray
+stands behind it in the service (`gateway`), a plain class in tests. How an answer comes about is told in `answering`.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from starlette.middleware import Middleware
+
+from deployment import api as operator
+from deployment.access.calls import Calls
+from deployment.access.gate import BodyLimit, Gate, caller
+from deployment.access.limits import Limits
+from deployment.console.app import PREFIX, build_console
+from deployment.errors import NotFoundError, UnavailableError
+from deployment.gateway.answering import Answers, Engine
+from deployment.gateway.health import told_of
+from deployment.gateway.idempotency import Idempotency, checked_key
+from deployment.gateway.openapi import TITLE, document
+from deployment.gateway.service import Service, TheService, job_of, served
+from deployment.health.watch import Watch
+from deployment.http.failures import LastResort, RequestId, handle_failures
+from deployment.http.protocol import CrossOrigin, Heads, JsonBodies
+from deployment.kept.replays import Replays
+from deployment.kept.texts import Texts
+from deployment.replica.messages import ChatMessage, ModelCard
+from deployment.schemas.errors import failures
+from deployment.schemas.requests import ChatRequest, CompletionRequest
+from deployment.schemas.responses import Attribution, ModelList, ModelObject
+from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
+from rewards.errors import LedgerError, LedgerLostError
+from rewards.keys.ring import Key
+from rewards.ledger.claims import Claims
+from rewards.ledger.usage import is_of
+
+__all__ = ["build_app"]
+
+RETRY_AFTER_S = 5
+_OF_RECEIPT = ("model_sha256", "method", "settings", "version", "tokens", "measurement")
+
+
+async def _idempotency_key(request: Request) -> str | None:
+    return checked_key(request.headers.getlist("idempotency-key"))
+
+
+async def _caller(request: Request) -> Key:
+    """As for all that an application's request needs, no thread: those may be taken by whoever waits for the ledger."""
+    return caller(request)
+
+
+Caller = Annotated[Key, Depends(_caller)]
+IdempotencyKey = Annotated[str | None, Depends(_idempotency_key)]
+router = APIRouter(tags=["openai"])
+service_router = APIRouter(tags=["service"])
+_COMPLETED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The response, whole or, with `stream`, as server-sent events that end in `[DONE]`.",
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "text/event-stream": {"schema": {"type": "string"}},
+        },
+    },
+    **failures(400, 404, 409, 422, 429),
+}
+
+
+def build_app(
+    engine: Engine,
+    books: operator.Books,
+    replays: Replays,
+    *,
+    default_max_tokens: int,
+    max_tokens_cap: int | None = None,
+    texts: Texts | None = None,
+    spooled: Mapping[str, Mapping[str, int]] | None = None,
+    watch: Watch | None = None,
+    cors_origins: Sequence[str] = (),
+    keep_alive_s: float = 0.0,
+) -> FastAPI:
+    """The service's whole HTTP surface.
+
+    Args:
+        engine: makes the responses.
+        books: the ledger, where receipts are read and idempotency keys are claimed, and who may call.
+        replays: where the texts are kept that may be asked for again.
+        default_max_tokens: the most tokens of a request that does not say.
+        max_tokens_cap: the most tokens a request may ask for; None leaves the model's context as the only cap.
+        texts: where finished texts are kept for the console; None keeps none.
+        spooled: what waits for the ledger, as `spooled_tokens` tells it.
+        watch: looks at what the service stands on; None looks at nothing.
+        cors_origins: whose pages may call the API from a browser.
+        keep_alive_s: after how many seconds without an event a stream sends a comment; 0 sends none.
+    """
+    watch = watch or Watch({})
+    limits, calls = Limits(books.ledger, spooled=spooled), Calls(books.keys.database)
+    gate = Middleware(Gate, keys=books.keys, calls=calls, limits=limits, watch=watch)
+    around = _around(gate, cors_origins)
+    app = FastAPI(title=TITLE, lifespan=partial(_closing, calls), docs_url=None, redoc_url=None, middleware=around)
+    idempotency = Idempotency(Claims(books.ledger.database), replays)
+    answers = Answers(engine, limits, idempotency, default_max_tokens, texts, keep_alive_s)
+    app.state.service = Service(engine, answers, books.ledger, watch, max_tokens_cap, int(time.time()))
+    app.state.books, app.state.calls = books, calls
+    app.include_router(service_router)
+    app.include_router(router)
+    app.include_router(operator.router)
+    app.add_route(PREFIX, _to_console, include_in_schema=False)
+    app.mount(PREFIX, build_console(app.state.service, books, texts, calls))
+    handle_failures(app)
+    document(app)
+    return app
+
+
+def _around(gate: Middleware, cors_origins: Sequence[str]) -> list[Middleware]:
+    """What each request passes through, from the outside in: whoever has no key learns of no body, and sends none."""
+    before = [Middleware(RequestId), Middleware(CrossOrigin, origins=cors_origins), Middleware(LastResort)]
+    return [*before, Middleware(Heads), gate, Middleware(JsonBodies), Middleware(BodyLimit)]
+
+
+@asynccontextmanager
+async def _closing(calls: Calls, _app: FastAPI) -> AsyncGenerator[None]:
+    yield
+    await asyncio.to_thread(calls.close)
+
+
+def _to_console(_request: Request) -> Response:
+    """A relative address: behind a proxy, this service knows neither the scheme nor the host that the browser asked."""
+    return RedirectResponse(f"{PREFIX}/", status_code=307)
+
+
+@service_router.get("/health")
+async def health(service: TheService) -> JSONResponse:
+    """Whether a replica answers and all is there that the service stands on, part by part: 200, or 503."""
+    return await told_of(service.engine, service.watch)
+
+
+@router.get("/v1/models")
+async def list_models(service: TheService) -> ModelList:
+    """The one model that is served."""
+    return ModelList(data=[_model_object(service, await service.engine.describe())])
+
+
+@router.get("/v1/models/{name}", responses=failures(404))
+async def get_model(service: TheService, name: str) -> ModelObject:
+    """One model by its name."""
+    return _model_object(service, await served(service, name))
+
+
+@router.get("/v1/attributions/{response_id}", responses=failures(404))
+async def get_attribution(service: TheService, key: Caller, response_id: str) -> Attribution:
+    """The booked credit of a response, for the application that asked for it; to any other it does not exist."""
+    receipt = await asyncio.to_thread(_receipt, service, key, response_id)
+    whole = receipt["tokens"] * MICRO_CREDITS_PER_TOKEN
+    shares = {account: amount / whole for account, amount in receipt["amounts"].items()}
+    base_share = shares.pop(COMMONS)
+    return Attribution(
+        id=response_id,
+        created=receipt["created_at_us"] // 1_000_000,
+        receipt_id=receipt["payload_sha256"],
+        model=receipt["consortium"],
+        credit=receipt["amounts"],
+        shares=shares,
+        base_share=base_share,
+        **{name: receipt[name] for name in _OF_RECEIPT},
+    )
+
+
+def _receipt(service: Service, key: Key, response_id: str) -> dict[str, Any]:
+    try:
+        receipt = service.ledger.receipt(response_id)
+        is_own = receipt is not None and is_of(service.ledger.database, key.identity, receipt["application"])
+    except LedgerLostError:
+        raise
+    except LedgerError as error:
+        raise UnavailableError(
+            "the ledger is away; try again", code="ledger_unavailable", retry_after_s=RETRY_AFTER_S
+        ) from error
+    if receipt is not None and is_own:
+        return receipt
+    if service.answers.is_promised(response_id, key.identity):
+        raise NotFoundError(
+            f"the receipt of {response_id!r} is safe on disk, and on its way to the ledger; try again",
+            param="response_id",
+            code="response_not_booked_yet",
+            retry_after_s=RETRY_AFTER_S,
+        )
+    raise NotFoundError(f"this key made no response {response_id!r}", param="response_id", code="response_not_found")
+
+
+@router.post("/v1/chat/completions", response_model=None, responses=_COMPLETED)
+async def chat_completions(
+    service: TheService, key: Caller, idempotency_key: IdempotencyKey, request: ChatRequest
+) -> Response:
+    """Continue a conversation."""
+    # `developer` is OpenAI's newer name for `system`; chat templates know the older one.
+    prompt = tuple(
+        ChatMessage("system" if message.role == "developer" else message.role, message.text)
+        for message in request.messages
+    )
+    limit_name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
+    response_id = f"chatcmpl-{uuid4().hex}"
+    job = await job_of(service, key, request, response_id=response_id, prompt=prompt, limit_name=limit_name)
+    return await service.answers.answer(key, job, request, idempotency_key)
+
+
+@router.post("/v1/completions", response_model=None, responses=_COMPLETED)
+async def completions(
+    service: TheService, key: Caller, idempotency_key: IdempotencyKey, request: CompletionRequest
+) -> Response:
+    """Continue a text."""
+    job = await job_of(service, key, request, response_id=f"cmpl-{uuid4().hex}", prompt=request.prompt)
+    return await service.answers.answer(key, job, request, idempotency_key)
+
+
+def _model_object(service: Service, card: ModelCard) -> ModelObject:
+    return ModelObject(
+        id=card.name,
+        created=service.created,
+        global_sha256=card.global_sha256,
+        clients=list(card.client_ids),
+        context_length=card.context_length,
+    )

@@ -1,0 +1,95 @@
+"""What a service stands on besides its ledger: folders, secrets and its bundle, each as it was at the start.
+
+Each part can be asked whether it is still that; a part that was not there at the start is no part. Knows no thread,
+and no ledger.
+"""
+
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from attribution.bundle.bundle import MANIFEST_NAME
+from deployment.errors import PartLostError
+from rewards.errors import SignatureError
+from rewards.signing.keys import SigningKey, VerifyKey
+from rewards.store.presence import identity
+
+__all__ = ["Check", "bundle", "folder", "secret", "signing_key"]
+
+Check = Callable[[], None]
+"""Returns where a part is as it was; raises PartLostError, LedgerError or OSError where it is not."""
+
+
+def folder(part: str, *paths: Path) -> Check:
+    """Folders that bear their names still: another one in their place holds nothing of what was promised."""
+    opened = {path: identity(path) for path in paths}
+
+    def check() -> None:
+        for path, was in opened.items():
+            if identity(path) != was:
+                raise _lost(part, path)
+
+    return check
+
+
+def secret(part: str, path: Path) -> Check:
+    """A file whose content stays the same."""
+    content = sha256(path.read_bytes()).digest()
+
+    def check() -> None:
+        try:
+            is_same = sha256(path.read_bytes()).digest() == content
+        except (FileNotFoundError, NotADirectoryError):
+            is_same = False
+        if not is_same:
+            raise _lost(part, path)
+
+    return check
+
+
+def signing_key(part: str, path: Path, require_known: Callable[[VerifyKey], None]) -> Check:
+    """A file that holds a signing key of the ledger's; another one after a rotation is as good, a stranger's is not.
+
+    Args:
+        part: how the part is called.
+        path: the file.
+        require_known: raises SignatureError where a key is none of the ledger's; asked once for each key in a row.
+    """
+    accepted: VerifyKey | None = None
+
+    def check() -> None:
+        nonlocal accepted
+        if not path.is_file():
+            raise _lost(part, path)
+        try:
+            public = SigningKey.load(path).public
+        except SignatureError as error:
+            raise PartLostError(str(error), f"{part}_damaged") from error
+        if public != accepted:
+            try:
+                require_known(public)
+            except SignatureError as error:
+                raise PartLostError(f"{path}: {error}", f"{part}_replaced") from error
+            accepted = public
+
+    return check
+
+
+def bundle(part: str, path: Path) -> Check:
+    """A bundle that says what it said, with every file as large as it was; a copy of it is as good."""
+    sizes = {file: file.stat().st_size for file in path.rglob("*") if file.is_file()}
+    says = secret(part, path / MANIFEST_NAME)
+
+    def check() -> None:
+        says()
+        for file, size in sizes.items():
+            if not file.is_file() or file.stat().st_size != size:
+                raise _lost(part, file)
+
+    return check
+
+
+def _lost(part: str, path: Path) -> PartLostError:
+    if path.exists():
+        return PartLostError(f"{path} is another one than when the service started", f"{part}_replaced")
+    return PartLostError(f"{path} is gone", f"{part}_missing")

@@ -1,0 +1,67 @@
+"""Texts of finished responses, kept for a while on this disk so that a request that is repeated gets the same answer.
+
+Only where the application sent an `Idempotency-Key`. Pieces of text and the end of a response, no prompts; gone when
+their time is over. Knows no HTTP and no ledger.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deployment.kept.files import KeptFiles
+from deployment.replica.messages import Finished, Summary, TokenCredit
+
+__all__ = ["Replay", "Replays"]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A response as it was sent: when it was asked for, its text in the pieces it came in, and its end."""
+
+    created_at_us: int
+    pieces: tuple[str, ...]
+    end: Finished
+
+
+class Replays:
+    """The replays in a folder; usable from several threads.
+
+    Args:
+        folder: is made when it is missing; only its owner may enter.
+        window_s: how long a response is kept, in seconds. A file whose time is over is deleted soon after.
+
+    Raises:
+        SpoolError: the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path, window_s: float) -> None:
+        self.window_s = window_s
+        self._files = KeptFiles(folder, window_s)
+
+    def keep(self, response_id: str, replay: Replay) -> None:
+        """Keep a response; durable on return.
+
+        Raises:
+            SpoolError: the disk refuses; nothing is kept.
+        """
+        self._files.keep(response_id, asdict(replay))
+
+    def find(self, response_id: str) -> Replay | None:
+        """A response whose time is not over, or None."""
+        return self._files.find(response_id, _read)
+
+
+def _read(fields: Mapping[str, Any]) -> Replay:
+    end = fields["end"]
+    return Replay(
+        created_at_us=fields["created_at_us"],
+        pieces=tuple(fields["pieces"]),
+        end=Finished(
+            **{
+                **end,
+                "summary": Summary(**end["summary"]),
+                "tokens": tuple(TokenCredit(**token) for token in end["tokens"]),
+            }
+        ),
+    )

@@ -1,0 +1,117 @@
+"""The Ray Serve deployment that holds the model: one federated model, one worker thread, events to their callers.
+
+Thin on purpose: what happens to a job is `worker`'s business, what a score is `attribution`'s.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from functools import partial
+
+import torch
+
+from attribution.attribute import attribute
+from attribution.decoding.decode import Batch
+from attribution.model import FederatedModel
+from deployment.cluster.ports import listen_on_own_address
+from deployment.health import parts
+from deployment.health.places import ledger_folder
+from deployment.health.watch import RETRY_AFTER_S, Watch
+from deployment.metrics.replica import ReplicaMetrics
+from deployment.replica.booker import Booker
+from deployment.replica.messages import Event, Failed, Finished, Job, Report
+from deployment.replica.recovery import Recovery
+from deployment.replica.worker import Capacity, Worker
+from deployment.settings import Settings
+from deployment.spool.spool import Spool
+from rewards.ledger.ledger import Ledger
+from rewards.store.continuity import Continuity
+
+__all__ = ["Replica", "WorkerDiedError"]
+
+STOP_TIMEOUT_S = 60.0
+
+
+class WorkerDiedError(RuntimeError):
+    """A thread without which nothing is generated or booked is gone, so this replica must be replaced."""
+
+
+class Replica:
+    """Owns the model. Wrapped as a Serve deployment in `app`, which sets its resources.
+
+    Raises:
+        BundleError: the bundle is missing, altered or malformed.
+        LedgerError: the ledger is missing or not at head.
+        SpoolError: the spool's folder cannot be written.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        listen_on_own_address()
+        torch.set_num_threads(settings.processors)
+        model = FederatedModel.load(settings.bundle, device=settings.device)
+        self._metrics = ReplicaMetrics(model.name)
+        self._ledger = Ledger(settings.replica_ledger or settings.ledger)
+        self._spool = Spool(ledger_folder(settings.spool, self._ledger))
+        self._booker = Booker(self._ledger, self._spool, self._metrics.lag)
+        self._worker = Worker(
+            model,
+            Batch(model),
+            attribute=partial(attribute, method="credit", nodes=settings.nodes),
+            spool=self._spool,
+            booker=self._booker,
+            capacity=Capacity(settings.max_batch, settings.max_waiting, settings.default_max_tokens),
+            observer=self._metrics,
+        )
+        self._watch = Watch(
+            {
+                "ledger": Continuity(self._ledger.database).check,
+                "spool": self._spool.check,
+                "bundle": parts.bundle("bundle", settings.bundle),
+            }
+        )
+        self._recovery = Recovery(self._spool, self._booker, self._ledger, self._worker.card, self._worker.recover)
+
+    async def report(self) -> Report:
+        """How this replica is."""
+        return Report(self._worker.card, tuple((fault.code, fault.message) for fault in self._watch.faults))
+
+    async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
+        """Events of one response. A caller that goes away cancels the job at the next await."""
+        for fault in self._watch.faults:
+            yield Failed(503, fault.message, fault.code, retry_after_s=RETRY_AFTER_S)
+            return
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        self._worker.submit(job, lambda event: _hand_over(loop, events, event))
+        try:
+            while True:
+                event = await events.get()
+                yield event
+                if isinstance(event, Finished | Failed):
+                    return
+        finally:
+            self._worker.cancel(job.response_id)
+
+    def check_health(self) -> None:
+        """Called by Serve now and then.
+
+        Raises:
+            WorkerDiedError: a thread has ended; Serve replaces the replica, and the next one takes over its spool.
+        """
+        for part in (self._worker, self._booker, self._recovery):
+            if not part.alive:
+                raise WorkerDiedError(f"the thread of {type(part).__name__} died; see the replica's log")
+
+    def __del__(self) -> None:
+        """Called by Serve when the replica stops: what cancelled jobs had generated is still booked."""
+        if hasattr(self, "_recovery"):
+            self._watch.close()
+            self._worker.stop(STOP_TIMEOUT_S)
+            self._recovery.close()
+            self._booker.close()
+            self._spool.close()
+            self._ledger.close()
+            self._metrics.close()
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, events: "asyncio.Queue[Event]", event: Event) -> None:
+    loop.call_soon_threadsafe(events.put_nowait, event)

@@ -1,0 +1,89 @@
+"""Prompts to token ids before a job may wait for the model: in threads of their own, long ones apart from short ones.
+
+So nobody's stream waits for another's prompt to be read, and what is too long is refused before it has a place. Knows
+no batch and no HTTP.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from attribution.decoding.decode import Batch
+from attribution.model import FederatedModel
+from attribution.records import Sampling
+from deployment.replica.crediting import Row
+from deployment.replica.endings import failed, overloaded
+from deployment.replica.messages import Failed, Job
+
+__all__ = ["ENCODING_PATIENCE_S", "Encoder"]
+
+SHORT_CHARACTERS = 32_768
+"""Prompts up to here are read in tens of milliseconds, and wait for none that is longer."""
+ENCODING_PATIENCE_S = 10.0
+"""How long a prompt waits to be read, before its job is refused as one too many."""
+
+
+class Encoder:
+    """Two threads that read prompts, short ones and long ones.
+
+    Args:
+        model: whose tokenizer and template it is; the tokenizers' own code runs beside Python's.
+        batch: says what can join it.
+        default_max_tokens: the most tokens of a job that does not say.
+        done: is told of each row, with its prompt and sampling in it, or why it is refused; from one of the threads.
+    """
+
+    def __init__(
+        self, model: FederatedModel, batch: Batch, default_max_tokens: int, done: Callable[[Row, Failed | None], None]
+    ) -> None:
+        self._model = model
+        self._batch = batch
+        self._default_max_tokens = default_max_tokens
+        self._done = done
+        self._short = ThreadPoolExecutor(1, "protoken-encoder")
+        self._long = ThreadPoolExecutor(1, "protoken-long-encoder")
+        model.encode_text("")  # what a tokenizer makes ready on its first call is there before threads share it
+
+    def take(self, row: Row) -> None:
+        """Read the prompt of a row as soon as there is a thread for it.
+
+        Raises:
+            RuntimeError: it is closed.
+        """
+        pool = self._short if _characters(row.job) <= SHORT_CHARACTERS else self._long
+        pool.submit(self._read, row)
+
+    def close(self) -> None:
+        """Read no more; whoever still waits is told nothing."""
+        for pool in (self._short, self._long):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _read(self, row: Row) -> None:
+        if row.ended:
+            return
+        if row.seconds > ENCODING_PATIENCE_S:
+            self._done(row, overloaded("too many long prompts wait to be read"))
+            return
+        try:
+            prompt_ids = self._encode(row.job)
+            sampling = self._sampling(row.job, len(prompt_ids))
+            self._batch.check(prompt_ids, sampling)
+        except Exception as error:  # noqa: BLE001 - the row's, whatever it is
+            self._done(row, failed(row.job, error))
+            return
+        row.prompt_ids, row.sampling = tuple(prompt_ids), sampling
+        self._done(row, None)
+
+    def _encode(self, job: Job) -> list[int]:
+        if isinstance(job.prompt, str):
+            return self._model.encode_text(job.prompt)
+        return self._model.encode_chat([{"role": message.role, "content": message.content} for message in job.prompt])
+
+    def _sampling(self, job: Job, prompt_tokens: int) -> Sampling:
+        """How to choose, and how much: what was asked for, else the default, or less where the context leaves less."""
+        room = self._model.context_length - prompt_tokens
+        limit = job.max_tokens if job.max_tokens is not None else max(1, min(self._default_max_tokens, room))
+        return Sampling(limit, job.temperature, job.top_p, job.seed, job.stop)
+
+
+def _characters(job: Job) -> int:
+    return len(job.prompt) if isinstance(job.prompt, str) else sum(len(message.content) for message in job.prompt)

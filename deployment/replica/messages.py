@@ -1,0 +1,161 @@
+"""What crosses between the ingress and a replica: one job in, events out, all plain frozen data that pickles.
+
+Knows neither HTTP nor torch; a web request never crosses, and neither does an exception.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from deployment.errors import ApiError, InternalError, InvalidRequestError, OverloadedError, UnavailableError
+
+__all__ = [
+    "Admitted",
+    "ChatMessage",
+    "Delta",
+    "Event",
+    "Failed",
+    "Finished",
+    "Job",
+    "ModelCard",
+    "Summary",
+    "TokenCredit",
+]
+
+_ERRORS: tuple[type[ApiError], ...] = (InvalidRequestError, OverloadedError, InternalError, UnavailableError)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a replica serves: the consortium's id, the hash of its global model, its clients, its context in tokens."""
+
+    name: str
+    global_sha256: str
+    client_ids: tuple[str, ...]
+    context_length: int
+
+
+@dataclass(frozen=True)
+class ChatMessage:
+    """One message of a conversation: role `system`, `user` or `assistant`, and its text."""
+
+    role: str
+    content: str = field(repr=False)  # what an error prints of a job is no prompt
+
+
+@dataclass(frozen=True)
+class Job:
+    """One response to make. `prompt` is a conversation or plain text; `application` is the identity of its key.
+
+    `streamed` when the application sees text before the end, so that a crash cuts a response that was seen in part.
+    """
+
+    response_id: str
+    application: str
+    created_at_us: int
+    prompt: tuple[ChatMessage, ...] | str = field(repr=False)
+    max_tokens: int | None
+    temperature: float
+    top_p: float
+    seed: int | None
+    stop: tuple[str, ...]
+    token_level: bool
+    streamed: bool
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """The request can be answered and has a place: nothing of the request itself stands in the way any more."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a replica is: what it serves, and what it stands on that is lost, as (code, message)."""
+
+    card: ModelCard
+    lost: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Text that follows what was sent before; never the last of a response, which waits for its receipt."""
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class TokenCredit:
+    """One generated token: its piece of text, each client's part of its credit, and each client's signed score.
+
+    `shares` and `base_share` sum to 1; `scores` are in nats under the `credit` preset.
+    """
+
+    token: str
+    token_id: int
+    shares: Mapping[str, float]
+    scores: Mapping[str, float]
+    base_share: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The booked credit of a response: shares of the clients and of the base (sum 1), and micro-credits by account."""
+
+    receipt_id: str
+    method: str
+    shares: Mapping[str, float]
+    base_share: float
+    credit: Mapping[str, int]
+    completeness_error: float | None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of a response, sent only after its receipt is durable; `text` is what had been held back.
+
+    `booked` when the receipt is in the ledger already, and not yet in the replica's spool alone.
+    """
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    summary: Summary
+    tokens: tuple[TokenCredit, ...]
+    booked: bool = True
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The end of a response that cannot be had; `status` is the HTTP status it would be answered with.
+
+    `credited` when tokens of it were booked all the same, and `hopeless` when the same request would end so again: then
+    a client shall not try again by itself.
+    `is_open` when whoever tells it does not know what came of the response: its receipt may yet be booked.
+    """
+
+    status: int
+    message: str
+    code: str
+    param: str | None = None
+    retry_after_s: int | None = None
+    credited: bool = False
+    hopeless: bool = False
+    is_open: bool = False
+
+    def error(self) -> ApiError:
+        """The same failure as an exception of the service.
+
+        Raises:
+            KeyError: when the status is none that a replica may give.
+        """
+        kind = {error.status: error for error in _ERRORS}[self.status]
+        return kind(
+            self.message,
+            param=self.param,
+            code=self.code,
+            retry_after_s=self.retry_after_s,
+            should_retry=False if self.credited or self.hopeless else None,
+        )
+
+
+Event = Admitted | Delta | Finished | Failed

@@ -1,0 +1,97 @@
+"""From an attributed response to a receipt, and to what the application is told of it.
+
+The one place where the words of `attribution` meet those of `rewards`. Computes no score and no split of its own.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from attribution.records import AttributedResponse
+from deployment.replica.messages import ModelCard, Summary, TokenCredit
+from rewards.credit import Receipt, receipt_amounts
+
+__all__ = ["Asked", "receipt_of", "summary_of", "token_credits"]
+
+
+class Asked(Protocol):
+    """Who asked for a response, and when: what a job and the progress of one have in common."""
+
+    @property
+    def response_id(self) -> str:
+        """Unique for ever."""
+
+    @property
+    def application(self) -> str:
+        """Identity of the caller's key."""
+
+    @property
+    def created_at_us(self) -> int:
+        """In microseconds since 1970."""
+
+
+def receipt_of(
+    asked: Asked, card: ModelCard, response: AttributedResponse, duration_us: int, cut: Mapping[str, Any] | None = None
+) -> Receipt:
+    """The receipt of a response. `duration_us` runs from the moment the job was taken to the end of attribution.
+
+    `cut` goes into the measurement of a response that was not finished, and tells how far it came.
+
+    Raises:
+        CreditError: the shares are not finite, or do not sum to 1 with the base share.
+    """
+    tokens = len(response.token_ids)
+    return Receipt(
+        response_id=asked.response_id,
+        created_at_us=asked.created_at_us,
+        application=asked.application,
+        consortium=card.name,
+        model_sha256=card.global_sha256,
+        method=response.method,
+        settings=response.settings,
+        version=response.version,
+        tokens=tokens,
+        amounts=receipt_amounts(asked.response_id, tokens, response.shares, response.base_share),
+        measurement={
+            "response_scores": dict(response.response_scores),
+            "base_share": response.base_share,
+            "gain": response.gain,
+            "completeness_error": response.completeness_error,
+            **({} if cut is None else {"cut": True, **cut}),
+        },
+        duration_us=duration_us,
+    )
+
+
+def summary_of(response: AttributedResponse, receipt: Receipt) -> Summary:
+    """What an application is told about the credit; the receipt's id is the hash of its payload."""
+    return Summary(
+        receipt_id=receipt.payload_sha256,
+        method=response.method,
+        shares=dict(response.shares),
+        base_share=response.base_share,
+        credit=dict(receipt.amounts),
+        completeness_error=response.completeness_error,
+    )
+
+
+def token_credits(response: AttributedResponse) -> tuple[TokenCredit, ...]:
+    """Each token's part in the credit: β_j to the base, the rest split by the response's netted shares (design 5).
+
+    So the mean over the tokens is the response's shares, which are what was booked; `scores` tell the tokens apart.
+    """
+    assert response.scores is not None, "token-level scores were not computed"
+    earned = sum(response.shares.values())
+    credits_ = []
+    for index, (token, token_id) in enumerate(zip(response.tokens, response.token_ids, strict=True)):
+        base_share = response.base_shares[index] if earned > 0 else 1.0
+        part = (1.0 - base_share) / earned if earned > 0 else 0.0
+        credits_.append(
+            TokenCredit(
+                token=token,
+                token_id=token_id,
+                shares={client: part * share for client, share in response.shares.items()},
+                scores={client: scores[index] for client, scores in response.scores.items()},
+                base_share=base_share,
+            )
+        )
+    return tuple(credits_)

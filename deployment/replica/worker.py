@@ -1,0 +1,297 @@
+"""The one thread that owns a model: jobs join its batch between steps, leave when done, and are booked before they end.
+
+A job's `Finished` is delivered only after its receipt is durable, and the last piece of text comes with it; a job that
+was cancelled, or that failed, is booked for what had been generated, and no other job notices. Knows no Ray, no HTTP
+and no event loop.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+from attribution.decoding.decode import Batch
+from attribution.model import FederatedModel
+from attribution.records import Step
+from deployment.errors import SpoolError, told_of
+from deployment.replica.booker import Booker
+from deployment.replica.crediting import Accounts, Attribute, Deliver, Row
+from deployment.replica.encoding import Encoder
+from deployment.replica.endings import failed, no_disk, outcome, overloaded, stopped
+from deployment.replica.messages import Admitted, Event, Failed, Job, ModelCard
+from deployment.spool.records import Progress
+from deployment.spool.spool import Spool
+
+__all__ = ["Capacity", "Observer", "Worker"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class Observer(Protocol):
+    """Who is told how requests fare. Outcomes are `finished`, `cancelled`, `refused` and `failed`."""
+
+    def stepped(self, first_s: Sequence[float], between_s: Sequence[float]) -> None:
+        """A step brought one token to each of some requests: the first one so long after the request, or a next one."""
+
+    def attributed(self, seconds: float) -> None:
+        """A response was attributed, in so long."""
+
+    def load(self, running: int, waiting: int) -> None:
+        """So many requests are being decoded, and so many wait."""
+
+    def ended(self, outcome: str, seconds: float) -> None:
+        """A request ended this long after it came."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How many rows are decoded together, how many jobs may wait, and how many tokens a silent job gets."""
+
+    max_batch: int
+    max_waiting: int
+    default_max_tokens: int
+
+
+class Worker:
+    """Continuous batching at the iteration level, in a thread of its own.
+
+    `submit`, `cancel` and `recover` may be called from any thread; events are delivered from the worker's, from the
+    booker's, from those that read prompts, or from the caller's where a job is refused at once.
+    """
+
+    def __init__(
+        self,
+        model: FederatedModel,
+        batch: Batch,
+        *,
+        attribute: Attribute,
+        spool: Spool,
+        booker: Booker,
+        capacity: Capacity,
+        observer: Observer,
+    ) -> None:
+        self.card = ModelCard(model.name, model.global_sha256, model.client_ids, model.context_length)
+        self._model = model
+        self._batch = batch
+        self._accounts = Accounts(
+            model, self.card, attribute=attribute, spool=spool, booker=booker, attributed=observer.attributed
+        )
+        self._capacity = capacity
+        self._observer = observer
+        self._changed = threading.Condition()
+        self._encoder = Encoder(model, batch, capacity.default_max_tokens, self._encoded)
+        self._ending = threading.Lock()
+        self._encoding: dict[str, Row] = {}
+        self._waiting: deque[Row] = deque()
+        self._running: dict[str, Row] = {}
+        self._cancelled: set[str] = set()
+        self._load = 0, 0
+        self._recovering: deque[Progress] = deque()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="protoken-worker", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether jobs are still being worked on."""
+        return self._thread.is_alive()
+
+    def submit(self, job: Job, deliver: Deliver) -> None:
+        """Take a job; its events go to `deliver`, the last of them a `Finished` or a `Failed`.
+
+        The first of a streamed job is `Admitted`, once its prompt was read, unless it is refused.
+        """
+        row = Row(job, deliver)
+        with self._changed:
+            gone = self._stopping or not self.alive
+            taken = len(self._encoding) + len(self._waiting) + len(self._running)
+            full = taken >= self._capacity.max_batch + self._capacity.max_waiting
+            if not gone and not full:
+                self._encoding[job.response_id] = row
+                self._tell_load()
+                self._encoder.take(row)
+                return
+        if gone:
+            self._end(row, stopped())
+        else:
+            message = f"all {self._capacity.max_batch} places and {self._capacity.max_waiting} waiting places are taken"
+            self._end(row, overloaded(message))
+
+    def cancel(self, response_id: str) -> None:
+        """Let a job go: at once when it waits, at the next step when it runs. Nothing happens when it has ended."""
+        with self._changed:
+            waiting = [row for row in self._waiting if row.job.response_id == response_id]
+            for row in waiting:
+                self._waiting.remove(row)
+            if response_id in self._encoding:
+                waiting.append(self._encoding.pop(response_id))
+            for row in waiting:
+                self._tell_load()
+                self._end(row, None)
+            if response_id in self._running:
+                self._cancelled.add(response_id)
+                self._changed.notify()
+
+    def recover(self, progress: Progress) -> None:
+        """Credit a stream that a dead process left, between steps; until that is done it stays in the spool."""
+        with self._changed:
+            self._recovering.append(progress)
+            self._changed.notify()
+
+    def stop(self, timeout_s: float) -> None:
+        """Refuse new jobs, book what was generated so far, and end the thread."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+
+    def _encoded(self, row: Row, refused: Failed | None) -> None:
+        """The prompt of a row was read: it waits for a place in the batch, unless it is refused or let go."""
+        with self._changed:
+            still = self._encoding.get(row.job.response_id) is row
+            if still and refused is None:
+                if row.job.streamed:
+                    self._deliver(row, Admitted())
+                self._waiting.append(row)
+            if still:
+                del self._encoding[row.job.response_id]
+                self._tell_load()
+                self._changed.notify()
+        if still and refused is not None:
+            self._end(row, refused)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._admit()
+                self._advance(self._batch.step())
+                for response_id, error in self._batch.fallen().items():
+                    self._withdraw(response_id, failed(self._running[response_id].job, error))
+                if self._recovering:
+                    self._accounts.recover(self._recovering.popleft())
+            for response_id in list(self._running):
+                self._withdraw(response_id, stopped())
+        finally:
+            self._abandon()
+
+    def _admit(self) -> None:
+        """Wait for work; then let go who was cancelled, and let join whom there is room for."""
+        with self._changed:
+            self._tell_load()
+            self._changed.wait_for(lambda: self._waiting or self._running or self._recovering or self._stopping)
+            cancelled, self._cancelled = self._cancelled, set()
+            room = self._capacity.max_batch - len(self._running) + len(cancelled & self._running.keys())
+            joining = [] if self._stopping else [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+            self._running.update({row.job.response_id: row for row in joining})
+            self._tell_load()
+        for response_id in cancelled & self._running.keys():
+            self._withdraw(response_id)
+        for row in joining:
+            self._join(row)
+
+    def _join(self, row: Row) -> None:
+        assert row.sampling is not None, "a row waits only once its prompt was read"
+        try:
+            self._batch.join(row.job.response_id, row.prompt_ids, row.sampling)
+        except Exception as error:  # noqa: BLE001 - this row's, whatever it is
+            del self._running[row.job.response_id]
+            self._end(row, failed(row.job, error))
+
+    def _advance(self, steps: Sequence[Step]) -> None:
+        """What a step brought: progress is spooled before its text is shown, and then come the ends."""
+        first_s: list[float] = []
+        between_s: list[float] = []
+        for step in steps:
+            row = self._running[step.key]
+            seconds = row.take(step.token_id)
+            (between_s if len(row.token_ids) > 1 else first_s).append(seconds)
+        self._observer.stepped(first_s, between_s)
+        ended = [step for step in steps if step.finish_reason is not None]
+        self._show([step for step in steps if step.finish_reason is None])
+        for step in ended:
+            self._finish(self._running[step.key], step.text)
+
+    def _show(self, steps: Sequence[Step]) -> None:
+        """Deliver the texts of rows that go on; a stream whose progress the disk refuses ends here."""
+        due = [row for step in steps if (row := self._running[step.key]).is_due]
+        try:
+            self._accounts.record(due)
+        except Exception:  # noqa: BLE001 - whose it is shows when each is recorded apart
+            for row in due:
+                self._record(row)
+        for step in steps:
+            if step.text and step.key in self._running:
+                row = self._running[step.key]
+                try:
+                    row.show(step.text)
+                except Exception as error:  # noqa: BLE001 - nobody is there to take it
+                    _LOG.error("text of response %s finds nobody: %s", step.key, told_of(error))
+                    self._withdraw(step.key)
+
+    def _record(self, row: Row) -> None:
+        try:
+            self._accounts.record([row])
+        except SpoolError as error:
+            _LOG.error("response %s ends, as its progress cannot be spooled: %s", row.job.response_id, error)
+            self._withdraw(row.job.response_id, no_disk())
+        except Exception as error:  # noqa: BLE001 - this row's, whatever it is
+            self._withdraw(row.job.response_id, failed(row.job, error))
+
+    def _finish(self, row: Row, text: str) -> None:
+        """Book a response that ended, and let its last event follow."""
+        try:
+            self._accounts.finish(row, self._batch.leave(row.job.response_id), text, partial(self._end, row))
+        except Exception as error:  # noqa: BLE001 - this row's, whatever it is
+            credited = not row.ended and self._accounts.give_to_commons(row, error)
+            self._end(row, replace(failed(row.job, error), credited=credited))
+        del self._running[row.job.response_id]
+
+    def _withdraw(self, response_id: str, why: Failed | None = None) -> None:
+        """Take a row out before its end and book what it had; whoever still listens is told `why`."""
+        row = self._running[response_id]
+        try:
+            credited = self._accounts.withdraw(row, self._batch.leave(response_id))
+        except Exception as error:  # noqa: BLE001 - this row's, whatever it is
+            credited = self._accounts.give_to_commons(row, error)
+        del self._running[response_id]
+        self._end(row, why and replace(why, credited=credited))
+
+    def _end(self, row: Row, event: Event | None) -> None:
+        """Count how a row ended, once, and deliver its last event; None when nobody listens any more."""
+        with self._ending:
+            before, row.ended = row.ended, True
+        if before:
+            return
+        self._observer.ended(outcome(event), row.seconds)
+        if event is not None:
+            self._deliver(row, event)
+
+    def _deliver(self, row: Row, event: Event) -> None:
+        """Tell a row's caller; one that cannot be told is gone, and keeps nobody else from being told."""
+        try:
+            row.deliver(event)
+        except Exception as error:  # noqa: BLE001 - the caller's, whatever it is
+            _LOG.error("response %s finds nobody to tell: %s", row.job.response_id, told_of(error))
+
+    def _tell_load(self) -> None:
+        """Tell how many run and wait; under the lock, so that the last one told is the last one there was."""
+        load = len(self._running), len(self._encoding) + len(self._waiting)
+        if load != self._load:
+            self._load = load
+            self._observer.load(*load)
+
+    def _abandon(self) -> None:
+        """The thread ends, as asked or not: whoever still waits is told."""
+        with self._changed:
+            self._stopping = True
+            self._encoder.close()
+            left = [*self._running.values(), *self._waiting, *self._encoding.values()]
+            self._running.clear()
+            self._waiting.clear()
+            self._encoding.clear()
+            self._tell_load()
+        for row in left:
+            self._end(row, stopped())

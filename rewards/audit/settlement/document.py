@@ -1,0 +1,225 @@
+"""A settlement computed a second time, as a document: what the books must say of a period, and what it carries on.
+
+Steps 8 to 13 of the rule, and the first rule's own way to take back. Knows no row and no event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from math import gcd
+from typing import Any
+
+from rewards.audit import hashing
+from rewards.audit.settlement.dividing import COMMONS, divided
+from rewards.audit.settlement.rule import FIRST_RULE, Carried, Currency, Earned, Entitlement, Purse, entitle, pay
+from rewards.audit.settlement.terms import Terms
+
+_COMMONS_HAS_NONE = (
+    "released_holdback", "released_hold", "drawn_holdback", "clawback", "holdback", "held", "held_total",
+)  # fmt: skip
+
+
+@dataclass
+class Settled:
+    """A period as it must have been settled.
+
+    Attributes:
+        name, ordinal, rule, policy: by which name, number, rule and stored policy.
+        entitlement: what was due to whom.
+        opening: the purse of its currency that it began with.
+        around: what else it was settled over.
+        lines: account -> field -> value, as the document has them.
+        standing: the purses of other currencies after it.
+        document: the settlement's document.
+    """
+
+    name: str
+    ordinal: int
+    rule: int
+    policy: Mapping[str, Any]
+    entitlement: Entitlement
+    opening: Purse
+    around: Circumstances
+    lines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    standing: dict[Currency, Purse] = field(default_factory=dict)
+    document: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def terms(self) -> Terms:
+        """Its policy's terms."""
+        return Terms.of(self.policy)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the document."""
+        return sha256(hashing.canonical(self.document).encode()).hexdigest()
+
+    def carried(self) -> dict[Currency, Purse]:
+        """What the next period begins with, by currency."""
+        own = Purse(pool=self.entitlement.pool_left, fee=self.entitlement.fee_left)
+        for account, line in self.lines.items():
+            holdbacks = {each["released_in"]: each["amount"] for each in line["holdbacks"]}
+            own.accounts[account] = Carried(int(line["residue"]), line["carried_out"], line["held_total"], holdbacks)
+        return {**self.standing, self.terms.currency: own}
+
+    def gained(self) -> dict[str, int]:
+        """Account -> what the period gave it: its gross, and its part of what others gave back (12)."""
+        return {account: line["gross"] + line["recovered"] for account, line in self.lines.items()}
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a period is settled over, besides policy and credit.
+
+    Attributes:
+        window: (after, up to) of its receipts.
+        before: the period before; None of the first.
+        held_clients: clients on hold.
+        clawbacks: currency -> client -> minor units that reversals take back.
+    """
+
+    window: tuple[int, int]
+    before: Settled | None
+    held_clients: frozenset[str]
+    clawbacks: Mapping[Currency, Mapping[str, int]]
+
+
+def settle(name: str, policy: Mapping[str, Any], earned: Earned, around: Circumstances, rule: int) -> Settled:
+    """Settle a period by a rule.
+
+    Raises:
+        ValueError: the policy is none.
+    """
+    terms = Terms.of(policy)
+    opening, standing = _opening(around.before, terms, rule)
+    ordinal = 1 if around.before is None else around.before.ordinal + 1
+    own_clawbacks = around.clawbacks.get(terms.currency, {})
+    told = Earned(earned.tokens, earned.credit, earned.late, earned.held, earned.mentioned | {
+        *own_clawbacks, *earned.late, *earned.held})  # fmt: skip
+    entitlement = entitle(name, terms, told, opening, rule)
+    found = Settled(name, ordinal, rule, policy, entitlement, opening, around)
+    recovered = dict.fromkeys(entitlement.gross, 0)
+    _pay_clients(found, terms, own_clawbacks, around.held_clients, recovered)
+    back = sum(_gave_back(found, client) for client in found.lines)
+    credit = told.accounts()
+    if terms.distributes and rule != FIRST_RULE and back:  # 9
+        weights = {
+            client: credit[client]
+            for client, line in found.lines.items()
+            if credit[client] > 0 and not line["clawback"] and line["carried_in"] >= 0
+        }
+        shares = divided(back, weights, name) if weights else {}
+        recovered |= shares
+        back -= sum(shares.values())
+        _pay_clients(found, terms, own_clawbacks, around.held_clients, recovered)
+    found.lines[COMMONS] = _commons(entitlement, opening, back)
+    found.standing = _standing(standing, around.clawbacks, terms.currency)
+    _write(found, told, around.window)
+    return found
+
+
+def gained_without(period: Settled, earned: Earned) -> dict[str, int]:
+    """Account -> what a period would have given it with this credit instead (12)."""
+    return settle(period.name, period.policy, earned, period.around, period.rule).gained()
+
+
+def taken_by_first_rule(line: Mapping[str, Any], reversed_credit: int) -> int:
+    """What the first rule takes back of a line once so much of its credit was reversed."""
+    credit = int(line["credit"])
+    if line["gross"] <= 0 or credit <= 0:
+        return 0
+    return int(min(line["gross"], reversed_credit * line["gross"] // credit))
+
+
+def _opening(before: Settled | None, terms: Terms, rule: int) -> tuple[Purse, dict[Currency, Purse]]:
+    """1: the purse of the policy's currency, and those that stand; by the first rule whatever there is is its own."""
+    purses = {} if before is None else before.carried()
+    if rule == FIRST_RULE:
+        return (Purse() if before is None else purses[before.terms.currency]), {}
+    return purses.pop(terms.currency, Purse()), purses
+
+
+def _pay_clients(
+    found: Settled, terms: Terms, clawbacks: Mapping[str, int], held: frozenset[str], recovered: Mapping[str, int]
+) -> None:
+    for client in found.entitlement.gross:
+        if client != COMMONS:
+            own = found.opening.of(client)
+            found.lines[client] = pay(
+                client,
+                found.entitlement,
+                terms,
+                own,
+                found.ordinal,
+                clawback=clawbacks.get(client, 0) + own.clawback,
+                recovered=recovered[client],
+                on_hold=client in held,
+            )
+
+
+def _gave_back(found: Settled, client: str) -> int:
+    line = found.lines[client]
+    return int(line["clawback"] + max(-line["carried_in"], 0) - max(-line["carried_out"], 0))
+
+
+def _commons(entitlement: Entitlement, opening: Purse, recovered: int) -> dict[str, Any]:
+    """10: it has no minimum, no holdback and no hold."""
+    gross, carry = entitlement.gross[COMMONS], opening.of(COMMONS).carry
+    due = gross + carry + recovered
+    paid = {"payout": max(due, 0), "carried_out": min(due, 0), "recovered": recovered}
+    return {"gross": gross, "carried_in": carry, **dict.fromkeys(_COMMONS_HAS_NONE, 0), "holdbacks": [], **paid}
+
+
+def _standing(
+    standing: Mapping[Currency, Purse], clawbacks: Mapping[Currency, Mapping[str, int]], own: Currency
+) -> dict[Currency, Purse]:
+    """11: other currencies' purses with their claw-backs added, without what carries nothing."""
+    found: dict[Currency, Purse] = {}
+    for currency in sorted({*standing, *clawbacks} - {own}):
+        before = standing.get(currency, Purse())
+        purse = Purse(dict(before.accounts), before.pool, before.fee)
+        for client, amount in clawbacks.get(currency, {}).items():
+            was = purse.of(client)
+            purse.accounts[client] = Carried(was.residue, was.carry, was.held, was.holdbacks, was.clawback + amount)
+        purse.accounts = purse.carrying()
+        if purse != Purse():
+            found[currency] = purse
+    return found
+
+
+def _write(found: Settled, earned: Earned, window: tuple[int, int]) -> None:
+    """Complete the lines, and put the document together."""
+    entitlement, credit = found.entitlement, earned.accounts()
+    for account, line in found.lines.items():
+        part = entitlement.parts.get(account, 0)
+        common = gcd(part, entitlement.whole)
+        line |= {
+            "account": account,
+            "credit": str(credit[account]),
+            "late": str(earned.late.get(account, 0)),
+            "held_credit": str(earned.held.get(account, 0)),
+            "share": f"{part // common}/{entitlement.whole // common}",
+            "residue": str(entitlement.residues[account]),
+        }
+    found.lines = {account: found.lines[account] for account in sorted(found.lines)}
+    found.document = {
+        "period": found.name,
+        "ordinal": found.ordinal,
+        "window": {"after": window[0], "up_to": window[1]},
+        "tokens": sum(earned.tokens.values()),
+        "policy": dict(found.policy),
+        "pool": entitlement.pool,
+        "fee": entitlement.fee,
+        "distributable": entitlement.pool - entitlement.fee,
+        "lines": list(found.lines.values()),
+        "unclaimed": entitlement.unclaimed,
+    }
+    if found.rule != FIRST_RULE:
+        found.document |= {
+            "rule": found.rule,
+            "pool_fraction": str(entitlement.pool_left),
+            "fee_fraction": str(entitlement.fee_left),
+            "standing": [purse.document(currency) for currency, purse in found.standing.items()],
+        }

@@ -1,0 +1,220 @@
+"""Proofs from the Merkle log, and their check offline: what a client was credited, and that history stayed as it was.
+
+A proof is plain JSON. Whoever checks one needs the log's name and public keys, and no database. What is proved holds
+against a signed checkpoint; that all see the same checkpoints is for members to compare among themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select
+from sqlmodel import col
+
+from rewards.errors import LogError
+from rewards.log import leaves
+from rewards.log import merkle as log
+from rewards.log.sealing import SealedCheckpoint, StoredNodes, checkpoint_at
+from rewards.signing.encoding import base64_bytes, base64_text
+from rewards.signing.keys import VerifyKey
+from rewards.signing.notes import Checkpoint, open_checkpoint
+from rewards.store.tables import EntryRow, LeafRow, ReceiptRow
+
+
+@dataclass(frozen=True)
+class ProvedEntry:
+    """What the proof of a receipt shows: that the books, as they were signed, hold this entry.
+
+    Attributes:
+        client: whose entry.
+        amount: micro-credits; negative in a reversal.
+        response_id: of the receipt.
+        sequence: number of the receipt.
+        kind: "response" or "reversal".
+        reverses: response id of what a reversal reverses; None for a response.
+        booked_at_us: when it was booked, in microseconds since 1970.
+        checkpoint: what was signed.
+    """
+
+    client: str
+    amount: int
+    response_id: str
+    sequence: int
+    kind: str
+    reverses: str | None
+    booked_at_us: int
+    checkpoint: Checkpoint
+
+
+def inclusion(connection: Connection, source: str, sequence: int, size: int | None = None) -> dict[str, Any]:
+    """The proof that a receipt or event is in the log.
+
+    Args:
+        connection: of `Database.read`.
+        source: "receipt" or "event".
+        sequence: its number.
+        size: of the checkpoint to prove it against; the latest when None.
+
+    Returns:
+        `{"leaf_index", "size", "hashes": [base64], "checkpoint": signed note}`.
+
+    Raises:
+        LogError: it is not sealed, or not under that checkpoint, or there is no such checkpoint.
+    """
+    sealed = _require_checkpoint(connection, size)
+    place = col(LeafRow.source) == source, col(LeafRow.sequence) == sequence
+    index = connection.execute(select(col(LeafRow.leaf_index)).where(*place)).scalar_one_or_none()
+    if index is None:
+        raise LogError(f"{source} {sequence} is not sealed in the log yet; it is within the next sealing interval")
+    if index >= sealed.size:
+        raise LogError(f"{source} {sequence} is leaf {index}, not under the checkpoint of size {sealed.size}")
+    hashes = log.inclusion_proof(StoredNodes(connection), index, sealed.size)
+    return {"leaf_index": index, "size": sealed.size, "hashes": _texts(hashes), "checkpoint": sealed.note}
+
+
+def consistency(connection: Connection, first: int, second: int | None = None) -> dict[str, Any]:
+    """The proof that the log of `first` leaves, which somebody holds a checkpoint of, was only ever added to.
+
+    Args:
+        connection: of `Database.read`.
+        first: size of the older checkpoint, at least 1.
+        second: size of the newer checkpoint; the latest when None.
+
+    Returns:
+        `{"proof": "consistency", "first", "second", "hashes": [base64], "checkpoint": signed note of the second}`.
+
+    Raises:
+        LogError: there is no checkpoint of the second size, or the first is not from 1 to the second.
+    """
+    sealed = _require_checkpoint(connection, second)
+    hashes = log.consistency_proof(StoredNodes(connection), first, sealed.size)
+    return {
+        "proof": "consistency",
+        "first": first,
+        "second": sealed.size,
+        "hashes": _texts(hashes),
+        "checkpoint": sealed.note,
+    }
+
+
+def receipt_proof(connection: Connection, response_id: str, client: str) -> dict[str, Any]:
+    """The proof of a client's entry in the receipt of a response (or reversal); it tells nothing of other clients.
+
+    Args:
+        connection: of `Database.read`, with the right to read the whole receipt.
+        response_id: of the receipt.
+        client: whose entry to open.
+
+    Returns:
+        `{"proof": "receipt", "opening", "inclusion": {"leaf_index", "size", "hashes"}, "checkpoint": signed note}`.
+
+    Raises:
+        LogError: there is no such receipt, the client has no entry in it, or it is not sealed yet.
+    """
+    query = select(ReceiptRow).where(col(ReceiptRow.response_id) == response_id)
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        raise LogError(f"no receipt {response_id!r} is booked")
+    receipt = {**row}
+    of_receipt = col(EntryRow.receipt_sequence) == receipt["sequence"]
+    amounts = dict(connection.execute(select(col(EntryRow.account), col(EntryRow.amount)).where(of_receipt)).all())
+    opening = leaves.opening(receipt, amounts, client)
+    place = inclusion(connection, "receipt", receipt["sequence"])
+    checkpoint = place.pop("checkpoint")
+    return {"proof": "receipt", "opening": opening, "inclusion": place, "checkpoint": checkpoint}
+
+
+def verify_receipt_proof(document: Any, keys: Sequence[VerifyKey], origin: str) -> ProvedEntry:
+    """Check the proof of a receipt, offline.
+
+    Args:
+        document: as `receipt_proof` gave it.
+        keys: public keys of the log that the checker knows from elsewhere.
+        origin: the log's name that the checker knows from elsewhere.
+
+    Raises:
+        SignatureError: the checkpoint is malformed, or not signed by one of the keys, or another log's.
+        LogError: the opening and the inclusion do not lead to the checkpoint's root, or a field has another form.
+    """
+    _require_fields("proof", document, {"proof", "opening", "inclusion", "checkpoint"})
+    if document["proof"] != "receipt":
+        raise LogError(f"proof must be 'receipt', not {document['proof']!r}")
+    checkpoint = _open(document["checkpoint"], keys, origin)
+    leaf = leaves.opened_leaf(document["opening"])
+    place = document["inclusion"]
+    _require_fields("inclusion", place, {"leaf_index", "size", "hashes"})
+    if type(place["size"]) is not int or place["size"] != checkpoint.size:
+        raise LogError(f"inclusion.size is {place['size']!r}, but the checkpoint is of {checkpoint.size} leaves")
+    hashes = _hashes("inclusion.hashes", place["hashes"])
+    if not log.verify_inclusion(leaf, place["leaf_index"], checkpoint.size, hashes, checkpoint.root):
+        raise LogError(
+            "the opening is not in the log at inclusion.leaf_index: opening, inclusion and checkpoint do not belong"
+            " together, or one was altered"
+        )
+    head, entry = document["opening"]["head"], document["opening"]["entry"]
+    shown = {name: head[name] for name in leaves.HEAD}
+    return ProvedEntry(
+        client=entry["account"], amount=leaves.opened_amount(document["opening"]), checkpoint=checkpoint, **shown
+    )
+
+
+def verify_consistency(document: Any, held: str, keys: Sequence[VerifyKey], origin: str) -> Checkpoint:
+    """Check that a newer checkpoint extends the one that somebody holds, offline; returns the newer.
+
+    Args:
+        document: as `consistency` gave it.
+        held: the signed note of the older checkpoint.
+        keys: public keys of the log that the checker knows from elsewhere.
+        origin: the log's name that the checker knows from elsewhere.
+
+    Raises:
+        SignatureError: a checkpoint is malformed, or not signed by one of the keys, or another log's.
+        LogError: what the older checkpoint covers was altered, or a field has another form.
+    """
+    _require_fields("proof", document, {"proof", "first", "second", "hashes", "checkpoint"})
+    if document["proof"] != "consistency":
+        raise LogError(f"proof must be 'consistency', not {document['proof']!r}")
+    older, newer = _open(held, keys, origin), _open(document["checkpoint"], keys, origin)
+    for name, checkpoint in (("first", older), ("second", newer)):
+        if type(document[name]) is not int or document[name] != checkpoint.size:
+            raise LogError(f"{name} is {document[name]!r}, but its checkpoint is of {checkpoint.size} leaves")
+    hashes = _hashes("hashes", document["hashes"])
+    if not log.verify_consistency(older.size, newer.size, older.root, newer.root, hashes):
+        raise LogError(
+            f"the log of {newer.size} leaves does not extend the one of {older.size} that you hold: its history was"
+            " altered, or the proof was"
+        )
+    return newer
+
+
+def _require_checkpoint(connection: Connection, size: int | None) -> SealedCheckpoint:
+    sealed = checkpoint_at(connection, size)
+    if sealed is not None:
+        return sealed
+    latest = checkpoint_at(connection, None)
+    if latest is None:
+        raise LogError("nothing is sealed in the log yet; what is booked is within the next sealing interval")
+    raise LogError(f"there is no checkpoint of size {size!r}; the latest is of size {latest.size}")
+
+
+def _open(note: Any, keys: Sequence[VerifyKey], origin: str) -> Checkpoint:
+    if not isinstance(note, str):
+        raise LogError(f"checkpoint must be a signed note, not {note!r}")
+    return open_checkpoint(note, keys, origin)
+
+
+def _texts(hashes: Sequence[bytes]) -> list[str]:
+    return [base64_text(value) for value in hashes]
+
+
+def _hashes(name: str, texts: Any) -> list[bytes]:
+    if not isinstance(texts, list):
+        raise LogError(f"{name} must be a list of hashes in base64, not {texts!r}")
+    return [base64_bytes(text, 32, f"{name}[{place}]") for place, text in enumerate(texts)]
+
+
+def _require_fields(name: str, value: Any, fields: set[str]) -> None:
+    if not isinstance(value, dict) or set(value) != fields:
+        raise LogError(f"{name} must be an object of exactly {', '.join(sorted(fields))}")

@@ -1,6 +1,0 @@
-"""Runs the migrations over the connection that `rewards.database.prepare` hands in. Knows no URL and opens nothing."""
-
-from alembic import context
-
-context.configure(connection=context.config.attributes["connection"])
-context.run_migrations()

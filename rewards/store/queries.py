@@ -1,0 +1,101 @@
+"""Queries over receipts and entries, within a transaction that somebody else opened. Writes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, String, column, func, select, values
+from sqlalchemy.orm import Mapped
+from sqlmodel import col
+
+from rewards.credit import COMMONS
+from rewards.store import clients
+from rewards.store.sums import exact_sum
+from rewards.store.tables import EntryRow, ReceiptRow
+
+
+def receipt(connection: Connection, response_id: str) -> dict[str, Any] | None:
+    """A response's receipt as a mapping, JSON columns read and amounts beside them; None when there is none."""
+    found = receipts(connection, col(ReceiptRow.response_id) == response_id, limit=1)
+    return found[0] if found else None
+
+
+def receipts(connection: Connection, condition: ColumnElement[bool], limit: int) -> list[dict[str, Any]]:
+    """At most `limit` receipts that meet a condition, in the order of booking, each as `receipt` gives it."""
+    sequence = col(ReceiptRow.sequence)
+    rows = connection.execute(select(ReceiptRow).where(condition).order_by(sequence).limit(limit)).mappings()
+    found = {
+        row["sequence"]: {
+            **row,
+            "settings": json.loads(row["settings"]),
+            "measurement": json.loads(row["measurement"]),
+            "amounts": {},
+        }
+        for row in rows
+    }
+    for receipt_sequence, account, amount in _entries(connection, found):
+        found[receipt_sequence]["amounts"][account] = amount
+    return list(found.values())
+
+
+def accounts(connection: Connection) -> list[str]:
+    """Every account that may be credited, in the order of names."""
+    return sorted({COMMONS, *(member for members in clients.registered(connection).values() for member in members)})
+
+
+def credit_between(connection: Connection, after: int, up_to: int | None) -> dict[str, int]:
+    """Account -> micro-credits over the receipts with after < sequence ≤ up_to, in the order of account names.
+
+    Memory for the accounts alone, on both databases: PostgreSQL adds up in a hash table. SQLite would sort every entry
+    first, so there each account has its own range of the index `entries_by_account`.
+    """
+    window = _window(col(EntryRow.receipt_sequence), after, up_to)
+    account, total = col(EntryRow.account), exact_sum(col(EntryRow.amount))
+    if connection.dialect.name == "sqlite":
+        names = values(column("account", String), name="names").data([(name,) for name in accounts(connection)]).cte()
+        of_name = select(total).where(account == names.c.account, *window).scalar_subquery()
+        query = select(names.c.account, of_name)
+    else:
+        query = select(account, total).where(*window).group_by(account)
+    found = {name: int(amount) for name, amount in connection.execute(query) if amount is not None}
+    return dict(sorted(found.items()))
+
+
+def tokens_between(connection: Connection, after: int, up_to: int | None) -> int:
+    """Generated tokens, less those reversed, over the receipts with after < sequence ≤ up_to."""
+    total = select(exact_sum(col(ReceiptRow.tokens))).where(*_window(col(ReceiptRow.sequence), after, up_to))
+    return int(connection.execute(total).scalar_one() or 0)
+
+
+def last_sequence(connection: Connection, before_us: int | None) -> int:
+    """The last sequence number such that every receipt up to it was booked before that moment; 0 when none was.
+
+    Booking times never decrease along the sequence.
+    """
+    sequence = col(ReceiptRow.sequence)
+    if before_us is not None:
+        booked_before = select(func.max(sequence)).where(col(ReceiptRow.booked_at_us) < before_us)
+        return connection.execute(booked_before).scalar_one() or 0
+    return connection.execute(select(func.max(sequence))).scalar_one() or 0
+
+
+def booked_at(connection: Connection, sequence: int) -> int | None:
+    """When the receipt of that number was booked, in microseconds since 1970; None when there is none."""
+    booked = select(col(ReceiptRow.booked_at_us)).where(col(ReceiptRow.sequence) == sequence)
+    return connection.execute(booked).scalar_one_or_none()
+
+
+def _window(sequence: Mapped[Any], after: int, up_to: int | None) -> list[ColumnElement[bool]]:
+    return [sequence > after] if up_to is None else [sequence > after, sequence <= up_to]
+
+
+def _entries(connection: Connection, sequences: Iterable[int]) -> Iterable[Any]:
+    """(receipt sequence, account, amount) of the receipts, in the order of receipts and accounts."""
+    wanted = list(sequences)
+    entry_of = col(EntryRow.receipt_sequence)
+    is_range = wanted and wanted[-1] - wanted[0] == len(wanted) - 1
+    condition = entry_of.between(wanted[0], wanted[-1]) if is_range else entry_of.in_(wanted)
+    query = select(entry_of, col(EntryRow.account), col(EntryRow.amount)).where(condition)
+    return connection.execute(query.order_by(entry_of, col(EntryRow.account))) if wanted else ()

@@ -1,0 +1,159 @@
+"""The schema of a ledger's database: made where there is none, told apart from another version's, migrated.
+
+Knows Alembic and the migrations; opens no database.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import ProgrammingError
+
+from rewards.errors import LedgerError
+
+_UNRELEASED = "0001"
+_OURS = {"receipts", "entries", "events"}
+_NOT_PERMITTED = "42501"  # SQLSTATE insufficient_privilege
+
+
+def make(connection: Connection, url: str) -> bool:
+    """Make the tables in an empty database; where a ledger is, require that it is of this version.
+
+    Returns:
+        Whether the ledger is a new one.
+
+    Args:
+        connection: of a transaction that is alone in writing.
+        url: of the ledger, as it may be shown.
+
+    Raises:
+        LedgerError: another version made the ledger, or the database holds something else.
+    """
+    if _found(connection, url) is None and not _tables(connection):
+        _upgrade(connection)
+        return True
+    require_current(connection, url)
+    return False
+
+
+def require_current(connection: Connection, url: str) -> None:
+    """Return where the ledger is of the schema that this program works with; args as for `make`.
+
+    Raises:
+        LedgerError: it is of an older or a newer program, or none; says what to do.
+    """
+    found = _found(connection, url)
+    if found == head():
+        return
+    _require_ledger(connection, url, found)
+    if found not in _known():
+        raise LedgerError(
+            f"ledger {url} was made by a newer protoken: it is of schema {found}, and this one knows those up to "
+            f"{head()}; use that version, or a later one; nothing was changed"
+        )
+    raise LedgerError(
+        f"ledger {url} was made by an older protoken: it is of schema {found}, and this one needs {head()}; stop the "
+        f"service, keep a copy by `protoken ledger backup FILE --ledger {url}`, then run "
+        f"`protoken ledger migrate --ledger {url}`"
+    )
+
+
+def migrate(connection: Connection, url: str) -> str:
+    """Bring a ledger of an older version to this one's schema, and return which it had; args as for `make`.
+
+    Raises:
+        LedgerError: the ledger is of a newer program, or none; nothing was changed.
+    """
+    found = _found(connection, url)
+    if found is None or found not in _known():
+        require_current(connection, url)
+    _require_ledger(connection, url, found)
+    _upgrade(connection)
+    return str(found)
+
+
+def is_current(connection: Connection, url: str) -> bool:
+    """Whether the ledger is of this program's schema; args and errors as for `require_current`, another one's apart."""
+    found = _found(connection, url)
+    _require_ledger(connection, url, found)
+    return found == head()
+
+
+def require_empty(connection: Connection, url: str) -> None:
+    """Return where a ledger could be made; args as for `make`.
+
+    Raises:
+        LedgerError: there is one, or something else.
+    """
+    if _found(connection, url) is not None or _tables(connection):
+        raise LedgerError(f"there is a ledger at {url} already, or something else; restore to an empty database")
+
+
+@cache  # a running program's schema does not change
+def head() -> str:
+    """The revision that this program needs."""
+    return str(_scripts().get_current_head())
+
+
+@cache
+def _known() -> frozenset[str]:
+    return frozenset(script.revision for script in _scripts().walk_revisions())
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(_migrations()))
+
+
+def _migrations() -> Path:
+    return Path(__file__).with_name("migrations")
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _found(connection: Connection, url: str) -> str | None:
+    """The revision that the database says; None where it says none."""
+    try:
+        return MigrationContext.configure(connection).get_current_revision()
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) != _NOT_PERMITTED:
+            raise
+        raise LedgerError(
+            f"ledger {url}: this login may not read it; grant it protoken_auditor, protoken_exporter or "
+            "protoken_replica"
+        ) from error
+
+
+def _tables(connection: Connection) -> set[str]:
+    """The tables that stand in the way of a new ledger: on PostgreSQL, other programs may have some of their own."""
+    found = set(inspect(connection).get_table_names()) - {"alembic_version"}
+    return found if connection.dialect.name == "sqlite" else found & _OURS
+
+
+def _require_ledger(connection: Connection, url: str, found: str | None) -> None:
+    """Refuse what is no ledger, one that does not say its version, and the one kind that no version migrates."""
+    tables = _tables(connection)
+    if not tables >= _OURS:
+        what = "holds the tables of something else and no ledger" if tables or found else "holds no ledger yet"
+        raise LedgerError(
+            f"{url} {what}; give the ledger a database of its own: `protoken keys create` or `protoken serve` makes it"
+        )
+    if found is None:
+        raise LedgerError(
+            f"ledger {url} does not say of which schema it is, so it was damaged: `protoken ledger restore` a backup"
+        )
+    if found == _UNRELEASED:
+        raise LedgerError(
+            f"ledger {url} was made before there was a Merkle log, by a version that was never released; "
+            "nothing was changed: keep it, and give a new name to the new ledger"
+        )

@@ -1,0 +1,166 @@
+"""Which receipts are meant, of a period or of all time, and what they come to. Writes nothing; knows no policy.
+
+A receipt counts in one period. A reversal that takes back from an earlier period is booked in a later one, where it is
+settled in money and not in credit: it is of no period's receipts, but of those of all time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, func, or_, select
+from sqlalchemy.orm import Mapped, aliased
+from sqlmodel import col
+
+from rewards.periods import Period
+from rewards.periods.tally import batches
+from rewards.store import queries as reading
+from rewards.store.sums import exact_sum
+from rewards.store.tables import EntryRow, ReceiptRow
+
+LAST = 2**63 - 1
+"""The largest sequence number there can be."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Receipts of a period or of all time, narrowed by what is given.
+
+    Attributes:
+        after: receipts with after < sequence ≤ up_to,
+        up_to: but for
+        excluded: these of them,
+        included: and with these before them.
+        model: the consortium that answered, or the hash of its global model.
+        applications: the names of the application that asked; empty where it has no receipts.
+        kind: "response" or "reversal".
+    """
+
+    after: int = 0
+    up_to: int = LAST
+    excluded: frozenset[int] = frozenset()
+    included: frozenset[int] = frozenset()
+    model: str | None = None
+    applications: tuple[str, ...] | None = None
+    kind: str | None = None
+
+    @property
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """What a receipt must have besides its number, as SQL."""
+        found = []
+        if self.model is not None:
+            found.append(or_(col(ReceiptRow.consortium) == self.model, col(ReceiptRow.model_sha256) == self.model))
+        if self.applications is not None:
+            found.append(col(ReceiptRow.application).in_(self.applications))
+        if self.kind is not None:
+            found.append(col(ReceiptRow.kind) == self.kind)
+        return found
+
+    def holds(self, sequence: int) -> bool:
+        """Whether a receipt of this number is of the period."""
+        return sequence in self.included or (self.after < sequence <= self.up_to and sequence not in self.excluded)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What receipts come to: how many they are, their tokens, and micro-credits by account, in the order of names."""
+
+    receipts: int
+    tokens: int
+    credit: Mapping[str, int]
+
+
+def of_period(connection: Connection, period: Period, previous: Period | None) -> Selection:
+    """The receipts that a closed period was settled by last: late arrivals in, held ones and later ones out."""
+    after, up_to = period.window
+    arrived = () if previous is None else previous.deferred
+    left_out = frozenset(period.left_out)
+    out = {sequence for sequence in (*period.deferred, *left_out) if after < sequence <= up_to}
+    there = frozenset((*arrived, *period.taken_in)) - left_out - frozenset(period.deferred)
+    return _counted(connection, after, up_to, frozenset(out), there)
+
+
+def of_open_period(connection: Connection, last: Period | None, up_to: int | None = None) -> Selection:
+    """The receipts booked since the last closed period, to the last one or `up_to`; of holds it knows nothing yet."""
+    up_to = reading.last_sequence(connection, None) if up_to is None else up_to
+    if last is None:
+        return Selection(up_to=up_to)
+    return _counted(connection, last.window[1], up_to, frozenset(), frozenset(last.deferred))
+
+
+def totals(connection: Connection, selection: Selection, account: str | None = None) -> Totals:
+    """What the receipts of a selection come to; of one account's credit where that is given.
+
+    One pass over the window; memory for the accounts alone, and for the numbers that are named one by one.
+    """
+    window = range(selection.after + 1, selection.up_to + 1)
+    found = _sums(connection, selection, window, account)
+    for sign, sequences in ((-1, selection.excluded), (1, selection.included)):
+        for some in batches(sorted(sequences)):
+            found = _added(found, _sums(connection, selection, some, account), sign)
+    return found
+
+
+def among(sequence: Mapped[int], sequences: Sequence[int]) -> ColumnElement[bool]:
+    """The condition that a number is one of these: a range, or as few as one statement takes."""
+    if isinstance(sequences, range):
+        return sequence.between(sequences.start, sequences.stop - 1)
+    return sequence.in_(sequences)
+
+
+def reversals(connection: Connection, selection: Selection) -> Iterator[tuple[int, int]]:
+    """(reversal, what it reverses) of each reversal of a selection, by sequence number."""
+    reversal, original = aliased(ReceiptRow), aliased(ReceiptRow)
+    sequence = col(reversal.sequence)
+    pairs = (
+        select(sequence, col(original.sequence))
+        .join_from(reversal, original, col(reversal.reverses) == col(original.response_id))
+        .where(col(reversal.reverses).is_not(None))
+    )
+    window = sequence > selection.after, sequence <= selection.up_to
+    for condition in (window, *((sequence.in_(some),) for some in batches(sorted(selection.included)))):
+        for taking, taken in connection.execute(pairs.where(*condition)):
+            if selection.holds(taking):
+                yield taking, taken
+
+
+def _counted(
+    connection: Connection, after: int, up_to: int, excluded: frozenset[int], included: frozenset[int]
+) -> Selection:
+    """The selection without the reversals that take back from receipts which are not of it."""
+    found = Selection(after, up_to, excluded, included)
+    foreign = {taking for taking, taken in reversals(connection, found) if not found.holds(taken)}
+    out = {sequence for sequence in foreign if after < sequence <= up_to}
+    return Selection(after, up_to, excluded | out, included - foreign)
+
+
+def _sums(connection: Connection, selection: Selection, sequences: Sequence[int], account: str | None) -> Totals:
+    """Sums over the receipts of these numbers that meet the selection's conditions."""
+    sequence = col(ReceiptRow.sequence)
+    counted = select(func.count(), exact_sum(col(ReceiptRow.tokens)))
+    counted = counted.where(among(sequence, sequences), *selection.conditions)
+    receipts, tokens = connection.execute(counted).one()
+    if isinstance(sequences, range) and not selection.conditions and account is None:
+        credit = reading.credit_between(connection, selection.after, selection.up_to)
+        return Totals(receipts, int(tokens or 0), credit)
+    entry_of, owner = col(EntryRow.receipt_sequence), col(EntryRow.account)
+    query = select(owner, exact_sum(col(EntryRow.amount))).where(among(entry_of, sequences)).group_by(owner)
+    if account is not None:
+        query = query.where(owner == account)
+    if selection.conditions:
+        query = query.join_from(EntryRow, ReceiptRow, entry_of == sequence).where(*selection.conditions)
+    credit = {name: int(amount) for name, amount in connection.execute(query.order_by(owner))}
+    return Totals(receipts, int(tokens or 0), credit)
+
+
+def _added(first: Totals, second: Totals, sign: int) -> Totals:
+    credit = Counter(first.credit)
+    for account, amount in second.credit.items():
+        credit[account] += sign * amount
+    return Totals(
+        receipts=first.receipts + sign * second.receipts,
+        tokens=first.tokens + sign * second.tokens,
+        credit=dict(sorted(credit.items())),
+    )

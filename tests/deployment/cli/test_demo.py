@@ -1,0 +1,80 @@
+"""The service that `protoken demo` starts: it ends with whoever started it. The demo itself is run by hand."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from deployment.cli.service import apart
+from deployment.errors import StartError
+
+
+@pytest.mark.slow
+def test_a_service_that_cannot_start_is_told_with_its_log(tmp_path):
+    """What the service says when it refuses to start is in the log that the error names, and no process is left."""
+    log = tmp_path / "serve.log"
+    settings = {"bundle": str(tmp_path / "none"), "ledger": f"sqlite:///{tmp_path}/ledger.db"}
+    before = psutil.Process().children(recursive=True)  # servers of other tests
+
+    with pytest.raises(StartError, match=r"serve\.log"), apart.service_apart(settings, log):
+        pass
+
+    assert "none" in log.read_text()
+    assert set() == {*psutil.Process().children(recursive=True)} - {*before}
+
+
+def test_another_port_is_taken_where_the_wanted_one_is_busy():
+    """A port that somebody listens on is left to them."""
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        wanted = busy.getsockname()[1]
+
+        assert wanted != apart._free_port(wanted)
+    assert wanted == apart._free_port(wanted)
+
+
+def test_a_service_that_ends_by_itself_is_no_reason_to_stay(tmp_path):
+    """Whoever waits for Ctrl-C is told when the service is gone."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    running = apart.ServiceApart("http://127.0.0.1:1", ("", ""), process, tmp_path / "serve.log")
+
+    with pytest.raises(StartError, match=r"serve\.log"):
+        running.stay()
+
+
+def test_ctrl_c_ends_the_stay(tmp_path):
+    """Ctrl-C while a service stays up is its regular end."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        running = apart.ServiceApart("http://127.0.0.1:1", ("", ""), process, tmp_path / "serve.log")
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+        running.stay()
+
+        assert process.poll() is None
+        apart._end(process)
+        assert process.poll() is not None
+
+
+def test_a_service_that_does_not_stop_is_killed_with_its_children(monkeypatch):
+    """A service that ignores SIGTERM is gone after its time, and so is what it started."""
+    monkeypatch.setattr(apart, "_STOP_TIMEOUT_S", 0.2)
+    stubborn = "import signal, subprocess, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    stubborn += "subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
+    with subprocess.Popen(
+        [sys.executable, "-c", stubborn], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        process.stdout.readline()
+        (child,) = psutil.Process(process.pid).children()
+
+        apart._end(process)
+
+        assert -signal.SIGKILL == process.wait(5)
+        while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)

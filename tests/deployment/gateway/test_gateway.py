@@ -1,0 +1,217 @@
+"""What the ingress asks of Serve's controller and of replicas, which may hang."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from deployment.errors import UnavailableError
+from deployment.gateway import deployment as gateway
+from deployment.gateway.deployment import HandleEngine
+from deployment.gateway.recent import Recent
+from deployment.replica.messages import Delta, Job, Report
+from tests.deployment.gateway.engines import CARD
+
+HANDLE: Any = SimpleNamespace(app_name="protoken", deployment_name="replica")
+
+
+def test_a_controller_that_hangs_takes_one_thread_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is asked how many replicas run: keys are checked in the threads that would be gone."""
+    let_go, asked = threading.Event(), []
+
+    def hanging(_engine: HandleEngine) -> None:
+        asked.append(threading.current_thread())
+        assert let_go.wait(30)
+
+    async def ask_again_and_again() -> str:
+        for _ in range(50):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await engine.running()
+        return await asyncio.to_thread(lambda: "a key is checked")
+
+    engine = HandleEngine(HANDLE)
+    monkeypatch.setattr(HandleEngine, "_running", hanging)
+    try:
+        assert "a key is checked" == asyncio.run(asyncio.wait_for(ask_again_and_again(), 20))
+        assert 1 == len(asked)
+    finally:
+        let_go.set()
+
+
+class FakeMethod:
+    """A method of a deployment handle: what it does is what it was given."""
+
+    def __init__(self, act: Callable[..., Any]) -> None:
+        self.remote = act
+
+    def options(self, **_options: Any) -> "FakeMethod":
+        return self
+
+
+class Events:
+    """A response's events as Ray gives them: they come, or do not, and can be called off."""
+
+    def __init__(self, *events: Any, then_hangs: bool = False) -> None:
+        self._events = list(events)
+        self._then_hangs = then_hangs
+        self.cancelled = False
+
+    def __aiter__(self) -> "Events":
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._events:
+            return self._events.pop(0)
+        if self._then_hangs:
+            await asyncio.sleep(3600)
+        raise StopAsyncIteration
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def engine_of(report: Callable[[], Any], events: Events) -> HandleEngine:
+    """An engine over a handle whose replica says and does that."""
+    generate = SimpleNamespace(generate=FakeMethod(lambda _job: events))
+    return HandleEngine(SimpleNamespace(report=FakeMethod(report), options=lambda **_: generate))  # type: ignore[arg-type]
+
+
+async def never() -> None:
+    """A replica that does not start, or does not answer any more."""
+    await asyncio.sleep(3600)
+
+
+async def all_of(engine: HandleEngine) -> list[Any]:
+    return [event async for event in engine.generate(cast("Job", None))]
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less patience than in the service."""
+    monkeypatch.setattr(gateway, "ANSWER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(gateway, "SILENCE_S", 0.05)
+    monkeypatch.setattr(gateway, "FRESH_S", 0.05)
+
+
+@pytest.mark.usefixtures("hurried")
+class TestNoReplica:
+    """While no replica answers, nobody waits without end."""
+
+    def test_response_that_does_not_begin_ends(self) -> None:
+        """Serve would queue the request until a replica starts; it is told that none answers, and called off."""
+        events = Events(then_hangs=True)
+        (told,) = asyncio.run(asyncio.wait_for(all_of(engine_of(never, events)), 5))
+
+        assert (503, "engine_unavailable") == (told.status, told.code)
+        assert events.cancelled
+
+    def test_response_that_stops_in_its_middle_ends(self) -> None:
+        """A replica that fell silent and does not say how it is any more ends its response."""
+        events = Events(Delta("a"), then_hangs=True)
+        first, last = asyncio.run(asyncio.wait_for(all_of(engine_of(never, events)), 5))
+
+        assert (Delta("a"), 503) == (first, last.status)
+
+    def test_slow_response_of_a_replica_that_answers_is_waited_for(self) -> None:
+        """A long prompt may take a minute before its first token."""
+
+        async def ask() -> list[Any]:
+            async def report() -> Report:
+                return Report(CARD)
+
+            class Slow(Events):
+                async def __anext__(self) -> Any:
+                    await asyncio.sleep(0.5)
+                    return await super().__anext__()
+
+            return await all_of(engine_of(report, Slow(Delta("a"))))
+
+        assert [Delta("a")] == asyncio.run(asyncio.wait_for(ask(), 10))
+
+    def test_models_and_health_are_refused(self) -> None:
+        """Neither is told of a replica that was there once."""
+
+        async def ask() -> None:
+            engine = engine_of(never, Events())
+            for act in (engine.describe, engine.check):
+                with pytest.raises(UnavailableError):
+                    await act()
+
+        asyncio.run(asyncio.wait_for(ask(), 5))
+
+    def test_what_a_replica_lost_is_told_by_its_code(self) -> None:
+        """Its spool may lie on another machine than the ingress looks at."""
+
+        async def ask() -> None:
+            async def report() -> Report:
+                return Report(CARD, (("spool_missing", "the service's spool is gone"),))
+
+            await engine_of(report, Events()).check()
+
+        with pytest.raises(UnavailableError) as raised:
+            asyncio.run(ask())
+        assert "spool_missing" == raised.value.code
+
+
+class TestOneQuestion:
+    """However many ask how the replicas are, these are asked once a second."""
+
+    def test_three_hundred_callers_ask_once(self) -> None:
+        """Whoever comes meanwhile shares the question, and who comes soon after its answer."""
+        asked = []
+
+        async def ask() -> None:
+            async def report() -> Report:
+                asked.append(1)
+                await asyncio.sleep(0.05)
+                return Report(CARD)
+
+            engine = engine_of(report, Events())
+            await asyncio.gather(*(engine.check() for _ in range(300)))
+            await engine.check()
+
+        asyncio.run(ask())
+        assert 1 == len(asked)
+
+    def test_caller_who_leaves_takes_the_answer_from_nobody(self) -> None:
+        """One is cancelled while both wait."""
+
+        async def ask() -> str:
+            async def report() -> Report:
+                await asyncio.sleep(0.1)
+                return Report(CARD)
+
+            engine = engine_of(report, Events())
+            leaves, stays = asyncio.ensure_future(engine.check()), asyncio.ensure_future(engine.describe())
+            await asyncio.sleep(0.02)
+            leaves.cancel()
+            return (await stays).name
+
+        assert CARD.name == asyncio.run(ask())
+
+    def test_old_answer_does_while_a_new_one_is_asked_for(self) -> None:
+        """Requests do not wait for a replica that is busy; that it does not answer shows soon enough."""
+        now, asked = [0.0], []
+
+        async def ask() -> str:
+            asked.append(1)
+            if len(asked) > 1:
+                await asyncio.sleep(3600)
+            return "answer"
+
+        async def want() -> list[str]:
+            recent = Recent(ask, lambda: now[0])
+            first = await recent.at_once(1, 15)
+            now[0] = 10.0
+            second = await asyncio.wait_for(recent.at_once(1, 15), 1)
+            now[0] = 20.0
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(recent.at_once(1, 15), 0.05)
+            return [first, second]
+
+        assert ["answer", "answer"] == asyncio.run(want())
+        assert 2 == len(asked)

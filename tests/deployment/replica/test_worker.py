@@ -1,0 +1,564 @@
+"""The worker on a small real model: joins and leaves between steps, books before the end, lets no caller hang."""
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from attribution.attribute import attribute
+from attribution.decoding.decode import Batch
+from attribution.errors import ScoreError
+from attribution.model import FederatedModel
+from deployment.errors import SpoolError
+from deployment.replica.booker import Booker
+from deployment.replica.crediting import PROGRESS_TOKENS
+from deployment.replica.messages import Admitted, ChatMessage, Delta, Event, Failed, Finished, Job
+from deployment.replica.recovery import Recovery
+from deployment.replica.worker import Capacity, Worker
+from deployment.spool.lines import Record
+from deployment.spool.records import Progress
+from deployment.spool.spool import Spool
+from rewards.ledger.ledger import Ledger
+from tests.attribution.consortia import base_model, lora_update, write_consortium
+from tests.deployment.replica.test_booker import MovingLedger, until
+from tests.rewards.receipts import make_receipt
+
+CREDIT = partial(attribute, method="credit")
+CAPACITY = Capacity(max_batch=4, max_waiting=100, default_max_tokens=16)
+MEMBERS = {"clinic": "A clinic", "bank": "A bank"}
+
+
+class Notes:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.began = threading.Event()
+        self.outcomes: list[str] = []
+        self.firsts = self.tokens = self.attributions = 0
+        self.loads: list[tuple[int, int]] = []
+
+    def stepped(self, first_s: Sequence[float], between_s: Sequence[float]) -> None:
+        """Count them."""
+        assert all(seconds >= 0 for seconds in (*first_s, *between_s))
+        self.firsts += len(first_s)
+        self.tokens += len(first_s) + len(between_s)
+        if first_s:
+            self.began.set()
+
+    def attributed(self, seconds: float) -> None:
+        """Count it."""
+        assert seconds >= 0
+        self.attributions += 1
+
+    def load(self, running: int, waiting: int) -> None:
+        """Remember it."""
+        self.loads.append((running, waiting))
+
+    def ended(self, outcome: str, seconds: float) -> None:
+        """Remember how."""
+        assert seconds >= 0
+        self.outcomes.append(outcome)
+
+
+class Caller:
+    """Collects one job's events; on its end it looks at once whether the ledger has the receipt."""
+
+    def __init__(self, worker: Worker, job: Job, ledger: Ledger, *, look: bool = True) -> None:
+        self.job = job
+        self._look = look
+        self.deltas: list[str] = []
+        self.booked_at_end = False
+        self._ledger = ledger
+        self._ends: queue.Queue[Event] = queue.Queue()
+        worker.submit(job, self._take)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Admitted):
+            assert not self.deltas, "a job is admitted before its text comes"
+            return
+        if isinstance(event, Delta):
+            self.deltas.append(event.text)
+            return
+        self.booked_at_end = self._look and self._ledger.receipt(self.job.response_id) is not None
+        self._ends.put(event)
+
+    def end(self) -> Any:
+        """The last event, waited for."""
+        return self._ends.get(timeout=30)
+
+    def text(self) -> str:
+        """The whole text."""
+        end = self.end()
+        return "".join(self.deltas) + end.text
+
+
+def job(response_id: str, prompt: Any = "tell me", max_tokens: int | None = 8, **changes: Any) -> Job:
+    """A greedy job."""
+    made = Job(response_id, "0123456789ab", 1_700_000_000_000_000, prompt, max_tokens, 0.0, 1.0, None, (), False, False)
+    return replace(made, **changes)
+
+
+class SmallDisk(Spool):
+    """A spool whose disk can be full."""
+
+    full = False
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Append, or fail as a full disk does."""
+        if self.full and records:
+            raise SpoolError(f"{self.path} cannot be written: No space left on device")
+        super().append(records)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> FederatedModel:
+    """A random four-block Llama that two clients trained; context 128, and it never ends by itself."""
+    torch.set_num_threads(1)
+    base = base_model("llama")
+    updates = {name: lora_update(base, seed, first_block=2) for seed, name in enumerate(("clinic", "bank"))}
+    model = FederatedModel.load(write_consortium(tmp_path_factory.mktemp("consortium"), base, updates))
+    model.end_token_ids = set()
+    return model
+
+
+@pytest.fixture
+def notes() -> Notes:
+    """What the worker told."""
+    return Notes()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, model: FederatedModel) -> Iterator[MovingLedger]:
+    """An empty ledger that knows the model's clients, there for now."""
+    url = f"sqlite:///{tmp_path}/worker.db"
+    Ledger.prepare(url)
+    ledger = MovingLedger(url)
+    ledger.register(model.name, MEMBERS)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> SmallDisk:
+    """An empty spool with room."""
+    return SmallDisk(tmp_path / "spool")
+
+
+@contextmanager
+def working(model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes, **changes: Any) -> Iterator[Worker]:
+    """A worker over the model, with a booker; both are stopped in the end."""
+    booker = Booker(ledger, spool, lambda *_: None)
+    options = {"attribute": CREDIT, "capacity": CAPACITY, "batch": Batch(model)} | changes
+    worker = Worker(model, spool=spool, booker=booker, observer=notes, **options)
+    yield worker
+    worker.stop(30)
+    booker.close()
+
+
+@pytest.fixture
+def worker(model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes) -> Iterator[Worker]:
+    """A worker over that model."""
+    with working(model, ledger, spool, notes) as worker:
+        yield worker
+
+
+def test_end_is_told_only_once_it_is_booked(worker: Worker, ledger: Ledger, notes: Notes) -> None:
+    """When the last event comes the receipt is in the ledger, and it sums to the tokens exactly."""
+    caller = Caller(worker, job("one"), ledger)
+    end = caller.end()
+
+    assert isinstance(end, Finished)
+    assert caller.booked_at_end
+    receipt = ledger.receipt("one")
+    assert receipt is not None
+    assert (8, 8_000_000) == (receipt["tokens"], sum(receipt["amounts"].values()))
+    assert (receipt["payload_sha256"], receipt["amounts"]) == (end.summary.receipt_id, end.summary.credit)
+    assert ("length", 7, 8, ()) == (end.finish_reason, end.prompt_tokens, end.completion_tokens, end.tokens)
+    assert receipt["duration_us"] > 0
+    assert ["finished"] == notes.outcomes
+
+
+def test_last_text_waits_for_the_receipt(worker: Worker, ledger: Ledger) -> None:
+    """Nobody has the whole text before it is booked: the last piece comes with the end."""
+    callers = [Caller(worker, job(f"r{n}", f"tell me {n}", max_tokens=1), ledger) for n in range(20)]
+
+    assert any(caller.end().text for caller in callers)
+    assert [[]] * 20 == [caller.deltas for caller in callers]
+
+
+def test_many_jobs_share_the_batch(worker: Worker, ledger: Ledger) -> None:
+    """More jobs than places: each ends once, booked once, with the text that it gets alone."""
+    alone = Caller(worker, job("alone", "tell me 3"), ledger).text()
+    callers = [Caller(worker, job(f"r{n}", f"tell me {n % 4}", max_tokens=8 - n % 2 * 4), ledger) for n in range(20)]
+    texts = [caller.text() for caller in callers]
+
+    assert texts[3]
+    assert {alone[: len(texts[3])]} == {texts[n] for n in range(3, 20, 4)}
+    assert 21 == ledger.last_sequence()
+    assert 8 + 10 * 8 + 10 * 4 == ledger.tokens()
+
+
+def test_the_observer_is_told_of_every_token_attribution_and_place(
+    model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes
+) -> None:
+    """One first token and one attribution for each job, all tokens that were booked, and an empty batch in the end."""
+    with working(model, ledger, spool, notes, capacity=Capacity(2, 50, 8)) as worker:
+        callers = [Caller(worker, job(f"r{n}", f"tell me {n}", max_tokens=8), ledger) for n in range(5)]
+        for caller in callers:
+            assert isinstance(caller.end(), Finished)
+
+    assert (5, 40, 5) == (notes.firsts, ledger.tokens(), notes.attributions)
+    assert notes.tokens == ledger.tokens()
+    assert 1 <= max(running for running, _ in notes.loads) <= 2
+    assert 1 <= max(waiting for _, waiting in notes.loads) <= 5
+    assert (0, 0) == notes.loads[-1]
+    assert all(before != after for before, after in zip(notes.loads, notes.loads[1:], strict=False))
+
+
+def test_nobody_waits_for_a_long_one(worker: Worker, ledger: Ledger, notes: Notes) -> None:
+    """A job that comes while another runs joins between steps and may end first."""
+    long = Caller(worker, job("long", max_tokens=100), ledger)
+    assert notes.began.wait(30)
+    short = Caller(worker, job("short", max_tokens=2), ledger)
+
+    assert isinstance(short.end(), Finished)
+    assert isinstance(long.end(), Finished)
+    assert ["short", "long"] == [receipt["response_id"] for receipt in ledger.receipts_after(0)]
+
+
+def test_cancelled_job_is_booked_for_what_it_had(worker: Worker, ledger: Ledger, notes: Notes) -> None:
+    """A running job that is cancelled leaves at the next step, and its tokens so far are booked."""
+    Caller(worker, job("gone", max_tokens=110), ledger)
+    assert notes.began.wait(30)
+    worker.cancel("gone")
+    Caller(worker, job("next", max_tokens=1), ledger).end()
+
+    receipt = ledger.receipt("gone")
+    assert receipt is not None
+    assert 1 <= receipt["tokens"] < 110
+    assert ["cancelled", "finished"] == notes.outcomes
+
+
+def test_waiting_job_is_cancelled_without_a_trace(
+    model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes
+) -> None:
+    """A job that never ran books nothing; cancelling what is unknown or has ended does nothing."""
+    with working(model, ledger, spool, notes, capacity=Capacity(1, 5, 8)) as worker:
+        running = Caller(worker, job("running", max_tokens=100), ledger)
+        assert notes.began.wait(30)
+        Caller(worker, job("waiting"), ledger)
+        worker.cancel("waiting")
+        worker.cancel("unknown")
+        running.end()
+        worker.cancel("running")
+
+    assert ["running"] == [receipt["response_id"] for receipt in ledger.receipts_after(0)]
+    assert ["cancelled", "finished"] == notes.outcomes
+
+
+def test_full_worker_refuses_at_once(model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes) -> None:
+    """When every place is taken a job is refused with 429 and a time to come back; the others do not notice."""
+    with working(model, ledger, spool, notes, capacity=Capacity(1, 1, 8)) as worker:
+        taken = [Caller(worker, job(f"r{n}", max_tokens=60), ledger) for n in range(2)]
+        refused = Caller(worker, job("r2"), ledger).end()
+
+        assert (429, "overloaded", 1) == (refused.status, refused.code, refused.retry_after_s)
+        assert [Finished, Finished] == [type(caller.end()) for caller in taken]
+
+
+def test_prompt_that_cannot_be_decoded_is_the_callers_fault(worker: Worker, ledger: Ledger) -> None:
+    """A prompt that leaves no room in the context is refused by name, and the default limit fits what room there is."""
+    text = Caller(worker, job("text", "x" * 125), ledger).end()
+    chat = Caller(worker, job("chat", (ChatMessage("user", "x" * 200),), None), ledger).end()
+    fits = Caller(worker, job("fits", "x" * 120, None), ledger).end()
+
+    assert [(400, "context_length_exceeded", "prompt"), (400, "context_length_exceeded", "messages")] == [
+        (end.status, end.code, end.param) for end in (text, chat)
+    ]
+    assert "128" in text.message
+    assert 8 == fits.completion_tokens
+    assert 1 == ledger.last_sequence()
+
+
+def test_token_level_credit_adds_up_to_what_was_booked(worker: Worker, ledger: Ledger) -> None:
+    """Each token's shares sum to one; their mean is the response's share; the pieces are the text."""
+    caller = Caller(worker, job("one", token_level=True), ledger)
+    end = caller.end()
+
+    assert 8 == len(end.tokens)
+    assert "".join(caller.deltas) + end.text == "".join(token.token for token in end.tokens)
+    for token in end.tokens:
+        assert token.base_share + sum(token.shares.values()) == pytest.approx(1)
+        assert {"clinic", "bank"} == token.scores.keys()
+    for client, share in end.summary.shares.items():
+        assert sum(token.shares[client] for token in end.tokens) / 8 == pytest.approx(share)
+
+
+def _score_error(*_: Any, **__: Any) -> Any:
+    raise ScoreError("a score is NaN")
+
+
+def _no_memory(*_: Any, **__: Any) -> Any:
+    raise MemoryError
+
+
+def _nan_share(*arguments: Any, **options: Any) -> Any:
+    response = CREDIT(*arguments, **options)
+    return replace(response, shares=dict(response.shares) | {"bank": float("nan")})
+
+
+@pytest.mark.parametrize("broken", [_score_error, _nan_share])
+def test_nan_books_nothing_and_withholds_the_rest(
+    model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes, broken: Any
+) -> None:
+    """A score that is not finite ends the response in an error without its last text; the ledger stays as it was."""
+    with working(model, ledger, spool, notes, attribute=broken) as worker:
+        streams = [Caller(worker, job(f"r{n}", max_tokens=40, streamed=True), ledger) for n in range(2)]
+        ends = [caller.end() for caller in streams]
+
+    assert [(500, "attribution_failed")] * 2 == [(end.status, end.code) for end in ends]
+    assert (0, {}, []) == (ledger.last_sequence(), ledger.balances(), spool.live())
+    assert ["failed", "failed"] == notes.outcomes
+
+
+def test_response_that_cannot_be_booked_is_withheld(worker: Worker, ledger: Ledger) -> None:
+    """When the ledger refuses for ever, the response ends in an error, and the next one is served."""
+    ledger.register("demo", MEMBERS | {"rider": "A rider"})
+    ledger.append(make_receipt("taken"))
+    end = Caller(worker, job("taken"), ledger).end()
+
+    assert (500, "booking_refused") == (end.status, end.code)
+    assert isinstance(Caller(worker, job("free"), ledger).end(), Finished)
+
+
+class FallingBatch(Batch):
+    """A batch whose model fails at the fifth step."""
+
+    steps = 0
+
+    def step(self) -> Any:
+        """One step, or the fall."""
+        self.steps += 1
+        if self.steps == 5:
+            raise RuntimeError("out of memory")
+        return super().step()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_death_of_the_thread_leaves_nobody_hanging(
+    model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes
+) -> None:
+    """When the model fails, whoever runs, waits or comes later gets 503, and the worker says that it is not alive."""
+    with working(model, ledger, spool, notes, batch=FallingBatch(model), capacity=Capacity(1, 5, 8)) as worker:
+        ends = [caller.end() for caller in [Caller(worker, job(f"r{n}", max_tokens=50), ledger) for n in range(2)]]
+        worker.stop(30)
+        late = Caller(worker, job("late"), ledger).end()
+
+    assert [(503, "engine_unavailable")] * 3 == [(end.status, end.code) for end in (*ends, late)]
+    assert not worker.alive
+
+
+def test_stop_books_what_was_generated(model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes) -> None:
+    """A worker that is stopped books its running rows and tells their callers; it takes nothing more."""
+    with working(model, ledger, spool, notes) as worker:
+        caller = Caller(worker, job("cut", max_tokens=110), ledger)
+        assert notes.began.wait(30)
+        worker.stop(30)
+
+        end = caller.end()
+        assert isinstance(end, Failed)
+        assert (503, True) == (end.status, end.credited)
+        until(lambda: ledger.receipt("cut"))
+        assert 1 <= ledger.tokens() < 110
+        assert not worker.alive
+
+
+class CountingBatch(Batch):
+    """A batch that knows how many tokens each row has."""
+
+    def __init__(self, model: FederatedModel) -> None:
+        super().__init__(model)
+        self.tokens: Counter[str] = Counter()
+
+    def step(self) -> Any:
+        """One step."""
+        steps = super().step()
+        self.tokens.update(step.key for step in steps)
+        return steps
+
+
+class Watcher(Caller):
+    """A stream's caller that notes at each piece the tokens made, and those that a crash now would leave credited."""
+
+    def __init__(self, worker: Worker, job: Job, ledger: Ledger, spool: Spool, batch: CountingBatch) -> None:
+        self.seen: list[tuple[int, int]] = []
+        self._spool = spool
+        self._batch = batch
+        super().__init__(worker, job, ledger)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Delta):
+            name = self.job.response_id
+            self.seen.append((self._batch.tokens[name], tokens_spooled(self._spool, name)))
+        super()._take(event)
+
+
+def tokens_spooled(spool: Spool, response_id: str) -> int:
+    """Tokens of a stream whose progress is durable."""
+    found = [Progress.from_record(record) for record in spool.live() if record["id"] == response_id]
+    return len(found[0].token_ids) if found else 0
+
+
+def test_progress_of_a_stream_is_durable_before_it_is_shown(
+    model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes
+) -> None:
+    """At no moment are more than 15 delivered tokens without durable credit; and in the end all are booked."""
+    batch = CountingBatch(model)
+    with working(model, ledger, spool, notes, batch=batch) as worker:
+        jobs = [job(f"r{n}", f"tell {n}", 100, temperature=1.0, seed=n, streamed=True) for n in range(4)]
+        callers = [Watcher(worker, each, ledger, spool, batch) for each in jobs]
+        ends = [caller.end() for caller in callers]
+
+        assert [Finished] * 4 == [type(end) for end in ends]
+        seen = [pair for caller in callers for pair in caller.seen]
+        assert all(0 <= made - spooled < PROGRESS_TOKENS for made, spooled in seen)
+        assert {0, 16, 32, 48, 64, 80, 96} == {spooled for _, spooled in seen}
+        until(lambda: not spool.live())
+        assert 400 == ledger.tokens()
+
+
+def test_response_that_is_not_streamed_has_no_progress(
+    model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes
+) -> None:
+    """Nothing of it is seen before the end, so nothing of it is credited if it never ends."""
+    batch = CountingBatch(model)
+    with working(model, ledger, spool, notes, batch=batch) as worker:
+        caller = Watcher(worker, job("one", max_tokens=60), ledger, spool, batch)
+        caller.end()
+
+    assert {0} == {spooled for _, spooled in caller.seen}
+
+
+def _leave(worker: Worker, ledger: Ledger, spool: Spool, folder: Path) -> None:
+    """What a replica leaves in its file that dies while 48 tokens of a stream are on the disk."""
+    caller = Caller(worker, job("cut", max_tokens=110, temperature=0.7, seed=3, streamed=True), ledger)
+    until(lambda: tokens_spooled(spool, "cut") == 48)
+    folder.mkdir()
+    (folder / "spool-dead.jsonl").write_bytes(spool.path.read_bytes())
+    caller.end()
+
+
+def _taken_over(model: FederatedModel, folder: Path, url: str, attribute: Any = CREDIT) -> Mapping[str, Any]:
+    """The receipt of that stream, which the next replica wrote; the only one."""
+    Ledger.prepare(url)
+    ledger, heir = Ledger(url), Spool(folder)
+    ledger.register(model.name, MEMBERS)
+    booker = Booker(ledger, heir, lambda *_: None)
+    worker = Worker(
+        model, Batch(model), attribute=attribute, spool=heir, booker=booker, capacity=CAPACITY, observer=Notes()
+    )
+    recovery = Recovery(heir, booker, ledger, worker.card, worker.recover)
+    until(lambda: ledger.receipt("cut") and not heir.live())
+    recovery.close()
+    worker.stop(30)
+    booker.close()
+    receipt = ledger.receipt("cut")
+    assert receipt is not None
+    assert 1 == ledger.last_sequence()
+    return receipt
+
+
+def test_stream_cut_by_a_crash_is_credited_by_the_next_replica(
+    model: FederatedModel, ledger: MovingLedger, spool: SmallDisk, notes: Notes, tmp_path: Path
+) -> None:
+    """What another replica finds in the file of the dead one it attributes as that one would have; once."""
+    with working(model, ledger, spool, notes) as worker:
+        whole = Caller(worker, job("whole", max_tokens=48, temperature=0.7, seed=3), ledger)
+        whole.end()
+        _leave(worker, ledger, spool, tmp_path / "crash")
+    receipt = _taken_over(model, tmp_path / "crash", f"sqlite:///{tmp_path}/second.db")
+
+    expected = ledger.receipt("whole")
+    assert expected is not None
+    assert (48, "credit", expected["settings"]) == (receipt["tokens"], receipt["method"], receipt["settings"])
+    assert (True, True) == (receipt["measurement"]["cut"], receipt["measurement"]["recovered"])
+    scores = receipt["measurement"]["response_scores"]
+    assert scores == pytest.approx(expected["measurement"]["response_scores"], rel=1e-3)
+
+
+def test_stream_cut_by_a_crash_that_cannot_be_attributed_goes_to_the_commons(
+    model: FederatedModel, ledger: MovingLedger, spool: SmallDisk, notes: Notes, tmp_path: Path
+) -> None:
+    """Its tokens were seen, so they are booked, and the receipt says why no client earned them."""
+    with working(model, ledger, spool, notes) as worker:
+        _leave(worker, ledger, spool, tmp_path / "crash")
+    url = f"sqlite:///{tmp_path}/second.db"
+    receipt = _taken_over(model, tmp_path / "crash", url, _no_memory)
+
+    assert 48 == receipt["tokens"]
+    assert "attribution failed: MemoryError" in str(receipt["measurement"])
+    assert {"commons": 48_000_000} == {account: amount for account, amount in Ledger(url).balances().items() if amount}
+
+
+def test_serving_goes_on_while_the_ledger_is_away(worker: Worker, ledger: MovingLedger, spool: Spool) -> None:
+    """A response ends within about a second on the word of the spool, others are decoded meanwhile; booked later."""
+    ledger.away = True
+    since = time.monotonic()
+    ends = [caller.end() for caller in [Caller(worker, job(f"r{n}"), ledger, look=False) for n in range(8)]]
+
+    assert [(Finished, False)] * 8 == [(type(end), end.booked) for end in ends]
+    assert time.monotonic() - since < 3, "callers waited for each other"
+    assert 8 == len(spool)
+    ledger.away = False
+    until(lambda: not spool.live(), 10)
+    assert [end.summary.receipt_id for end in ends] == [
+        ledger.receipt(f"r{n}")["payload_sha256"] for n in range(8)
+    ]  # fmt: skip
+
+
+def test_full_disk_is_made_good_by_the_ledger(worker: Worker, ledger: Ledger, spool: SmallDisk) -> None:
+    """A response whose receipt cannot be spooled is told its end once the ledger itself has it."""
+    spool.full = True
+    caller = Caller(worker, job("one"), ledger)
+
+    assert isinstance(caller.end(), Finished)
+    assert caller.booked_at_end
+
+
+def test_stream_ends_where_its_progress_cannot_be_spooled(worker: Worker, ledger: Ledger, spool: SmallDisk) -> None:
+    """On a full disk a long stream ends in 503 before its sixteenth token is shown; what it had is in the ledger."""
+    spool.full = True
+    caller = Caller(worker, job("long", max_tokens=100, streamed=True), ledger)
+    end = caller.end()
+    until(lambda: ledger.receipt("long"))
+
+    assert (503, "ledger_unavailable", True) == (end.status, end.code, end.credited)
+    assert len(caller.deltas) < PROGRESS_TOKENS
+    receipt = ledger.receipt("long")
+    assert receipt is not None
+    assert PROGRESS_TOKENS == receipt["tokens"]
+    assert 0 < receipt["measurement"]["delivered"] < PROGRESS_TOKENS
+    spool.full = False
+    assert isinstance(Caller(worker, job("next", max_tokens=40, streamed=True), ledger).end(), Finished)
+
+
+def test_response_that_nobody_can_keep_is_withheld(worker: Worker, ledger: MovingLedger, spool: SmallDisk) -> None:
+    """With a full disk and no ledger a response ends in 503 after the patience, and is not credited later."""
+    spool.full = ledger.away = True
+    caller = Caller(worker, job("lost"), ledger, look=False)
+    end = caller.end()
+    assert (503, "ledger_unavailable", False) == (end.status, end.code, end.credited)
+
+    spool.full = ledger.away = False
+    Caller(worker, job("next"), ledger).end()
+    time.sleep(0.5)
+    assert ["next"] == [receipt["response_id"] for receipt in ledger.receipts_after(0)]
