@@ -1,20 +1,43 @@
 """Moments that can be trusted, though clocks may be wrong: the ledger's own time, and stamps that nobody can have made.
 
 A stamp that is later than now by more than a bound is of a clock that was wrong. It neither holds up what waits for a
-time to pass nor is it handed on to what is written after it. Knows no receipt and no period.
+time to pass nor is it handed on to what is written after it. Moments are whole microseconds since 1970 in UTC; this is
+the one home of their arithmetic and of how people read them. Knows no receipt and no period.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, or_
-from sqlalchemy.orm import Mapped
-
-from rewards.settlement.policy import SKEW_MINUTES
-
+DAY_US = 24 * 3_600_000_000
+SKEW_MINUTES = 10
 SKEW_US = SKEW_MINUTES * 60_000_000
 """How far the ledger's clock may step back, or another's be ahead, where no policy says otherwise."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def date_of(moment_us: int) -> datetime:
+    """A moment as a date in UTC, exact to the microsecond.
+
+    Raises:
+        OverflowError: calendars do not reach that far.
+    """
+    return _EPOCH + timedelta(microseconds=moment_us)
+
+
+def moment_of(date: datetime) -> int:
+    """A date as microseconds since 1970; one that names no zone is in UTC."""
+    return (date.replace(tzinfo=date.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1)
+
+
+def text_of(moment_us: int) -> str:
+    """A moment as people read it: UTC, to the second begun."""
+    try:
+        return f"{date_of(moment_us):%Y-%m-%d %H:%M:%S} UTC"
+    except OverflowError:  # a policy may wait for longer than calendars reach
+        return f"{moment_us} µs after 1970"
 
 
 def stamp(now_us: int, last_us: int) -> int:
@@ -46,10 +69,3 @@ class Clock:
         if self.can_be(created_at_us) and created_at_us <= booked_at_us + self.skew_us:
             return created_at_us
         return booked_at_us if self.can_be(booked_at_us) else None
-
-    def made_from(self, created_at: Mapped[int], booked_at: Mapped[int], moment_us: int) -> ColumnElement[bool]:
-        """The condition that a receipt was made at that moment or later, as `made_us` has it."""
-        latest_us = self.now_us + self.skew_us
-        is_told = and_(created_at <= latest_us, created_at <= booked_at + self.skew_us)
-        is_booked = and_(or_(created_at > latest_us, created_at > booked_at + self.skew_us), booked_at <= latest_us)
-        return or_(and_(is_told, created_at >= moment_us), and_(is_booked, booked_at >= moment_us))

@@ -1,7 +1,9 @@
-"""The import table of design 3 holds, and the test proves that it looked."""
+"""The import tables of the house hold, between packages and within them, and each test proves that it looked."""
 
 import ast
 import sys
+from collections.abc import Collection, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -25,16 +27,21 @@ ALLOWED = {
 }  # fmt: skip
 
 
-def forbidden_imports(package: str, source: str) -> set[str]:
-    """Top-level modules that `source` imports although `package` may not."""
-    found = set()
+def libraries(source: str) -> set[str]:
+    """The top-level names of all that `source` imports, wherever in it."""
+    names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            found.add((node.module or "").split(".")[0])
-    return found - ALLOWED[package] - STDLIB
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+def forbidden_imports(package: str, source: str) -> set[str]:
+    """Top-level modules that `source` imports although `package` may not."""
+    return libraries(source) - ALLOWED[package] - STDLIB
 
 
 @pytest.mark.parametrize("package", ALLOWED)
@@ -60,6 +67,164 @@ def test_each_package_imports_only_what_the_table_allows(package):
 def test_a_known_bad_sample_is_caught(package, source):
     """The guard would notice each kind of forbidden import, also inside a function."""
     assert forbidden_imports(package, source) != set()
+
+
+# Rooms from the bottom up: each may import those above it in this list, and nothing below.
+ROOMS = {
+    "rewards": (
+        "errors", "files", "money", "credit", "moments", "settlement", "signing", "store", "ledger", "keys",
+        "log", "periods", "statements", "views", "audit", "backups",
+    ),
+    "attribution": (
+        "errors", "files", "progress", "records", "base", "bundle", "scoring", "decoding", "training", "importers",
+        "model", "attribute", "forcing", "tracing", "evaluation",
+    ),
+    "deployment": (
+        "errors", "settings", "schemas", "spool", "http", "cluster", "metrics", "dashboards", "health", "access",
+        "books", "replica", "kept", "api", "gateway", "console", "app", "cli",
+    ),
+}  # fmt: skip
+# What a room may know of the rest of its package, where that is less than all above it.
+WALLS = {
+    "rewards.settlement": {"rewards.errors", "rewards.files", "rewards.money", "rewards.credit", "rewards.moments"},
+    "rewards.audit": {"rewards.errors", "rewards.signing", "rewards.store.database", "rewards.store.tables"},
+}
+SQL = {"sqlalchemy", "sqlmodel", "alembic", "psycopg", "sqlite3"}
+PURE = {"rewards.settlement", "rewards.moments", "rewards.money", "rewards.credit", "rewards.log.merkle"}
+BOTH_DOMAINS = {
+    "deployment.app",
+    "deployment.cli",
+    "deployment.cli.books.statement",
+    "deployment.cli.models.consortium",
+    "deployment.cli.output",
+    "deployment.cli.service.demo",
+    "deployment.health.parts",
+    "deployment.replica.crediting",
+    "deployment.replica.deployment",
+    "deployment.replica.receipts",
+}
+
+
+def _modules() -> dict[str, Path]:
+    """Every module of the three packages."""
+    files = {file for package in ALLOWED for file in (ROOT / package).rglob("*.py")}
+    names = {file: ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files}
+    return {names[file]: file for file in sorted(files)}
+
+
+def imported_modules(source: str, known: Collection[str]) -> set[str]:
+    """The modules of this project that `source` imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in known else str(node.module) for name in full}
+    return names & set(known)
+
+
+def _imports() -> dict[str, set[str]]:
+    modules = _modules()
+    assert len(modules) > 250, f"looked at only {len(modules)} modules: the check has gone blind"
+    return {name: imported_modules(file.read_text(encoding="utf-8"), modules) for name, file in modules.items()}
+
+
+def circles(imports: Mapping[str, Collection[str]]) -> list[tuple[str, ...]]:
+    """The circles among modules, each named by its members; none where imports go one way."""
+    try:
+        tuple(TopologicalSorter(imports).static_order())
+    except CycleError as error:
+        return [tuple(error.args[1])]
+    return []
+
+
+def climbs(imports: Mapping[str, Collection[str]]) -> set[tuple[str, str]]:
+    """Imports of a room that stands higher than the one that imports, or that is in no list of rooms."""
+    place = {
+        f"{package}.{room}": height for package, rooms in ROOMS.items() for height, room in enumerate(rooms)
+    }  # fmt: skip
+
+    def room_of(module: str) -> str:
+        return ".".join(module.split(".")[:2])
+
+    return {
+        (module, other)
+        for module, others in imports.items()
+        for other in others
+        if module.split(".")[0] == other.split(".")[0] and "." in module and "." in other
+        if room_of(module) != room_of(other) and not place[room_of(other)] < place[room_of(module)]
+    }
+
+
+def breaches(imports: Mapping[str, Collection[str]]) -> set[tuple[str, str]]:
+    """Imports through a wall: of what a room may not know although it stands below."""
+
+    def is_within(module: str, allowed: Collection[str]) -> bool:
+        return any(module == name or module.startswith(f"{name}.") for name in allowed)
+
+    return {
+        (module, other)
+        for wall, allowed in WALLS.items()
+        for module, others in imports.items()
+        if is_within(module, [wall])
+        for other in others
+        if not is_within(other, [*allowed, wall])
+    }
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Each module can be read, tested and loaded after those that it imports."""
+    assert circles(_imports()) == []
+
+
+def test_rooms_import_only_what_stands_below_them():
+    """Within a package imports go one way: what is pure is at the bottom, what composes at the top."""
+    mounted = ("deployment.gateway.routes", "deployment.console.app")
+
+    assert climbs(_imports()) - {mounted} == set()
+
+
+def test_walls_within_a_package_hold():
+    """Settlement knows the words of money alone, and the audit nothing of what wrote the books that it checks."""
+    assert breaches(_imports()) == set()
+
+
+def test_pure_modules_know_no_database():
+    """What settles, divides, hashes and tells time imports neither SQL nor a library that speaks to a server."""
+    sources = {
+        name: file.read_text(encoding="utf-8")
+        for name, file in _modules().items()
+        if any(name == pure or name.startswith(f"{pure}.") for pure in PURE)
+    }
+
+    assert len(sources) > len(PURE)
+    assert {} == {name: sql for name, text in sources.items() if (sql := libraries(text) & SQL)}
+
+
+def test_only_named_modules_know_both_domains():
+    """Few modules of `deployment` name attribution and rewards both, and the list of them has none too many."""
+    imports = _imports()
+    knows = {name: {other.split(".")[0] for other in others} for name, others in imports.items()}
+
+    assert BOTH_DOMAINS == {name for name, domains in knows.items() if domains >= {"attribution", "rewards"}}
+
+
+@pytest.mark.parametrize(
+    ("check", "imports"),
+    [
+        (circles, {"rewards.a": ["rewards.b"], "rewards.b": ["rewards.a"]}),
+        (climbs, {"rewards.settlement.rule": ["rewards.store.tables"]}),
+        (climbs, {"deployment.books.periods": ["deployment.api.paging"]}),
+        (climbs, {"attribution.base.layers": ["attribution.bundle.bundle"]}),
+        (breaches, {"rewards.audit.tree": ["rewards.log.merkle"]}),
+        (breaches, {"rewards.audit.replay": ["rewards.store.events"]}),
+        (breaches, {"rewards.settlement.rule": ["rewards.store.tables"]}),
+    ],
+)
+def test_a_known_bad_import_between_rooms_is_caught(check, imports):
+    """Each check of rooms would notice the kind of import that it is for."""
+    assert check(imports)
 
 
 def test_top_level_folders_are_the_ones_of_the_design():

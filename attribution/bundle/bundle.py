@@ -3,7 +3,6 @@
 Does not train and does not score.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ __all__ = [
     "open_bundle",
     "parameter_tensors",
     "verify_bundle",
-    "write_manifest",
 ]
 
 MANIFEST_NAME = "consortium.json"
@@ -109,12 +107,6 @@ def manifest_of(path: Path) -> Manifest:
         raise BundleError(f"{manifest_path}: {place or 'document'}: {first['msg']}") from error
     except ValueError as error:
         raise BundleError(f"{manifest_path}: {error}") from error
-
-
-def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write `consortium.json` into the bundle folder `path`."""
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    (path / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
 
 
 def verify_bundle(bundle: Bundle) -> Verification:

@@ -3,6 +3,7 @@
 Does not know where the updates came from.
 """
 
+import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from attribution.base.references import (
     save_model,
     weights_sha256,
 )
-from attribution.bundle.bundle import Bundle, open_bundle, parameter_tensors, verify_bundle, write_manifest
+from attribution.bundle.bundle import MANIFEST_NAME, Bundle, open_bundle, parameter_tensors, verify_bundle
 from attribution.bundle.manifest import BaseEntry, ClientEntry, ClientId, GlobalEntry, Manifest
 from attribution.bundle.replacing import put_in_place, require_bundle_place
 from attribution.bundle.updates import Update, save_update
@@ -81,10 +82,16 @@ def write_bundle(
             clients=clients,
             defences=None if defences is None else dict(defences),
         )
-        write_manifest(folder, manifest)
+        _write_manifest(folder, manifest)
         _require_sound(folder)
         put_in_place(folder, place)
     return Bundle(place, manifest)
+
+
+def _write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write `consortium.json` into the bundle folder `path`."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (path / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
 
 
 def _require_sound(folder: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from fractions import Fraction
 from html import escape
@@ -16,6 +15,7 @@ from typing import Any
 
 from rewards import money
 from rewards.files.plain_text import cell, one_line
+from rewards.moments import text_of
 from rewards.periods.bodies import MONEY_IN, MONEY_OUT
 
 LABELS = {
@@ -128,9 +128,9 @@ def percent(share: str, decimals: int = 4) -> str:
 def _period(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     after, up_to = document["window"]["after"], document["window"]["up_to"]
     return [
-        ("Ended", _moment(document["until_us"])),
-        ("Closed", _moment(document["closed_at_us"])),
-        ("Final", _moment(document["final_at_us"])),
+        ("Ended", text_of(document["until_us"])),
+        ("Closed", text_of(document["closed_at_us"])),
+        ("Final", text_of(document["final_at_us"])),
         ("Ledger receipts", f"{after + 1}–{up_to}" if up_to > after else "none of its own"),
         ("Tokens in all", _grouped(document["tokens"])),
         ("To be shared", _plain(document, document["distributable"])),
@@ -215,7 +215,3 @@ def _grouped(number: int | str) -> str:
 def _apart(written: str) -> str:
     """Thousands apart by a narrow space that does not break."""
     return written.replace(",", "\u202f")
-
-
-def _moment(microseconds: int) -> str:
-    return datetime.fromtimestamp(microseconds // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,10 +1,11 @@
 """Options that several nouns of the command line share."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from rewards.moments import date_of
 
 __all__ = ["ACTOR", "Json", "LedgerUrl", "PepperFile", "date"]
 
@@ -34,4 +35,4 @@ def date(microseconds: int | None) -> str:
     """A moment of the ledger as people read it, in UTC; a dash where there is none."""
     if microseconds is None:
         return "–"
-    return datetime.fromtimestamp(microseconds / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"{date_of(microseconds):%Y-%m-%d %H:%M:%S}"

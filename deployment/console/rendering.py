@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +19,7 @@ from rewards import money
 from rewards.credit import COMMONS
 from rewards.files.plain_text import many_lines
 from rewards.keys.ring import Key
+from rewards.moments import date_of
 
 __all__ = ["COLOURS", "FLASH", "PAGES", "TheViewer", "Viewer", "colours", "redirect", "render"]
 
@@ -36,7 +36,6 @@ PAGES: Final = (
     ("/trust", "Trust"),
     ("/playground", "Playground"),
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CREDIT_DIGITS = 6  # a micro-credit is a millionth of a token
 _FINE_DIGITS = 4  # of them, set back where all six are shown
 _JUST_NOW_S = 3
@@ -152,7 +151,7 @@ def moment(at_us: int | None) -> Markup:
     """Microseconds since 1970 as a `<time>` in UTC, to the second; a dash for no moment."""
     if at_us is None:
         return Markup("—")
-    at = _EPOCH + timedelta(microseconds=at_us)
+    at = date_of(at_us)
     return Markup('<time datetime="{}">{} UTC</time>').format(
         at.isoformat(timespec="microseconds"), at.strftime("%Y-%m-%d %H:%M:%S")
     )
@@ -164,7 +163,7 @@ def ago(at_us: int, now: int) -> Markup:
     size, unit = next(each for each in _UNITS if seconds >= each[0] or each[0] == 1)
     count = seconds // size
     words = "just now" if seconds < _JUST_NOW_S else f"{count} {unit}{'' if count == 1 else 's'} ago"
-    at = (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds")
+    at = date_of(at_us).isoformat(timespec="microseconds")
     return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(at, words)
 
 

@@ -16,19 +16,18 @@ from sqlalchemy import Connection
 
 from rewards.errors import PeriodEmptyError, PeriodError, PeriodMovedError
 from rewards.ledger.ledger import Ledger
-from rewards.moments import Clock
+from rewards.moments import DAY_US, Clock, text_of
 from rewards.periods import bodies, fitting
 from rewards.periods import history as book
 from rewards.periods.errors import PeriodClosedError
 from rewards.periods.history import Book, Period
 from rewards.periods.settling import Settled, settled
-from rewards.periods.window import freeze, happened_us, refreeze, shown
+from rewards.periods.window import freeze, happened_us, refreeze
 from rewards.settlement.policy import MOST_DISPUTE_DAYS, Policy
 from rewards.settlement.rule import Settlement
 from rewards.store import clients, events
 from rewards.store.database import now_us
 
-DAY_US = 24 * 3_600_000_000
 POSSIBLE = {"draft": ("disputed", "finalised"), "disputed": ("finalised",), "final": ("paid",), "paid": ()}
 """State -> what can be done with a period in it."""
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -125,7 +124,7 @@ def finalise(ledger: Ledger, name: str, actor: str, *, expected: str | None = No
         days = min(period.draft.policy.dispute_days, MOST_DISPUTE_DAYS)
         opens_us = happened_us(connection, period, clock) + days * DAY_US
         if clock.now_us < opens_us:
-            raise PeriodError(f"period {name!r} may be disputed until {shown(opens_us)}, and finalised from then on")
+            raise PeriodError(f"period {name!r} may be disputed until {text_of(opens_us)}, and finalised from then on")
         return _resettled(connection, there, period)
 
     def write(connection: Connection, found: Settled) -> None:
@@ -208,7 +207,7 @@ def _draft(connection: Connection, there: Book, name: str, policy: Policy, until
     frame = freeze(connection, previous, policy, until_us)
     found = settled(connection, there, name, len(there.periods) + 1, frame, policy)
     if found.is_empty:
-        moment = "" if until_us is None else f" that was made before {shown(until_us)}"
+        moment = "" if until_us is None else f" that was made before {text_of(until_us)}"
         raise PeriodEmptyError(
             f"period {name!r} is empty: nothing was booked since receipt {frame.after}{moment}, and nothing in "
             f"{policy.currency} falls due"

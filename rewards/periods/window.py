@@ -12,19 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 
 from sqlalchemy import ColumnElement, Connection, and_, func, select
 from sqlmodel import col
 
 from rewards.errors import PeriodError
-from rewards.moments import Clock
+from rewards.moments import Clock, text_of
 from rewards.periods import tally
 from rewards.periods.history import Period
 from rewards.settlement.policy import Policy
 from rewards.store import queries as reading
 from rewards.store.database import now_us
+from rewards.store.queries import made_from
 from rewards.store.tables import EventRow, ReceiptRow
 
 HOUR_US = 3_600_000_000
@@ -126,14 +126,6 @@ def happened_us(connection: Connection, period: Period, clock: Clock) -> int:
     return min(found) if found else max(connection.execute(query).scalar_one() or 0 for query in before)
 
 
-def shown(moment_us: int) -> str:
-    """A moment as errors name it: UTC, to the second."""
-    try:
-        return datetime.fromtimestamp(moment_us // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (ValueError, OverflowError, OSError):  # a policy may wait for longer than calendars reach
-        return f"{moment_us} µs after 1970"
-
-
 def _end(previous: Period | None, clock: Clock | None) -> tuple[int, int, tuple[int, ...]]:
     if previous is None:
         return 0, 0, ()
@@ -158,11 +150,13 @@ def _last_in_time(connection: Connection, clock: Clock, until_us: int, closes_us
 
 def _require_over(until_us: int, grace_hours: int, late_us: int, at_us: int) -> None:
     if 0 < late_us >= until_us:
-        raise PeriodError(f"a period cannot end at {shown(until_us)}: the one before it ends at {shown(late_us)}")
+        raise PeriodError(f"a period cannot end at {text_of(until_us)}: the one before it ends at {text_of(late_us)}")
     closes_us = until_us + grace_hours * HOUR_US
     if at_us < closes_us:
         grace = f" and has {grace_hours} hours of grace" if grace_hours else ""
-        raise PeriodError(f"the period ends at {shown(until_us)}{grace}: it can be closed from {shown(closes_us)} on")
+        raise PeriodError(
+            f"the period ends at {text_of(until_us)}{grace}: it can be closed from {text_of(closes_us)} on"
+        )
 
 
 def _made_after(
@@ -170,7 +164,7 @@ def _made_after(
 ) -> list[int]:
     """Candidates made at or after a moment, each with the reversal that goes with it, in their order."""
     sequence = col(ReceiptRow.sequence)
-    is_after = clock.made_from(col(ReceiptRow.created_at_us), col(ReceiptRow.booked_at_us), until_us)
+    is_after = made_from(clock, until_us)
     in_window = and_(sequence > after, sequence <= up_to)
     conditions: list[ColumnElement[bool]] = [in_window]
     conditions += [sequence.in_(some) for some in tally.batches(sorted(arrived))]

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, String, column, func, select, values
+from sqlalchemy import ColumnElement, Connection, String, and_, column, func, or_, select, values
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
 from rewards.credit import COMMONS
+from rewards.moments import Clock
 from rewards.store import clients
 from rewards.store.sums import exact_sum
 from rewards.store.tables import EntryRow, ReceiptRow
@@ -99,3 +100,12 @@ def _entries(connection: Connection, sequences: Iterable[int]) -> Iterable[Any]:
     condition = entry_of.between(wanted[0], wanted[-1]) if is_range else entry_of.in_(wanted)
     query = select(entry_of, col(EntryRow.account), col(EntryRow.amount)).where(condition)
     return connection.execute(query.order_by(entry_of, col(EntryRow.account))) if wanted else ()
+
+
+def made_from(clock: Clock, moment_us: int) -> ColumnElement[bool]:
+    """The condition that a receipt was made at that moment or later, as `Clock.made_us` has it."""
+    created_at, booked_at = col(ReceiptRow.created_at_us), col(ReceiptRow.booked_at_us)
+    latest_us = clock.now_us + clock.skew_us
+    is_told = and_(created_at <= latest_us, created_at <= booked_at + clock.skew_us)
+    is_booked = and_(or_(created_at > latest_us, created_at > booked_at + clock.skew_us), booked_at <= latest_us)
+    return or_(and_(is_told, created_at >= moment_us), and_(is_booked, booked_at >= moment_us))

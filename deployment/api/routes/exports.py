@@ -8,7 +8,6 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -21,6 +20,7 @@ from deployment.api.filters import Filters, narrowed
 from deployment.schemas.errors import failures
 from deployment.schemas.receipts import Receipt
 from rewards.files.plain_text import cell, json_line
+from rewards.moments import date_of
 from rewards.store.database import Connection
 from rewards.views import browsing
 
@@ -44,7 +44,6 @@ _COLUMNS = (
     "credit",
 )
 _HEADER = ",".join(_COLUMNS) + "\r\n"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Rows = Sequence[Mapping[str, Any]]
 Read = Callable[[Connection, Any], browsing.Page]
@@ -143,4 +142,4 @@ def _event(receipt: Mapping[str, Any]) -> str:
 
 
 def _rfc3339(moment_us: int) -> str:
-    return f"{_EPOCH + timedelta(microseconds=moment_us):%Y-%m-%dT%H:%M:%S.%fZ}"
+    return f"{date_of(moment_us):%Y-%m-%dT%H:%M:%S.%fZ}"

@@ -15,6 +15,7 @@ from deployment.cli.output import print_json, print_table, say
 from deployment.settings import ledger_url, pepper_of, shown_url
 from rewards.keys.ring import OVERLAP_S, Key, KeyRing
 from rewards.ledger.ledger import Ledger
+from rewards.moments import DAY_US
 from rewards.store.database import now_us
 
 __all__ = ["app"]
@@ -32,7 +33,6 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
-_DAY_US = 24 * 60 * 60 * 1_000_000
 _ROLE_HELP = (
     "application calls the model; member reads what is its client's; operator settles; auditor reads all; "
     "admin makes keys."
@@ -157,7 +157,7 @@ def _require_one_kind(signing: bool, role: Role | None, bearer: list[Any], signe
 def _expiry(expires: datetime | None, days: int | None) -> int | None:
     if expires is not None:
         return int(expires.replace(tzinfo=UTC).timestamp()) * 1_000_000
-    return None if days is None else now_us() + days * _DAY_US
+    return None if days is None else now_us() + days * DAY_US
 
 
 def _row(key: Key, at_us: int) -> tuple[str, ...]:

@@ -6,12 +6,13 @@ classes of the stylesheet; columns have textures besides, so that no colour is n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from markupsafe import Markup
 
 from rewards.credit import MICRO_CREDITS_PER_TOKEN
 from rewards.files.plain_text import one_line
+from rewards.moments import DAY_US, date_of
 
 __all__ = ["Series", "bar", "columns", "compact", "line", "spark", "swatch"]
 
@@ -26,8 +27,6 @@ _TEXTURES = (
     '<path d="M4 0V8" class="ink"/>',
     '<path d="M-2 6L2 10M0 0L8 8M6 -2L10 2" class="ink"/>',
 )
-_DAY_US = 24 * 3600 * 1_000_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -237,7 +236,7 @@ def _times(starts_us: Sequence[int], width_us: int) -> Markup:
     found = []
     before = ""
     for place in range(5):
-        at = _at(begin_us + (end_us - begin_us) * place // 4)
+        at = date_of(begin_us + (end_us - begin_us) * place // 4)
         label, before = _label(at, end_us - begin_us, before)
         anchor = "start" if place == 0 else "end" if place == 4 else "middle"
         found.append(
@@ -251,17 +250,13 @@ def _times(starts_us: Sequence[int], width_us: int) -> Markup:
 def _label(at: datetime, span_us: int, before: str) -> tuple[str, str]:
     """A moment on the axis, as exact as the chart is long, and its day; a day is named once."""
     day = f"{at.day} {at:%b}"
-    if span_us > 366 * _DAY_US:
+    if span_us > 366 * DAY_US:
         return f"{at:%b %Y}", day
-    if span_us > 4 * _DAY_US:
+    if span_us > 4 * DAY_US:
         return day, day
     return (f"{at:%H:%M}" if day == before else f"{day} {at:%H:%M}"), day
 
 
 def _span(start_us: int, width_us: int) -> str:
-    begin, end = _at(start_us), _at(start_us + width_us)
-    return f"{begin:%Y-%m-%d %H:%M} – {end:%H:%M}" if width_us < _DAY_US else f"{begin:%Y-%m-%d} – {end:%Y-%m-%d}"
-
-
-def _at(moment_us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=moment_us)
+    begin, end = date_of(start_us), date_of(start_us + width_us)
+    return f"{begin:%Y-%m-%d %H:%M} – {end:%H:%M}" if width_us < DAY_US else f"{begin:%Y-%m-%d} – {end:%Y-%m-%d}"

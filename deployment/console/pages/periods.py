@@ -5,7 +5,7 @@ page that was used. Settles nothing itself.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -24,8 +24,8 @@ from deployment.http.failures import told
 from deployment.schemas.fields import LARGEST
 from deployment.schemas.periods import Close, Dispute, Finalise, Payment, Period, Terms
 from rewards.errors import CreditError, PeriodError, PolicyError
+from rewards.moments import DAY_US, moment_of, text_of
 from rewards.periods.errors import PeriodClosedError
-from rewards.periods.moves import DAY_US
 from rewards.settlement.policy import Policy
 from rewards.store.database import now_us
 
@@ -35,7 +35,6 @@ router = APIRouter()
 
 _REFUSALS: Final = (ApiError, PeriodError, PolicyError, CreditError)
 _MOST: Final = 1000
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Text = Annotated[str, Form()]
 Moment = Annotated[int | None, Form(ge=0, le=2**63 - 1)]
@@ -251,7 +250,7 @@ def _end(until: str, policy: Policy) -> int | None:
             typed = datetime.fromisoformat(until)
         except ValueError as error:
             raise InvalidRequestError(f"{until!r} is no moment as in 2026-11-30 23:59", param="until") from error
-        end_us = max((typed.replace(tzinfo=typed.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1), 0)
+        end_us = max(moment_of(typed), 0)
         if end_us > LARGEST:
             raise InvalidRequestError(f"{until!r} is no moment before the year 2255", param="until")
         return end_us
@@ -277,8 +276,7 @@ def _closed_by_another(books: Books, viewer: Viewer, name: str) -> str:
     """Who closed a period before the viewer could."""
     first = periods.period(books, None, name).moves[0]
     whose = "you" if first.actor == viewer.key.key_id else first.actor
-    at = datetime.fromtimestamp(first.at_us // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return f"Period {name} had been closed already, by {whose} at {at}; nothing was done now."
+    return f"Period {name} had been closed already, by {whose} at {text_of(first.at_us)}; nothing was done now."
 
 
 def _address(name: str) -> str:
