@@ -5,6 +5,7 @@ and of money live in those two packages, never here.
 
     access/      who may call what, how much and how often, and the record of privileged calls
     api/         the operator API under `/api/v1`
+    app/         the service put together: one HTTP surface, as a Serve deployment over the replicas, started
     books/       what the operator API and the console both do with the books
     cli/         the `protoken` command: one module per noun, assembled here
     cluster/     what Ray does not do by itself: where its ports listen, and that its processes end
@@ -18,8 +19,6 @@ and of money live in those two packages, never here.
     replica/     a replica: one model, one worker, and the way from generated tokens to booked credit
     schemas/     what crosses the wire as pydantic models; the OpenAPI document is made of them
     spool/       the local, fsynced queue of a replica
-    app          the composition root: builds the Serve graph by hand from the settings, starts it, and waits to be told
-                 to stop
     errors       the failures of the service, one small tree, and the body an application sees for each
     settings     the settings of the service
 """

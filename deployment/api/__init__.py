@@ -11,7 +11,6 @@ rule of money lives here: each module of `routes` takes a request apart, calls `
 
 from fastapi import APIRouter
 
-from deployment.api.dependencies import Books
 from deployment.api.routes import (
     clients,
     consortium,
@@ -28,7 +27,7 @@ from deployment.api.routes import (
     statements,
 )
 
-__all__ = ["Books", "router"]
+__all__ = ["router"]
 
 router = APIRouter(prefix="/api/v1")
 for _part in (

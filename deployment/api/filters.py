@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployment.api.dependencies import Books
 from deployment.api.paging import Paging
+from deployment.books.books import Books
 from deployment.errors import NotFoundError
 from deployment.schemas.fields import Name
 from rewards.credit import COMMONS

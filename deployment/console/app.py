@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployment.access.calls import Calls
-from deployment.api.dependencies import Books
+from deployment.books.books import Books
 from deployment.console.errors import handle_failures, last_resort
 from deployment.console.figures.audits import Audits
 from deployment.console.figures.reading import Figures

@@ -3,13 +3,12 @@
 answering      from a job to its HTTP answer, whole or streamed
 claiming       claims of idempotency keys made and released from an event loop, in threads of their own and with
                bounded patience
-deployment     the ingress as a Ray Serve deployment
 health         what `GET /health` tells: each part of the service, and whether it can be relied on
 idempotency    `Idempotency-Key`: a request that is sent again gets the response of the first time, or is told why
                it cannot
-openapi        what the OpenAPI document says of the service as a whole
 recent         an answer that many want and that is asked for once
-routes         the OpenAI-compatible routes, as a function that builds the FastAPI app
+replicas       the replicas of the model behind a Serve handle, made to look like the gateway's `Engine`
+routes         the OpenAI-compatible routes, and `GET /health`
 service        what the routes of the ingress and of the console work with, and how a request becomes a job for a
                replica
 shared_health  `GET /health` at Serve's proxy

@@ -24,8 +24,8 @@ import typer
 import uvicorn
 from sqlalchemy import text
 
-from deployment.api import Books
-from deployment.gateway.routes import build_app
+from deployment.app.surface import build_app
+from deployment.books.books import Books
 from deployment.kept.replays import Replays
 from rewards import periods
 from rewards.keys.ring import KeyRing

@@ -17,8 +17,8 @@ from starlette.types import ASGIApp
 from deployment.access.calls import Calls
 from deployment.access.gate import Gate
 from deployment.access.limits import Limits
-from deployment.api import Books
-from deployment.gateway.routes import build_app
+from deployment.app.surface import build_app
+from deployment.books.books import Books
 from deployment.kept.replays import Replays
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger

@@ -11,7 +11,7 @@ from ray import serve
 from ray.exceptions import RayActorError
 
 from attribution.errors import BundleError
-from deployment.app import serving
+from deployment.app.serving import serving
 from deployment.errors import StartError
 from deployment.health.places import require_folder
 from deployment.settings import Settings

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from deployment.api.dependencies import Books, TheBooks, Visible
+from deployment.api.dependencies import TheBooks, Visible
 from deployment.api.paging import Listing, Paging, cursor_at, place_of
+from deployment.books.books import Books
 from deployment.errors import NotFoundError
 from deployment.schemas.credit import Client
 from deployment.schemas.errors import failures

@@ -15,8 +15,9 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from deployment.api.dependencies import Books, TheBooks
+from deployment.api.dependencies import TheBooks
 from deployment.api.filters import Filters, narrowed
+from deployment.books.books import Books
 from deployment.schemas.errors import failures
 from deployment.schemas.receipts import Receipt
 from rewards.files.plain_text import cell, json_line

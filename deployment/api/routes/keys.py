@@ -5,8 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
-from deployment.api.dependencies import Books, Caller, TheBooks
+from deployment.api.dependencies import Caller, TheBooks
 from deployment.api.paging import Listing, Paging, cursor_at, place_of
+from deployment.books.books import Books
 from deployment.errors import ConflictError, NotFoundError
 from deployment.schemas.errors import failures
 from deployment.schemas.fields import Name

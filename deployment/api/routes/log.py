@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployment.api.dependencies import Books, TheBooks, Visible
+from deployment.api.dependencies import TheBooks, Visible
 from deployment.api.paging import Listing, Paging, cursor_at, place_of
+from deployment.books.books import Books
 from deployment.errors import InvalidRequestError, NotFoundError, UnavailableError
 from deployment.health.places import log_origin
 from deployment.schemas.errors import failures

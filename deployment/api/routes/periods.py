@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 
-from deployment.api.dependencies import Books, Caller, TheBooks, Visible
+from deployment.api.dependencies import Caller, TheBooks, Visible
 from deployment.api.paging import Listing, Paging, cursor_at, place_of
+from deployment.books.books import Books
 from deployment.errors import InvalidRequestError, NotFoundError, UnavailableError
 from deployment.schemas.errors import failures
 from deployment.schemas.periods import Close, Dispute, Finalise, Line, Move, Payment, Period, Preview, Settlement, Terms

@@ -4,9 +4,10 @@ from typing import Annotated, cast
 
 from fastapi import APIRouter, Path, Query, Response
 
-from deployment.api.dependencies import Books, Caller, TheBooks
+from deployment.api.dependencies import Caller, TheBooks
 from deployment.api.filters import ReceiptFilters, narrowed
 from deployment.api.paging import Listing, cursor_at, place_of
+from deployment.books.books import Books
 from deployment.errors import ConflictError, NotFoundError
 from deployment.schemas.errors import failures
 from deployment.schemas.fields import Name

@@ -28,14 +28,14 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the consortium's model over HTTP until interrupted; every response is booked before it ends."""
-    from deployment import app  # noqa: PLC0415 - Ray takes seconds to import and no other command needs it
+    from deployment.app import serving  # noqa: PLC0415 - Ray takes seconds to import and no other command needs it
 
     settings = load_settings(config, bundle=bundle, ledger=ledger, host=host, port=port, metrics_port=metrics_port)
     say(f"starting: bundle {settings.bundle}, ledger {settings.ledger}")
     address = f"http://{settings.host}:{settings.port}"
     say(f"API on {address}/v1 once GET /health answers; stop with Ctrl-C", soft_wrap=True)
     say(f"console on {address}/console: sign in with a key of `protoken keys create`", soft_wrap=True)
-    app.run(settings)
+    serving.run(settings)
 
 
 def exporter(

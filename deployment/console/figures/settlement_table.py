@@ -6,8 +6,8 @@ Takes what the operator API tells and adds up nothing else. Knows no page and no
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from deployment.api import Books
 from deployment.books import statement_page
+from deployment.books.books import Books
 from deployment.schemas.periods import Line, Settlement
 
 __all__ = ["COLUMNS", "Column", "Row", "Table", "names_in", "table_of"]

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
-from deployment.api.dependencies import Books, TheBooks
+from deployment.api.dependencies import TheBooks
+from deployment.books.books import Books
 from deployment.console.charts import svg as charts
 from deployment.console.charts.timeline import timeline
 from deployment.console.figures.reading import TheFigures

@@ -10,8 +10,9 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, Response
 from pydantic import ValidationError
 
-from deployment.api.dependencies import Books, TheBooks
+from deployment.api.dependencies import TheBooks
 from deployment.api.routes import holds
+from deployment.books.books import Books
 from deployment.console.figures.settlement_table import names_in
 from deployment.console.rendering import TheViewer, redirect, render
 from deployment.errors import ApiError

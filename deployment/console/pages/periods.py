@@ -14,9 +14,10 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, Response
 from pydantic import ValidationError
 
-from deployment.api.dependencies import Books, TheBooks
+from deployment.api.dependencies import TheBooks
 from deployment.api.paging import Paging
 from deployment.api.routes import periods, statements
+from deployment.books.books import Books
 from deployment.console.figures.settlement_table import names_in, table_of
 from deployment.console.rendering import TheViewer, Viewer, redirect, render
 from deployment.errors import ApiError, InvalidRequestError, NotFoundError

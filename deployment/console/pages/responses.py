@@ -14,10 +14,11 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
 from deployment.access.gate import READERS
-from deployment.api.dependencies import Books, TheBooks
+from deployment.api.dependencies import TheBooks
 from deployment.api.paging import cursor_at, place_of
 from deployment.api.routes import log, receipts
 from deployment.api.routes.receipts import ResponseId
+from deployment.books.books import Books
 from deployment.console.charts.heatmap import heat_map, twins
 from deployment.console.figures.credits import Credit, credits_of
 from deployment.console.figures.reading import TheFigures

@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 
-from deployment.api.dependencies import Books, TheBooks
+from deployment.api.dependencies import TheBooks
 from deployment.api.paging import Cursor, Paging
 from deployment.api.routes import log, statements
+from deployment.books.books import Books
 from deployment.console.figures.settlement_table import names_in
 from deployment.console.pages.periods import every
 from deployment.console.rendering import TheViewer, Viewer, render

@@ -10,9 +10,10 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from deployment.access.gate import READERS
-from deployment.api.dependencies import Books, TheBooks
+from deployment.api.dependencies import TheBooks
 from deployment.api.paging import Paging
 from deployment.api.routes import log
+from deployment.books.books import Books
 from deployment.console.figures.audits import Audits
 from deployment.console.figures.settlement_table import names_in
 from deployment.console.rendering import TheViewer, Viewer, redirect, render

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployment.api import Books
+from deployment.books.books import Books
 from rewards import periods
 from rewards.credit import Receipt, canonical_bytes
 from rewards.keys.ring import KeyRing

@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.routing import Mount
 
+from deployment.app.surface import build_app
 from deployment.console.figures.reading import Figures, Reading
-from deployment.gateway.routes import build_app
 from deployment.kept.replays import Replays
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import uvicorn
 
-from deployment.api import Books
-from deployment.gateway.routes import build_app
+from deployment.app.surface import build_app
+from deployment.books.books import Books
 from deployment.kept.replays import Replays
 from deployment.kept.texts import KeptText, Texts
 from deployment.replica.messages import TokenCredit

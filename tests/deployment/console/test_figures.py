@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from deployment.api import Books
 from deployment.api.filters import OpenPeriodFilters
 from deployment.api.paging import Paging
 from deployment.api.routes.clients import clients
 from deployment.api.routes.shares import shares
+from deployment.books.books import Books
 from deployment.console.figures.reading import FRESH_S, Figures, Reading
 from deployment.console.figures.seen import seen
 from rewards import periods

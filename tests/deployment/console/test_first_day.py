@@ -2,7 +2,7 @@
 
 import pytest
 
-from deployment.api import Books
+from deployment.books.books import Books
 from rewards import periods
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger

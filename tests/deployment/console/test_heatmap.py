@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, expect
 
-from deployment.gateway.routes import build_app
+from deployment.app.surface import build_app
 from deployment.kept.replays import Replays
 from deployment.kept.texts import KeptText, Texts
 from deployment.replica.messages import Failed, TokenCredit

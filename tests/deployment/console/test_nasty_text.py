@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from deployment.api import Books
 from deployment.books import statement_page
+from deployment.books.books import Books
 from deployment.cli import main, output
 from deployment.metrics.ledger import LedgerCollector
 from rewards import periods, statements

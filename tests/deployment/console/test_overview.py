@@ -9,11 +9,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from deployment.api import Books
+from deployment.app.surface import build_app
+from deployment.books.books import Books
 from deployment.console.figures.reading import FRESH_S, Figures
 from deployment.console.pages import overview
 from deployment.console.rendering import credit
-from deployment.gateway.routes import build_app
 from deployment.kept.replays import Replays
 from rewards.credit import Receipt, receipt_amounts
 from rewards.keys.ring import KeyRing

@@ -12,8 +12,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from deployment.app.surface import build_app
 from deployment.console.pages.playground import CONNECTION
-from deployment.gateway.routes import build_app
 from deployment.kept.replays import Replays
 from deployment.kept.texts import Texts
 from deployment.replica.messages import Failed

@@ -10,9 +10,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from deployment.app.surface import build_app
 from deployment.console.charts.heatmap import FEWEST_PARTS, LEVELS, MOST_PARTS, heat_map, twins
 from deployment.console.rendering import COLOURS
-from deployment.gateway.routes import build_app
 from deployment.kept.replays import Replays
 from deployment.kept.texts import KeptText, Texts
 from deployment.replica.messages import TokenCredit

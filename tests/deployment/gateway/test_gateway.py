@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 
 from deployment.errors import UnavailableError
-from deployment.gateway import deployment as gateway
-from deployment.gateway.deployment import HandleEngine
+from deployment.gateway import replicas
 from deployment.gateway.recent import Recent
+from deployment.gateway.replicas import HandleEngine
 from deployment.replica.messages import Delta, Job, Report
 from tests.deployment.gateway.engines import CARD
 
@@ -92,9 +92,9 @@ async def all_of(engine: HandleEngine) -> list[Any]:
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Less patience than in the service."""
-    monkeypatch.setattr(gateway, "ANSWER_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(gateway, "SILENCE_S", 0.05)
-    monkeypatch.setattr(gateway, "FRESH_S", 0.05)
+    monkeypatch.setattr(replicas, "ANSWER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(replicas, "SILENCE_S", 0.05)
+    monkeypatch.setattr(replicas, "FRESH_S", 0.05)
 
 
 @pytest.mark.usefixtures("hurried")

@@ -16,11 +16,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from deployment.access.limits import Limits
-from deployment.api import Books
+from deployment.app.surface import build_app
+from deployment.books.books import Books
 from deployment.errors import ConflictError, SpoolError
 from deployment.gateway.answering import Answers
 from deployment.gateway.idempotency import Idempotency
-from deployment.gateway.routes import build_app
 from deployment.kept.replays import Replay, Replays
 from deployment.replica.messages import Failed, Job
 from deployment.schemas.requests import CompletionRequest

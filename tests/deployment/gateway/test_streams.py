@@ -11,8 +11,8 @@ import openai
 import pytest
 from fastapi import FastAPI
 
-from deployment.api import Books
-from deployment.gateway.routes import build_app
+from deployment.app.surface import build_app
+from deployment.books.books import Books
 from deployment.kept.replays import Replays
 from deployment.replica.messages import Failed
 from rewards.keys.ring import KeyRing

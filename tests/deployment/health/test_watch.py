@@ -13,10 +13,10 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from deployment.api import Books
+from deployment.app.ingress import _require_known
+from deployment.app.surface import build_app
+from deployment.books.books import Books
 from deployment.errors import PartLostError, SpoolError, UnavailableError
-from deployment.gateway.deployment import _require_known
-from deployment.gateway.routes import build_app
 from deployment.health import parts
 from deployment.health.watch import Watch
 from deployment.kept.replays import Replays

@@ -15,9 +15,9 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from deployment.api import Books
-from deployment.gateway.deployment import proxy_middleware
-from deployment.gateway.routes import build_app
+from deployment.app.proxy import proxy_middleware
+from deployment.app.surface import build_app
+from deployment.books.books import Books
 from deployment.kept.replays import Replays
 from deployment.metrics.accept import preferred
 from rewards.keys.ring import KeyRing

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from deployment.api import Books
+from deployment.app.surface import build_app
+from deployment.books.books import Books
 from deployment.errors import SpoolError
-from deployment.gateway.routes import build_app
 from deployment.kept.replays import Replays
 from deployment.kept.texts import KeptText, Texts
 from deployment.replica.messages import Failed, TokenCredit

@@ -22,9 +22,10 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from attribution.bundle.bundle import open_bundle
+from deployment.app.ingress import Ingress
+from deployment.app.proxy import proxy_middleware
 from deployment.cluster.guardian import guarded
 from deployment.errors import StartError
-from deployment.gateway.deployment import Ingress, proxy_middleware
 from deployment.health.places import log_origin, require_folder, signing_key
 from deployment.metrics.exporter import Exporter
 from deployment.replica.deployment import Replica

@@ -1,46 +1,20 @@
-"""The ingress as a Ray Serve deployment: a handle to the replicas made to look like the ingress's `Engine`.
-
-The FastAPI app is built where it runs, after the constructor, so nothing of it is ever pickled.
-"""
+"""The replicas of the model behind a Serve handle, made to look like the gateway's `Engine`."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
-from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployment.api import Books
-from deployment.cluster.ports import listen_on_own_address
-from deployment.errors import NotFoundError, UnavailableError
+from deployment.errors import UnavailableError
 from deployment.gateway.recent import Recent
-from deployment.gateway.routes import build_app
-from deployment.gateway.shared_health import SharedHealth
-from deployment.health import parts
-from deployment.health.places import ledger_folder
-from deployment.health.watch import Watch
-from deployment.http.failures import RequestId, answer
-from deployment.http.protocol import WholeAnswers
-from deployment.kept.replays import Replays
-from deployment.kept.texts import Texts
 from deployment.replica.messages import Event, Failed, Job, ModelCard, Report
-from deployment.settings import Settings, pepper_of, pepper_path
-from deployment.spool.unbooked import spooled_tokens
-from rewards.keys.ring import KeyRing
-from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import require_known
-from rewards.signing.keys import VerifyKey
-from rewards.store.continuity import Continuity
 
-__all__ = ["HandleEngine", "Ingress", "proxy_middleware"]
+__all__ = ["HandleEngine"]
 
 ANSWER_TIMEOUT_S = 4.0
 """How long a replica may take to say how it is; whoever waits for one that does not is told within five seconds."""
@@ -52,30 +26,6 @@ FRESH_S = 1.0
 LONGEST_S = 15.0
 """How old that answer may be for a new request, while it is asked for anew."""
 RETRY_AFTER_S = 1
-
-
-class ProxyRoutesClosed:
-    """ASGI middleware for Serve's proxy, whose own `/-/routes` and `/-/healthz` would answer anybody."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on everything but the proxy's own routes, which do not exist for anybody."""
-        if scope["type"] == "http" and scope["path"].startswith("/-/"):
-            await answer(NotFoundError(f"there is no {scope['path']} here", code="unknown_route"))(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-
-def proxy_middleware() -> list[Middleware]:
-    """Called by Serve's proxy when it starts, which `app` tells it by name."""
-    return [
-        Middleware(ProxyRoutesClosed),
-        Middleware(SharedHealth),
-        Middleware(WholeAnswers),
-        Middleware(RequestId),
-    ]  # the last one is the outermost
 
 
 class HandleEngine:
@@ -165,56 +115,3 @@ class HandleEngine:
 
 async def _step(events: AsyncIterator[Event]) -> Event | None:
     return await anext(events, None)
-
-
-@serve.ingress()
-class Ingress:
-    """The HTTP surface. Wrapped as a Serve deployment in `app`."""
-
-    def __init__(self, handle: DeploymentHandle[Any], settings: Settings) -> None:
-        listen_on_own_address()
-        self._engine = HandleEngine(handle)
-        self._settings = settings
-        self._ledger = Ledger(settings.ledger)
-        self._keys = KeyRing(settings.ledger, pepper_of(settings.ledger, settings.pepper_file))
-        folder = ledger_folder(settings.spool, self._ledger)
-        self._spooled = spooled_tokens(folder)  # before anything is generated through this ingress
-        self._replays = Replays(folder / "replays", settings.replay_window_s)
-        self._texts = Texts(settings.texts, settings.texts_window_s) if settings.texts else None
-        self._parts = _parts(settings, self._ledger, folder)
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        """Called by Serve in the process where the app runs."""
-        return build_app(
-            self._engine,
-            Books(self._ledger, self._keys, self._settings.signing_key, self._settings.policy),
-            self._replays,
-            default_max_tokens=self._settings.default_max_tokens,
-            max_tokens_cap=self._settings.max_tokens_cap,
-            keep_alive_s=self._settings.keep_alive_s,
-            texts=self._texts,
-            spooled=self._spooled,
-            watch=Watch(self._parts),
-            cors_origins=self._settings.cors_origins,
-        )
-
-
-def _parts(settings: Settings, ledger: Ledger, spool: Path) -> dict[str, parts.Check]:
-    """What this ingress stands on, as it is now; a bundle or signing key that this machine does not have is none."""
-    found = {
-        "ledger": Continuity(ledger.database).check,
-        "spool": parts.folder("spool", spool, spool / "replays"),
-        "pepper": parts.secret("pepper", pepper_path(settings.ledger, settings.pepper_file)),
-    }
-    if settings.texts is not None:
-        found["texts"] = parts.folder("texts", settings.texts)
-    if settings.signing_key.exists():
-        found["signing_key"] = parts.signing_key("signing_key", settings.signing_key, partial(_require_known, ledger))
-    if settings.bundle.exists():
-        found["bundle"] = parts.bundle("bundle", settings.bundle)
-    return found
-
-
-def _require_known(ledger: Ledger, key: VerifyKey) -> None:
-    with ledger.database.read() as connection:
-        require_known(connection, key)

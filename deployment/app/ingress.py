@@ -1,0 +1,84 @@
+"""The ingress as a Ray Serve deployment: the HTTP surface over the replicas, with what it stands on.
+
+The FastAPI app is built where it runs, after the constructor, so nothing of it is ever pickled.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployment.app.surface import build_app
+from deployment.books.books import Books
+from deployment.cluster.ports import listen_on_own_address
+from deployment.gateway.replicas import HandleEngine
+from deployment.health import parts
+from deployment.health.places import ledger_folder
+from deployment.health.watch import Watch
+from deployment.kept.replays import Replays
+from deployment.kept.texts import Texts
+from deployment.settings import Settings, pepper_of, pepper_path
+from deployment.spool.unbooked import spooled_tokens
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
+from rewards.log.sealing import require_known
+from rewards.signing.keys import VerifyKey
+from rewards.store.continuity import Continuity
+
+__all__ = ["Ingress"]
+
+
+@serve.ingress()
+class Ingress:
+    """The HTTP surface. Wrapped as a Serve deployment in `serving`."""
+
+    def __init__(self, handle: DeploymentHandle[Any], settings: Settings) -> None:
+        listen_on_own_address()
+        self._engine = HandleEngine(handle)
+        self._settings = settings
+        self._ledger = Ledger(settings.ledger)
+        self._keys = KeyRing(settings.ledger, pepper_of(settings.ledger, settings.pepper_file))
+        folder = ledger_folder(settings.spool, self._ledger)
+        self._spooled = spooled_tokens(folder)  # before anything is generated through this ingress
+        self._replays = Replays(folder / "replays", settings.replay_window_s)
+        self._texts = Texts(settings.texts, settings.texts_window_s) if settings.texts else None
+        self._parts = _parts(settings, self._ledger, folder)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Serve in the process where the app runs."""
+        return build_app(
+            self._engine,
+            Books(self._ledger, self._keys, self._settings.signing_key, self._settings.policy),
+            self._replays,
+            default_max_tokens=self._settings.default_max_tokens,
+            max_tokens_cap=self._settings.max_tokens_cap,
+            keep_alive_s=self._settings.keep_alive_s,
+            texts=self._texts,
+            spooled=self._spooled,
+            watch=Watch(self._parts),
+            cors_origins=self._settings.cors_origins,
+        )
+
+
+def _parts(settings: Settings, ledger: Ledger, spool: Path) -> dict[str, parts.Check]:
+    """What this ingress stands on, as it is now; a bundle or signing key that this machine does not have is none."""
+    found = {
+        "ledger": Continuity(ledger.database).check,
+        "spool": parts.folder("spool", spool, spool / "replays"),
+        "pepper": parts.secret("pepper", pepper_path(settings.ledger, settings.pepper_file)),
+    }
+    if settings.texts is not None:
+        found["texts"] = parts.folder("texts", settings.texts)
+    if settings.signing_key.exists():
+        found["signing_key"] = parts.signing_key("signing_key", settings.signing_key, partial(_require_known, ledger))
+    if settings.bundle.exists():
+        found["bundle"] = parts.bundle("bundle", settings.bundle)
+    return found
+
+
+def _require_known(ledger: Ledger, key: VerifyKey) -> None:
+    with ledger.database.read() as connection:
+        require_known(connection, key)
