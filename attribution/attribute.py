@@ -11,13 +11,8 @@ from torch import Tensor
 from attribution.errors import ScoreError
 from attribution.model import FederatedModel
 from attribution.records import AttributedResponse, Generation, Method
-from attribution.scoring.credit_preset import (
-    DEFAULT_NODES,
-    Context,
-    base_log_probabilities,
-    response_level,
-    token_level,
-)
+from attribution.scoring.credit_preset import Context, base_log_probabilities, response_level, token_level
+from attribution.scoring.nodes import DEFAULT_NODES
 from attribution.scoring.paper_preset import Captured, position_local
 from attribution.scoring.shares import Shares, netted_shares, softmax_shares
 

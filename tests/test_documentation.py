@@ -21,7 +21,7 @@ from deployment.cli.books import keys
 from deployment.console.figures import reading as figures
 from deployment.console.sessions import LONGEST_S
 from deployment.gateway.claiming import CLAIM_PATIENCE_S
-from deployment.gateway.replicas import ANSWER_TIMEOUT_S, SILENCE_S
+from deployment.gateway.silence import ANSWER_TIMEOUT_S, SILENCE_S
 from deployment.metrics.catalogue import MOST_CLIENTS
 from deployment.replica.booker import BOOKING_PATIENCE_S
 from deployment.replica.crediting import PROGRESS_TOKENS

@@ -2,6 +2,8 @@
 
 credit_preset  preset `credit`: scores from derivatives of the log-probability along the line base → global
 dense_shift    what whole differences of weights add to a layer's output, read from disk piece by piece
+nodes          at how many points between the base and the global model slopes are taken, and with which weights they
+               are summed
 paper_preset   preset `paper`: ProToken's scores, position-local and exact (arXiv 2601.19672, eq
 path           the straight line from the base model to the global model, with one coefficient for each client's
                update

@@ -9,16 +9,15 @@ Does not know how tokens were decoded, nor what is paid.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from attribution.scoring.nodes import DEFAULT_NODES, gauss_legendre
 from attribution.scoring.path import UpdatePath, forward_mode
 
-__all__ = ["DEFAULT_NODES", "Context", "base_log_probabilities", "response_level", "token_level"]
+__all__ = ["Context", "base_log_probabilities", "response_level", "token_level"]
 
-DEFAULT_NODES = 2
 _LOGITS_AT_ONCE = 1 << 22  # 16 MB in float32
 _POSITIONS_AT_ONCE = 256
 
@@ -52,10 +51,10 @@ def response_level(path: UpdatePath, context: Context, nodes: int = DEFAULT_NODE
     """
     if not path.moves:
         return torch.zeros(path.clients, dtype=torch.float64, device=path.device)
-    points, weights = _gauss_legendre(nodes)
+    points, weights = gauss_legendre(nodes)
     batches = [points] if path.rows_may_differ else [[point] for point in points]
     slopes = torch.cat([_slopes(path, _coefficients(path, batch).requires_grad_(), context) for batch in batches])
-    return weights.to(slopes.device) @ slopes
+    return torch.tensor(weights, dtype=torch.float64, device=slopes.device) @ slopes
 
 
 def _slopes(path: UpdatePath, coefficients: Tensor, context: Context) -> Tensor:
@@ -84,7 +83,7 @@ def token_level(path: UpdatePath, context: Context, nodes: int = DEFAULT_NODES) 
     A forward-mode derivative along D_i gives the scores of all tokens at once: K per node, instead of one backward
     for each token.
     """
-    points, weights = _gauss_legendre(nodes)
+    points, weights = gauss_legendre(nodes)
     identity = torch.eye(path.clients, dtype=torch.float64, device=path.device)
     length = next(iter(context.inputs.values())).shape[1]
     together = max(1, _POSITIONS_AT_ONCE // length) if path.rows_may_differ else 1
@@ -92,7 +91,7 @@ def token_level(path: UpdatePath, context: Context, nodes: int = DEFAULT_NODES) 
     if not path.moves:
         return scores
     with torch.no_grad(), forward_mode(path.model):
-        for point, weight in zip(points, weights.tolist(), strict=True):
+        for point, weight in zip(points, weights, strict=True):
             slopes = []
             for tangent in identity.split(together):
                 at = forward_ad.make_dual(_coefficients(path, [point] * len(tangent)), tangent)
@@ -128,8 +127,3 @@ def _log_probabilities(path: UpdatePath, coefficients: Tensor, hidden: Tensor, c
 def _coefficients(path: UpdatePath, points: list[float]) -> Tensor:
     column = torch.tensor(points, dtype=torch.float64, device=path.device)
     return column.unsqueeze(1).repeat(1, path.clients)
-
-
-def _gauss_legendre(nodes: int) -> tuple[list[float], Tensor]:
-    points, weights = np.polynomial.legendre.leggauss(nodes)  # on [−1, 1]
-    return ((points + 1) / 2).tolist(), torch.from_numpy(weights / 2)

@@ -1,6 +1,7 @@
 """Grafana's two boards as code, over the catalogue of series; `boards.documents()` gives the JSON that Grafana reads.
 
 boards        which boards there are, and the file that each is in
+colours       which colours the boards have
 contribution  the board *Contribution and payouts*: who earns what, what the open period would pay, and what was
               corrected
 frame         a board around its panels

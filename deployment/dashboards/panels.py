@@ -7,22 +7,19 @@ from collections.abc import Sequence
 from typing import Final
 
 from grafana_foundation_sdk.builders import common as build_common
-from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.builders import prometheus, stat, table, timeseries
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import common, dashboard
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+from deployment.dashboards.colours import Steps, by_name, by_threshold, thresholds
 from deployment.dashboards.queries import Query
 
-__all__ = ["WHOLE", "AnyPanel", "Steps", "figure", "graph", "listing", "source"]
+__all__ = ["WHOLE", "AnyPanel", "figure", "graph", "listing", "source"]
 
 AnyPanel = Builder[dashboard.Panel]
-Steps = Sequence[tuple[float, str]]
-"""From which value on which colour: a threshold is drawn as a line, and tints a figure that is written out anyway."""
 WHOLE: Final = "locale"
 """Grafana's unit of whole numbers whose digits all count, such as money: never rounded to thousands."""
-_BASE: Final = "green"
 _MARKS: Final = "ABCDEFGH"
 
 
@@ -55,7 +52,7 @@ def graph(
     """
     panel = timeseries.Panel().title(title).description(description).datasource(source()).unit(unit).no_value(empty)
     panel.min(0).line_width(1).fill_opacity(40 if stacked else 8).show_points(common.VisibilityMode.NEVER)
-    panel.color_scheme(build.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+    panel.color_scheme(by_name())
     panel.legend(
         build_common.VizLegendOptions()
         .show_legend(True)
@@ -74,7 +71,7 @@ def graph(
         panel.decimals(0)
     if stacked:
         panel.stacking(build_common.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
-    panel.thresholds(_thresholds(steps))
+    panel.thresholds(thresholds(steps))
     if steps:
         style = common.GraphTresholdsStyleMode.DASHED
         panel.thresholds_style(build_common.GraphThresholdsStyleConfig().mode(style))
@@ -108,8 +105,8 @@ def figure(
         empty: what stands there without data.
     """
     panel = stat.Panel().title(title).description(description).datasource(source()).unit(unit).no_value(empty)
-    panel.thresholds(_thresholds(steps))
-    panel.color_scheme(build.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS))
+    panel.thresholds(thresholds(steps))
+    panel.color_scheme(by_threshold())
     panel.color_mode(common.BigValueColorMode.VALUE if steps else common.BigValueColorMode.NONE)
     panel.graph_mode(common.BigValueGraphMode.NONE)
     panel.text_mode(common.BigValueTextMode.VALUE_AND_NAME if names else common.BigValueTextMode.AUTO)
@@ -140,7 +137,7 @@ def listing(
         empty: what stands there without data.
     """
     panel = table.Panel().title(title).description(description).datasource(source()).no_value(empty)
-    panel.unit("none").show_header(True).cell_height(common.TableCellHeight.SM).thresholds(_thresholds(()))
+    panel.unit("none").show_header(True).cell_height(common.TableCellHeight.SM).thresholds(thresholds(()))
     fields = {query.legend: f"Value #{mark}" for mark, query in zip(_MARKS, queries, strict=False)}
     if len(queries) == 1:
         fields = {queries[0].legend: "Value"}  # Grafana numbers them only where there are several
@@ -172,12 +169,6 @@ def listing(
 
 def _target(mark: str, query: Query) -> prometheus.Dataquery:
     return prometheus.Dataquery().ref_id(mark).expr(query.expr).legend_format(query.legend).datasource(source())
-
-
-def _thresholds(steps: Steps) -> build.ThresholdsConfig:
-    ladder = [dashboard.Threshold(value=None, color=_BASE)]
-    ladder += [dashboard.Threshold(value=value, color=colour) for value, colour in steps]
-    return build.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE).steps(ladder)
 
 
 def _word(lowest: float, highest: float, word: str) -> dashboard.RangeMap:

@@ -12,6 +12,7 @@ routes         the OpenAI-compatible routes, and `GET /health`
 service        what the routes of the ingress and of the console work with, and how a request becomes a job for a
                replica
 shared_health  `GET /health` at Serve's proxy
+silence        how long a stream may be silent, and what is done meanwhile
 wire           OpenAI's envelopes, whole and streamed, for chat and for text completions, with attribution where
                SDKs keep it
 """

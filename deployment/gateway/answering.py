@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from deployment.access.limits import Limits, Ticket
 from deployment.errors import InternalError, SpoolError
 from deployment.gateway.idempotency import Attempt, Idempotency, Repeated, request_hash
+from deployment.gateway.silence import KEEP_ALIVE, or_silence
 from deployment.gateway.wire import ChatWire, TextWire, Wire
 from deployment.kept.replays import Replay
 from deployment.kept.texts import KeptText, Texts
@@ -26,8 +27,6 @@ __all__ = ["Answers", "Engine"]
 
 _LOG = logging.getLogger(__name__)
 _MOST_PROMISED = 10_000
-KEEP_ALIVE = ": keep-alive\n\n"
-"""A comment among server-sent events, which clients skip: there is an answer, it is only not there yet."""
 
 _Request = ChatRequest | CompletionRequest
 
@@ -225,7 +224,7 @@ async def _server_sent(
 
     Every event is awaited, so a disconnect cancels the job at the next one.
     """
-    async with aclosing(events), aclosing(_or_silence(first, events, keep_alive_s)) as told:
+    async with aclosing(events), aclosing(or_silence(first, events, keep_alive_s)) as told:
         opening = [_data(body) for body in wire.opening()]
         for chunk in opening or [KEEP_ALIVE] * isinstance(first, Admitted):
             yield chunk
@@ -245,26 +244,6 @@ async def _server_sent(
                     yield "data: [DONE]\n\n"
                 case Admitted():
                     continue
-
-
-async def _or_silence(
-    first: Event, events: AsyncGenerator[Event, None], silence_s: float | None
-) -> AsyncGenerator[Event | None, None]:
-    """The events as they come, to the last of them, and None whenever none came for so long."""
-    event: Event = first
-    while True:
-        yield event
-        if isinstance(event, Finished | Failed):
-            return
-        coming = asyncio.ensure_future(anext(events))
-        try:
-            while not (await asyncio.wait({coming}, timeout=silence_s))[0]:
-                yield None
-            event = coming.result()
-        finally:
-            if not coming.done():  # whoever listened has gone: the job is let go before its events are closed
-                coming.cancel()
-                await asyncio.wait({coming})
 
 
 def _data(body: dict[str, Any]) -> str:

@@ -12,16 +12,11 @@ from ray.serve.handle import DeploymentHandle
 
 from deployment.errors import UnavailableError
 from deployment.gateway.recent import Recent
+from deployment.gateway.silence import ANSWER_TIMEOUT_S, SILENCE_S, TRIES
 from deployment.replica.messages import Event, Failed, Job, ModelCard, Report
 
 __all__ = ["HandleEngine"]
 
-ANSWER_TIMEOUT_S = 4.0
-"""How long a replica may take to say how it is; whoever waits for one that does not is told within five seconds."""
-SILENCE_S = 1.0
-"""How long a response may be silent before its replica is asked how it is."""
-TRIES = 3
-"""How often a replica that has begun a response may fail to say so; one that has not begun has one chance."""
 FRESH_S = 1.0
 LONGEST_S = 15.0
 """How old that answer may be for a new request, while it is asked for anew."""

@@ -19,9 +19,9 @@ from attribution.records import Step
 from deployment.errors import SpoolError, told_of
 from deployment.replica.booker import Booker
 from deployment.replica.crediting import Accounts, Attribute, Deliver, Row
-from deployment.replica.encoding import Encoder
 from deployment.replica.endings import failed, no_disk, outcome, overloaded, stopped
 from deployment.replica.messages import Admitted, Event, Failed, Job, ModelCard
+from deployment.replica.prompts import Encoder
 from deployment.spool.records import Progress
 from deployment.spool.spool import Spool
 

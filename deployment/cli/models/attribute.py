@@ -12,7 +12,7 @@ from attribution.attribute import attribute
 from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.records import AttributedResponse, Sampling
-from attribution.scoring.credit_preset import DEFAULT_NODES
+from attribution.scoring.nodes import DEFAULT_NODES
 from deployment.cli.output import console, heat_map, legend, print_json, print_table, say, tint
 
 __all__ = ["attribute_prompt"]

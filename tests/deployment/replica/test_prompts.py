@@ -9,10 +9,10 @@ import pytest
 
 from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
-from deployment.replica import encoding
+from deployment.replica import prompts
 from deployment.replica.crediting import Row
-from deployment.replica.encoding import SHORT_CHARACTERS, Encoder
 from deployment.replica.messages import Admitted, ChatMessage, Event, Failed, Finished
+from deployment.replica.prompts import SHORT_CHARACTERS, Encoder
 from tests.deployment.replica.test_booker import until
 from tests.deployment.replica.test_row_faults import model
 from tests.deployment.replica.test_worker import Caller, Notes, job, ledger, spool, worker
@@ -79,7 +79,7 @@ def test_a_short_prompt_waits_for_no_long_one(slow: Any, read: Any) -> None:
 def test_a_prompt_that_waits_too_long_is_one_too_many(slow: Any, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """After its patience a job is told to come back, without its prompt being read."""
     encoder, reader = slow
-    monkeypatch.setattr(encoding, "ENCODING_PATIENCE_S", 0.05)
+    monkeypatch.setattr(prompts, "ENCODING_PATIENCE_S", 0.05)
     for name in ("first", "second"):
         encoder.take(row(name, "x" * (SHORT_CHARACTERS + 1)))
     time.sleep(0.1)

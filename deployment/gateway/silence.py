@@ -1,0 +1,40 @@
+"""How long a stream may be silent, and what is done meanwhile: its application is sent comments, its replica is asked.
+
+How often comments are sent is the setting `keep_alive_s`. Knows no replica and no HTTP.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from deployment.replica.messages import Event, Failed, Finished
+
+__all__ = ["ANSWER_TIMEOUT_S", "KEEP_ALIVE", "SILENCE_S", "TRIES", "or_silence"]
+
+SILENCE_S = 1.0
+"""How long a response may be silent before its replica is asked how it is."""
+ANSWER_TIMEOUT_S = 4.0
+"""How long a replica may take to say how it is; whoever waits for one that does not is told within five seconds."""
+TRIES = 3
+"""How often a replica that has begun a response may fail to say so; one that has not begun has one chance."""
+KEEP_ALIVE = ": keep-alive\n\n"
+"""A comment among server-sent events, which clients skip: there is an answer, it is only not there yet."""
+
+
+async def or_silence(
+    first: Event, events: AsyncGenerator[Event, None], silence_s: float | None
+) -> AsyncGenerator[Event | None, None]:
+    """The events as they come, to the last of them, and None whenever none came for so long."""
+    event: Event = first
+    while True:
+        yield event
+        if isinstance(event, Finished | Failed):
+            return
+        coming = asyncio.ensure_future(anext(events))
+        try:
+            while not (await asyncio.wait({coming}, timeout=silence_s))[0]:
+                yield None
+            event = coming.result()
+        finally:
+            if not coming.done():  # whoever listened has gone: the job is let go before its events are closed
+                coming.cancel()
+                await asyncio.wait({coming})
