@@ -1,10 +1,11 @@
-"""The README is under test: its tree, its commands and its settings are those of the code."""
+"""Pages, tables of contents and example files are under test: what they say of the code is so."""
 
 import ast
 import inspect
 import json
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,10 @@ from deployment.replica.recovery import ADOPTION_INTERVAL_S
 from deployment.settings import Settings
 from rewards.settlement.policy import Policy
 from rewards.settlement.policy_file import load_policy, policy_schema
+from tests.pages import ROOT, Page, anchors, calls, code, faults_of_call, is_defined, pages
 
-ROOT = Path(__file__).parent.parent
 MOST_NAMES = 18
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = pages()
 
 
 def _default(name: str) -> Any:
@@ -74,20 +75,34 @@ def test_a_table_of_contents_stays_short():
     assert crowded == {}
 
 
-def test_every_command_of_the_readme_exists():
-    """Each `protoken …` line of the README names a command, and options, that the command line knows."""
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_command_of_a_page_exists(page: Page):
+    """Each `protoken …` of a page names a command with such options, and one that is typed out lacks nothing."""
     command = typer.main.get_command(app)
-    lines = [line for line in README.splitlines() if re.match(r"(protoken|KEY=.*protoken) ", line)]
+    typed = [words for line in page.lines for words in calls(line)]
+    named = [words for span in page.spans if span.startswith("protoken ") for words in calls(span)]
+    told = [(words, True) for words in typed] + [(words, False) for words in named]
 
-    assert len(lines) >= 10
-    for line in lines:
-        words = line.split("protoken ", 1)[1].split("#")[0].rstrip(")").split()
-        found = command
-        while hasattr(found, "commands"):
-            assert words[0] in found.commands, f"README: {line}"
-            found = found.commands[words.pop(0)]
-        known = {option for parameter in found.params for option in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= known, f"README: {line}"
+    assert [] == [
+        f"protoken {' '.join(words)}: {fault}"
+        for words, whole in told
+        for fault in faults_of_call(command, words, whole=whole)
+    ]
+
+
+def test_the_commands_of_the_pages_are_found():
+    """The check of the commands looks at many, and tells what is wrong with one."""
+    command = typer.main.get_command(app)
+    typed = {words[0] for page in PAGES for line in page.lines for words in calls(line)}
+
+    assert {"keys", "period", "ledger", "statement", "consortium", "trace", "evaluate", "serve", "hold"} <= typed
+    for line, fault in (
+        ("KEY=$(protoken keyz create) # protoken keys", "there is no keyz"),
+        ("protoken keys create --rolle member", "there is no option --rolle"),
+        ("while true; do protoken hold release HOLD_ID; done", "lacks --reason"),
+        ("protoken period close | cat", "takes 1 to 1 words, not []"),
+    ):
+        assert fault in [each for words in calls(line) for each in faults_of_call(command, words, whole=True)], line
 
 
 def _commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], set[str]]]:
@@ -100,7 +115,7 @@ def _commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], set[s
 
 
 def test_every_command_of_the_books_takes_a_ledger():
-    """As README says: `--ledger` for all that reads the books, and `--json` for what shows something of them."""
+    """As rewards/README.md says: `--ledger` for all that reads the books, and `--json` for what shows some of them."""
     offline = {("ledger", "check-proof"), ("statement", "verify")}
     moves = {("period", "dispute"), ("period", "pay"), ("hold", "place"), ("hold", "release"), ("keys", "revoke")}
     files = {("statement", "issue")}
@@ -140,25 +155,99 @@ def test_every_command_of_the_books_takes_a_ledger():
     ],
 )
 def test_times_and_bounds_are_those_of_the_code(sentence: str, value: object, expected: object):
-    """Each number that the README promises stands in it as the code has it."""
-    assert sentence in " ".join(README.split())
+    """Each number that a page promises stands in it as the code has it."""
+    assert sentence in " ".join(page.words for page in PAGES)
     assert expected == value
 
 
-def test_pictures_and_files_that_are_linked_are_there():
-    """No link of the README leads to a file that is gone."""
-    linked = {link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link}
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_pictures_and_files_that_are_linked_are_there(page: Page):
+    """No link of a page leads to a file that is gone, or to a heading that no page has."""
+    lost = [
+        link
+        for link in page.links
+        if not (target := page.leads_to(link)).exists()
+        or ("#" in link and link.partition("#")[2] not in anchors(target.read_text(encoding="utf-8")))
+    ]
 
-    assert len(linked) > 8
-    assert [] == [link for link in sorted(linked) if not (ROOT / link).is_file()]
+    assert [] == lost
 
 
-def test_every_make_target_of_the_readme_exists():
-    """Each `make …` that the README names is a target of the Makefile."""
+def test_every_page_is_found_from_the_readme():
+    """Whoever follows links from the README comes to every page, and to a dozen files that are no pages."""
+    known = {page.path: page for page in PAGES}
+    reached, waiting = set(), ["README.md"]
+    while waiting:
+        page = known[waiting.pop()]
+        reached.add(page.path)
+        led = {page.leads_to(link).resolve().relative_to(ROOT).as_posix() for link in page.links}
+        waiting += sorted((led & known.keys()) - reached - set(waiting))
+
+    assert {path for path in known if not path.startswith(".github/")} == reached
+    assert len({link for page in PAGES for link in page.links if not link.startswith("#")}) > 30
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_a_page_is_easy_to_read(page: Page):
+    """No line has more than 120 characters, and the README no more than 200 lines."""
+    lines = page.text.splitlines()
+
+    assert [] == [line for line in lines if len(line) > 120]
+    assert len(lines) <= (200 if page.path == "README.md" else 300)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_make_target_of_a_page_exists(page: Page):
+    """Each `make …` that a page names is a target of the Makefile."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    told = [*(line.split("#")[0] for line in page.lines), *page.spans]
+    named = {target for each in told for target in re.findall(r"(?:^|[ =|])make ([a-z][a-z-]*)", each)}
 
-    for target in set(re.findall(r"`?make ([a-z-]+)", README)) - {"sure"}:
-        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    assert [] == [target for target in sorted(named) if not re.search(rf"^{target}:", makefile, flags=re.MULTILINE)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_files_that_a_page_names_are_there(page: Page):
+    """Each path within the project that a page names is there, from the root or beside it, tests to run among them."""
+    folder = (ROOT / page.path).parent
+    words = [word.strip("'\":,;") for line in page.lines for word in line.split("#")[0].split()]
+    inside = re.compile(r"(?:\./)?(?:attribution|rewards|deployment|configs|tests|\.github)/[\w./*-]*")
+    beside = re.compile(r"[\w./-]*\w(?:\.(?:py|md|ya?ml|toml)|/)|Makefile|Dockerfile")
+    named = {word for word in [*words, *page.spans] if inside.fullmatch(word)}
+    named |= {span for span in page.spans if beside.fullmatch(span)}
+
+    assert [] == [name for name in sorted(named) if not [*ROOT.glob(name), *folder.glob(name)]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_names_of_the_code_in_a_page_are_in_the_code(page: Page):
+    """A module by its dotted name is there; a name with an underscore, and a variable of ours, is one of the code."""
+    dotted = [span for span in page.spans if re.fullmatch(r"(attribution|rewards|deployment|tests)(\.\w+)+", span)]
+    named = {span for span in page.spans if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", span)}
+    named |= set(re.findall(r"\bPROTOKEN_[A-Z_]*[A-Z]\b", page.text)) - SETTINGS_OF_ENVIRONMENT
+
+    assert [] == [name for name in dotted if not is_defined(name)]
+    assert [] == [name for name in sorted(named) if not re.search(rf"\b{name}\b", code())]
+
+
+SETTINGS_OF_ENVIRONMENT = {f"PROTOKEN_{name.upper()}" for name in Settings.model_fields}
+
+
+def test_every_dependency_earns_its_place():
+    """Each package that is installed is in a table that says what for, and none that is not."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [
+        *project["dependencies"],
+        *(each for extra in project["optional-dependencies"].values() for each in extra),
+    ]
+    tables = [
+        page.text.split("## Dependencies, and why\n")[1] for page in PAGES if "## Dependencies, and why\n" in page.text
+    ]
+    cells = [cell for table in tables for cell in re.findall(r"^\| ([^|]+) \| [^|]+ \|$", table, flags=re.MULTILINE)]
+    told = {re.sub(r"\[.*", "", name) for cell in cells for name in cell.lower().split(", ")} - {"package"}
+
+    assert len(tables) > 3
+    assert {re.split(r"[\[<>=!~;]", each.lower())[0].strip() for each in wanted} - {project["name"]} == told
 
 
 def test_every_setting_is_explained():

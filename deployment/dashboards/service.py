@@ -199,7 +199,7 @@ def _upkeep() -> Band:
     )
     firing = listing(
         "Alerts firing now",
-        "Each with its severity; the runbook in the README says what to do.",
+        "Each with its severity; configs/prometheus/RUNBOOK.md says what to do.",
         Query(f"max by (alertname, severity) ({_FIRING})", "firing"),
         columns=(("alertname", "alert", ""), ("severity", "severity", "")),
         empty="no alert fires",

@@ -79,7 +79,7 @@ def test_settings_are_frozen() -> None:
 
 
 def test_pepper_lies_beside_a_file_and_never_in_a_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where README says: where it is told, else beside an SQLite ledger, else in `var/pepper`."""
+    """Where deployment/README.md says: where it is told, else beside an SQLite ledger, else in `var/pepper`."""
     monkeypatch.delenv("PROTOKEN_PEPPER_FILE", raising=False)
     monkeypatch.chdir(tmp_path)
 

@@ -1,4 +1,4 @@
-"""The real service is killed and started again at once on the same ports, and keeps what README says of it."""
+"""The real service is killed and started again at once on the same ports, and keeps what the pages say of it."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-"""The README's pictures: `python -m tests.pictures` runs the demo, asks it for a while, and looks at it.
+"""The pages' pictures: `python -m tests.pictures` runs the demo, asks it for a while, and looks at it.
 
 The console by a real browser, the boards by their own queries to a real Prometheus; nothing is drawn by hand.
 """

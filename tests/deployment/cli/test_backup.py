@@ -164,7 +164,7 @@ def test_a_bare_copy_of_a_ledger_in_use_is_never_called_whole(capsys, tmp_path, 
 def test_what_belongs_together_makes_a_service_again(capsys, tmp_path, before, url):
     """Ledger, pepper, signing key, spool, bundle and policy in a new folder: all that the service knew, it knows again.
 
-    The parts are those that README's chapter names, each taken as it says there.
+    The parts are those that deployment/README.md names, each taken as it says there.
     """
     new = tmp_path / "new"
     (new / "var").mkdir(parents=True)

@@ -10,29 +10,30 @@ import yaml
 from deployment.metrics.catalogue import CATALOGUE
 from tests.deployment.metrics.board_rules import selectors
 
-__all__ = ["CHECKS", "FOLDER", "Rules", "case_files", "shipped"]
+__all__ = ["CHECKS", "FOLDER", "RUNBOOK", "Rules", "case_files", "shipped"]
 
 Rule = Mapping[str, Any]
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "configs" / "prometheus"
+RUNBOOK = FOLDER / "RUNBOOK.md"
 PROMETHEUS_S = {"job", "instance"}
 RAY_S = {"replica", "deployment", "application", "WorkerId", "NodeAddress"}
 
 
 class Rules:
-    """The rules, the cases that test them, and the chapters of the README.
+    """The rules, the cases that test them, and the chapters of the runbook.
 
     Attributes:
         recording: recording rules in the order in which they stand.
         alerts: alerts.
         cases: every test of a file for promtool.
-        anchors: of the README's headings.
+        anchors: of the runbook's headings.
         labels: series or recording rule -> the labels that it may have.
     """
 
-    def __init__(self, recording: Sequence[Rule], alerts: Sequence[Rule], cases: Sequence[Rule], readme: str) -> None:
+    def __init__(self, recording: Sequence[Rule], alerts: Sequence[Rule], cases: Sequence[Rule], runbook: str) -> None:
         self.recording, self.alerts, self.cases = recording, alerts, cases
-        headings = re.findall(r"^#+ (.+)$", readme, flags=re.MULTILINE)
+        headings = re.findall(r"^#+ (.+)$", runbook, flags=re.MULTILINE)
         self.anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
         self.labels = {"up": PROMETHEUS_S, "ALERTS": {"alertname", "alertstate"}}
         for each in CATALOGUE.values():
@@ -63,13 +64,13 @@ def asked(expr: str) -> list[tuple[str, str, str]]:
 
 
 def shipped() -> Rules:
-    """The rules of configs/prometheus with their tests, and the README."""
+    """The rules of configs/prometheus with their tests, and the runbook."""
     recording, alerts = (
         [rule for group in _document(FOLDER / name)["groups"] for rule in group["rules"]]
         for name in ("recording.yml", "alerts.yml")
     )
     cases = [case for file in case_files(FOLDER) for case in _document(file)["tests"]]
-    return Rules(recording, alerts, cases, (ROOT / "README.md").read_text(encoding="utf-8"))
+    return Rules(recording, alerts, cases, RUNBOOK.read_text(encoding="utf-8"))
 
 
 def case_files(folder: Path) -> list[Path]:
@@ -122,7 +123,7 @@ def records_are_named(rules: Rules) -> Iterator[str]:
 
 
 def alerts_are_whole(rules: Rules) -> Iterator[str]:
-    """An alert says for how long, how urgent, what and how much, and where the README tells what to do."""
+    """An alert says for how long, how urgent, what and how much, and where the runbook tells what to do."""
     names = [alert["alert"] for alert in rules.alerts]
     for alert in rules.alerts:
         name, told = alert["alert"], alert.get("annotations", {})
@@ -140,15 +141,15 @@ def alerts_are_whole(rules: Rules) -> Iterator[str]:
         if "$value" not in told["description"]:
             yield f"{name}: its description does not tell the value"
         page, _hash, anchor = told["runbook_url"].partition("#")
-        if page != "README.md" or anchor != name.lower() or anchor not in rules.anchors:
-            yield f"{name}: the README has no chapter at {told['runbook_url']}"
+        if page != RUNBOOK.relative_to(ROOT).as_posix() or anchor != name.lower() or anchor not in rules.anchors:
+            yield f"{name}: the runbook has no chapter at {told['runbook_url']}"
 
 
 def chapters_have_alerts(rules: Rules) -> Iterator[str]:
     """The runbook has no chapter of an alert that is gone."""
     known = {alert["alert"].lower() for alert in rules.alerts}
     for anchor in sorted(rules.anchors):
-        if anchor.startswith("protoken") and anchor not in known | {"protoken-rewards"}:
+        if anchor.startswith("protoken") and anchor not in known:
             yield f"{anchor}: there is no such alert"
 
 

@@ -79,10 +79,11 @@ def test_every_rule_keeps_every_check(check: Check):
     assert [] == list(check(rules))
 
 
+PAGE = "configs/prometheus/RUNBOOK.md"
 TOLD = {
     "summary": "It is bad.",
     "description": "{{ $labels.instance }} is {{ $value }}.",
-    "runbook_url": "README.md#protokenbad",
+    "runbook_url": f"{PAGE}#protokenbad",
 }
 ALERT = {
     "alert": "ProtokenBad",
@@ -95,12 +96,12 @@ RECORD = {"record": "job:protoken_bad:sum", "expr": "sum by (job) (protoken_hold
 FIRES = {"alertname": "ProtokenBad", "exp_alerts": [{}]}
 SILENT = {"alertname": "ProtokenBad", "exp_alerts": []}
 VALUE = {"exp_samples": [{"labels": 'job:protoken_bad:sum{job="a"}'}]}
-CHAPTER = "### ProtokenBad\n"
+CHAPTER = "## ProtokenBad\n"
 
 
-def faults(alert=ALERT, record=RECORD, cases=(FIRES, SILENT), values=(VALUE,), readme=CHAPTER) -> list[str]:
-    """What all checks say of one alert, one recording rule, their tests and a README."""
-    rules = Rules([record], [alert], [{"alert_rule_test": cases, "promql_expr_test": values}], readme)
+def faults(alert=ALERT, record=RECORD, cases=(FIRES, SILENT), values=(VALUE,), runbook=CHAPTER) -> list[str]:
+    """What all checks say of one alert, one recording rule, their tests and a runbook."""
+    rules = Rules([record], [alert], [{"alert_rule_test": cases, "promql_expr_test": values}], runbook)
     return [fault for check in CHECKS for fault in check(rules)]
 
 
@@ -127,9 +128,10 @@ KNOWN_BAD = {
     "no series of it has a label model": tells(description="{{ $labels.model }} {{ $value }}"),
     "its description does not tell the value": tells(description="It is bad."),
     "its summary is not one fixed sentence": tells(summary="{{ $value }} is bad."),
-    "the README has no chapter at README.md#protokenworse": tells(runbook_url="README.md#protokenworse"),
-    "the README has no chapter at README.md#protokenbad": {"readme": "# ProToken rewards\n"},
-    "there is no such alert": {"readme": CHAPTER + "### ProtokenWorse\n"},
+    f"the runbook has no chapter at {PAGE}#protokenworse": tells(runbook_url=f"{PAGE}#protokenworse"),
+    f"the runbook has no chapter at {PAGE}#protokenbad": {"runbook": "# Runbook\n"},
+    "the runbook has no chapter at README.md#protokenbad": tells(runbook_url="README.md#protokenbad"),
+    "there is no such alert": {"runbook": CHAPTER + "## ProtokenWorse\n"},
     "says not for how long": {"alert": ALERT | {"for": ""}},
     "is neither page nor ticket": {"alert": ALERT | {"labels": {"severity": "critical"}}},
     "is not one name that begins with Protoken": {"alert": ALERT | {"alert": "Bad"}},
@@ -200,7 +202,7 @@ def test_looking_back_needs_no_longer_memory_than_is_told():
 
 def test_the_runbook_names_commands_and_panels_that_exist():
     """Each `protoken …` of the runbook is a command with such options, and each panel is on a board."""
-    runbook = (rule_rules.ROOT / "README.md").read_text(encoding="utf-8").split("## Runbook")[1].split("\n## ")[0]
+    runbook = " ".join(rule_rules.RUNBOOK.read_text(encoding="utf-8").split())
     boards = "".join(documents().values())
     commands = re.findall(r"`protoken ([^`]+)`", runbook)
     panels = re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", runbook)
@@ -219,10 +221,8 @@ def test_the_runbook_names_commands_and_panels_that_exist():
 
 def test_the_runbook_is_as_urgent_as_the_alert():
     """Each chapter begins with what its alert is, a page or a ticket."""
-    readme = (rule_rules.ROOT / "README.md").read_text(encoding="utf-8")
-    told = {
-        name: urgency.lower() for name, urgency in re.findall(r"^### (\w+)\n(Page|Ticket)\. ", readme, re.MULTILINE)
-    }
+    runbook = rule_rules.RUNBOOK.read_text(encoding="utf-8")
+    told = {name: urge.lower() for name, urge in re.findall(r"^## (\w+)\n(Page|Ticket)\. ", runbook, re.MULTILINE)}
     groups = yaml.safe_load((rule_rules.ROOT / "configs/prometheus/alerts.yml").read_text(encoding="utf-8"))["groups"]
 
     assert len(told) > 20
