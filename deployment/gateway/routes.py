@@ -23,6 +23,7 @@ from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
 from rewards.errors import LedgerError, LedgerLostError
 from rewards.keys.ring import Key
 from rewards.ledger.usage import is_of
+from rewards.store.receipts import BookedReceipt
 
 __all__ = ["router", "service_router"]
 
@@ -77,25 +78,25 @@ async def get_model(service: TheService, name: str) -> ModelObject:
 async def get_attribution(service: TheService, key: Caller, response_id: str) -> Attribution:
     """The booked credit of a response, for the application that asked for it; to any other it does not exist."""
     receipt = await asyncio.to_thread(_receipt, service, key, response_id)
-    whole = receipt["tokens"] * MICRO_CREDITS_PER_TOKEN
-    shares = {account: amount / whole for account, amount in receipt["amounts"].items()}
+    whole = receipt.tokens * MICRO_CREDITS_PER_TOKEN
+    shares = {account: amount / whole for account, amount in receipt.amounts.items()}
     base_share = shares.pop(COMMONS)
     return Attribution(
         id=response_id,
-        created=receipt["created_at_us"] // 1_000_000,
-        receipt_id=receipt["payload_sha256"],
-        model=receipt["consortium"],
-        credit=receipt["amounts"],
+        created=receipt.created_at_us // 1_000_000,
+        receipt_id=receipt.payload_sha256,
+        model=receipt.consortium,
+        credit=dict(receipt.amounts),
         shares=shares,
         base_share=base_share,
-        **{name: receipt[name] for name in _OF_RECEIPT},
+        **{name: getattr(receipt, name) for name in _OF_RECEIPT},
     )
 
 
-def _receipt(service: Service, key: Key, response_id: str) -> dict[str, Any]:
+def _receipt(service: Service, key: Key, response_id: str) -> BookedReceipt:
     try:
         receipt = service.ledger.receipt(response_id)
-        is_own = receipt is not None and is_of(service.ledger.database, key.identity, receipt["application"])
+        is_own = receipt is not None and is_of(service.ledger.database, key.identity, receipt.application)
     except LedgerLostError:
         raise
     except LedgerError as error:

@@ -17,6 +17,7 @@ class Receipt(_Answer):
     """The credit of one response, or the counter-entry that reverses one, as it was booked."""
 
     model_config = ConfigDict(
+        from_attributes=True,
         json_schema_extra={
             "examples": [
                 {
@@ -41,7 +42,7 @@ class Receipt(_Answer):
                     "amounts": {"bank": "750000", "clinic": "1500000", "commons": "750000"},
                 }
             ]
-        }
+        },
     )
 
     object: Literal["receipt"] = "receipt"

@@ -21,6 +21,7 @@ from rewards.moments import stamp
 from rewards.store import clients
 from rewards.store import queries as reading
 from rewards.store.database import Database, migrate, now_us, prepare
+from rewards.store.receipts import BookedReceipt, Kind, find_receipt, read_receipts
 from rewards.store.tables import EntryRow, ReceiptRow
 
 SALT_BYTES = 32
@@ -104,7 +105,7 @@ class Ledger:
             return [outcome for receipt in receipts for outcome in self.append_many([receipt])]
 
     def _append(self, receipts: Sequence[Receipt]) -> list[Outcome]:
-        drafts = [_Draft.of(dict(vars(receipt)), kind="response") for receipt in receipts]  # while nobody waits for it
+        drafts = [_Draft.of(vars(receipt), kind="response") for receipt in receipts]  # while nobody waits for it
         outcomes: list[Outcome] = []
         with self.database.write() as connection:
             known = _bookings(connection, [receipt.response_id for receipt in receipts])
@@ -131,8 +132,8 @@ class Ledger:
         if not reason.strip() or not reason.isprintable():
             raise ReversalError(f"reason must be printable text that says why, not {reason!r}")
         with self.database.write() as connection:
-            original = reading.receipt(connection, response_id)
-            if original is None or original["kind"] != "response":
+            original = find_receipt(connection, response_id)
+            if original is None or original.kind != "response":
                 raise ReversalError(f"no response {response_id!r} is booked that could be reversed")
             reversal_id = f"{REVERSAL}{response_id}"
             first = _bookings(connection, [reversal_id]).get(reversal_id)
@@ -149,15 +150,15 @@ class Ledger:
         with self.database.read() as connection:
             return bool(_bookings(connection, [response_id]))
 
-    def receipt(self, response_id: str) -> dict[str, Any] | None:
-        """A response's receipt with its amounts, sequence, payload hash and booking time; None when there is none."""
+    def receipt(self, response_id: str) -> BookedReceipt | None:
+        """The receipt of a response, or of a reversal; None when there is none."""
         with self.database.read() as connection:
-            return reading.receipt(connection, response_id)
+            return find_receipt(connection, response_id)
 
-    def receipts_after(self, sequence: int, limit: int = 1000) -> list[dict[str, Any]]:
-        """At most `limit` receipts after a sequence number, in the order of booking, each as `receipt` gives it."""
+    def receipts_after(self, sequence: int, limit: int = 1000) -> list[BookedReceipt]:
+        """At most `limit` receipts after a sequence number, in the order of booking."""
         with self.database.read() as connection:
-            return reading.receipts(connection, col(ReceiptRow.sequence) > sequence, limit)
+            return read_receipts(connection, col(ReceiptRow.sequence) > sequence, limit)
 
     def balances(self, *, after: int = 0, up_to: int | None = None) -> dict[str, int]:
         """Account -> micro-credits over the receipts with after < sequence ≤ up_to (to the last one, when None)."""
@@ -210,11 +211,11 @@ class Ledger:
 class _Draft:
     """A payload as its rows will hold it, hashed and salted, but for the number and the moment that booking gives."""
 
-    row: dict[str, Any]
+    row: Mapping[str, Any]
     amounts: Mapping[str, int]
 
     @classmethod
-    def of(cls, payload: dict[str, Any], *, kind: str, reverses: str | None = None) -> _Draft:
+    def of(cls, payload: Mapping[str, Any], *, kind: Kind, reverses: str | None = None) -> _Draft:
         row = {
             **{name: value for name, value in payload.items() if name != "amounts"},
             "settings": canonical_bytes(payload["settings"]).decode(),
@@ -235,8 +236,8 @@ class _Batch:
         last = connection.execute(_LAST).one_or_none()
         self._sequence, last_us = (0, 0) if last is None else (last[0], last[1])
         self.booked_at_us = stamp(now_us(connection), last_us)
-        self._receipts: list[dict[str, Any]] = []
-        self._entries: list[dict[str, Any]] = []
+        self._receipts: list[Mapping[str, Any]] = []
+        self._entries: list[Mapping[str, Any]] = []
 
     def add(self, draft: _Draft) -> Booked:
         """Number a draft and keep its rows for `write`."""
@@ -260,17 +261,17 @@ def payload_sha256(payload: Mapping[str, Any]) -> str:
     return sha256(canonical_bytes(dict(payload))).hexdigest()
 
 
-def _reversal(original: Mapping[str, Any], reversal_id: str, reason: str, actor: str, at_us: int) -> dict[str, Any]:
+def _reversal(original: BookedReceipt, reversal_id: str, reason: str, actor: str, at_us: int) -> Mapping[str, Any]:
     """The payload that undoes a receipt; it has a receipt's fields, with tokens and amounts negated."""
-    if sum(original["amounts"].values()) <= 0:
-        raise LedgerError(f"receipt {original['response_id']!r} has no positive credit; somebody wrote past the ledger")
+    if sum(original.amounts.values()) <= 0:
+        raise LedgerError(f"receipt {original.response_id!r} has no positive credit; somebody wrote past the ledger")
     kept = ("application", "consortium", "model_sha256", "method", "settings", "version")
     return {
-        **{name: original[name] for name in kept},
+        **{name: getattr(original, name) for name in kept},
         "response_id": reversal_id,
         "created_at_us": at_us,
-        "tokens": -original["tokens"],
-        "amounts": {account: -amount for account, amount in original["amounts"].items()},
+        "tokens": -original.tokens,
+        "amounts": {account: -amount for account, amount in original.amounts.items()},
         "measurement": {"reason": reason, "actor": actor},
         "duration_us": 0,
     }

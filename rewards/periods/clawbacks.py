@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, select
-from sqlalchemy.orm import aliased
-from sqlmodel import col
+from sqlalchemy import Connection
 
 from rewards.periods import tally
 from rewards.periods.contents import counted_in, settled_over
 from rewards.periods.history import Period
 from rewards.periods.window import Frame, refreeze
 from rewards.settlement.rule import FIRST_RULE, Currency, Opening, PeriodCredit, clawback, taken_back
-from rewards.store.tables import ReceiptRow
+from rewards.store.receipts import reversal_pairs
 
 Amounts = dict[str, int]
 
@@ -113,13 +111,8 @@ def _without_reversed(connection: Connection, frame: Frame, period: Period, befo
 
 def _reversals(connection: Connection, frame: Frame, period: Period, before: tuple[Period, ...]) -> list[int]:
     """The reversals up to now of responses that count in a period, but for those that it netted out itself."""
-    reversal, original = aliased(ReceiptRow), aliased(ReceiptRow)
-    pairs = (
-        select(col(reversal.sequence), col(original.sequence))
-        .join_from(reversal, original, col(reversal.reverses) == col(original.response_id))
-        .where(col(reversal.reverses).is_not(None))
-        .where(col(reversal.sequence) <= frame.up_to, col(original.sequence) <= period.window[1])
-    )
+    every, reversal, original = reversal_pairs()
+    pairs = every.where(reversal <= frame.up_to, original <= period.window[1])
     own = refreeze(period, before[-1] if before else None)
     handed_on = frozenset(frame.deferred)
     return [

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, select
-from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
@@ -20,6 +19,7 @@ from rewards.periods.history import Period
 from rewards.periods.window import Frame, refreeze
 from rewards.settlement.rule import PeriodCredit
 from rewards.store import queries as reading
+from rewards.store.receipts import reversal_pairs
 from rewards.store.tables import ReceiptRow
 
 
@@ -156,11 +156,7 @@ def _is_empty(frame: Frame, selection: _Selection) -> bool:
 
 def _reversals(connection: Connection, frame: Frame) -> dict[int, int]:
     """Each reversal of the frame, and the response that it reverses."""
-    reversal, original = aliased(ReceiptRow), aliased(ReceiptRow)
-    sequence = col(reversal.sequence)
-    pairs = select(sequence, col(original.sequence)).join_from(
-        reversal, original, col(reversal.reverses) == col(original.response_id)
-    )
+    pairs, sequence, _ = reversal_pairs()
     rows = list(connection.execute(pairs.where(sequence > frame.after, sequence <= frame.up_to)))
     for some in tally.batches(frame.arrived):
         rows += connection.execute(pairs.where(sequence.in_(some)))

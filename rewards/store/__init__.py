@@ -7,7 +7,8 @@ database    the ledger's database, SQLite or PostgreSQL: made, migrated, opened,
 engines     connections to SQLite and PostgreSQL, such that a transaction reads one moment or is alone in writing
 events      the book of what happened besides receipts: who did what, when, and what came of it
 presence    whether the ledger is still the one that was opened
-queries     queries over receipts and entries, within a transaction that somebody else opened
+queries     sums over receipts and entries, and where they end; in a transaction that somebody else opened
+receipts    receipts and their entries as they stand in the books, and how they are read
 schema      the schema of a ledger's database
 sums        sums that do not overflow, whatever receipts hold
 tables      the ledger's tables and the constraints a database can hold by itself

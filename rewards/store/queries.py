@@ -1,9 +1,7 @@
-"""Queries over receipts and entries, within a transaction that somebody else opened. Writes nothing."""
+"""Sums over receipts and entries, and where they end; in a transaction that somebody else opened. Writes nothing."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, String, and_, column, func, or_, select, values
@@ -15,30 +13,6 @@ from rewards.moments import Clock
 from rewards.store import clients
 from rewards.store.sums import exact_sum
 from rewards.store.tables import EntryRow, ReceiptRow
-
-
-def receipt(connection: Connection, response_id: str) -> dict[str, Any] | None:
-    """A response's receipt as a mapping, JSON columns read and amounts beside them; None when there is none."""
-    found = receipts(connection, col(ReceiptRow.response_id) == response_id, limit=1)
-    return found[0] if found else None
-
-
-def receipts(connection: Connection, condition: ColumnElement[bool], limit: int) -> list[dict[str, Any]]:
-    """At most `limit` receipts that meet a condition, in the order of booking, each as `receipt` gives it."""
-    sequence = col(ReceiptRow.sequence)
-    rows = connection.execute(select(ReceiptRow).where(condition).order_by(sequence).limit(limit)).mappings()
-    found = {
-        row["sequence"]: {
-            **row,
-            "settings": json.loads(row["settings"]),
-            "measurement": json.loads(row["measurement"]),
-            "amounts": {},
-        }
-        for row in rows
-    }
-    for receipt_sequence, account, amount in _entries(connection, found):
-        found[receipt_sequence]["amounts"][account] = amount
-    return list(found.values())
 
 
 def accounts(connection: Connection) -> list[str]:
@@ -90,16 +64,6 @@ def booked_at(connection: Connection, sequence: int) -> int | None:
 
 def _window(sequence: Mapped[Any], after: int, up_to: int | None) -> list[ColumnElement[bool]]:
     return [sequence > after] if up_to is None else [sequence > after, sequence <= up_to]
-
-
-def _entries(connection: Connection, sequences: Iterable[int]) -> Iterable[Any]:
-    """(receipt sequence, account, amount) of the receipts, in the order of receipts and accounts."""
-    wanted = list(sequences)
-    entry_of = col(EntryRow.receipt_sequence)
-    is_range = wanted and wanted[-1] - wanted[0] == len(wanted) - 1
-    condition = entry_of.between(wanted[0], wanted[-1]) if is_range else entry_of.in_(wanted)
-    query = select(entry_of, col(EntryRow.account), col(EntryRow.amount)).where(condition)
-    return connection.execute(query.order_by(entry_of, col(EntryRow.account))) if wanted else ()
 
 
 def made_from(clock: Clock, moment_us: int) -> ColumnElement[bool]:

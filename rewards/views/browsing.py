@@ -7,7 +7,7 @@ page. Knows no caller: that a client sees its own entries only is asked of here 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,31 +17,32 @@ from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
 from rewards.periods.tally import batches
-from rewards.store import queries as reading
+from rewards.store.receipts import BookedEntry, BookedReceipt, entries_query, entry_of, read_receipts
 from rewards.store.sums import exact_sum
 from rewards.store.tables import EntryRow, ReceiptRow
+from rewards.views.page import Page
 from rewards.views.selection import Selection, among
-
-# What a member may read of a receipt. Who asked is not among it.
-_OF_RECEIPT = (
-    "sequence",
-    "response_id",
-    "kind",
-    "reverses",
-    "booked_at_us",
-    "created_at_us",
-    "consortium",
-    "model_sha256",
-    "tokens",
-)
 
 
 @dataclass(frozen=True)
-class Page:
-    """Rows in their order, and the place of the last of them where there are more; None at the end."""
+class AnsweringModel:
+    """A global model that answered, and what it came to.
 
-    rows: Sequence[Mapping[str, Any]]
-    place: tuple[Any, ...] | None
+    Attributes:
+        consortium: whose model it is.
+        model_sha256: the hash of its weights.
+        receipts: its responses and their reversals.
+        tokens: its generated tokens, less those reversed.
+        first_booked_at_us: when the first of its receipts was booked, in microseconds since 1970.
+        last_booked_at_us: when the last one was.
+    """
+
+    consortium: str
+    model_sha256: str
+    receipts: int
+    tokens: int
+    first_booked_at_us: int
+    last_booked_at_us: int
 
 
 def receipts(
@@ -51,8 +52,8 @@ def receipts(
     limit: int,
     place: tuple[int] | None = None,
     account: str | None = None,
-) -> Page:
-    """At most `limit` receipts, oldest first, each as `Ledger.receipt` gives it.
+) -> Page[BookedReceipt]:
+    """At most `limit` receipts, oldest first.
 
     Args:
         connection: of `Database.read`, with the right to read whole receipts.
@@ -64,16 +65,14 @@ def receipts(
     sequence = col(ReceiptRow.sequence)
     query, order = select(sequence).where(*selection.conditions), [sequence]
     if account is not None:
-        entry_of = col(EntryRow.receipt_sequence)
-        query = query.join(EntryRow, sequence == entry_of)
+        owned = col(EntryRow.receipt_sequence)
+        query = query.join(EntryRow, sequence == owned)
         query = query.where(col(EntryRow.account) == account, col(EntryRow.amount) != 0)
-        order = [entry_of]  # the order of the index `entries_by_account`
-    found = _page(_rows(connection, query, order, selection, place, limit), ["sequence"], limit)
-    numbers = [row["sequence"] for row in found.rows]
-    rows = [
-        row for some in batches(numbers) for row in reading.receipts(connection, sequence.in_(some), limit=len(some))
-    ]
-    return Page(rows, found.place)
+        order = [owned]  # the order of the index `entries_by_account`
+    rows, further = _first(_rows(connection, query, order, selection, place, limit), ["sequence"], limit)
+    numbers = [row["sequence"] for row in rows]
+    shown = [each for some in batches(numbers) for each in read_receipts(connection, sequence.in_(some), len(some))]
+    return Page(shown, further)
 
 
 def entries(
@@ -84,7 +83,7 @@ def entries(
     place: tuple[int, str] | None = None,
     account: str | None = None,
     with_application: bool = True,
-) -> Page:
+) -> Page[BookedEntry]:
     """At most `limit` entries, each with what its receipt says of itself, by receipt and account, oldest first.
 
     Args:
@@ -96,25 +95,17 @@ def entries(
         with_application: tell which application asked.
     """
     sequence, owner = col(EntryRow.receipt_sequence), col(EntryRow.account)
-    names = (*_OF_RECEIPT, "application") if with_application else _OF_RECEIPT
-    query = (
-        select(*(col(getattr(ReceiptRow, name)) for name in names), owner, col(EntryRow.amount))
-        .join_from(EntryRow, ReceiptRow, sequence == col(ReceiptRow.sequence))
-        .where(*selection.conditions)
-    )
+    query = entries_query(with_application=with_application).where(*selection.conditions)
     if account is None:
         rows = _rows(connection, query, [sequence, owner], selection, place, limit)
     else:  # one entry for each receipt: its number is place enough, and one range of the index `entries_by_account`
         rows = _rows(connection, query.where(owner == account), [sequence], selection, place and place[:1], limit)
-    return _page(rows, ["sequence", "account"], limit)
+    shown, further = _first(rows, ["sequence", "account"], limit)
+    return Page([entry_of(row) for row in shown], further)
 
 
-def models(connection: Connection) -> list[dict[str, Any]]:
-    """The models that answered, in the order of their first receipt.
-
-    Each with its consortium, the hash of its weights, its receipts and tokens, and when the first and the last of its
-    receipts were booked.
-    """
+def models(connection: Connection) -> list[AnsweringModel]:
+    """The models that answered, in the order of their first receipt."""
     consortium, model, booked = col(ReceiptRow.consortium), col(ReceiptRow.model_sha256), col(ReceiptRow.booked_at_us)
     query = select(
         consortium,
@@ -125,7 +116,7 @@ def models(connection: Connection) -> list[dict[str, Any]]:
         func.max(booked).label("last_booked_at_us"),
     )
     rows = connection.execute(query.group_by(consortium, model).order_by(func.min(col(ReceiptRow.sequence))))
-    return [{**row, "tokens": int(row["tokens"])} for row in rows.mappings()]
+    return [AnsweringModel(**{**row, "tokens": int(row["tokens"])}) for row in rows.mappings()]
 
 
 def _rows(
@@ -158,10 +149,13 @@ def _spans(selection: Selection, begin: int) -> Iterator[Sequence[int]]:
     yield range(max(selection.after + 1, begin), selection.up_to + 1)
 
 
-def _page(rows: Iterator[RowMapping], names: Sequence[str], limit: int) -> Page:
-    found = list(islice(rows, limit + 1))
-    shown = found[:limit]
-    return Page([{**row} for row in shown], _place(shown[-1], names) if len(found) > limit else None)
+def _first(
+    rows: Iterator[RowMapping], names: Sequence[str], limit: int
+) -> tuple[list[RowMapping], tuple[Any, ...] | None]:
+    """The first of some rows, as many as a page takes, and the place of the last of them where there are more."""
+    read = list(islice(rows, limit + 1))
+    shown = read[:limit]
+    return shown, _place(shown[-1], names) if len(read) > limit else None
 
 
 def _place(row: RowMapping, names: Sequence[str]) -> tuple[Any, ...]:

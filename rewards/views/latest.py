@@ -7,27 +7,14 @@ costs a range of an index. Knows no caller: that a client sees its own entries o
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from sqlalchemy import Connection, select
 from sqlmodel import col
 
 from rewards.ledger import usage
-from rewards.store import queries as reading
+from rewards.store.receipts import BookedEntry, BookedReceipt, entries_query, entry_of, read_receipts
 from rewards.store.tables import EntryRow, ReceiptRow
-from rewards.views.browsing import Page
-
-_OF_ENTRY = (
-    "sequence",
-    "response_id",
-    "kind",
-    "reverses",
-    "booked_at_us",
-    "created_at_us",
-    "consortium",
-    "model_sha256",
-    "tokens",
-)
+from rewards.views.page import Page
 
 
 def receipts(
@@ -37,8 +24,8 @@ def receipts(
     place: tuple[int] | None = None,
     application: str | None = None,
     account: str | None = None,
-) -> Page:
-    """At most `limit` receipts, the newest first, each as `Ledger.receipt` gives it.
+) -> Page[BookedReceipt]:
+    """At most `limit` receipts, the newest first.
 
     Args:
         connection: of `Database.read`, with the right to read whole receipts.
@@ -47,12 +34,12 @@ def receipts(
         application: only receipts of responses that this application asked for, by its identity or any of its keys.
         account: only receipts that give this account credit, or take some back.
     """
-    sequence, entry_of = col(ReceiptRow.sequence), col(EntryRow.receipt_sequence)
+    sequence, owned = col(ReceiptRow.sequence), col(EntryRow.receipt_sequence)
     query, order = select(sequence), sequence
     if account is not None:
-        query = query.join(EntryRow, sequence == entry_of)
+        query = query.join(EntryRow, sequence == owned)
         query = query.where(col(EntryRow.account) == account, col(EntryRow.amount) != 0)
-        order = entry_of
+        order = owned
     if place is not None:
         query = query.where(order < place[0])
     query = query.order_by(order.desc()).limit(limit + 1)
@@ -63,7 +50,7 @@ def receipts(
         queries = (query.where(col(ReceiptRow.application) == name) for name in names)
         numbers = sorted((found for each in queries for found in connection.execute(each).scalars()), reverse=True)
     shown = numbers[:limit]
-    rows = reading.receipts(connection, sequence.in_(shown), limit=limit) if shown else []
+    rows = read_receipts(connection, sequence.in_(shown), limit=limit) if shown else []
     return Page(rows[::-1], (shown[-1],) if len(numbers) > limit else None)
 
 
@@ -74,7 +61,7 @@ def entries(
     limit: int,
     place: tuple[int] | None = None,
     response_id: str | None = None,
-) -> Page:
+) -> Page[BookedEntry]:
     """At most `limit` entries of an account, the newest first, each with what its receipt says but for who asked.
 
     Args:
@@ -84,21 +71,15 @@ def entries(
         place: begin with the entry before the one of this receipt's sequence number.
         response_id: only the entry of this response or reversal.
     """
-    entry_of = col(EntryRow.receipt_sequence)
-    query = (
-        select(*(col(getattr(ReceiptRow, name)) for name in _OF_ENTRY), col(EntryRow.account), col(EntryRow.amount))
-        .join_from(EntryRow, ReceiptRow, entry_of == col(ReceiptRow.sequence))
-        .where(col(EntryRow.account) == account)
-    )
+    sequence = col(EntryRow.receipt_sequence)
+    query = entries_query(with_application=False).where(col(EntryRow.account) == account)
     if place is not None:
-        query = query.where(entry_of < place[0])
+        query = query.where(sequence < place[0])
     if response_id is not None:
         query = query.where(col(ReceiptRow.response_id) == response_id)
-    rows: list[dict[str, Any]] = [
-        {**row} for row in connection.execute(query.order_by(entry_of.desc()).limit(limit + 1)).mappings()
-    ]
-    shown = rows[:limit]
-    return Page(shown, (shown[-1]["sequence"],) if len(rows) > limit else None)
+    rows = connection.execute(query.order_by(sequence.desc()).limit(limit + 1)).mappings().all()
+    shown = [entry_of(row) for row in rows[:limit]]
+    return Page(shown, (shown[-1].sequence,) if len(rows) > limit else None)
 
 
 def reversals(connection: Connection, response_ids: Iterable[str]) -> dict[str, str]:

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, func, or_, select
-from sqlalchemy.orm import Mapped, aliased
+from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
 from rewards.periods import Period
 from rewards.periods.tally import batches
 from rewards.store import queries as reading
+from rewards.store.receipts import reversal_pairs
 from rewards.store.sums import exact_sum
 from rewards.store.tables import EntryRow, ReceiptRow
 
@@ -112,13 +113,7 @@ def among(sequence: Mapped[int], sequences: Sequence[int]) -> ColumnElement[bool
 
 def reversals(connection: Connection, selection: Selection) -> Iterator[tuple[int, int]]:
     """(reversal, what it reverses) of each reversal of a selection, by sequence number."""
-    reversal, original = aliased(ReceiptRow), aliased(ReceiptRow)
-    sequence = col(reversal.sequence)
-    pairs = (
-        select(sequence, col(original.sequence))
-        .join_from(reversal, original, col(reversal.reverses) == col(original.response_id))
-        .where(col(reversal.reverses).is_not(None))
-    )
+    pairs, sequence, _ = reversal_pairs()
     window = sequence > selection.after, sequence <= selection.up_to
     for condition in (window, *((sequence.in_(some),) for some in batches(sorted(selection.included)))):
         for taking, taken in connection.execute(pairs.where(*condition)):

@@ -61,7 +61,7 @@ def test_its_spooled_receipt_is_booked_and_its_stream_recovered(before, ledger):
         spool.close()
 
     assert [(STREAM, 16)] == [(progress.response_id, len(progress.token_ids)) for progress in streams]
-    assert 9 == ledger.receipt(WAITING)["tokens"]
+    assert 9 == ledger.receipt(WAITING).tokens
     assert audit(f"sqlite:///{before}/ledger.db").difference is None
 
 

@@ -43,7 +43,7 @@ def test_sigkill_among_twenty_requests_loses_and_doubles_nothing(real_bundle, tm
     assert complete_before < REQUESTS, "the kill came too late to interrupt anything"
     assert len(seen.complete) == complete_before + 1
     for response_id, tokens in seen.complete.items():
-        assert sum(book.receipt(response_id)["amounts"].values()) == tokens * 1_000_000
+        assert sum(book.receipt(response_id).amounts.values()) == tokens * 1_000_000
     with sqlite3.connect(ledger.removeprefix("sqlite:///")) as rows:
         booked = [row[0] for row in rows.execute("SELECT response_id FROM receipts")]
     assert len(booked) == len(set(booked))
@@ -77,16 +77,16 @@ def test_sigkill_of_the_replica_cuts_streams_that_are_credited_to_within_16_toke
     assert [False] * STREAMS == [stream.is_whole for stream in streams], "the kill came too late"
     for stream in streams:
         receipt = book.receipt(stream.response_id)
-        assert -16 <= receipt["tokens"] - stream.pieces <= 16, (receipt["tokens"], stream.pieces)
-        assert receipt["measurement"]["recovered"]
-        assert receipt["method"] == "credit"
-        assert sum(receipt["amounts"].values()) == receipt["tokens"] * 1_000_000
+        assert -16 <= receipt.tokens - stream.pieces <= 16, (receipt.tokens, stream.pieces)
+        assert receipt.measurement["recovered"]
+        assert receipt.method == "credit"
+        assert sum(receipt.amounts.values()) == receipt.tokens * 1_000_000
     assert again.is_whole
     assert again.response_id != streams[0].response_id
-    assert not book.receipt(again.response_id)["measurement"].get("cut")
+    assert not book.receipt(again.response_id).measurement.get("cut")
     assert len(seen.complete) == 2
     for response_id, tokens in seen.complete.items():
-        assert book.receipt(response_id)["tokens"] == tokens
+        assert book.receipt(response_id).tokens == tokens
     assert book.last_sequence() == STREAMS + 3
 
 

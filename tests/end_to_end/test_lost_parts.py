@@ -110,7 +110,7 @@ def test_no_receipt_is_lost_with_the_ledger_s_file(running: Service, folder: Pat
     until(lambda: book.receipt(response_id) is not None, 30)
 
     assert "data: [DONE]" in rest
-    assert book.receipt(response_id)["tokens"] > 16
+    assert book.receipt(response_id).tokens > 16
     book.close()
 
 

@@ -217,8 +217,8 @@ def _sums(ledger: Ledger) -> dict[tuple[str, ...], float]:
     """The same, added up one by one over the rows of the ledger."""
     micro: Counter[tuple[str, ...]] = Counter()
     for receipt in ledger.receipts_after(0, 10_000):
-        is_reversal = receipt["kind"] == "reversal"
-        tokens = abs(receipt["tokens"]) * MICRO_CREDITS_PER_TOKEN
+        is_reversal = receipt.kind == "reversal"
+        tokens = abs(receipt.tokens) * MICRO_CREDITS_PER_TOKEN
         for name, amount in (
             ("reversed_tokens", tokens * is_reversal),
             ("reversals", MICRO_CREDITS_PER_TOKEN * is_reversal),
@@ -227,10 +227,10 @@ def _sums(ledger: Ledger) -> dict[tuple[str, ...], float]:
         ):
             micro[f"protoken_{name}_total", "", "real", ""] += amount
         for client in ("ada", "bob", "rider"):
-            amount = abs(receipt["amounts"].get(client, 0))
+            amount = abs(receipt.amounts.get(client, 0))
             micro["protoken_attributed_tokens_total", client, "real", ""] += amount * (not is_reversal)
             micro["protoken_reversed_client_tokens_total", client, "real", ""] += amount * is_reversal
-        micro["protoken_commons_tokens_total", "", "real", ""] += receipt["amounts"][COMMONS] * (not is_reversal)
+        micro["protoken_commons_tokens_total", "", "real", ""] += receipt.amounts[COMMONS] * (not is_reversal)
     for period in periods.all(ledger):
         for line in period.settlement.lines:
             if line.account != COMMONS:

@@ -45,10 +45,10 @@ def test_a_completion_carries_attribution_and_is_booked(running, client):
     content = answer.choices[0].message.attribution["content"]
     totals = answer.usage.attribution
     receipt = Ledger(running.ledger).receipt(answer.id)
-    assert answer.usage.completion_tokens == len(content) == receipt["tokens"]
+    assert answer.usage.completion_tokens == len(content) == receipt.tokens
     assert "".join(token["token"] for token in content) == answer.choices[0].message.content
-    assert sum(receipt["amounts"].values()) == receipt["tokens"] * 1_000_000
-    assert _numbers(totals["credit"]) == receipt["amounts"]
+    assert sum(receipt.amounts.values()) == receipt.tokens * 1_000_000
+    assert _numbers(totals["credit"]) == receipt.amounts
     assert totals["shares"]["rider"] == 0
 
 
@@ -61,8 +61,8 @@ def test_a_stream_accumulates_attribution(running, client):
 
     content = final.choices[0].message.attribution["content"]
     receipt = Ledger(running.ledger).receipt(final.id)
-    assert [token["index"] for token in content] == list(range(receipt["tokens"]))
-    assert _numbers(final.usage.attribution["credit"]) == receipt["amounts"]
+    assert [token["index"] for token in content] == list(range(receipt.tokens))
+    assert _numbers(final.usage.attribution["credit"]) == receipt.amounts
 
 
 def test_text_completions_and_models_answer(client):

@@ -33,7 +33,7 @@ def test_a_prompt_is_on_the_disk_while_its_stream_runs_and_nowhere_after(real_bu
         response_id = _cut(running, tmp_path, needles)
         book = Ledger(ledger)
         _until(lambda: book.receipt(response_id), 120)
-        assert book.receipt(response_id)["measurement"]["recovered"]
+        assert book.receipt(response_id).measurement["recovered"]
         _until(lambda: httpx.get(f"{running.address}/health", timeout=30).is_success, 120)
         _other_requests(running)
         _until(lambda: not _holding(tmp_path, needles), 20)

@@ -110,19 +110,19 @@ def drain(url: str, folder: Path, seen: Seen) -> None:
 def check_books(url: str, seen: Seen) -> None:
     """Nothing lost, nothing doubled, nothing else, streams cut short within 16 tokens, and every row in order."""
     ledger = Ledger(url)
-    booked = {receipt["response_id"]: receipt for receipt in ledger.receipts_after(0, limit=10**6)}
+    booked = {receipt.response_id: receipt for receipt in ledger.receipts_after(0, limit=10**6)}
     assert len(booked) == ledger.last_sequence(), "a response is booked twice"
     assert booked.keys() <= seen.asked.keys(), "something is booked that nobody asked for"
     assert seen.ended.keys() <= booked.keys(), "a response whose end was delivered is lost"
     for response_id, receipt in booked.items():
-        assert dict(make_receipt(response_id, receipt["tokens"]).amounts) == receipt["amounts"], response_id
+        assert dict(make_receipt(response_id, receipt.tokens).amounts) == receipt.amounts, response_id
     for response_id, tokens in seen.ended.items():
-        assert tokens == booked[response_id]["tokens"], response_id
+        assert tokens == booked[response_id].tokens, response_id
     for response_id in seen.shown.keys() - seen.ended.keys():
-        credited = booked[response_id]["tokens"] if response_id in booked else 0
+        credited = booked[response_id].tokens if response_id in booked else 0
         behind = seen.shown[response_id] - credited
         assert -1 <= behind < PROGRESS_TOKENS, (response_id, behind)  # what is spooled may not be shown yet
-    tokens = sum(receipt["tokens"] for receipt in booked.values())
+    tokens = sum(receipt.tokens for receipt in booked.values())
     assert (tokens, tokens * 1_000_000) == (ledger.tokens(), sum(ledger.balances().values()))
     ledger.close()
     report = audit(url)

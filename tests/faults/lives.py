@@ -177,7 +177,7 @@ def check(lives: Lives) -> Found:
     ended = {line["ended"]: line for line in lines if "ended" in line}
     shown = {line["shown"]: line["tokens"] for line in lines if "shown" in line}
     ledger = Ledger(lives.url)
-    receipts = {receipt["response_id"]: receipt for receipt in ledger.receipts_after(0, limit=10**6)}
+    receipts = {receipt.response_id: receipt for receipt in ledger.receipts_after(0, limit=10**6)}
 
     assert len(ended) == sum("ended" in line for line in lines), "a response ended twice"
     assert len(receipts) == ledger.last_sequence(), "a response is booked twice"
@@ -188,15 +188,15 @@ def check(lives: Lives) -> Found:
         if name in ended:
             _check_whole(receipt, ended[name])
             found.ended += 1
-        elif "recovered" in receipt["measurement"]:
+        elif "recovered" in receipt.measurement:
             found.recovered += 1
-        elif "cut" in receipt["measurement"]:
+        elif "cut" in receipt.measurement:
             found.left += 1
         else:
-            assert receipt["tokens"] == asked[name]["tokens"]
+            assert receipt.tokens == asked[name]["tokens"]
             found.untold += 1
     for name in shown.keys() - ended.keys():
-        credited = receipts[name]["tokens"] if name in receipts else 0
+        credited = receipts[name].tokens if name in receipts else 0
         assert shown[name] - PROGRESS_TOKENS < credited <= shown[name] + PROGRESS_TOKENS, (name, shown[name], credited)
     _check_sums(ledger, receipts)
     ledger.close()
@@ -206,16 +206,16 @@ def check(lives: Lives) -> Found:
 
 
 def _check_whole(receipt: dict[str, Any], end: dict[str, Any]) -> None:
-    assert (receipt["tokens"], receipt["amounts"]) == (end["tokens"], end["credit"])
-    assert "cut" not in receipt["measurement"]
+    assert (receipt.tokens, receipt.amounts) == (end["tokens"], end["credit"])
+    assert "cut" not in receipt.measurement
 
 
 def _check_sums(ledger: Ledger, receipts: dict[str, dict[str, Any]]) -> None:
     sums: Counter[str] = Counter()
     for receipt in receipts.values():
-        assert receipt["tokens"] * 1_000_000 == sum(receipt["amounts"].values())
-        sums.update(receipt["amounts"])
-    tokens = sum(receipt["tokens"] for receipt in receipts.values())
+        assert receipt.tokens * 1_000_000 == sum(receipt.amounts.values())
+        sums.update(receipt.amounts)
+    tokens = sum(receipt.tokens for receipt in receipts.values())
 
     assert (dict(sums), tokens) == ({k: v for k, v in ledger.balances().items() if k in sums}, ledger.tokens())
     assert tokens * 1_000_000 == sum(ledger.balances().values())

@@ -75,7 +75,7 @@ def test_spool_that_is_cut_anywhere_is_booked_as_far_as_it_stands(
     booker.close()
     spool.close()
 
-    receipts = {receipt["response_id"]: receipt["tokens"] for receipt in ledger.receipts_after(0)}
+    receipts = {receipt.response_id: receipt.tokens for receipt in ledger.receipts_after(0)}
     assert expected == receipts
     assert len(expected) > 40
     assert sum(expected.values()) == ledger.tokens()

@@ -118,7 +118,7 @@ def test_its_keys_open_what_they_opened(ledger, url, before):
 def test_its_ledger_books_on(ledger, url):
     """A receipt of then comes back as booked, and a new one follows the old ones."""
     first = ledger.receipts_after(0, 1)[0]
-    again = Receipt(**{field.name: first[field.name] for field in fields(Receipt)})
+    again = Receipt(**{field.name: getattr(first, field.name) for field in fields(Receipt)})
     fresh = replace(again, response_id="after the migration")
 
     assert (1, True) == (ledger.append(again).sequence, ledger.append(again).replayed)

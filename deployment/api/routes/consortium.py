@@ -25,8 +25,8 @@ def consortium(books: TheBooks, visible: Visible) -> Consortia:
     sees_all = visible is None
     models: dict[str, list[Model]] = {}
     for each in answered:
-        shown = each if sees_all else {**each, "receipts": None, "tokens": None}
-        models.setdefault(each["consortium"], []).append(Model.model_validate(shown))
+        shown = vars(each) if sees_all else {**vars(each), "receipts": None, "tokens": None}
+        models.setdefault(each.consortium, []).append(Model.model_validate(shown))
     return Consortia(
         data=[
             Consortium(
@@ -37,8 +37,8 @@ def consortium(books: TheBooks, visible: Visible) -> Consortia:
             for name, members in registered.items()
             if sees_all or visible in members
         ],
-        receipts=sum(each["receipts"] for each in answered) if sees_all else None,
-        tokens=sum(each["tokens"] for each in answered) if sees_all else None,
+        receipts=sum(each.receipts for each in answered) if sees_all else None,
+        tokens=sum(each.tokens for each in answered) if sees_all else None,
         periods=len(closed),
         last_period=closed[-1].name if closed else None,
     )

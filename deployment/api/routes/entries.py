@@ -1,7 +1,6 @@
 """`/entries`: the lines that credit is made of. Reads only."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Query
 
@@ -10,6 +9,7 @@ from deployment.api.filters import EntryFilters, narrowed
 from deployment.api.paging import Listing, cursor_at, place_of
 from deployment.schemas.credit import Entry
 from deployment.schemas.errors import failures
+from rewards.store.receipts import BookedEntry
 from rewards.views import browsing
 
 __all__ = ["router"]
@@ -36,8 +36,8 @@ def entries(books: TheBooks, visible: Visible, asked: Annotated[EntryFilters, Qu
             account=wanted.account,
             with_application=visible is None,
         )
-    return Listing(data=[_entry(row) for row in page.rows], next_cursor=cursor_at(_LIST, page.place))
+    return Listing(data=[_entry(entry) for entry in page.rows], next_cursor=cursor_at(_LIST, page.place))
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
-    return Entry.model_validate({"application": None, **row, "credit": row["amount"]})
+def _entry(entry: BookedEntry) -> Entry:
+    return Entry.model_validate({**vars(entry), "credit": entry.amount})

@@ -7,9 +7,9 @@ ledger which is away is a refusal and not half a file.
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query
@@ -23,7 +23,9 @@ from deployment.schemas.receipts import Receipt
 from rewards.files.plain_text import cell, json_line
 from rewards.moments import date_of
 from rewards.store.database import Connection
+from rewards.store.receipts import BookedEntry, BookedReceipt
 from rewards.views import browsing
+from rewards.views.page import Page
 
 __all__ = ["router"]
 
@@ -46,8 +48,8 @@ _COLUMNS = (
 )
 _HEADER = ",".join(_COLUMNS) + "\r\n"
 
-Rows = Sequence[Mapping[str, Any]]
-Read = Callable[[Connection, Any], browsing.Page]
+Row = TypeVar("Row")
+Read = Callable[[Connection, Any], Page[Row]]
 
 
 def _file(media_type: str, example: str) -> dict[int | str, dict[str, Any]]:
@@ -69,7 +71,7 @@ def entries(books: TheBooks, asked: Annotated[Filters, Query()]) -> StreamingRes
     """
     wanted = narrowed(books, None, asked)
 
-    def read(connection: Connection, place: Any) -> browsing.Page:
+    def read(connection: Connection, place: Any) -> Page[BookedEntry]:
         return browsing.entries(connection, wanted.selection, limit=PAGE_ROWS, place=place, account=wanted.account)
 
     pages = (_csv(page) for page in _pages(books, read))
@@ -91,21 +93,21 @@ def receipts(books: TheBooks, asked: Annotated[Filters, Query()]) -> StreamingRe
     """
     wanted = narrowed(books, None, asked)
 
-    def read(connection: Connection, place: Any) -> browsing.Page:
+    def read(connection: Connection, place: Any) -> Page[BookedReceipt]:
         return browsing.receipts(connection, wanted.selection, limit=PAGE_ROWS, place=place, account=wanted.account)
 
     pages = ("".join(map(_event, page)) for page in _pages(books, read))
     return _streamed(pages, "application/x-ndjson", "receipts.jsonl")
 
 
-def _pages(books: Books, read: Read) -> Iterator[Rows]:
+def _pages(books: Books, read: Read[Row]) -> Iterator[Sequence[Row]]:
     """Every page, each read in a transaction of its own when it is wanted; but the first is read here."""
     with books.ledger.database.read() as connection:
         first = read(connection, None)
     return chain([first.rows], _further(books, read, first.place))
 
 
-def _further(books: Books, read: Read, place: Any) -> Iterator[Rows]:
+def _further(books: Books, read: Read[Row], place: Any) -> Iterator[Sequence[Row]]:
     while place is not None:
         with books.ledger.database.read() as connection:
             page = read(connection, place)
@@ -118,24 +120,24 @@ def _streamed(parts: Iterable[str], media_type: str, name: str) -> StreamingResp
     return StreamingResponse(parts, media_type=media_type, headers=headers)
 
 
-def _csv(rows: Rows) -> str:
+def _csv(entries: Sequence[BookedEntry]) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    for row in rows:
-        told = {**row, "booked_at": _rfc3339(row["booked_at_us"]), "credit": row["amount"]}
+    for entry in entries:
+        told = {**vars(entry), "booked_at": _rfc3339(entry.booked_at_us), "credit": entry.amount}
         writer.writerow(cell(told[name]) for name in _COLUMNS)
     return text.getvalue()
 
 
-def _event(receipt: Mapping[str, Any]) -> str:
+def _event(receipt: BookedReceipt) -> str:
     """A line of JSON: the receipt as a CloudEvent in structured mode."""
     event = {
         "specversion": "1.0",
         "type": "protoken.receipt.v1",
-        "id": receipt["response_id"],
-        "source": f"/consortia/{quote(receipt['consortium'], safe='')}",
-        "subject": receipt["application"],
-        "time": _rfc3339(receipt["booked_at_us"]),
+        "id": receipt.response_id,
+        "source": f"/consortia/{quote(receipt.consortium, safe='')}",
+        "subject": receipt.application,
+        "time": _rfc3339(receipt.booked_at_us),
         "datacontenttype": "application/json",
         "data": Receipt.model_validate(receipt).model_dump(mode="json", exclude={"object"}),
     }

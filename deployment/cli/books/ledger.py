@@ -57,9 +57,9 @@ def entries(
         print_json([Receipt.model_validate(receipt).model_dump(mode="json") for receipt in receipts])
         return
     rows = [
-        (str(receipt["sequence"]), receipt["response_id"], date(receipt["booked_at_us"]), account, credit(amount))
+        (str(receipt.sequence), receipt.response_id, date(receipt.booked_at_us), account, credit(amount))
         for receipt in receipts
-        for account, amount in receipt["amounts"].items()
+        for account, amount in receipt.amounts.items()
     ]
     print_table("entries", ("sequence", "response", "booked", "account", "credit"), rows)
 

@@ -32,8 +32,9 @@ from rewards.errors import LogError
 from rewards.ledger.usage import is_of
 from rewards.log import proofs
 from rewards.store.database import Connection
+from rewards.store.receipts import BookedEntry, BookedReceipt
 from rewards.views import latest
-from rewards.views.browsing import Page
+from rewards.views.page import Page
 
 __all__ = ["router"]
 
@@ -78,7 +79,7 @@ def responses(
     place = place_of(_LIST, cursor, int)
     with books.ledger.database.read(member=viewer.key.client) as connection:
         page = _latest(connection, viewer, asked, None if place is None else (int(place[0]),))
-        taken_back = latest.reversals(connection, [row["response_id"] for row in page.rows])
+        taken_back = latest.reversals(connection, [row.response_id for row in page.rows])
     return render(
         request,
         "responses.html",
@@ -145,7 +146,9 @@ def reverse(
     return redirect(request, f"/responses/{quote(response_id, safe='')}", told)
 
 
-def _latest(connection: Connection, viewer: Viewer, asked: Search, place: tuple[int] | None) -> Page:
+def _latest(
+    connection: Connection, viewer: Viewer, asked: Search, place: tuple[int] | None
+) -> Page[BookedReceipt] | Page[BookedEntry]:
     """The receipts before a place that the viewer may see; of a member, its own entries."""
     if viewer.key.role == "application":
         return latest.receipts(connection, limit=_ROWS, place=place, application=viewer.key.identity)
@@ -159,7 +162,7 @@ def _is_there(viewer: Viewer, books: Books, response_id: str) -> bool:
     if viewer.key.role == "member":
         return _entry(viewer, books, response_id) is not None
     found = books.ledger.receipt(response_id)
-    return found is not None and _may_see(viewer, books, found["application"])
+    return found is not None and _may_see(viewer, books, found.application)
 
 
 def _may_see(viewer: Viewer, books: Books, application: str) -> bool:
@@ -172,7 +175,7 @@ def _may_see(viewer: Viewer, books: Books, application: str) -> bool:
 def _receipt(viewer: Viewer, service: Service, books: Books, response_id: str) -> Receipt:
     """A receipt that the viewer may see; to an application those of others do not exist."""
     found = books.ledger.receipt(response_id)
-    if found is not None and _may_see(viewer, books, found["application"]):
+    if found is not None and _may_see(viewer, books, found.application):
         return Receipt.model_validate(found)
     if service.answers.is_promised(response_id, viewer.key.identity):
         raise NotFoundError(
@@ -220,12 +223,12 @@ def _own_entry(request: Request, viewer: Viewer, books: Books, response_id: str)
         raise NotFoundError(f"there is no response {response_id} here", code="response_not_found")
     with books.ledger.database.read(member=viewer.visible) as connection:
         taken_back = latest.reversals(connection, [response_id]).get(response_id)
-        sealed = _sealed(connection, entry["sequence"])
-    (own,) = credits_of({entry["account"]: entry["amount"]}, entry["tokens"])
+        sealed = _sealed(connection, entry.sequence)
+    (own,) = credits_of({entry.account: entry.amount}, entry.tokens)
     return render(request, "own_response.html", entry=entry, own=own, taken_back=taken_back, sealed=sealed)
 
 
-def _entry(viewer: Viewer, books: Books, response_id: str) -> Mapping[str, Any] | None:
+def _entry(viewer: Viewer, books: Books, response_id: str) -> BookedEntry | None:
     """A member's own entry of a response; None where it has none."""
     assert viewer.visible is not None, "only a member has entries of its own"
     with books.ledger.database.read(member=viewer.visible) as connection:
@@ -241,9 +244,9 @@ def _sealed(connection: Connection, sequence: int) -> Mapping[str, Any] | None:
         return None
 
 
-def _top(row: Mapping[str, Any]) -> Credit | None:
+def _top(row: BookedReceipt | BookedEntry) -> Credit | None:
     """The client that earned most of a receipt, None where no client earned; of a member's row its own entry."""
-    if "amounts" not in row:
-        return credits_of({row["account"]: row["amount"]}, row["tokens"])[0]
-    first = credits_of(row["amounts"], row["tokens"])[0]
+    if isinstance(row, BookedEntry):
+        return credits_of({row.account: row.amount}, row.tokens)[0]
+    first = credits_of(row.amounts, row.tokens)[0]
     return first if first.account != COMMONS and first.share > 0 else None

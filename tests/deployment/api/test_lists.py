@@ -57,10 +57,10 @@ def test_what_is_booked_while_somebody_pages_is_neither_lost_nor_doubled(
 def test_entries_say_what_their_receipts_say(operator: TestClient, books: Ledger) -> None:
     """An entry carries its receipt's fields; its credit is the receipt's amount for the account."""
     for entry in rows(operator, "entries"):
-        receipt = books.receipt(entry["response_id"])
-        assert receipt is not None
-        receipt["tokens"] = str(receipt["tokens"])
-        assert str(receipt["amounts"][entry["account"]]) == entry["credit"]
+        booked = books.receipt(entry["response_id"])
+        assert booked is not None
+        receipt = {**vars(booked), "tokens": str(booked.tokens)}
+        assert str(booked.amounts[entry["account"]]) == entry["credit"]
         assert {name: entry[name] for name in entry.keys() & receipt.keys()} == {
             name: receipt[name] for name in entry.keys() & receipt.keys()
         }

@@ -34,8 +34,10 @@ def test_a_receipt_is_reversed_once(operator: TestClient, books: Ledger, keys: K
     assert ("reversal", "r7", "-7") == tuple(first.json()[name] for name in ("kind", "reverses", "tokens"))
     (operator_key,) = (key for key in keys.list() if key.role == "operator")
     assert {"reason": "our own load test", "actor": operator_key.key_id} == first.json()["measurement"]
+    booked = books.receipt("r7")
+    assert booked is not None
     taken = {account: before[account] - amount for account, amount in books.balances().items()}
-    assert {**dict.fromkeys(before, 0), **(books.receipt("r7") or {})["amounts"]} == taken
+    assert {**dict.fromkeys(before, 0), **booked.amounts} == taken
 
 
 def test_what_cannot_be_reversed_is_said(operator: TestClient, books: Ledger) -> None:

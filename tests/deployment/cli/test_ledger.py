@@ -196,7 +196,7 @@ def test_a_response_is_reversed_once(capsys, url):
 
     assert (0, "r0 is reversed by receipt 11, reversal-r0\n") == first[:2]
     assert (11, True) == (again["sequence"], again["replayed"])
-    assert {"actor": "command line", "reason": "a test question"} == reversal["measurement"]
+    assert {"actor": "command line", "reason": "a test question"} == reversal.measurement
 
 
 @pytest.mark.parametrize(

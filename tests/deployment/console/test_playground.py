@@ -83,7 +83,7 @@ def test_an_application_asks_with_its_own_key(sign_in: SignIn, ledger: Ledger, w
 
     booked = ledger.receipt(made)
     assert booked is not None
-    assert (world.keys["application"].split("_")[1], 3) == (booked["application"], booked["tokens"])
+    assert (world.keys["application"].split("_")[1], 3) == (booked.application, booked.tokens)
 
 
 def test_answer_is_the_stream_of_chat_completions_and_then_its_map(sign_in: SignIn, engine: ScriptedEngine) -> None:
@@ -148,7 +148,7 @@ def test_other_roles_connect_an_applications_key_first(
     assert 'id="prompt"' in browser.get(PAGE).text
     booked = ledger.receipt(events(ask(browser).text)[0][1]["id"])
     assert booked is not None
-    assert world.keys["application"].split("_")[1] == booked["application"]
+    assert world.keys["application"].split("_")[1] == booked.application
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_stopping_books_what_was_generated(address: str, world: World, engine: S
     assert made[:1] == engine.left
     booked = ledger.receipt(made[0])
     assert booked is not None
-    assert (True, True) == (booked["measurement"]["cut"], 3 < booked["tokens"] < 500)
+    assert (True, True) == (booked.measurement["cut"], 3 < booked.tokens < 500)
 
 
 def test_the_page_has_no_script_or_style_of_its_own(sign_in: SignIn) -> None:

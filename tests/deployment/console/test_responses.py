@@ -174,7 +174,7 @@ def test_readers_see_the_whole_receipt(sign_in: SignIn, world: World, role: str)
     assert booked is not None
     page = sign_in(role).get(SHARED).text
 
-    for text in (booked["payload_sha256"], booked["model_sha256"], "credit, version 1", "<code>nodes</code> 2"):
+    for text in (booked.payload_sha256, booked.model_sha256, "credit, version 1", "<code>nodes</code> 2"):
         assert text in page
     assert ["1.699963", "0.300007", "0.000030"] == re.findall(r'<td class="number">(\d\.\d{6})</td>', joined(page))
     assert ["85.0 %", "15.0 %", "&lt; 0.1 %"] == re.findall(r'<td class="number">([^<]* %)</td>', page)
@@ -363,8 +363,8 @@ def test_an_operator_reverses_with_a_reason_and_a_confirmation(sign_in: SignIn, 
     assert (303, SHARED) == (answer.status_code, answer.headers["location"])
     booked = world.books.ledger.receipt("reversal-shared-three")
     assert booked is not None
-    assert -1_699_963 == booked["amounts"]["clinic"]
-    assert "our own load test" in json.dumps(booked["measurement"])
+    assert -1_699_963 == booked.amounts["clinic"]
+    assert "our own load test" in json.dumps(booked.measurement)
     page = browser.get(SHARED).text
     assert "is taken back by reversal-shared-three" in page
     assert "Take its credit back" not in page

@@ -229,7 +229,7 @@ def test_cut_stream_may_be_asked_for_again(application: TestClient, engine: Scri
     good = ask(application, stream=True)
 
     assert "data: [DONE]" in good.text
-    assert [2, 3] == [receipt["tokens"] for receipt in ledger.receipts_after(0)]
+    assert [2, 3] == [receipt.tokens for receipt in ledger.receipts_after(0)]
     assert good.content == ask(application, stream=True).content
 
 
@@ -393,7 +393,7 @@ def test_caller_that_leaves_before_the_first_token_leaves_no_doubt(
 
     assert b"cmpl-3" in asyncio.run(main())
     cut = ledger.receipt("cmpl-1")
-    assert (1 if refused is None else None) == (cut and cut["tokens"])
+    assert (1 if refused is None else None) == (cut and cut.tokens)
 
 
 def test_request_that_the_limits_refuse_leaves_its_key_free(
@@ -493,4 +493,4 @@ def test_caller_that_leaves_once_admitted_leaves_no_doubt(
     heard = asyncio.run(main())
     assert heard[0].startswith(":")
     assert "cmpl-3" in heard[-2]
-    assert (None if refused else 1) == ((cut := ledger.receipt("cmpl-1")) and cut["tokens"])
+    assert (None if refused else 1) == ((cut := ledger.receipt("cmpl-1")) and cut.tokens)

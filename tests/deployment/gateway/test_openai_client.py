@@ -31,7 +31,7 @@ def test_completion_carries_attribution(client: openai.OpenAI, ledger: Ledger) -
     assert "clinic" == message.attribution["content"][0]["clients"][0]["client"]
     assert 3_000_000 == sum(map(int, made.usage.attribution["credit"].values()))
     assert made._request_id
-    assert ledger.receipt(made.id)["payload_sha256"] == made.usage.attribution["receipt_id"]
+    assert ledger.receipt(made.id).payload_sha256 == made.usage.attribution["receipt_id"]
 
 
 def test_raw_stream_carries_attribution(client: openai.OpenAI) -> None:

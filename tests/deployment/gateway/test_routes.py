@@ -53,8 +53,8 @@ def test_summary_travels_in_usage(application: TestClient, ledger: Ledger, asked
     attribution = body["usage"]["attribution"]
     receipt = ledger.receipt(body["id"])
     assert receipt is not None
-    assert receipt["payload_sha256"] == attribution["receipt_id"]
-    assert {account: str(amount) for account, amount in receipt["amounts"].items()} == attribution["credit"]
+    assert receipt.payload_sha256 == attribution["receipt_id"]
+    assert {account: str(amount) for account, amount in receipt.amounts.items()} == attribution["credit"]
     assert 3_000_000 == sum(map(int, attribution["credit"].values()))
     assert {"clinic": 0.5, "bank": 0.25} == attribution["shares"]
     assert (0.25, "credit", 0.001) == (
@@ -140,7 +140,7 @@ def test_a_finished_response_is_booked_to_the_key_that_asked(
 
     receipt = ledger.receipt(response_id)
     assert receipt is not None
-    assert keys.list()[0].key_id == receipt["application"]
+    assert keys.list()[0].key_id == receipt.application
 
 
 def test_request_reaches_the_engine_as_it_was_asked(application: TestClient, engine: ScriptedEngine) -> None:

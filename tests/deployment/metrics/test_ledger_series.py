@@ -198,7 +198,7 @@ def test_the_log_and_the_events_are_told(url: str, ledger: Ledger) -> None:
         after = samples(address)
 
     clients = 2 + len(MEMBERS)  # of the fixtures' two consortia
-    booked_at = [row["booked_at_us"] / 1e6 for row in ledger.receipts_after(0)]
+    booked_at = [row.booked_at_us / 1e6 for row in ledger.receipts_after(0)]
     assert [clients + 1, 0, 1] == [found["protoken_log_unsealed_rows",] for found in (before, sealed, after)]
     assert [0, clients + 2, clients + 2] == [found["protoken_log_leaves",] for found in (before, sealed, after)]
     oldest = "protoken_log_oldest_unsealed_timestamp_seconds"

@@ -331,7 +331,7 @@ def test_receipts_of_the_dead_are_booked_as_they_are(takeover: Takeover, spool: 
 
     receipt = moving.receipt("spooled")
     assert receipt is not None
-    assert make_receipt("spooled").payload_sha256 == receipt["payload_sha256"]
+    assert make_receipt("spooled").payload_sha256 == receipt.payload_sha256
     assert [spool.path] == list(spool.path.parent.iterdir())
 
 
@@ -352,9 +352,9 @@ def test_stream_of_another_model_goes_to_the_commons(takeover: Takeover, spool: 
 
     receipt = moving.receipt("cut")
     assert receipt is not None
-    assert ({"commons": 48_000_000}, 48, "b" * 64) == (receipt["amounts"], receipt["tokens"], receipt["model_sha256"])
-    assert (True, True) == (receipt["measurement"]["cut"], receipt["measurement"]["recovered"])
-    assert "not served" in receipt["measurement"]["unattributed"]
+    assert ({"commons": 48_000_000}, 48, "b" * 64) == (receipt.amounts, receipt.tokens, receipt.model_sha256)
+    assert (True, True) == (receipt.measurement["cut"], receipt.measurement["recovered"])
+    assert "not served" in receipt.measurement["unattributed"]
     assert [] == takeover.handed
 
 
@@ -378,7 +378,7 @@ def test_receipt_beats_progress_in_another_file(takeover: Takeover, spool: Spool
     again.recovery.close()
 
     assert [] == again.handed
-    assert receipt.payload_sha256 == moving.receipt("cut")["payload_sha256"]
+    assert receipt.payload_sha256 == moving.receipt("cut").payload_sha256
 
 
 def test_record_that_is_neither_is_set_aside(takeover: Takeover, spool: Spool, moving: MovingLedger) -> None:

@@ -115,7 +115,7 @@ def test_long_prompts_that_are_refused_keep_nobody_waiting(
     seconds = time.monotonic() - since
     assert {"context_length_exceeded"} == {caller.end().code for caller in callers}
 
-    assert 60 == ledger.receipt("stream")["tokens"]
+    assert 60 == ledger.receipt("stream").tokens
     assert seconds < (time.monotonic() - since) / 2
 
 
@@ -126,4 +126,4 @@ def test_a_job_that_is_let_go_while_its_prompt_is_read_is_gone(worker: Any, ledg
     Caller(worker, job("next"), ledger).end()
 
     assert ["cancelled", "finished"] == notes.outcomes
-    assert ["next"] == [receipt["response_id"] for receipt in ledger.receipts_after(0)]
+    assert ["next"] == [receipt.response_id for receipt in ledger.receipts_after(0)]

@@ -313,9 +313,9 @@ def test_a_failure_within_a_row_ends_that_row(
     delivered = len(bad.deltas)
     assert bool(delivered) == (booked is not None) == end.credited
     if booked is not None:
-        assert delivered <= booked["tokens"] <= TOKENS
-        assert booked["tokens"] * 1_000_000 == sum(booked["amounts"].values())
-    assert {"one", "two"} <= {row["response_id"] for row in ledger.receipts_after(0)}
+        assert delivered <= booked.tokens <= TOKENS
+        assert booked.tokens * 1_000_000 == sum(booked.amounts.values())
+    assert {"one", "two"} <= {row.response_id for row in ledger.receipts_after(0)}
 
 
 @pytest.mark.parametrize("error", EXCEPTIONS, ids=lambda error: type(error).__name__)
@@ -339,7 +339,7 @@ def test_a_chat_template_may_raise_anything(
         _assert_unharmed(running, alone, others)
 
     expected = 500 if isinstance(error, MemoryError | torch.OutOfMemoryError) else 400
-    assert (expected, 0) == (end.status, sum(1 for row in ledger.receipts_after(0) if row["response_id"] == BAD))
+    assert (expected, 0) == (end.status, sum(1 for row in ledger.receipts_after(0) if row.response_id == BAD))
 
 
 @pytest.mark.parametrize("error", EXCEPTIONS, ids=lambda error: type(error).__name__)
@@ -417,7 +417,7 @@ def test_logits_that_are_no_numbers_end_their_row(
         until(lambda: not running.spool.live())
 
     assert [(500, True)] * 2 == [(end.status, end.credited) for end in ends]
-    assert [5, 5] == [ledger.receipt(name)["tokens"] for name in (BAD, "bad2")]
+    assert [5, 5] == [ledger.receipt(name).tokens for name in (BAD, "bad2")]
 
 
 @pytest.mark.parametrize(

@@ -180,10 +180,10 @@ def test_end_is_told_only_once_it_is_booked(worker: Worker, ledger: Ledger, note
     assert caller.booked_at_end
     receipt = ledger.receipt("one")
     assert receipt is not None
-    assert (8, 8_000_000) == (receipt["tokens"], sum(receipt["amounts"].values()))
-    assert (receipt["payload_sha256"], receipt["amounts"]) == (end.summary.receipt_id, end.summary.credit)
+    assert (8, 8_000_000) == (receipt.tokens, sum(receipt.amounts.values()))
+    assert (receipt.payload_sha256, receipt.amounts) == (end.summary.receipt_id, end.summary.credit)
     assert ("length", 7, 8, ()) == (end.finish_reason, end.prompt_tokens, end.completion_tokens, end.tokens)
-    assert receipt["duration_us"] > 0
+    assert receipt.duration_us > 0
     assert ["finished"] == notes.outcomes
 
 
@@ -232,7 +232,7 @@ def test_nobody_waits_for_a_long_one(worker: Worker, ledger: Ledger, notes: Note
 
     assert isinstance(short.end(), Finished)
     assert isinstance(long.end(), Finished)
-    assert ["short", "long"] == [receipt["response_id"] for receipt in ledger.receipts_after(0)]
+    assert ["short", "long"] == [receipt.response_id for receipt in ledger.receipts_after(0)]
 
 
 def test_cancelled_job_is_booked_for_what_it_had(worker: Worker, ledger: Ledger, notes: Notes) -> None:
@@ -244,7 +244,7 @@ def test_cancelled_job_is_booked_for_what_it_had(worker: Worker, ledger: Ledger,
 
     receipt = ledger.receipt("gone")
     assert receipt is not None
-    assert 1 <= receipt["tokens"] < 110
+    assert 1 <= receipt.tokens < 110
     assert ["cancelled", "finished"] == notes.outcomes
 
 
@@ -261,7 +261,7 @@ def test_waiting_job_is_cancelled_without_a_trace(
         running.end()
         worker.cancel("running")
 
-    assert ["running"] == [receipt["response_id"] for receipt in ledger.receipts_after(0)]
+    assert ["running"] == [receipt.response_id for receipt in ledger.receipts_after(0)]
     assert ["cancelled", "finished"] == notes.outcomes
 
 
@@ -489,10 +489,10 @@ def test_stream_cut_by_a_crash_is_credited_by_the_next_replica(
 
     expected = ledger.receipt("whole")
     assert expected is not None
-    assert (48, "credit", expected["settings"]) == (receipt["tokens"], receipt["method"], receipt["settings"])
-    assert (True, True) == (receipt["measurement"]["cut"], receipt["measurement"]["recovered"])
-    scores = receipt["measurement"]["response_scores"]
-    assert scores == pytest.approx(expected["measurement"]["response_scores"], rel=1e-3)
+    assert (48, "credit", expected.settings) == (receipt.tokens, receipt.method, receipt.settings)
+    assert (True, True) == (receipt.measurement["cut"], receipt.measurement["recovered"])
+    scores = receipt.measurement["response_scores"]
+    assert scores == pytest.approx(expected.measurement["response_scores"], rel=1e-3)
 
 
 def test_stream_cut_by_a_crash_that_cannot_be_attributed_goes_to_the_commons(
@@ -504,8 +504,8 @@ def test_stream_cut_by_a_crash_that_cannot_be_attributed_goes_to_the_commons(
     url = f"sqlite:///{tmp_path}/second.db"
     receipt = _taken_over(model, tmp_path / "crash", url, _no_memory)
 
-    assert 48 == receipt["tokens"]
-    assert "attribution failed: MemoryError" in str(receipt["measurement"])
+    assert 48 == receipt.tokens
+    assert "attribution failed: MemoryError" in str(receipt.measurement)
     assert {"commons": 48_000_000} == {account: amount for account, amount in Ledger(url).balances().items() if amount}
 
 
@@ -521,7 +521,7 @@ def test_serving_goes_on_while_the_ledger_is_away(worker: Worker, ledger: Moving
     ledger.away = False
     until(lambda: not spool.live(), 10)
     assert [end.summary.receipt_id for end in ends] == [
-        ledger.receipt(f"r{n}")["payload_sha256"] for n in range(8)
+        ledger.receipt(f"r{n}").payload_sha256 for n in range(8)
     ]  # fmt: skip
 
 
@@ -545,8 +545,8 @@ def test_stream_ends_where_its_progress_cannot_be_spooled(worker: Worker, ledger
     assert len(caller.deltas) < PROGRESS_TOKENS
     receipt = ledger.receipt("long")
     assert receipt is not None
-    assert PROGRESS_TOKENS == receipt["tokens"]
-    assert 0 < receipt["measurement"]["delivered"] < PROGRESS_TOKENS
+    assert PROGRESS_TOKENS == receipt.tokens
+    assert 0 < receipt.measurement["delivered"] < PROGRESS_TOKENS
     spool.full = False
     assert isinstance(Caller(worker, job("next", max_tokens=40, streamed=True), ledger).end(), Finished)
 
@@ -561,4 +561,4 @@ def test_response_that_nobody_can_keep_is_withheld(worker: Worker, ledger: Movin
     spool.full = ledger.away = False
     Caller(worker, job("next"), ledger).end()
     time.sleep(0.5)
-    assert ["next"] == [receipt["response_id"] for receipt in ledger.receipts_after(0)]
+    assert ["next"] == [receipt.response_id for receipt in ledger.receipts_after(0)]

@@ -146,7 +146,7 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
         there = self._find(f"reversal-{name}")
         if there is None:
             amounts = {account: -amount for account, amount in known["amounts"].items()}
-            created = self.ledger.receipt(f"reversal-{name}")["created_at_us"]
+            created = self.ledger.receipt(f"reversal-{name}").created_at_us
             self._book(f"reversal-{name}", name, -known["tokens"], amounts, created)
         assert self._find(f"reversal-{name}")["sequence"] == booked.sequence
 
@@ -252,7 +252,7 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
         assert {account: expected[account] for account in expected} == self.ledger.balances()
         assert sum(receipt["tokens"] for receipt in self.receipts) == self.ledger.tokens()
         assert [(each["sequence"], each["id"], each["tokens"], each["amounts"]) for each in self.receipts] == [
-            (each["sequence"], each["response_id"], each["tokens"], each["amounts"]) for each in found
+            (each.sequence, each.response_id, each.tokens, each.amounts) for each in found
         ]
 
     @invariant()

@@ -53,9 +53,9 @@ def test_append_books_the_whole_receipt(ledger):
         booked.payload_sha256,
         booked.replayed,
     )
-    assert receipt == Receipt(**{field.name: found[field.name] for field in fields(Receipt)})
-    assert (1, receipt.payload_sha256) == (found["sequence"], found["payload_sha256"])
-    assert found["booked_at_us"] > receipt.created_at_us
+    assert receipt == Receipt(**{field.name: getattr(found, field.name) for field in fields(Receipt)})
+    assert (1, receipt.payload_sha256) == (found.sequence, found.payload_sha256)
+    assert found.booked_at_us > receipt.created_at_us
 
 
 def test_same_receipt_again_returns_the_first_booking(ledger):
@@ -113,16 +113,16 @@ def test_receipts_after_pages_in_order(ledger):
         ledger.append(make_receipt(f"r{number}", tokens=number + 1))
     page = ledger.receipts_after(1, limit=2)
 
-    assert [(2, "r1"), (3, "r2")] == [(receipt["sequence"], receipt["response_id"]) for receipt in page]
-    assert [2_000_000, 3_000_000] == [sum(receipt["amounts"].values()) for receipt in page]
-    assert ["r3", "r4"] == [receipt["response_id"] for receipt in ledger.receipts_after(3)]
+    assert [(2, "r1"), (3, "r2")] == [(receipt.sequence, receipt.response_id) for receipt in page]
+    assert [2_000_000, 3_000_000] == [sum(receipt.amounts.values()) for receipt in page]
+    assert ["r3", "r4"] == [receipt.response_id for receipt in ledger.receipts_after(3)]
 
 
 def test_last_sequence_before_a_moment(ledger):
     """A moment cuts the ledger before the first receipt that was booked at or after it."""
     for number in range(3):
         ledger.append(make_receipt(f"r{number}"))
-    third = ledger.receipt("r2")["booked_at_us"]
+    third = ledger.receipt("r2").booked_at_us
 
     assert 2 == ledger.last_sequence(before_us=third)
     assert 3 == ledger.last_sequence(before_us=third + 1)
@@ -132,11 +132,11 @@ def test_last_sequence_before_a_moment(ledger):
 def test_a_clock_that_steps_back_does_not_turn_history_around(ledger, monkeypatch):
     """A receipt booked while the clock is behind gets the time of the one before it, so that no window has a hole."""
     ledger.append(make_receipt("r0"))
-    first = ledger.receipt("r0")["booked_at_us"]
+    first = ledger.receipt("r0").booked_at_us
     monkeypatch.setattr("rewards.ledger.ledger.now_us", lambda *_: first - 300_000_000)
     ledger.append(make_receipt("r1"))
 
-    assert first == ledger.receipt("r1")["booked_at_us"]
+    assert first == ledger.receipt("r1").booked_at_us
     assert (0, 2) == (ledger.last_sequence(before_us=first), ledger.last_sequence(before_us=first + 1))
 
 
@@ -225,7 +225,7 @@ def test_many_receipts_in_one_transaction_have_an_outcome_each(ledger):
     assert [False, True, ConflictError, CreditError, False] == [
         outcome.replayed if isinstance(outcome, Booked) else type(outcome) for outcome in outcomes
     ]
-    assert ["a", "c"] == [receipt["response_id"] for receipt in ledger.receipts_after(0)]
+    assert ["a", "c"] == [receipt.response_id for receipt in ledger.receipts_after(0)]
 
 
 def test_a_reversal_negates_every_entry_once(ledger):
@@ -237,8 +237,8 @@ def test_a_reversal_negates_every_entry_once(ledger):
     reversal = ledger.receipt("reversal-r")
 
     assert (3, False, True) == (booked.sequence, booked.replayed, again.replayed)
-    assert ("reversal", "r", -7) == (reversal["kind"], reversal["reverses"], reversal["tokens"])
-    assert {"reason": "a duplicate of another response", "actor": "0123456789ab"} == reversal["measurement"]
+    assert ("reversal", "r", -7) == (reversal.kind, reversal.reverses, reversal.tokens)
+    assert {"reason": "a duplicate of another response", "actor": "0123456789ab"} == reversal.measurement
     assert ledger.balances(up_to=1) == ledger.balances()
     assert 3 == ledger.tokens()
 

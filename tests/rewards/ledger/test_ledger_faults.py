@@ -80,9 +80,9 @@ def test_a_killed_writer_keeps_its_promises(url, tmp_path):
     ledger = Ledger(url)
     booked = ledger.receipts_after(0)
 
-    assert promised == [receipt["response_id"] for receipt in booked][: len(promised)]
+    assert promised == [receipt.response_id for receipt in booked][: len(promised)]
     assert len(booked) <= len(promised) + 1  # the one in flight may be there or not, but not in part
-    assert all(sum(receipt["amounts"].values()) == receipt["tokens"] * 1_000_000 for receipt in booked)
+    assert all(sum(receipt.amounts.values()) == receipt.tokens * 1_000_000 for receipt in booked)
     assert ledger.append(make_receipt("r0", tokens=1)).replayed
     assert len(booked) + 1 == ledger.append(make_receipt("after")).sequence
     ledger.close()
@@ -117,7 +117,7 @@ def test_threads_racing_with_different_payloads_have_one_winner(ledger):
     with ThreadPoolExecutor(8) as pool:
         (winner,) = (tokens for tokens in pool.map(run, range(1, 9)) if tokens is not None)
 
-    assert winner == ledger.tokens() == ledger.receipt("r")["tokens"]
+    assert winner == ledger.tokens() == ledger.receipt("r").tokens
 
 
 @pytest.mark.parametrize("racers", [2, 8])
@@ -132,7 +132,7 @@ def test_processes_racing_on_the_same_ids_book_each_once(url, racers):
     ledger = Ledger(url)
 
     assert [Counter(ids) for ids in rounds] == new
-    assert list(range(1, 5 * ROUNDS + 1)) == [receipt["sequence"] for receipt in ledger.receipts_after(0)]
+    assert list(range(1, 5 * ROUNDS + 1)) == [receipt.sequence for receipt in ledger.receipts_after(0)]
     ledger.close()
 
 

@@ -103,15 +103,15 @@ def altered(value):
 def test_every_account_proves_its_entry(books, client):
     """The proof shows the client's amount of each receipt, to somebody who has the public key and the log's name."""
     for receipt in books.receipts_after(0):
-        proof = read(books, receipt_proof, receipt["response_id"], client)
+        proof = read(books, receipt_proof, receipt.response_id, client)
         found = asdict(verify_receipt_proof(proof, [OTHER_KEY.public, *KEYS], ORIGIN))
         checkpoint = found.pop("checkpoint")
 
         named = ("response_id", "sequence", "kind", "reverses", "booked_at_us")
         assert {
             "client": client,
-            "amount": receipt["amounts"][client],
-            **{name: receipt[name] for name in named},
+            "amount": receipt.amounts[client],
+            **{name: getattr(receipt, name) for name in named},
         } == found
         assert proof["inclusion"]["size"] == checkpoint["size"]
 
@@ -120,16 +120,16 @@ def test_a_proof_reveals_nothing_of_other_clients(shown):
     """Neither another client's name, nor its amount, nor salt or payload hash by which to try amounts, is in it."""
     proof, receipt, *_ = shown
     text = json.dumps(proof)
-    amounts = receipt["amounts"]
+    amounts = receipt.amounts
 
     assert "clinic" in text and str(amounts["clinic"]) in text
     for account, amount in amounts.items():
         if account != "clinic":
             assert account not in text
             assert str(amount) not in text or amount < 100
-    assert receipt["salt"] not in text
-    assert receipt["payload_sha256"] not in text
-    assert receipt["model_sha256"] not in text
+    assert receipt.salt not in text
+    assert receipt.payload_sha256 not in text
+    assert receipt.model_sha256 not in text
 
 
 def test_every_altered_field_of_a_receipt_proof_is_refused(shown):
@@ -239,7 +239,7 @@ def test_events_are_proved_against_any_checkpoint(books):
     with books.database.read() as connection:
         latest = latest_checkpoint(connection)
         proof = inclusion(connection, "event", 1)
-        older = inclusion(connection, "receipt", first["sequence"], size=consistency_sizes(books)[0])
+        older = inclusion(connection, "receipt", first.sequence, size=consistency_sizes(books)[0])
 
     assert latest.size == proof["size"] and latest.note == proof["checkpoint"]
     assert consistency_sizes(books)[0] == older["size"] == open_checkpoint(older["checkpoint"], KEYS, ORIGIN).size

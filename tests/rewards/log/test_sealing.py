@@ -56,7 +56,7 @@ def hashes_of(ledger):
         if source == "event":
             found.append(event_leaf(happened[sequence]))
         else:
-            amounts = ledger.receipt(receipts[sequence]["response_id"])["amounts"]
+            amounts = ledger.receipt(receipts[sequence]["response_id"]).amounts
             found.append(receipt_leaf(receipts[sequence], amounts))
     return found
 

@@ -21,7 +21,7 @@ DAY_US = 24 * HOUR_US
 YEAR_US = 365 * DAY_US
 EUR = Policy(pool=100, currency="EUR")
 PATIENT = Policy(pool=100, currency="EUR", grace_hours=48)
-MODULES = ("periods.moves", "periods.window", "events", "ledger", "sealing")
+MODULES = ("periods.moves", "periods.window", "store.events", "ledger.ledger", "log.sealing")
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_on_postgresql_one_clock_stamps_for_all(postgresql_url, monkeypatch):
     ledger.register("demo", {"later": "A later one"})
     with ledger.database.read() as connection:
         query = "SELECT max(booked_at_us) FROM receipts UNION ALL SELECT max(at_us) FROM events"
-        stamps = [*connection.execute(text(query)).scalars(), ledger.receipt("reversal-r1")["created_at_us"]]
+        stamps = [*connection.execute(text(query)).scalars(), ledger.receipt("reversal-r1").created_at_us]
     ledger.close()
 
     assert all(abs(stamp - real_ns() // 1000) < HOUR_US for stamp in stamps)

@@ -113,7 +113,7 @@ def test_receipts_of_before_stay_the_application_s(url):
             seen, place = [], None
             while True:
                 page = latest.receipts(connection, limit=2, place=place, application=shop)
-                seen += [row["response_id"] for row in page.rows]
+                seen += [row.response_id for row in page.rows]
                 place = page.place
                 if place is None:
                     break

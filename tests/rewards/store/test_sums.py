@@ -47,7 +47,7 @@ def test_books_of_more_credit_than_64_bits_are_read_closed_and_audited(ledger, u
 
     assert (2 * MOST, 4) == used
     assert (2 * MOST, credit) == (ledger.tokens(), ledger.balances()["bank"])
-    assert [2 * MOST] == [each["tokens"] for each in models]
+    assert [2 * MOST] == [each.tokens for each in models]
     assert credit == contribution.now.open.credit["bank"]
     settlement = periods.close(ledger, "p1", Policy.from_mapping({"currency": "EUR", **terms}), "me")
     assert {"bank": 1000} == {line.account: line.payout for line in settlement.lines if line.payout}

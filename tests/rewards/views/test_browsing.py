@@ -88,10 +88,10 @@ def test_pages_of_receipts_are_the_receipts_that_fit_in_their_order(books, limit
         assert [
             each
             for each in whole
-            if model in (None, each["consortium"], each["model_sha256"])
-            and application in (None, each["application"])
-            and kind in (None, each["kind"])
-            and (account is None or each["amounts"][account] != 0)
+            if model in (None, each.consortium, each.model_sha256)
+            and application in (None, each.application)
+            and kind in (None, each.kind)
+            and (account is None or each.amounts[account] != 0)
         ] == found
 
 
@@ -99,14 +99,14 @@ def test_pages_of_receipts_are_the_receipts_that_fit_in_their_order(books, limit
 def test_pages_of_entries_are_every_entry_once_also_where_a_page_ends_within_a_receipt(books, limit):
     """A page that ends between two entries of a receipt is followed by one that begins there."""
     whole = [
-        (each["sequence"], account, amount)
+        (each.sequence, account, amount)
         for each in books.receipts_after(0)
-        for account, amount in sorted(each["amounts"].items())
+        for account, amount in sorted(each.amounts.items())
     ]
     for account in (None, "clinic", COMMONS):
         found = entries_of(books, Selection(), limit, account)
         assert [each for each in whole if account in (None, each[1])] == [
-            (row["sequence"], row["account"], row["amount"]) for row in found
+            (row.sequence, row.account, row.amount) for row in found
         ]
 
 
@@ -125,8 +125,8 @@ def test_what_is_booked_between_two_pages_is_neither_lost_nor_doubled(books, lim
         if place is None:
             break
 
-    assert entries_of(books, Selection(up_to=found[-1]["sequence"]), 1000) == found
-    assert found[-1]["sequence"] == books.last_sequence()
+    assert entries_of(books, Selection(up_to=found[-1].sequence), 1000) == found
+    assert found[-1].sequence == books.last_sequence()
 
 
 @given(
@@ -156,16 +156,16 @@ def test_pages_and_sums_of_any_selection_agree_with_a_look_at_every_receipt(
     fitting = [
         each
         for each in books.receipts_after(0)
-        if wanted.holds(each["sequence"]) and model in (None, each["consortium"], each["model_sha256"])
+        if wanted.holds(each.sequence) and model in (None, each.consortium, each.model_sha256)
     ]
 
-    assert [
-        (each["sequence"], name) for each in fitting for name in sorted(each["amounts"]) if account in (None, name)
-    ] == [(row["sequence"], row["account"]) for row in found]
-    assert (len(fitting), sum(each["tokens"] for each in fitting)) == (sums.receipts, sums.tokens)
+    assert [(each.sequence, name) for each in fitting for name in sorted(each.amounts) if account in (None, name)] == [
+        (row.sequence, row.account) for row in found
+    ]
+    assert (len(fitting), sum(each.tokens for each in fitting)) == (sums.receipts, sums.tokens)
     credit = Counter()
     for row in found:
-        credit[row["account"]] += row["amount"]
+        credit[row.account] += row.amount
     assert +credit == +Counter(sums.credit)
 
 
@@ -175,7 +175,7 @@ def test_what_lies_before_the_window_is_read_in_several_statements(books, monkey
     wanted = Selection(9, 14, frozenset({11}), frozenset({1, 2, 3, 5, 8}))
     for limit in (1, 2, 3, 10):
         found = receipts_of(books, wanted, limit)
-        assert [1, 2, 3, 5, 8, 10, 12, 13, 14] == [row["sequence"] for row in found]
+        assert [1, 2, 3, 5, 8, 10, 12, 13, 14] == [row.sequence for row in found]
     with books.database.read() as connection:
         sums = selection.totals(connection, wanted, "bank")
     assert (9, 1 + 2 + 3 + 5 + 8 + 10 + 12 - 4 - 5) == (sums.receipts, sums.tokens)
@@ -220,7 +220,7 @@ def test_a_reversal_in_the_grace_hours_is_of_no_period(ledger, monkeypatch):
 
     def at(hours):
         moment = end_us + round(hours * HOUR_US)
-        for module in ("periods.moves", "periods.window", "events", "ledger"):
+        for module in ("periods.moves", "periods.window", "store.events", "ledger.ledger"):
             monkeypatch.setattr(f"rewards.{module}.now_us", lambda *_: moment)
         return moment
 
@@ -241,7 +241,7 @@ def test_a_reversal_in_the_grace_hours_is_of_no_period(ledger, monkeypatch):
 
     assert (3,) == there.periods[0].deferred
     assert (1 + 2 + 4, 7, 7) == (first.tokens, second.tokens, open_tokens)
-    assert ["r7"] == [row["response_id"] for row in receipts_of(ledger, still_open, 1)]
+    assert ["r7"] == [row.response_id for row in receipts_of(ledger, still_open, 1)]
     assert 1 - 1 + 2 + 4 + 7 == ledger.tokens()
 
 
@@ -251,9 +251,9 @@ def test_models_are_told_with_their_receipts_and_tokens(books):
         found = browsing.models(connection)
 
     assert [("demo", "a", 6), ("other", "a", 2), ("demo", "b", 5), ("other", "b", 1)] == [
-        (each["consortium"], each["model_sha256"][0], each["receipts"]) for each in found
+        (each.consortium, each.model_sha256[0], each.receipts) for each in found
     ]
-    assert sum(range(1, 13)) - 4 - 5 == sum(each["tokens"] for each in found)
+    assert sum(range(1, 13)) - 4 - 5 == sum(each.tokens for each in found)
 
 
 def test_a_member_of_postgresql_sees_its_own_entries_even_where_nothing_narrows_them(postgresql_url):
@@ -264,7 +264,7 @@ def test_a_member_of_postgresql_sees_its_own_entries_even_where_nothing_narrows_
         rows = read_all(partial(browsing.entries, connection, Selection(), with_application=False), 3)
         sums = selection.totals(connection, Selection(), "clinic")
 
-    assert {"bank"} == {row["account"] for row in rows}
+    assert {"bank"} == {row.account for row in rows}
     assert 4 == len(rows)
     assert {} == sums.credit
     ledger.close()

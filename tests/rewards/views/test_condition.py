@@ -26,7 +26,7 @@ def test_what_no_checkpoint_covers_is_counted(ledger):
     with ledger.database.read() as connection:
         (first_event, *_) = events.find(connection)
         checkpoint = latest_checkpoint(connection)
-    booked_us = [row["booked_at_us"] for row in ledger.receipts_after(0)]
+    booked_us = [row.booked_at_us for row in ledger.receipts_after(0)]
 
     assert Condition(0, 0, 0, registered, first_event.at_us) == empty
     assert Condition(booked_us[2], 0, 0, registered + 3, first_event.at_us) == waiting

@@ -36,7 +36,7 @@ def clock(monkeypatch):
         moment[0] += round(minutes * MINUTE_US)
         return moment[0]
 
-    for module in ("periods.moves", "periods.window", "events", "ledger", "contribution"):
+    for module in ("periods.moves", "periods.window", "store.events", "ledger.ledger", "views.contribution"):
         monkeypatch.setattr(f"rewards.{module}.now_us", lambda *_: moment[0])
     return forward
 
@@ -52,7 +52,7 @@ def everything(ledger):
     found, page = [], ledger.receipts_after(0)
     while page:
         found += page
-        page = ledger.receipts_after(found[-1]["sequence"])
+        page = ledger.receipts_after(found[-1].sequence)
     return found
 
 
@@ -60,15 +60,15 @@ def models(receipts):
     """Consortium -> what its receipts come to, added up one by one."""
     found = {}
     for receipt in receipts:
-        sums = found.setdefault(receipt["consortium"], Counter())
-        is_reversal = receipt["kind"] == "reversal"
+        sums = found.setdefault(receipt.consortium, Counter())
+        is_reversal = receipt.kind == "reversal"
         sums["reversals" if is_reversal else "receipts"] += 1
-        sums["reversed_tokens" if is_reversal else "tokens"] += abs(receipt["tokens"])
-        for account, amount in receipt["amounts"].items():
+        sums["reversed_tokens" if is_reversal else "tokens"] += abs(receipt.tokens)
+        for account, amount in receipt.amounts.items():
             sums["reversed_credit" if is_reversal else "credit", account] += abs(amount)
         if not is_reversal:
-            sums["duration_us"] += receipt["duration_us"]
-            sums["durations", bisect_left(BOUNDS_US, receipt["duration_us"])] += 1
+            sums["duration_us"] += receipt.duration_us
+            sums["durations", bisect_left(BOUNDS_US, receipt.duration_us)] += 1
     return {name: +sums for name, sums in found.items()}
 
 
@@ -89,8 +89,8 @@ def trend(receipts, width_us):
     """Start of a bucket -> account -> micro-credits, added up one by one."""
     found = {}
     for receipt in receipts:
-        start_us = receipt["booked_at_us"] // width_us * width_us
-        found.setdefault(start_us, Counter()).update(receipt["amounts"])
+        start_us = receipt.booked_at_us // width_us * width_us
+        found.setdefault(start_us, Counter()).update(receipt.amounts)
     return found
 
 
@@ -132,7 +132,7 @@ def act(ledger, chance: random.Random, step: int, clock) -> None:
             ]
         )
     elif what == "reverse":
-        responses = [each["response_id"] for each in everything(ledger) if each["kind"] == "response"]
+        responses = [each.response_id for each in everything(ledger) if each.kind == "response"]
         if responses:
             ledger.reverse(chance.choice(responses), "a test", "tester")
     elif what == "wait":

@@ -31,7 +31,7 @@ def test_pages_of_receipts_are_every_receipt_that_fits_newest_first(books, limit
     assert [
         each
         for each in reversed(books.receipts_after(0))
-        if application in (None, each["application"]) and (account is None or each["amounts"][account] != 0)
+        if application in (None, each.application) and (account is None or each.amounts[account] != 0)
     ] == found
 
 
@@ -42,11 +42,9 @@ def test_pages_of_a_clients_entries_are_all_of_them_newest_first(books, limit):
         rows = read_all(partial(latest.entries, connection, "bank"), limit)
 
     assert [
-        (each["response_id"], each["amounts"]["bank"])
-        for each in reversed(books.receipts_after(0))
-        if "bank" in each["amounts"]
-    ] == [(row["response_id"], row["amount"]) for row in rows]
-    assert {"bank"} == {row["account"] for row in rows}
+        (each.response_id, each.amounts["bank"]) for each in reversed(books.receipts_after(0)) if "bank" in each.amounts
+    ] == [(row.response_id, row.amount) for row in rows]
+    assert {"bank"} == {row.account for row in rows}
     assert not any("application" in row for row in rows)
 
 
@@ -56,13 +54,13 @@ def test_one_entry_of_a_client_is_found_by_its_response(books):
         one = latest.entries(connection, "bank", limit=1, response_id="r2")
         none = latest.entries(connection, "bank", limit=1, response_id="r-none")
 
-    assert [("r2", 500_000)] == [(row["response_id"], row["amount"]) for row in one.rows]
+    assert [("r2", 500_000)] == [(row.response_id, row.amount) for row in one.rows]
     assert ([], None) == (none.rows, none.place)
 
 
 def test_reversed_responses_are_told_with_their_reversals(books):
     """Of some responses, those that were reversed are named with the receipt that took them back."""
-    (reversal,) = [each["response_id"] for each in books.receipts_after(0) if each["kind"] == "reversal"]
+    (reversal,) = [each.response_id for each in books.receipts_after(0) if each.kind == "reversal"]
     with books.database.read() as connection:
         assert {"r4": reversal} == latest.reversals(connection, ["r3", "r4", "r-none"])
         assert latest.reversals(connection, []) == {}
