@@ -16,11 +16,11 @@ records. One thread owns a model, its batch and its attribution.
     importers/   updates that others trained, checked and taken into a bundle
     scoring/     a finished generation in, scores and shares by client out
     training/    federated averaging over question–answer files, from a recipe to a bundle
-    attribute    who taught this response: a finished generation in, scores and shares by client out
-    errors       the exceptions of this package, one small tree
+    attribute    who taught a response: a finished generation in, scores and shares by client out
+    errors       the exceptions of this package, one small tree; each message says what would be right
     forcing      a response that somebody else wrote, read by the model as if it had generated it
-    model        the federated model in memory
-    progress     how long work tells how far it is; a progress bar is one listener, silence another
-    records      what leaves this package
-    tracing      who is behind these responses
+    model        a bundle loaded for serving: the network, its tokenizer, and what each client changed
+    progress     how long work tells how far it is
+    records      what leaves this package: a step, a finished generation, an attributed response; all frozen
+    tracing      who is behind flagged responses: clients ranked by responsibility, with a confidence
 """

@@ -7,20 +7,20 @@ and of money live in those two packages, never here.
     api/         the operator API under `/api/v1`
     app/         the service put together: one HTTP surface, as a Serve deployment over the replicas, started
     books/       what the operator API and the console both do with the books
-    cli/         the `protoken` command: one module per noun, assembled here
+    cli/         the `protoken` command
     cluster/     what Ray does not do by itself: where its ports listen, and that its processes end
-    console/     the console: pages for operators and members, rendered here, over the same rules as the operator API.
+    console/     the pages for operators and members, over the same rules as the operator API
     dashboards/  Grafana's two boards as code, over the catalogue of series
     gateway/     the OpenAI-compatible endpoint: requests in, jobs to the replicas, answers out
-    health/      whether the service stands on what it stood on when it started, and what it says of that
-    http/        HTTP as every caller meets it
-    kept/        what the service keeps on its disk beside the ledger, and for how long
-    metrics/     what Prometheus is told
+    health/      whether what the service stands on is still there, and what it says of that
+    http/        HTTP as every caller meets it: one shape for failures, HEAD, other origins
+    kept/        texts of responses on disk, for retries and for the console, and for how long
+    metrics/     what Prometheus is told: the catalogue of series, the exporter, the replicas' series
     replica/     a replica: one model, one worker, and the way from generated tokens to booked credit
     schemas/     what crosses the wire as pydantic models; the OpenAPI document is made of them
-    spool/       the local, fsynced queue of a replica
+    spool/       a replica's local, fsynced queue of what is not booked yet
     errors       the failures of the service, one small tree, and the body an application sees for each
-    settings     the settings of the service
+    settings     the settings, and the only reader of their YAML file and of the environment
 """
 
 import os

@@ -9,8 +9,7 @@ give the same bytes, and of two closers one wins. `keys.ring.KeyRing` keeps who 
 
 This package knows nothing of models, attribution, HTTP or the command line. Everything it raises is a `RewardsError`.
 
-    audit/       the independent audit: rebuilds hashes, log, balances and settlements from the rows alone, and names
-                 what differs
+    audit/       the independent audit: everything rebuilt from the rows alone; what differs is named
     backups/     a copy of the whole ledger while it is in use, and a ledger made from one
     files/       files of private content, and documents read so that they have one meaning
     keys/        bearer keys: who may ask, without their secrets being kept
@@ -21,9 +20,9 @@ This package knows nothing of models, attribution, HTTP or the command line. Eve
     signing/     Ed25519 keys, and what is signed by them
     store/       the ledger's database: its tables, how it is opened and kept whole, and what every query needs
     views/       what is read of the books for people, pages and scrapes
-    credit       integer micro-credits: exact splits, receipts and the bytes they are hashed by
-    errors       what can go wrong with credit, the ledger and settlement
-    moments      moments that can be trusted, though clocks may be wrong
+    credit       integer micro-credits: exact splits, receipts, and the bytes they are hashed by
+    errors       the exceptions of this package, one small tree
+    moments      the ledger's own time, and stamps of wrong clocks
     money        an amount of money as text, and the currencies of ISO 4217
-    statements   statements: what a client was told of a final period, signed, and provably in the ledger's Merkle log
+    statements   statements: what a client was told of a final period, signed and provable
 """

@@ -1,12 +1,11 @@
 """A consortium on disk: the global model and each client's update, every file hashed.
 
-bundle       a consortium on disk
+bundle       a bundle on disk: opened with every hash checked, verified by recomputation
 manifest     the schema of `consortium.json`, the front page of a bundle
-merge_check  one parameter's merge, recomputed
-replacing    putting a finished bundle where it belongs
-similarity   how large updates are and how alike
-suspicions   what looks wrong in a bundle's updates, for people to look into
-updates      what one client's training changed
-writing      writing a bundle: the global model is merged as base + Σ_i D_i, everything is hashed, and the folder
-             appears whole
+merge_check  one parameter's merge, recomputed element by element
+replacing    a finished bundle put in the place of an older one, and of nothing else
+similarity   how large updates are and how alike, low-rank ones never multiplied out
+suspicions   what looks wrong in updates, for people to look into: scaled, copied, empty, heavily weighted
+updates      one client's update: low-rank factors or whole differences, on disk and in memory
+writing      a bundle written whole or not at all: merged as base + Σ_i D_i, every file hashed
 """

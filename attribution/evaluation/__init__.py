@@ -2,16 +2,15 @@
 
 experiments/  the experiments themselves, a family in each module, and the methods that they compare
 catalogue     the experiments, by the names that `protoken evaluate` and the files in configs/evaluation use
-data          what the consortia of the experiments learn and are asked
-experiment    what an experiment is
-ground_truth  what coalitions of clients would have said
-plots         plots of the report, drawn from data as SVG; the same data gives the same bytes
-report        the report of an evaluation, as HTML that needs nothing else and as Markdown
-results       what an experiment found, as it is stored and reported
-runner        runs experiments from their YAML files
-shapley       shapley values of small games, written out over all coalitions
-small_models  small base models trained from scratch, for architectures whose real weights are not at hand
-statistics    numbers about numbers: intervals, distances between shares, correlations, and the figures made of them
-workshop      where experiments work: the base model, the domains, a folder of bundles built once, answers and their
-              scores
+data          what consortia learn and are asked: domains, disjoint parts of them, planted knowledge
+experiment    what an experiment is: cases that run on their own, and a summary of their rows
+ground_truth  what coalitions of clients would have said, reconstructed or retrained: the slow oracle
+plots         plots of the report as SVG; the same data gives the same bytes
+report        the report as HTML that needs nothing else and as Markdown: targets, what was missed, plots
+results       figures with their uncertainty, plots as data, and notes, as they are stored
+runner        runs experiments from their YAML files, case by case, resumable
+shapley       Shapley values of small games, written out over all coalitions
+small_models  small base models trained from scratch: `scratch:ARCHITECTURE`
+statistics    intervals, distances between shares, correlations
+workshop      where experiments work: base model, domains, bundles built once, answers and scores
 """

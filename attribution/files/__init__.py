@@ -1,5 +1,5 @@
 """Files from outside: read in bounded time and memory, written only where nothing of value is lost.
 
-destinations  where output may go
-foreign       files that somebody else wrote, read in bounded time and memory
+destinations  where output may go: nothing is replaced but an earlier one of the same kind
+foreign       files that somebody else wrote, read in bounded time and memory, refused in one line
 """

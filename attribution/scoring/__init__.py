@@ -1,11 +1,10 @@
 """A finished generation in, scores and shares by client out. Does not decode, and knows no money.
 
-credit_preset  preset `credit`: scores from derivatives of the log-probability along the line base → global
-dense_shift    what whole differences of weights add to a layer's output, read from disk piece by piece
+credit_preset  preset `credit`: derivatives of the log-probability along the line base → global
+dense_shift    what whole differences of weights add to a layer's output, streamed from disk
 nodes          at how many points between the base and the global model slopes are taken, and with which weights they
                are summed
-paper_preset   preset `paper`: ProToken's scores, position-local and exact (arXiv 2601.19672, eq
-path           the straight line from the base model to the global model, with one coefficient for each client's
-               update
-shares         signed scores to shares
+paper_preset   preset `paper`: ProToken's scores, position-local and exact (arXiv 2601.19672)
+path           the line base → global, with one coefficient for each client's update
+shares         signed scores to shares: base share, netting, ties, and the case that nobody earned
 """

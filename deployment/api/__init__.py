@@ -4,9 +4,9 @@ Who may call what is `access`'s business; a member's routes show its own figures
 rule of money lives here: each module of `routes` takes a request apart, calls `rewards`, and shapes the answer.
 
     routes/       the routes of the operator API, one noun of its paths in each module
-    dependencies  what the routes of the operator API work with, and whose figures a caller may see
-    filters       what a caller asks to see, and what of it the caller may see
-    paging        lists in pages: how many rows a caller wants, and where a page begins
+    dependencies  what the routes work with, and whose figures each caller may see
+    filters       which rows are meant by a request, and which of them its caller may see
+    paging        lists in pages: how many rows, and where a page begins
 """
 
 from fastapi import APIRouter

@@ -7,7 +7,7 @@ line on stderr that names what is wrong. Where nobody foresaw what went wrong, P
     models/   commands that load, build or check models
     service/  commands that start the service or show it
     options   options that several nouns of the command line share
-    output    how the command line shows things
+    output    JSON or tables, progress bars, and the heat map of tokens
 """
 
 import os

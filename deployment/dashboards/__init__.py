@@ -1,12 +1,10 @@
 """Grafana's two boards as code, over the catalogue of series; `boards.documents()` gives the JSON that Grafana reads.
 
-boards        which boards there are, and the file that each is in
+boards        which boards there are, and their files
 colours       which colours the boards have
-contribution  the board *Contribution and payouts*: who earns what, what the open period would pay, and what was
-              corrected
-frame         a board around its panels
-panels        what a panel looks like
-queries       promQL over the catalogue
-service       the board *Service and books*: how fast it answers, whether the ledger keeps up, and whether anything
-              is alarming
+contribution  the board *Contribution and payouts*: who earns what, and what would be paid
+frame         a board around its panels: variables, rows on the grid, the JSON document
+panels        what a panel looks like: graphs, single figures and tables in one style
+queries       PromQL over the catalogue, so that no panel repeats the traps of its series
+service       the board *Service and books*: how fast, whether the ledger keeps up, what alarms
 """

@@ -1,6 +1,6 @@
 """Whether the service stands on what it stood on when it started, and what it says of that.
 
-parts   what a service stands on besides its ledger
-places  what a service keeps beside its ledger: the folder of its spool, and its signing key
-watch   watches what a service stands on, so that it says what is wrong instead of going on into nothing
+parts   folders, secrets and bundle, as they were at the start
+places  the folder of the spool, and the signing key
+watch   looks again and again whether what the service stands on is still there
 """

@@ -1,12 +1,12 @@
 """A replica: one model, one worker, and the way from generated tokens to booked credit.
 
-booker      books what is spooled
-crediting   from generated tokens to booked credit
-deployment  the Ray Serve deployment that holds the model
+booker      books what is spooled: at once, or again and again until the database is back
+crediting   from generated tokens to booked credit: attribution, receipt, spool, booking
+deployment  the Ray Serve deployment that holds the model: one model, one worker
 endings     what a response ends with that does not finish, and how an end is counted
-messages    what crosses between the ingress and a replica
-prompts     prompts to token ids before a job may wait for the model, and which are too long
-receipts    from an attributed response to a receipt, and to what the application is told of it
-recovery    what a dead process left in its spool, taken over
-worker      the one thread that owns a model
+messages    what crosses between ingress and replica: a job in, events out
+prompts     prompts to token ids, long ones apart from short ones
+receipts    from an attributed response to a receipt, and to what the application is told
+recovery    what a dead process left: receipts are booked, streams that it cut are credited
+worker      the one thread that owns a model: jobs join its batch, and are booked before they end
 """

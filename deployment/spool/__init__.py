@@ -5,10 +5,9 @@ dies, and whoever starts next, or lives still, adopts the file. `lines` is what 
 disk, `spool` the queue itself. Knows no ledger, no model and no HTTP.
 
     files     files that survive a crash, and locks that do not
-    lines     what a spool file says
-    records   what a spool holds for the ledger
-    spool     the queue itself: records appended durably, forgotten once the ledger has them, and taken over from the
-              dead
-    unbooked  what waits for the ledger in a spool's folder, by application
-    wiping    token ids go from the disk once they are not needed
+    lines     one line per write, with its checksum, replayed to what is live
+    records   receipts and the progress of streams, as what a spool holds and back
+    spool     the queue itself: appended durably, forgotten once booked, taken over from the dead
+    unbooked  what waits for the ledger, by application
+    wiping    token ids overwritten on the disk once they are not needed
 """

@@ -3,17 +3,17 @@
 Everything is read from and written to the book of events; nothing is ever changed. Knows when and over what to settle;
 how is `rewards.settlement`'s business.
 
-    bodies     what each client is told of a final period
+    bodies     what each client is told of a final period, paid or not
     clawbacks  what reversals booked now take back of earlier periods, in money
-    contents   what a period comes to
-    errors     the error that carries a settlement, apart from `rewards.errors`, which knows none
-    fitting    whether a policy speaks of this ledger
+    contents   what a period comes to: its receipts, less what is held and what is reversed
+    errors     the error that carries a settlement
+    fitting    whether a policy speaks of this ledger's clients and applications
     history    what the book of events says of periods and holds, checked as it is read
     holds      holds: what is not to be paid for the time being, a client's payout or the credit of one response
-    moves      the moves of a period
+    moves      preview, close, dispute, finalise, pay: the only writer of a period
     settling   a frame, settled: what it comes to, what it takes back of earlier periods, and what that pays
-    tally      adding up receipts: whole windows by one query each, single receipts by their sequence numbers
-    window     which receipts a new period is made of
+    tally      receipts added up, whole windows by one query
+    window     where a period ends, and what belongs to the next
 """
 
 from __future__ import annotations

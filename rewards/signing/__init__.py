@@ -3,8 +3,8 @@
 Whatever cannot be verified raises `SignatureError`; every text has one spelling, so that no altered character passes.
 Knows no database, no clock and no receipt.
 
-    documents  signed JSON documents in RFC 8785 form (JSON Canonicalization Scheme)
-    encoding   base64 in one spelling only, so that no altered character of a signature or a proof passes unnoticed
+    documents  signed JSON documents (RFC 8785)
+    encoding   base64 in one spelling, so that no altered character passes
     keys       Ed25519 keys (RFC 8032), spelled as Go's `note` package spells them
-    notes      signed notes and log checkpoints (C2SP signed-note and tlog-checkpoint)
+    notes      signed notes and log checkpoints (C2SP)
 """

@@ -1,16 +1,13 @@
 """The experiments themselves, a family in each module, and the methods that they compare.
 
-adversaries   members who want more than they brought
-cost          what attribution costs: E21, each figure a ratio to plain cached generation in the same run
-culprits      who planted it: E1 (a shared backdoor), E2 (a trigger for each client), E4 (many clients, few in each
-              round)
-fairness      how near shares are to exact Shapley shares, and what the rule promises
-layer_scores  proToken's scores at any layer of the model, with and without gradients, for choosing layers and for
-              the ablation
-literal       both presets replayed naively on whole models, as slowly as the formulas read
-mechanics     what the scores are computed from
-natural       a consortium of ordinary knowledge, two clients a domain
-planted       planted knowledge: E12 (facts that one to all clients own), E16 (public facts against facts only the
-              federation has)
-robustness    what attacks earn, with the defences off and on
+adversaries   what each attack submits, and what the aggregator then makes of it
+cost          E21: what attribution costs, as ratios to plain cached generation
+culprits      E1 (a shared backdoor), E2 (a trigger for each client), E4 (many clients, few in each round)
+fairness      E8, E9, E10, E17: how near shares are to exact Shapley shares, and what the rule promises
+layer_scores  ProToken's scores at any layer, with and without gradients
+literal       both presets replayed naively on whole models: what parity is measured against
+mechanics     E5 (gradients on and off), E6 (layers), E7 (parity with a naive replay)
+natural       E3 (the right domain), E13 (twins): a consortium of ordinary knowledge
+planted       E12 (facts that one to all clients own), E16 (public facts against the federation's own)
+robustness    E14 (free riders), E15 (scaling, sybils, copies, counts, logits), defences off and on
 """

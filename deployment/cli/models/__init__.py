@@ -1,7 +1,7 @@
 """Commands that load, build or check models.
 
-attribute   `protoken attribute`: one prompt, its answer, and who taught each token; needs no service
+attribute   `protoken attribute`: one prompt, its answer, and who taught each token
 consortium  `protoken consortium build | import | verify | show`
-evaluate    `protoken evaluate`: the experiments that check attribution, on any base model and any domains
+evaluate    `protoken evaluate`: the experiments that check attribution
 trace       `protoken trace`: flagged responses in, clients ranked by responsibility out
 """

@@ -1,8 +1,8 @@
 """The figures that pages show, and who may see them.
 
-audits            the independent audit, started from the console
-credits           whose credit a response is, in the order in which pages show it
-reading           the figures that pages show
-seen              what of a reading somebody may see: for a member its own client alone
-settlement_table  a settlement as a table
+audits            the audit, started from a page: one at a time, the last outcome kept
+credits           whose credit a response is, in the order of pages
+reading           the figures that pages show, read in the background when somebody looks
+seen              what of the figures somebody may see: a member its own alone
+settlement_table  a settlement as a table whose last row sums to the pool
 """

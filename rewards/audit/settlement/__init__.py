@@ -2,9 +2,9 @@
 
 counting    what a period comes to, counted a second time
 dividing    dividing whole numbers, written a second time
-document    a settlement computed a second time, as a document
-replay      periods, settled a second time from the receipts, and every client's statement held against its line
+document    a settlement computed a second time, as what the books must say
+replay      periods settled again from the receipts, and statements held against them
 rule        a period settled a second time, from the words of the rule alone
-statements  what a client's statement of a final period must say, from the period's settlement and its events
+statements  what a client's statement of a final period must say
 terms       a policy as a settlement's document holds it, read a second time
 """
