@@ -107,3 +107,62 @@ def test_the_container_is_of_the_python_that_the_project_asks_for():
     (version,) = re.findall(r"^FROM python:(\d+\.\d+)-", DOCKERFILE, flags=re.MULTILINE)
 
     assert PROJECT["project"]["requires-python"] == f">={version}"
+
+
+PAGES = ("CONTRIBUTING.md", "DECISIONS.md", "SECURITY.md")
+PATH = re.compile(r"`((?:attribution|rewards|deployment|configs|tests)/[\w./-]+|[A-Z]\w+\.md|\w+\.(?:toml|txt))`")
+
+
+def _page(name: str) -> str:
+    return " ".join((ROOT / name).read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_people_are_sent_to_are_there(page: str):
+    """Every file and folder that a recipe, a decision or a promise names exists."""
+    named = PATH.findall(_page(page))
+
+    assert named
+    assert [] == [name for name in named if not (ROOT / name).exists()]
+
+
+def test_names_that_recipes_send_to_are_in_their_files():
+    """Where a recipe says `NAME` of or in a file, that file says the name too."""
+    sent = {
+        pair
+        for page in PAGES
+        for pair in re.findall(
+            r"`([A-Za-z_]+)` (?:of|in) `((?:attribution|rewards|deployment|tests)/[\w/]+\.py)`", _page(page)
+        )
+    }
+
+    assert {"SUPPORTED", "RULES", "base_model", "VERSION"} <= {name for name, _file in sent}
+    assert [] == [
+        (name, file)
+        for name, file in sent
+        if not re.search(rf"^(?:def )?{name}\b", (ROOT / file).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    ]
+
+
+def test_every_decision_says_what_would_change_it():
+    """Each has its reason, what was weighed, what would change it and where it is; numbers have no gap."""
+    text = (ROOT / "DECISIONS.md").read_text(encoding="utf-8")
+    decisions = text.split("\n## ")[1:]
+    told = ["Why", "Weighed", "Would change it", "Where"]
+
+    assert len(decisions) >= 10
+    assert [f"{number}." for number in range(1, len(decisions) + 1)] == [each.split(" ")[0] for each in decisions]
+    assert all(told == re.findall(r"^- \*\*(.+?)\.\*\*", each, flags=re.MULTILINE) for each in decisions)
+
+
+def test_forms_for_issues_ask_under_names_of_their_own():
+    """Each form is one that the forge takes: it says what it is for, and no two questions of it share a name."""
+    forms = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yaml"))
+
+    assert len(forms) >= 2
+    for file in forms:
+        form = yaml.safe_load(file.read_text(encoding="utf-8"))
+        names = [question["id"] for question in form["body"]]
+        assert {"name", "description", "body"} <= set(form)
+        assert sorted(set(names)) == sorted(names)
+        assert all(isinstance(each, str) for one in form["body"] for each in one["attributes"].get("options", ()))

@@ -1,7 +1,7 @@
 """The independent audit: rebuilds hashes, log, balances and settlements from the rows alone, and names what differs.
 
 It shares no code with what writes the books: not with `ledger`, `periods`, `log` or `settlement`. What is shared are
-the tables, the connections, signatures (`rewards.signing`) and the settlement rule, which is pure.
+the tables, the connections and signatures (`rewards.signing`).
 
     settlement/  settlements, computed a second time from the words of the rule alone
     checkpoints  each checkpoint against its note, its signature and the root that the rows lead to
