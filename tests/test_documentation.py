@@ -1,13 +1,16 @@
 """Pages, tables of contents and example files are under test: what they say of the code is so."""
 
 import ast
+import importlib
 import inspect
 import json
 import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
@@ -17,10 +20,13 @@ import yaml
 from attribution.training.recipe import load_recipe
 from deployment.access import key_cache
 from deployment.access.calls import MINUTE_S
+from deployment.api import routes as api_routes
 from deployment.cli import app
 from deployment.cli.books import keys
+from deployment.console import pages as console_pages
 from deployment.console.figures import reading as figures
 from deployment.console.sessions import LONGEST_S
+from deployment.gateway import routes
 from deployment.gateway.claiming import CLAIM_PATIENCE_S
 from deployment.gateway.silence import ANSWER_TIMEOUT_S, SILENCE_S
 from deployment.metrics.catalogue import MOST_CLIENTS
@@ -28,6 +34,7 @@ from deployment.replica.booker import BOOKING_PATIENCE_S
 from deployment.replica.crediting import PROGRESS_TOKENS
 from deployment.replica.recovery import ADOPTION_INTERVAL_S
 from deployment.settings import Settings
+from rewards.keys.rules import ROLES
 from rewards.settlement.policy import Policy
 from rewards.settlement.policy_file import load_policy, policy_schema
 from tests.pages import ROOT, Page, anchors, calls, code, faults_of_call, is_defined, pages
@@ -231,6 +238,49 @@ def test_names_of_the_code_in_a_page_are_in_the_code(page: Page):
 
 
 SETTINGS_OF_ENVIRONMENT = {f"PROTOKEN_{name.upper()}" for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_addresses_that_a_page_names_are_answered(page: Page):
+    """Each path of the service in a page is a route, or what several routes begin with."""
+    text = " ".join([*page.lines, *page.spans])
+    named = set(re.findall(r"(?<![\w.])(?:127\.0\.0\.1:8000)?(/(?:v1|api/v1|console|health)(?:/[\w{}./-]*)?)", text))
+
+    assert [] == [path for path in sorted(named) if not any(re.match(route, path + "/") for route in _routes())]
+
+
+@cache
+def _routes() -> list[str]:
+    """Every route of the service and every beginning of one, as patterns."""
+    routers = {"": [routes.service_router, routes.router]}
+    for prefix, package in (("/api/v1", api_routes), ("/console", console_pages)):
+        modules = [
+            importlib.import_module(f"{package.__name__}.{each.name}") for each in iter_modules(package.__path__)
+        ]
+        routers[prefix] = [module.router for module in modules]
+    paths = {prefix + route.path for prefix, several in routers.items() for each in several for route in each.routes}
+    begun = {"/".join(path.split("/")[:length]) for path in paths for length in range(2, path.count("/") + 2)}
+    return [re.sub(r"\{[^}]+\}", "[^/]+", path).rstrip("/") + "/$" for path in begun]
+
+
+def test_the_roles_of_the_page_are_those_of_keys():
+    """The page that says what each role may names every role."""
+    (page,) = (page for page in PAGES if page.path == "deployment/README.md")
+    table = page.text.split("| role | may |")[1].split("\n\n")[0]
+
+    assert set(ROLES) == set(re.findall(r"^\| \*(\w+)\* \|", table, flags=re.MULTILINE))
+
+
+def test_the_recipe_of_the_page_is_one(tmp_path):
+    """The recipe that a page shows is accepted as it is, and the commands beside it are for it."""
+    (page,) = (page for page in PAGES if page.path == "attribution/README.md")
+    (recipe,) = re.findall(r"^```yaml\n(.*?)^```", page.text, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "my.yaml").write_text(recipe, encoding="utf-8")
+    for name in ("north.jsonl", "south.jsonl"):
+        (tmp_path / name).write_text('{"prompt": "a", "response": "b"}\n', encoding="utf-8")
+
+    assert ["north", "south"] == [client.id for client in load_recipe(tmp_path / "my.yaml").clients]
+    assert "protoken consortium build my.yaml" in page.text
 
 
 def test_every_dependency_earns_its_place():

@@ -1,5 +1,6 @@
 """The official `openai` client, unmodified, against the app on a real port of loopback."""
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import pytest
 from deployment.replica.messages import Failed
 from rewards.ledger.ledger import Ledger
 from tests.deployment.gateway.engines import CARD, ScriptedEngine
+from tests.pages import pages
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 TOKENS = {"attribution": "tokens"}
@@ -139,3 +141,20 @@ def test_disconnect_reaches_the_engine(
 
     assert [engine.jobs[0].response_id] == engine.left
     assert 3 <= ledger.tokens() < 100
+
+
+def test_the_readme_s_program_runs(address: str, application_key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What README shows under "Call it" is a program that tells the text, the shares, and whose each token is."""
+    (page,) = (page for page in pages() if page.path == "README.md")
+    (program,) = re.findall(r"^```python\n(.*?)^```", page.text, flags=re.MULTILINE | re.DOTALL)
+    for told, here in (("http://127.0.0.1:8000", address), ('"demo"', f'"{CARD.name}"')):
+        assert told in program
+        program = program.replace(told, here)
+
+    exec(program, {"KEY": application_key})
+
+    text, shares, *tokens = capsys.readouterr().out.splitlines()
+    assert "Grüß Gott" == text
+    assert shares.endswith(" 0.25")
+    assert ["Grüß", " ", "Gott"] == [line.partition(" {")[0] for line in tokens]
+    assert all("'clinic': " in line for line in tokens)
