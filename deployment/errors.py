@@ -43,8 +43,11 @@ __all__ = [
     "UnprocessableError",
     "UnsupportedMediaError",
     "envelope",
+    "ledger_away",
     "told_of",
 ]
+
+LEDGER_RETRY_AFTER_S = 5
 
 
 def envelope(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
@@ -209,3 +212,8 @@ class UnavailableError(ApiError):
 
     status = 503
     kind = "service_unavailable_error"
+
+
+def ledger_away(message: str = "the ledger is away; try again") -> UnavailableError:
+    """The refusal of whatever needs the ledger while it cannot be read."""
+    return UnavailableError(message, code="ledger_unavailable", retry_after_s=LEDGER_RETRY_AFTER_S)

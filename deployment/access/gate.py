@@ -23,7 +23,7 @@ from deployment.errors import (
     NotFoundError,
     OverloadedError,
     UnauthenticatedError,
-    UnavailableError,
+    ledger_away,
 )
 from deployment.health.watch import Watch
 from deployment.http.failures import answer, told
@@ -48,7 +48,6 @@ __all__ = [
 ]
 
 MAX_BODY_BYTES: Final = 1024 * 1024
-RETRY_AFTER_S: Final = 5
 
 OPEN_ROUTES: Final = frozenset({("GET", "/health")})
 
@@ -221,11 +220,7 @@ class Gate:
         except LedgerLostError as error:
             raise told(error) from error
         except LedgerError as error:
-            raise UnavailableError(
-                "the ledger is away, and this API key cannot be checked; try again",
-                code="ledger_unavailable",
-                retry_after_s=RETRY_AFTER_S,
-            ) from error
+            raise ledger_away("the ledger is away, and this API key cannot be checked; try again") from error
 
 
 def _refused_as(key: Key, scope: Scope) -> str | None:

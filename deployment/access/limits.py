@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Self
 
-from deployment.errors import OverloadedError, QuotaError, UnavailableError
+from deployment.errors import OverloadedError, QuotaError, ledger_away
 from rewards.errors import LedgerError
 from rewards.keys.ring import Key
 from rewards.ledger.ledger import Ledger
@@ -23,7 +23,6 @@ __all__ = ["Limits", "Ticket"]
 
 SUM_S = 2.0
 """How old the sum of a key's tokens may be: short against a response, so that several ingresses overspend little."""
-RETRY_AFTER_S = 5
 
 _LOG = logging.getLogger(__name__)
 
@@ -176,11 +175,7 @@ class _Budget:
                 self._away = self._is_changed = True
                 _LOG.warning("the tokens of application %s could not be read: %s", self._application, error)
                 if self._sequence is None:
-                    raise UnavailableError(
-                        "the ledger is away, and the token budget of this key cannot be read",
-                        code="ledger_unavailable",
-                        retry_after_s=RETRY_AFTER_S,
-                    ) from error
+                    raise ledger_away("the ledger is away, and the token budget of this key cannot be read") from error
 
     def _read(self) -> None:
         """Add what was booked since the last reading, and forget what it is of that was counted as generated."""

@@ -19,7 +19,14 @@ from deployment.access.gate import READERS, matching, rule_for
 from deployment.access.key_checks import KeyChecks
 from deployment.console.errors import page_of
 from deployment.console.sessions import COOKIE, Sessions
-from deployment.errors import ApiError, ForbiddenError, NotFoundError, UnauthenticatedError, UnavailableError
+from deployment.errors import (
+    ApiError,
+    ForbiddenError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnavailableError,
+    ledger_away,
+)
 from deployment.http.failures import told
 from rewards.errors import KeyRefusedError, LedgerError, LedgerLostError
 from rewards.keys.ring import Key, KeyRing
@@ -28,7 +35,6 @@ __all__ = ["OPEN", "PREFIX", "RULES", "Gate", "roles_for"]
 
 PREFIX: Final = "/console"
 OPEN: Final = ("anybody",)
-RETRY_AFTER_S: Final = 5
 
 _FIGURES: Final = ("member", *READERS)
 _EVERYBODY: Final = ("application", *_FIGURES)
@@ -141,11 +147,7 @@ class Gate:
         except LedgerLostError as error:
             raise told(error) from error
         except LedgerError as error:
-            raise UnavailableError(
-                "the ledger is away, and your key cannot be checked; try again in a moment",
-                code="ledger_unavailable",
-                retry_after_s=RETRY_AFTER_S,
-            ) from error
+            raise ledger_away("the ledger is away, and your key cannot be checked; try again in a moment") from error
         request.state.key, request.state.csrf = key, self._sessions.csrf(session)
         return key
 

@@ -19,7 +19,14 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
-from deployment.errors import ConflictError, InvalidRequestError, SpoolError, UnavailableError, UnprocessableError
+from deployment.errors import (
+    ConflictError,
+    InvalidRequestError,
+    SpoolError,
+    UnavailableError,
+    UnprocessableError,
+    ledger_away,
+)
 from deployment.gateway.claiming import BusyError, Claiming
 from deployment.kept.replays import Replay, Replays
 from deployment.replica.messages import Admitted, Event, Failed, Finished, Job
@@ -94,7 +101,7 @@ class Idempotency:
             standing = await self._claiming.find(mine, request_sha256)
         except LedgerError as error:
             self.forget(attempt)
-            raise _unavailable(f"the ledger is away, and whether this {HEADER} was used cannot be known") from error
+            raise _unknown() from error
         except ReusedKeyError as error:
             self.forget(attempt)
             raise _reused() from error
@@ -122,9 +129,10 @@ class Idempotency:
                 attempt.key, attempt.request_sha256, attempt.job.response_id, partial(self.forget, attempt)
             )
         except BusyError as error:
-            raise _unavailable(f"the ledger is being written, and this {HEADER} cannot be noted in it") from error
+            why = f"the ledger is being written, and this {HEADER} cannot be noted in it; try again"
+            raise ledger_away(why) from error
         except LedgerError as error:
-            raise _unavailable(f"the ledger is away, and whether this {HEADER} was used cannot be known") from error
+            raise _unknown() from error
         except ReusedKeyError as error:
             raise _reused() from error
 
@@ -251,8 +259,8 @@ async def _telling(events: AsyncGenerator[Event, None], admitted: asyncio.Event)
     return event
 
 
-def _unavailable(why: str) -> UnavailableError:
-    return UnavailableError(f"{why}; try again", code="ledger_unavailable", retry_after_s=ELSEWHERE_RETRY_AFTER_S)
+def _unknown() -> UnavailableError:
+    return ledger_away(f"the ledger is away, and whether this {HEADER} was used cannot be known; try again")
 
 
 def _unresolved(claim: Claim) -> ConflictError:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from deployment.access.gate import caller
-from deployment.errors import NotFoundError, UnavailableError
+from deployment.errors import NotFoundError, ledger_away
 from deployment.gateway.health import told_of
 from deployment.gateway.idempotency import checked_key
 from deployment.gateway.service import Service, TheService, job_of, served
@@ -100,9 +100,7 @@ def _receipt(service: Service, key: Key, response_id: str) -> BookedReceipt:
     except LedgerLostError:
         raise
     except LedgerError as error:
-        raise UnavailableError(
-            "the ledger is away; try again", code="ledger_unavailable", retry_after_s=RETRY_AFTER_S
-        ) from error
+        raise ledger_away() from error
     if receipt is not None and is_own:
         return receipt
     if service.answers.is_promised(response_id, key.identity):

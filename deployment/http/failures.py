@@ -16,7 +16,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployment.errors import ApiError, ConflictError, InternalError, InvalidRequestError, UnavailableError, envelope
+from deployment.errors import (
+    ApiError,
+    ConflictError,
+    InternalError,
+    InvalidRequestError,
+    UnavailableError,
+    envelope,
+    ledger_away,
+)
 from rewards.errors import (
     CreditError,
     HoldError,
@@ -90,7 +98,7 @@ def told(error: Exception) -> ApiError:
         return UnavailableError(LOST[error.code], code=error.code, retry_after_s=RETRY_AFTER_S)
     if refused is None:
         _LOG.error("the ledger could not be read: %s", error)
-        return UnavailableError("the ledger is away; try again", code="ledger_unavailable", retry_after_s=RETRY_AFTER_S)
+        return ledger_away()
     refusal, code = refused
     return refusal(str(error), code=code)
 

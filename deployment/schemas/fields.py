@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
+from rewards.files.plain_text import is_telling
+
 __all__ = ["LARGEST", "Count", "Digits", "Document", "Moment", "Name", "Reason", "Whole", "spelt"]
 
 LARGEST = 2**53 - 1
@@ -20,7 +22,7 @@ _NO_NUL = r"^[^\x00]+$"  # PostgreSQL's texts hold everything else
 
 
 def _telling(reason: str) -> str:
-    if not reason.strip() or not reason.isprintable():
+    if not is_telling(reason):
         raise ValueError(f"must be printable text that says why, on one line, not {reason!r}")
     return reason
 

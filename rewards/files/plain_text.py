@@ -54,6 +54,17 @@ def cell(value: Any) -> Any:
     return f"'{one_line(value)}" if risky else one_line(value)
 
 
+def is_telling(text: str) -> bool:
+    """Whether a text says something, on one line and in letters that can be printed."""
+    return bool(text.strip()) and text.isprintable()
+
+
+def require_reason(reason: str, refused: type[Exception]) -> None:
+    """Raise `refused` where a reason says nothing to whoever reads the books."""
+    if not is_telling(reason):
+        raise refused(f"reason must be printable text that says why, not {reason!r}")
+
+
 def _escape(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode("ascii")
 

@@ -17,6 +17,7 @@ from sqlmodel import col
 
 from rewards.credit import COMMONS, REVERSAL, Receipt, canonical_bytes
 from rewards.errors import ConflictError, CreditError, LedgerError, LedgerRefusedError, ReversalError
+from rewards.files.plain_text import require_reason
 from rewards.moments import stamp
 from rewards.store import clients
 from rewards.store import queries as reading
@@ -129,8 +130,7 @@ class Ledger:
         Raises:
             ReversalError: there is no such response, it is a reversal itself, or no reason is given.
         """
-        if not reason.strip() or not reason.isprintable():
-            raise ReversalError(f"reason must be printable text that says why, not {reason!r}")
+        require_reason(reason, ReversalError)
         with self.database.write() as connection:
             original = find_receipt(connection, response_id)
             if original is None or original.kind != "response":

@@ -11,6 +11,7 @@ from sqlmodel import col
 
 from rewards import periods
 from rewards.errors import HoldError
+from rewards.files.plain_text import require_reason
 from rewards.ledger.ledger import Ledger
 from rewards.periods import history as book
 from rewards.periods.contents import counted_in
@@ -43,7 +44,7 @@ def place(ledger: Ledger, kind: str, target: str, reason: str, actor: str) -> st
     """
     if kind not in KINDS:
         raise HoldError(f"a hold is on a {' or a '.join(KINDS)}, not on a {kind!r}")
-    _require_reason(reason)
+    require_reason(reason, HoldError)
     with ledger.database.write() as connection:
         there = book.read(connection)
         for hold in there.holds:
@@ -64,7 +65,7 @@ def release(ledger: Ledger, hold_id: str, reason: str, actor: str) -> None:
     Raises:
         HoldError: there is no such hold, it was released before, or no reason is given.
     """
-    _require_reason(reason)
+    require_reason(reason, HoldError)
     with ledger.database.write() as connection:
         found = {hold.hold_id: hold for hold in book.holds(connection)}
         if hold_id not in found:
@@ -110,8 +111,3 @@ def _draft(connection: Connection, there: Book, response_id: str) -> periods.Per
             "instead, and its payout is taken back in the next period"
         )
     return period
-
-
-def _require_reason(reason: str) -> None:
-    if not reason.strip() or not reason.isprintable():
-        raise HoldError(f"reason must be printable text that says why, not {reason!r}")

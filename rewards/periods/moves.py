@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from rewards.errors import PeriodEmptyError, PeriodError, PeriodMovedError
+from rewards.files.plain_text import is_telling, require_reason
 from rewards.ledger.ledger import Ledger
 from rewards.moments import DAY_US, Clock, text_of
 from rewards.periods import bodies, fitting
@@ -139,8 +140,7 @@ def dispute(ledger: Ledger, name: str, reason: str, actor: str) -> None:
     Raises:
         PeriodError: there is no such draft, it is disputed already, or no reason is given.
     """
-    if not reason.strip() or not reason.isprintable():
-        raise PeriodError(f"reason must be printable text that says why, not {reason!r}")
+    require_reason(reason, PeriodError)
     with ledger.database.write() as connection:
         _require(book.read(connection), name, "disputed")
         mark_disputed(connection, name, reason, actor)
@@ -158,7 +158,7 @@ def pay(ledger: Ledger, name: str, reference: str, actor: str) -> None:
     Raises:
         PeriodError: the period is not final or is paid already, or no reference is given.
     """
-    if not reference.strip() or not reference.isprintable():
+    if not is_telling(reference):
         raise PeriodError(f"reference must be printable text by which the payment is found, not {reference!r}")
     with ledger.database.write() as connection:
         _require(book.read(connection), name, "paid")

@@ -6,6 +6,6 @@ document     what one period paid, kept back and carried on, and its document
 lines        one account's line of a settlement: from gross to payout, and the balance it carries on
 policy       what a period pays, to whom, and what is kept back
 policy_file  a policy as a YAML file, and its schema for editors
-rounding     exact division, and whole minor units whose residues are carried
+rounding     whole minor units whose residues are carried
 rule         the rule of settlement, numbered: credit, policy and what is carried in, payouts out
 """

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rewards.credit import COMMONS, PENDING
+from rewards.credit import COMMONS, PENDING, divide
 from rewards.errors import CreditError
 from rewards.settlement.balances import Purse
 from rewards.settlement.policy import LARGEST, Currency, Policy
-from rewards.settlement.rounding import UNIT, divide
+from rewards.settlement.rounding import UNIT
 
 _MILLION = 10**6
 _PERCENT = 100

@@ -1,32 +1,13 @@
-"""Exact division of integers, and whole minor units whose roundings never add up against a client. Knows no policy."""
+"""Whole minor units whose roundings never add up against a client. Knows no policy."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import sha256
 
-from rewards.credit import COMMONS
+from rewards.credit import COMMONS, largest_first
 
 UNIT = 10**12
 """Trillionths in a minor unit of the currency: entitlements and residues are integers of trillionths."""
-
-
-def divide(total: int, weights: Mapping[str, int], salt: str) -> dict[str, int]:
-    """Split `total` in proportion to integer weights ≥ 0, by the rule of `credit.split` and without its 64-bit limit.
-
-    The result sums to `total`, is within one of each exact quota, and gives a weight of zero exactly zero.
-    At least one weight must be positive.
-    """
-    whole = sum(weights.values())
-    assert total >= 0 and whole > 0 and min(weights.values()) >= 0
-    amounts, remainders = {}, {}
-    for account, weight in weights.items():
-        amounts[account], remainders[account] = divmod(total * weight, whole)
-    spare = total - sum(amounts.values())
-    if spare:
-        for account in _largest_first(remainders, salt)[:spare]:
-            amounts[account] += 1
-    return amounts
 
 
 def whole_units(entitlements: Mapping[str, int], residues: Mapping[str, int], salt: str) -> dict[str, int]:
@@ -35,8 +16,8 @@ def whole_units(entitlements: Mapping[str, int], residues: Mapping[str, int], sa
     What an account is entitled to beyond whole units, and its residue, together are its standing. Units that remain
     after everybody got the whole part of the entitlement go one each: first to every client whose standing is one unit
     or more, then to the largest standings above zero, the commons among them; equal standings are ordered as in
-    `divide`. The commons absorbs the difference to the sum, so that it alone may get more than the next unit, or less
-    than none. Without residues this is the plain largest remainder.
+    `credit.divide`. The commons absorbs the difference to the sum, so that it alone may get more than the next unit, or
+    less than none. Without residues this is the plain largest remainder.
 
     Proof that every client gets its entitlement rounded down or up, and that its residue stays below one unit: let
     |r| < 1 be the residue and 0 ≤ f < 1 the fraction of the entitlement, s = r + f. Rounded down, the residue becomes
@@ -60,16 +41,7 @@ def whole_units(entitlements: Mapping[str, int], residues: Mapping[str, int], sa
     free = {client: standings[client] for client in open_clients if 0 < standings[client] < UNIT}
     free[COMMONS] = standings[COMMONS]
     spare = max(0, total - sum(units.values()) - len(forced))
-    for account in [*forced, *_largest_first(free, salt)[:spare]]:
+    for account in [*forced, *largest_first(free, salt)[:spare]]:
         units[account] += 1
     units[COMMONS] += total - sum(units.values())
     return units
-
-
-def _largest_first(numbers: Mapping[str, int], salt: str) -> list[str]:
-    """Accounts by number, largest first; equal ones by SHA-256(salt, 0x00, account), so that no name is favoured."""
-    return sorted(numbers, key=lambda account: (-numbers[account], _tie_break(salt, account), account))
-
-
-def _tie_break(salt: str, account: str) -> bytes:
-    return sha256(salt.encode() + b"\x00" + account.encode()).digest()

@@ -68,14 +68,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
-from rewards.credit import COMMONS
+from rewards.credit import COMMONS, divide
 from rewards.errors import CreditError
 from rewards.settlement.allocation import Allocation, PeriodCredit, allocate, check_amounts
 from rewards.settlement.balances import Balance, Opening, Purse, check_purse
 from rewards.settlement.document import FIRST_RULE, RULE, Settlement
 from rewards.settlement.lines import Line, clawback, pay_client, pay_commons
 from rewards.settlement.policy import LARGEST, Currency, Policy
-from rewards.settlement.rounding import UNIT, divide, whole_units
+from rewards.settlement.rounding import UNIT, whole_units
 
 __all__ = [
     "FIRST_RULE",

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.credit import COMMONS, split
-from rewards.settlement.rounding import UNIT, divide, whole_units
+from rewards.credit import COMMONS, divide, split
+from rewards.settlement.rounding import UNIT, whole_units
 from tests.rewards.settlement.settlement_cases import cases
 
 NAMES = st.sampled_from([COMMONS, "bank", "clinic", "rider", "school", "é"])

@@ -45,7 +45,7 @@ def test_pages_of_a_clients_entries_are_all_of_them_newest_first(books, limit):
         (each.response_id, each.amounts["bank"]) for each in reversed(books.receipts_after(0)) if "bank" in each.amounts
     ] == [(row.response_id, row.amount) for row in rows]
     assert {"bank"} == {row.account for row in rows}
-    assert not any("application" in row for row in rows)
+    assert {None} == {row.application for row in rows}
 
 
 def test_one_entry_of_a_client_is_found_by_its_response(books):
