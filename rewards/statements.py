@@ -18,6 +18,7 @@ from sqlmodel import col
 from rewards.credit import canonical_bytes
 from rewards.errors import LogError, SignatureError, StatementError
 from rewards.files import strict_json
+from rewards.files.strict_json import JsonObject
 from rewards.log import leaves, proofs
 from rewards.log import merkle as log
 from rewards.money import shown
@@ -55,7 +56,7 @@ class Checked:
     checks: tuple[str, ...]
 
 
-def issue(connection: Connection, period: str, client: str, key: SigningKey) -> dict[str, Any]:
+def issue(connection: Connection, period: str, client: str, key: SigningKey) -> JsonObject:
     """A client's statement of a final period, signed.
 
     Args:
@@ -105,7 +106,7 @@ def written(
     return events.read(connection, query.order_by(col(EventRow.sequence)).limit(limit))
 
 
-def load(text: str | bytes) -> dict[str, Any]:
+def load(text: str | bytes) -> JsonObject:
     """A statement from JSON, in any layout; refuses what two readers could read differently.
 
     Raises:
@@ -120,7 +121,7 @@ def load(text: str | bytes) -> dict[str, Any]:
     return document
 
 
-def verify(document: dict[str, Any], keys: Sequence[VerifyKey], origin: str | None = None) -> Checked:
+def verify(document: JsonObject, keys: Sequence[VerifyKey], origin: str | None = None) -> Checked:
     """Check a statement offline: every signature, its place in the log, and its arithmetic.
 
     Args:
@@ -171,7 +172,7 @@ def _is_of_client(client: str) -> ColumnElement[bool]:
     return func.substr(subject, func.length(subject) - len(suffix) + 1) == suffix
 
 
-def _require_form(document: dict[str, Any]) -> None:
+def _require_form(document: JsonObject) -> None:
     if document.get("schema") not in (FIRST_SCHEMA, SCHEMA):
         raise SignatureError(f"schema must be {SCHEMA!r} or {FIRST_SCHEMA!r}, not {document.get('schema')!r}")
     for name, fields in (("event", _EVENT), ("log", _LOG)):
@@ -179,7 +180,7 @@ def _require_form(document: dict[str, Any]) -> None:
             raise SignatureError(f"{name} must be an object of exactly {', '.join(sorted(fields))}")
 
 
-def _checkpoint(place: dict[str, Any], keys: Sequence[VerifyKey], origin: str | None) -> tuple[Checkpoint, VerifyKey]:
+def _checkpoint(place: JsonObject, keys: Sequence[VerifyKey], origin: str | None) -> tuple[Checkpoint, VerifyKey]:
     if not isinstance(place["checkpoint"], str):
         raise SignatureError("log.checkpoint must be a signed note")
     try:
@@ -195,7 +196,7 @@ def _checkpoint(place: dict[str, Any], keys: Sequence[VerifyKey], origin: str | 
     return checkpoint, sealer
 
 
-def _require_leaf(document: dict[str, Any], checkpoint: Checkpoint) -> None:
+def _require_leaf(document: JsonObject, checkpoint: Checkpoint) -> None:
     """The leaf is rebuilt from what the statement says, so that a body that is not the one in the log is found out."""
     body = {name: value for name, value in document.items() if name not in _ADDED}
     event, place = document["event"], document["log"]
@@ -213,7 +214,7 @@ def _require_leaf(document: dict[str, Any], checkpoint: Checkpoint) -> None:
         )
 
 
-def _check_money(document: dict[str, Any]) -> str:
+def _check_money(document: JsonObject) -> str:
     lines_in = money_in(document["schema"])
     if set(document["money"]) != {*lines_in, *MONEY_OUT}:
         raise SignatureError(f"money must have exactly {', '.join((*lines_in, *MONEY_OUT))}")
@@ -227,7 +228,7 @@ def _check_money(document: dict[str, Any]) -> str:
     return f"the money adds up: {shown(came, currency, digits)} come in and go out"
 
 
-def _check_share(document: dict[str, Any]) -> str:
+def _check_share(document: JsonObject) -> str:
     share, distributable = Fraction(document["share"]), _integer(document["distributable"])
     gross = _integer(document["money"]["gross"])
     if not 0 <= share <= 1 or abs(share * distributable - gross) >= 1:

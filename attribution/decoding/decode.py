@@ -5,19 +5,20 @@ others; a failure ends the row that it belongs to. Does not know clients or scor
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from attribution.base.layers import Layers
 from attribution.decoding.capture import Tap, capturing
 from attribution.decoding.row import Row
 from attribution.decoding.rows_cache import Column, RowsCache, last_column
 from attribution.errors import ContextLengthError, PromptError
 from attribution.records import Generation, Sampling, Step
 
-__all__ = ["Batch", "taps"]
+__all__ = ["Batch", "DecodedModel", "taps"]
 
 _Chosen = list[tuple[Row, Tensor]]
 
@@ -25,6 +26,30 @@ PROMPT_TOKENS_A_STEP = 128
 """Prompt tokens that are run between two steps of rows that run: on a CPU, a few steps' time."""
 PROMPT_TOKENS_A_STEP_ON_GPU = 2048
 _ALONE = 4  # while nobody runs, so many times as much: larger parts are faster, and nobody waits but for its own token
+
+
+class DecodedModel(Protocol):
+    """What decoding needs of a `FederatedModel`."""
+
+    network: Any
+    layers: Layers
+    first_block: int | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and response may have together."""
+
+    @property
+    def backend_tokenizer(self) -> Any:
+        """The fast tokenizer of the `tokenizers` library."""
+
+    @property
+    def end_token_ids(self) -> set[int]:
+        """Tokens that end a response."""
 
 
 class Batch:
@@ -35,8 +60,8 @@ class Batch:
     all is repeated for each row apart.
     """
 
-    def __init__(self, model: Any, prompt_tokens_a_step: int | None = None) -> None:
-        """`model` is a `FederatedModel`; `prompt_tokens_a_step` None chooses by its device."""
+    def __init__(self, model: DecodedModel, prompt_tokens_a_step: int | None = None) -> None:
+        """`prompt_tokens_a_step` None chooses by the model's device."""
         self._model = model
         on_cpu = model.device.type == "cpu"
         self._part = prompt_tokens_a_step or (PROMPT_TOKENS_A_STEP if on_cpu else PROMPT_TOKENS_A_STEP_ON_GPU)
@@ -232,8 +257,8 @@ class Batch:
             self._cache.trim()
 
 
-def taps(model: Any) -> dict[str, Tap]:
-    """Where a `FederatedModel` is tapped while it decodes, by the names of `Generation`'s tensors."""
+def taps(model: DecodedModel) -> dict[str, Tap]:
+    """Where a model is tapped while it decodes, by the names of `Generation`'s tensors."""
     layers = model.layers
     taps = {
         "block_input": Tap(layers.last_block, "input"),

@@ -28,7 +28,9 @@ class Row:
         gone: it wants no more tokens: it ended, failed or left.
     """
 
-    def __init__(self, key: str, prompt_ids: Sequence[int], sampling: Sampling, tokenizer: Any, device: Any) -> None:
+    def __init__(
+        self, key: str, prompt_ids: Sequence[int], sampling: Sampling, tokenizer: Any, device: torch.device
+    ) -> None:
         self.key = key
         self.prompt_ids = list(prompt_ids)
         self.sampling = sampling

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from sqlalchemy import select
 from sqlmodel import col
 
+from rewards.audit.hashing import Document
 from rewards.audit.report import DifferenceError
-from rewards.audit.source import Source
+from rewards.audit.source import Row, Source
 from rewards.audit.tree import Tree
 from rewards.errors import SignatureError
 from rewards.signing.keys import VerifyKey
@@ -18,7 +18,7 @@ from rewards.signing.notes import Checkpoint, open_note
 from rewards.store.tables import CheckpointRow
 
 
-def stored(source: Source) -> Iterator[dict[str, Any]]:
+def stored(source: Source) -> Iterator[Row]:
     """The checkpoints in order of size: the row, and `origin` and `previous_size` of its note.
 
     Raises:
@@ -32,7 +32,7 @@ def stored(source: Source) -> Iterator[dict[str, Any]]:
         yield {**said, **row}
 
 
-def check_root(checkpoint: dict[str, Any], tree: Tree) -> None:
+def check_root(checkpoint: Row, tree: Tree) -> None:
     """Hold one of the `stored` against the tree of the rows, grown to its size.
 
     Raises:
@@ -80,7 +80,7 @@ def check_signatures(source: Source, keys: Sequence[VerifyKey]) -> str | None:
     return origin
 
 
-def _said(row: dict[str, Any]) -> dict[str, Any]:
+def _said(row: Row) -> Document:
     """What the note of a checkpoint says, its signature apart."""
     expected = "three lines of a checkpoint, then sealed_at_us and previous_size"
     try:

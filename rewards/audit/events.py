@@ -13,8 +13,9 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from rewards.audit import hashing
+from rewards.audit.hashing import Document
 from rewards.audit.report import DifferenceError, Stamps, canonical_object
-from rewards.audit.source import Source
+from rewards.audit.source import Row, Source
 from rewards.errors import SignatureError
 from rewards.signing.keys import VerifyKey
 from rewards.store.tables import ApiKeyRow, EventRow
@@ -122,9 +123,9 @@ def _first_of_chain(source: Source, key_id: str) -> str:
     return seen[-1]
 
 
-def _told(source: Source, key_id: str) -> dict[str, Any] | None:
+def _told(source: Source, key_id: str) -> Document | None:
     """A bearer key as its events leave it; None without an event that made it."""
-    told: dict[str, Any] | None = None
+    told: Document | None = None
     kinds = ("key.created", "key.rotated", "key.revoked")
     of_key = col(EventRow.kind).in_(kinds), col(EventRow.subject) == key_id
     for event in source.all(select(EventRow).where(*of_key).order_by(col(EventRow.sequence))):
@@ -138,7 +139,7 @@ def _told(source: Source, key_id: str) -> dict[str, Any] | None:
     return told
 
 
-def _signing_key(event: dict[str, Any]) -> VerifyKey:
+def _signing_key(event: Row) -> VerifyKey:
     sequence = event["sequence"]
     encoded = canonical_object("events", sequence, "document", event["document"]).get("public")
     try:

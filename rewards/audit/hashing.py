@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
+Document = dict[str, Any]
+"""A JSON object of the books; what it holds is for the audit to judge."""
 EMPTY_ROOT = sha256(b"").hexdigest()
 _PAYLOAD = (
     "response_id",

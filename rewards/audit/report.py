@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rewards.audit import hashing
+from rewards.audit.hashing import Document
 from rewards.errors import RewardsError
 
 _STEP_BACK_US = 10 * 60 * 1_000_000
@@ -67,7 +68,7 @@ class DifferenceError(RewardsError):
         super().__init__(str(self.difference))
 
 
-def canonical_object(table: str, key: Any, field: str, text: str) -> dict[str, Any]:
+def canonical_object(table: str, key: Any, field: str, text: str) -> Document:
     """The JSON object in a column.
 
     Raises:
@@ -148,7 +149,7 @@ class Report:
         """Whether no row differs."""
         return self.difference is None
 
-    def to_document(self) -> dict[str, Any]:
+    def to_document(self) -> Document:
         """Plain data for JSON: credit and tokens as decimal text, which no reader rounds."""
         return {
             "ok": self.is_ok,

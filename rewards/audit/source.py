@@ -15,6 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from rewards.errors import LedgerError
 from rewards.store.database import Database
 
+Row = dict[str, Any]
+"""A row of a table as it stands, column -> value; whatever somebody may have written there."""
 _ROWS = 1000  # fetched at a time: memory stays flat, whatever the ledger's size
 
 
@@ -29,14 +31,14 @@ class Source:
         self._connection = connection
         self._results = results
 
-    def rows(self, query: Select[Any]) -> Iterator[dict[str, Any]]:
+    def rows(self, query: Select[Any]) -> Iterator[Row]:
         """The rows of a query, streamed; any number of queries may be under way at once."""
         result = self._results.enter_context(
             closing(self._connection.execute(query, execution_options={"yield_per": _ROWS}))
         )
         return (dict(**row) for row in result.mappings())
 
-    def all(self, query: Select[Any]) -> list[dict[str, Any]]:
+    def all(self, query: Select[Any]) -> list[Row]:
         """The rows of a query that has few."""
         return [dict(**row) for row in self._connection.execute(query).mappings()]
 

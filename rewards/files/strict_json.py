@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+JsonObject = dict[str, Any]
+"""A JSON object of no fixed form, or of one that its reader checks."""
+
 
 def load(text: str | bytes) -> Any:
     """A JSON document.
@@ -20,7 +23,7 @@ def load(text: str | bytes) -> Any:
         raise ValueError("it is nested too deep") from error
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _once(pairs: list[tuple[str, Any]]) -> JsonObject:
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]

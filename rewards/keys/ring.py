@@ -10,6 +10,7 @@ import hmac
 import logging
 import re
 import secrets
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -146,11 +147,11 @@ class KeyRing:
         if key.last_used_at_us is not None and key.last_used_at_us > at_us - LAST_USED_EVERY_US:
             return
         due = last_used_at_us.is_(None) | (last_used_at_us <= at_us - LAST_USED_EVERY_US)
-        last_use: dict[str, Any] = {"key_id": key.key_id, "last_used_at_us": at_us}
-        last_use["last_used_sha256"] = checksums.of_last_use(last_use)
+        last_use = {"key_id": key.key_id, "last_used_at_us": at_us}
+        noted = {**last_use, "last_used_sha256": checksums.of_last_use(last_use)}
         try:
             with self.database.write() as connection:
-                connection.execute(update(ApiKeyRow).where(col(ApiKeyRow.key_id) == key.key_id, due).values(last_use))
+                connection.execute(update(ApiKeyRow).where(col(ApiKeyRow.key_id) == key.key_id, due).values(noted))
         except LedgerError as error:
             _LOG.warning("the last use of key %s was not noted: %s", key.key_id, error)
 
@@ -211,7 +212,7 @@ class KeyRing:
         """Close every connection."""
         self.database.close()
 
-    def _insert(self, connection: Connection, fields: dict[str, Any], actor: str, *, identity: str | None) -> str:
+    def _insert(self, connection: Connection, fields: Mapping[str, Any], actor: str, *, identity: str | None) -> str:
         """A new key's row and event; the key as it is presented."""
         key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)  # 256 random bits: a fast hash is enough
         secret_hmac = self._hmac(secret)

@@ -16,7 +16,7 @@ import hmac
 import re
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypedDict
 
 from rewards.credit import canonical_bytes
 from rewards.errors import CreditError, LogError
@@ -28,6 +28,34 @@ ENTRY = ("account", "amount")
 _EVENT = ("sequence", "kind", "subject", "at_us", "actor", "document", "salt", "once")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,30}")
+
+
+class Head(TypedDict):
+    """What every client of a receipt is shown of it, with its salt."""
+
+    sequence: int
+    kind: str
+    response_id: str
+    reverses: str | None
+    booked_at_us: int
+    salt: str
+
+
+class ShownEntry(TypedDict):
+    """An entry with its salt; micro-credits as decimal text."""
+
+    account: str
+    amount: str
+    salt: str
+
+
+class Opening(TypedDict):
+    """What shows one account its entry of a receipt."""
+
+    head: Head
+    entry: ShownEntry
+    others: list[str]
+    payload: str
 
 
 def receipt_leaf(receipt: Mapping[str, Any], amounts: Mapping[str, int]) -> bytes:
@@ -47,7 +75,7 @@ def event_leaf(event: Mapping[str, Any]) -> bytes:
     return leaf_hash(canonical_bytes({**{name: event[name] for name in _EVENT}, "leaf": "event"}))
 
 
-def opening(receipt: Mapping[str, Any], amounts: Mapping[str, int], account: str) -> dict[str, Any]:
+def opening(receipt: Mapping[str, Any], amounts: Mapping[str, int], account: str) -> Opening:
     """What shows one account its entry of a receipt, and nothing of what others got; for `opened_leaf`.
 
     Args:
@@ -64,7 +92,7 @@ def opening(receipt: Mapping[str, Any], amounts: Mapping[str, int], account: str
     others = [_entry_commitment(salt, other, amount) for other, amount in amounts.items() if other != account]
     return {
         "head": _head(receipt),
-        "entry": {**_entry(salt, account, amounts[account]), "amount": str(amounts[account])},
+        "entry": {"account": account, "amount": str(amounts[account]), "salt": _part_salt(salt, f"entry:{account}")},
         "others": sorted(others),
         "payload": _payload_commitment(receipt),
     }
@@ -115,16 +143,19 @@ def _leaf(entries: list[str], head: str, payload: str) -> bytes:
     return leaf_hash(canonical_bytes({"entries": sorted(entries), "head": head, "leaf": "receipt", "payload": payload}))
 
 
-def _head(receipt: Mapping[str, Any]) -> dict[str, Any]:
-    return {**{name: receipt[name] for name in HEAD}, "salt": _part_salt(receipt["salt"], "head")}
-
-
-def _entry(salt: str, account: str, amount: int) -> dict[str, Any]:
-    return {"account": account, "amount": amount, "salt": _part_salt(salt, f"entry:{account}")}
+def _head(receipt: Mapping[str, Any]) -> Head:
+    return {
+        "sequence": receipt["sequence"],
+        "kind": receipt["kind"],
+        "response_id": receipt["response_id"],
+        "reverses": receipt["reverses"],
+        "booked_at_us": receipt["booked_at_us"],
+        "salt": _part_salt(receipt["salt"], "head"),
+    }
 
 
 def _entry_commitment(salt: str, account: str, amount: int) -> str:
-    return _commitment(_entry(salt, account, amount))
+    return _commitment({"account": account, "amount": amount, "salt": _part_salt(salt, f"entry:{account}")})
 
 
 def _payload_commitment(receipt: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from sqlalchemy import Connection, select
 from sqlmodel import col
@@ -48,7 +48,40 @@ class ProvedEntry:
     checkpoint: Checkpoint
 
 
-def inclusion(connection: Connection, source: str, sequence: int, size: int | None = None) -> dict[str, Any]:
+class Place(TypedDict):
+    """Where a leaf is in the log of a size, and the hashes in base64 that lead from it to the root."""
+
+    leaf_index: int
+    size: int
+    hashes: list[str]
+
+
+class Inclusion(Place):
+    """The proof that a receipt or event is in the log; the checkpoint is a signed note."""
+
+    checkpoint: str
+
+
+class Consistency(TypedDict):
+    """The proof that the log of the first size was only ever added to; the checkpoint is the second's signed note."""
+
+    proof: Literal["consistency"]
+    first: int
+    second: int
+    hashes: list[str]
+    checkpoint: str
+
+
+class ReceiptProof(TypedDict):
+    """The proof of a client's entry in a receipt; the checkpoint is a signed note."""
+
+    proof: Literal["receipt"]
+    opening: leaves.Opening
+    inclusion: Place
+    checkpoint: str
+
+
+def inclusion(connection: Connection, source: str, sequence: int, size: int | None = None) -> Inclusion:
     """The proof that a receipt or event is in the log.
 
     Args:
@@ -56,9 +89,6 @@ def inclusion(connection: Connection, source: str, sequence: int, size: int | No
         source: "receipt" or "event".
         sequence: its number.
         size: of the checkpoint to prove it against; the latest when None.
-
-    Returns:
-        `{"leaf_index", "size", "hashes": [base64], "checkpoint": signed note}`.
 
     Raises:
         LogError: it is not sealed, or not under that checkpoint, or there is no such checkpoint.
@@ -74,16 +104,13 @@ def inclusion(connection: Connection, source: str, sequence: int, size: int | No
     return {"leaf_index": index, "size": sealed.size, "hashes": _texts(hashes), "checkpoint": sealed.note}
 
 
-def consistency(connection: Connection, first: int, second: int | None = None) -> dict[str, Any]:
+def consistency(connection: Connection, first: int, second: int | None = None) -> Consistency:
     """The proof that the log of `first` leaves, which somebody holds a checkpoint of, was only ever added to.
 
     Args:
         connection: of `Database.read`.
         first: size of the older checkpoint, at least 1.
         second: size of the newer checkpoint; the latest when None.
-
-    Returns:
-        `{"proof": "consistency", "first", "second", "hashes": [base64], "checkpoint": signed note of the second}`.
 
     Raises:
         LogError: there is no checkpoint of the second size, or the first is not from 1 to the second.
@@ -99,16 +126,13 @@ def consistency(connection: Connection, first: int, second: int | None = None) -
     }
 
 
-def receipt_proof(connection: Connection, response_id: str, client: str) -> dict[str, Any]:
+def receipt_proof(connection: Connection, response_id: str, client: str) -> ReceiptProof:
     """The proof of a client's entry in the receipt of a response (or reversal); it tells nothing of other clients.
 
     Args:
         connection: of `Database.read`, with the right to read the whole receipt.
         response_id: of the receipt.
         client: whose entry to open.
-
-    Returns:
-        `{"proof": "receipt", "opening", "inclusion": {"leaf_index", "size", "hashes"}, "checkpoint": signed note}`.
 
     Raises:
         LogError: there is no such receipt, the client has no entry in it, or it is not sealed yet.
@@ -121,9 +145,9 @@ def receipt_proof(connection: Connection, response_id: str, client: str) -> dict
     of_receipt = col(EntryRow.receipt_sequence) == receipt["sequence"]
     amounts = dict(connection.execute(select(col(EntryRow.account), col(EntryRow.amount)).where(of_receipt)).all())
     opening = leaves.opening(receipt, amounts, client)
-    place = inclusion(connection, "receipt", receipt["sequence"])
-    checkpoint = place.pop("checkpoint")
-    return {"proof": "receipt", "opening": opening, "inclusion": place, "checkpoint": checkpoint}
+    proved = inclusion(connection, "receipt", receipt["sequence"])
+    place: Place = {"leaf_index": proved["leaf_index"], "size": proved["size"], "hashes": proved["hashes"]}
+    return {"proof": "receipt", "opening": opening, "inclusion": place, "checkpoint": proved["checkpoint"]}
 
 
 def verify_receipt_proof(document: Any, keys: Sequence[VerifyKey], origin: str) -> ProvedEntry:

@@ -7,10 +7,10 @@ Credit, tokens and money are decimal text, as readers of JSON lose integers beyo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from sqlalchemy import Connection
 
+from rewards.files.strict_json import JsonObject
 from rewards.periods.history import Period
 from rewards.settlement.rule import FIRST_RULE, Line, Settlement
 from rewards.store import clients, events
@@ -56,7 +56,7 @@ def _registered(connection: Connection) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _common(period: Period) -> dict[str, Any]:
+def _common(period: Period) -> JsonObject:
     """What every client of the period is told alike."""
     settlement = period.final
     assert settlement is not None
@@ -88,7 +88,7 @@ def money_in(schema: str) -> tuple[str, ...]:
     return tuple(name for name in MONEY_IN if schema != FIRST_SCHEMA or name != "recovered")
 
 
-def _standing(settlement: Settlement, client: str) -> list[dict[str, Any]]:
+def _standing(settlement: Settlement, client: str) -> list[JsonObject]:
     """What stands for the client in other currencies, each as `Purse` writes it down, money as text."""
     return [
         {
@@ -105,7 +105,7 @@ def _standing(settlement: Settlement, client: str) -> list[dict[str, Any]]:
     ]
 
 
-def _own(line: Line, schema: str) -> dict[str, Any]:
+def _own(line: Line, schema: str) -> JsonObject:
     """What only this client is told."""
     return {
         "credit": str(line.credit),

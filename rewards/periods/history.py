@@ -18,6 +18,7 @@ from sqlmodel import col
 
 from rewards.credit import canonical_bytes
 from rewards.errors import LedgerError
+from rewards.files.strict_json import JsonObject
 from rewards.settlement.rule import Settlement
 from rewards.store import events
 from rewards.store.events import Event
@@ -158,12 +159,12 @@ def last_closed(connection: Connection) -> str | None:
     return connection.execute(query.order_by(col(EventRow.sequence).desc()).limit(1)).scalar_one_or_none()
 
 
-def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+def sealed(document: Mapping[str, Any]) -> JsonObject:
     """The document with the hash that `read` will check it by."""
     return {**document, "sha256": sha256(canonical_bytes(dict(document))).hexdigest()}
 
 
-def _checked(event: Event) -> dict[str, Any]:
+def _checked(event: Event) -> JsonObject:
     document = {name: value for name, value in event.document.items() if name != "sha256"}
     if sha256(canonical_bytes(document)).hexdigest() != event.document.get("sha256"):
         raise LedgerError(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sqlalchemy import Connection
 
+from rewards.files.strict_json import JsonObject
 from rewards.periods.clawbacks import by_currency, clawbacks, first_rule
 from rewards.periods.contents import Contents, contents
 from rewards.periods.history import Book
@@ -37,9 +37,9 @@ class Settled:
     is_empty: bool
 
     @property
-    def document(self) -> dict[str, Any]:
+    def document(self) -> JsonObject:
         """What is written of it, without its hash."""
-        document: dict[str, Any] = {
+        document: JsonObject = {
             "ordinal": self.ordinal,
             "window": {"after": self.frame.after, "up_to": self.frame.up_to},
             "until_us": self.frame.until_us,

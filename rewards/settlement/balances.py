@@ -12,6 +12,7 @@ from typing import Any
 
 from rewards.credit import COMMONS
 from rewards.errors import CreditError
+from rewards.files.strict_json import JsonObject
 from rewards.settlement.policy import LARGEST, Currency
 from rewards.settlement.rounding import UNIT
 
@@ -50,7 +51,7 @@ class Balance:
         released = sum(amount for release, amount in self.holdbacks if release <= ordinal)
         return 0 if on_hold else max(self.carry + self.held + released - self.clawback, 0)
 
-    def to_document(self, account: str) -> dict[str, Any]:
+    def to_document(self, account: str) -> JsonObject:
         """Plain data for JSON, with the account that it is of."""
         return {
             "account": account,
@@ -93,7 +94,7 @@ class Purse:
         """What the account carries; nothing where it is not named."""
         return self.balances.get(account, _NOTHING)
 
-    def to_document(self, currency: Currency) -> dict[str, Any]:
+    def to_document(self, currency: Currency) -> JsonObject:
         """Plain data for JSON, with the currency that it is in; accounts in the order of names."""
         return {
             "currency": currency.code,

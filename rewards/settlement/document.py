@@ -12,6 +12,7 @@ from typing import Any
 
 from rewards.credit import canonical_bytes
 from rewards.errors import CreditError
+from rewards.files.strict_json import JsonObject
 from rewards.settlement.balances import Balance, Opening, Purse, purse_of
 from rewards.settlement.lines import Line
 from rewards.settlement.policy import Currency, Policy
@@ -76,7 +77,7 @@ class Settlement:
         purses = self.purses
         return Opening(purses.pop(policy.money, Purse()), purses)
 
-    def to_document(self) -> dict[str, Any]:
+    def to_document(self) -> JsonObject:
         """Plain data for JSON, read back by `from_document`.
 
         Credit and residues are decimal text, shares "numerator/denominator", money integers that JSON keeps exact.
@@ -132,7 +133,7 @@ class Settlement:
         return sha256(canonical_bytes(self.to_document())).hexdigest()
 
 
-def _second_rule(values: Mapping[str, Any]) -> dict[str, Any]:
+def _second_rule(values: Mapping[str, Any]) -> JsonObject:
     """The fields that settlements of the first rule have not."""
     if type(values["rule"]) is not int or values["rule"] != RULE:
         raise ValueError(f"rule {values['rule']!r} is not known")

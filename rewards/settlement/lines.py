@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 from rewards.errors import CreditError
+from rewards.files.strict_json import JsonObject
 from rewards.settlement.balances import Balance, check_money
 from rewards.settlement.policy import Policy
 
@@ -83,9 +84,9 @@ class Line:
         """What the account carries to the next period."""
         return Balance(self.residue, self.carried_out, self.held_total, self.holdbacks)
 
-    def to_document(self) -> dict[str, Any]:
+    def to_document(self) -> JsonObject:
         """Plain data for JSON; `from_document` reads it back."""
-        document: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
+        document: JsonObject = {name: getattr(self, name) for name in _FIELDS}
         document |= {name: str(document[name]) for name in _BIG}
         document["share"] = f"{self.share.numerator}/{self.share.denominator}"
         document["holdbacks"] = [{"released_in": ordinal, "amount": amount} for ordinal, amount in self.holdbacks]

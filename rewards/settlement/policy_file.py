@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rewards.errors import PolicyError
 from rewards.files import strict_yaml
+from rewards.files.strict_json import JsonObject
 from rewards.settlement.policy import Policy
 
 
@@ -26,7 +26,7 @@ def load_policy(path: str | Path) -> Policy:
     return Policy.from_mapping(document, source=str(path))
 
 
-def policy_schema() -> dict[str, Any]:
+def policy_schema() -> JsonObject:
     """The JSON schema of the YAML file, for editors; `configs/policy.schema.json` is what it returns."""
     schema = Policy.model_json_schema()
     del schema["description"]  # the attributes, said again

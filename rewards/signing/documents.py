@@ -8,6 +8,7 @@ from typing import Any
 import rfc8785
 
 from rewards.errors import SignatureError
+from rewards.files.strict_json import JsonObject
 from rewards.signing.encoding import base64_bytes, base64_text
 from rewards.signing.keys import SIGNATURE_BYTES, SigningKey, VerifyKey
 
@@ -27,7 +28,7 @@ def canonical_json(document: Any) -> bytes:
         raise SignatureError(f"the document has no RFC 8785 form: {error}; give large integers as text") from error
 
 
-def sign_document(document: Mapping[str, Any], key: SigningKey) -> dict[str, Any]:
+def sign_document(document: Mapping[str, Any], key: SigningKey) -> JsonObject:
     """The document with a field `signature` over the RFC 8785 form of all its other fields.
 
     Raises:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Select, func, insert, select
 from sqlmodel import col
 
 from rewards.credit import canonical_bytes
+from rewards.files.strict_json import JsonObject
 from rewards.moments import stamp
 from rewards.store.database import now_us
 from rewards.store.tables import EventRow
@@ -43,7 +44,7 @@ class Event:
     subject: str
     at_us: int
     actor: str
-    document: dict[str, Any]
+    document: JsonObject
     salt: str
     once: str | None
 

@@ -1,6 +1,7 @@
 """`/log`: the Merkle log of the books, its signed checkpoints, and proofs that anybody can check offline."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,6 +23,7 @@ __all__ = ["router"]
 
 router = APIRouter(tags=["log"])
 _KEYS = "log/keys"
+Proof = TypeVar("Proof")
 
 Size = Annotated[int, Field(ge=1, le=LARGEST)]
 
@@ -153,10 +155,9 @@ def _checkpoint(books: Books, size: int | None) -> Checkpoint:
     )
 
 
-def _proof(prove: Any, connection: Connection, *asked: Any) -> dict[str, Any]:
+def _proof(prove: Callable[..., Proof], connection: Connection, *asked: Any) -> Proof:
     """A proof; one that there cannot be, or not yet, is 404 with the reason."""
     try:
-        found: dict[str, Any] = prove(connection, *asked)
+        return prove(connection, *asked)
     except LogError as error:
         raise NotFoundError(str(error), code="not_in_log") from error
-    return found

@@ -14,7 +14,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlmodel import col
 
-from rewards.audit.source import Source
+from rewards.audit.hashing import Document
+from rewards.audit.source import Row, Source
 from rewards.store.tables import EntryRow, ReceiptRow
 
 COMMONS = "commons"
@@ -43,7 +44,7 @@ class Frame:
     arrived: frozenset[int]
     latest_us: int | None
     skew_us: int
-    earlier: dict[str, dict[str, Any]]
+    earlier: dict[str, Document]
 
 
 @dataclass
@@ -127,7 +128,7 @@ class _Count:
         found.left_out, found.taken_in = sorted(self._left_out), sorted(self._taken_in)
         return found
 
-    def _judge(self, receipt: dict[str, Any], amounts: dict[str, int]) -> None:
+    def _judge(self, receipt: Row, amounts: dict[str, int]) -> None:
         """Count a receipt of the frame, or say why not."""
         sequence = receipt["sequence"]
         if receipt["kind"] == "response":
@@ -144,21 +145,21 @@ class _Count:
         if is_late:
             self._found.late.update(amounts)
 
-    def _take_back(self, name: str, reversal: dict[str, Any], amounts: dict[str, int]) -> None:
+    def _take_back(self, name: str, reversal: Row, amounts: dict[str, int]) -> None:
         found, application = self._found, reversal["application"]
         found.reversed.setdefault(name, Counter()).update({account: -amount for account, amount in amounts.items()})
         found.reversed_tokens.setdefault(name, Counter())[application] -= reversal["tokens"]
         credit = found.reversed_credit.setdefault(name, Counter())
         credit.update({(application, account): -amount for account, amount in amounts.items()})
 
-    def _add(self, receipt: dict[str, Any], amounts: dict[str, int]) -> None:
+    def _add(self, receipt: Row, amounts: dict[str, int]) -> None:
         application = receipt["application"]
         self._found.tokens[application] += receipt["tokens"]
         for account, amount in amounts.items():
             self._found.credit[application, account] += amount
             self._found.receipts[account] += (amount > 0) - (amount < 0)
 
-    def _is_late(self, response: dict[str, Any]) -> bool:
+    def _is_late(self, response: Row) -> bool:
         return self._is_in_window(response["sequence"]) and response["created_at_us"] < self._frame.late_us
 
     def _is_in_window(self, sequence: int) -> bool:
@@ -170,7 +171,7 @@ class _Count:
     def _is_framed(self, sequence: int) -> bool:
         return self._is_candidate(sequence) and not any(map(self._is_deferred, self._receipts(sequence=sequence)))
 
-    def _is_deferred(self, receipt: dict[str, Any]) -> bool:
+    def _is_deferred(self, receipt: Row) -> bool:
         """Whether a candidate was made after the period's end, or reverses one that was."""
         if self._frame.latest_us is None and receipt["sequence"] in self._frame.arrived:
             return False  # the first rule deferred once only
@@ -184,7 +185,7 @@ class _Count:
             for original in originals
         )
 
-    def _is_made_after(self, receipt: dict[str, Any]) -> bool:
+    def _is_made_after(self, receipt: Row) -> bool:
         """Whether it was made at the end of the period or later; by the first rule, whether it says so."""
         created_us, booked_us, latest_us = receipt["created_at_us"], receipt["booked_at_us"], self._frame.latest_us
         if latest_us is None:
@@ -198,7 +199,7 @@ class _Count:
         (response,) = self._receipts(sequence=sequence)
         return any(self._is_framed(each["sequence"]) for each in self._receipts(reverses=response["response_id"]))
 
-    def _receipts(self, **where: Any) -> list[dict[str, Any]]:
+    def _receipts(self, **where: Any) -> list[Row]:
         """The receipt of which one column has a value, in a list, or none."""
         conditions = [col(getattr(ReceiptRow, name)) == value for name, value in where.items()]
         return self._source.all(_receipts().where(*conditions))
@@ -207,7 +208,7 @@ class _Count:
         entries = self._source.all(select(EntryRow).where(col(EntryRow.receipt_sequence) == sequence))
         return {entry["account"]: entry["amount"] for entry in entries}
 
-    def _window(self) -> Iterator[tuple[dict[str, Any], dict[str, int]]]:
+    def _window(self) -> Iterator[tuple[Row, dict[str, int]]]:
         """Each receipt of the window with its amounts."""
         sequence, of = col(ReceiptRow.sequence), col(EntryRow.receipt_sequence)
         window = sequence > self._frame.after, sequence <= self._frame.up_to
@@ -222,7 +223,7 @@ class _Count:
             yield receipt, amounts
 
 
-def counted_in(sequence: int, periods: dict[str, dict[str, Any]]) -> str:
+def counted_in(sequence: int, periods: dict[str, Document]) -> str:
     """The name of the last of these periods in which a receipt counts; empty when it counts in none."""
     found, arrived = "", frozenset[int]()
     for name, period in periods.items():

@@ -12,6 +12,7 @@ from math import gcd
 from typing import Any
 
 from rewards.audit import hashing
+from rewards.audit.hashing import Document
 from rewards.audit.settlement.dividing import COMMONS, divided
 from rewards.audit.settlement.rule import FIRST_RULE, Carried, Currency, Earned, Entitlement, Purse, entitle, pay
 from rewards.audit.settlement.terms import Terms
@@ -42,9 +43,9 @@ class Settled:
     entitlement: Entitlement
     opening: Purse
     around: Circumstances
-    lines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lines: dict[str, Document] = field(default_factory=dict)
     standing: dict[Currency, Purse] = field(default_factory=dict)
-    document: dict[str, Any] = field(default_factory=dict)
+    document: Document = field(default_factory=dict)
 
     @property
     def terms(self) -> Terms:
@@ -164,7 +165,7 @@ def _gave_back(found: Settled, client: str) -> int:
     return int(line["clawback"] + max(-line["carried_in"], 0) - max(-line["carried_out"], 0))
 
 
-def _commons(entitlement: Entitlement, opening: Purse, recovered: int) -> dict[str, Any]:
+def _commons(entitlement: Entitlement, opening: Purse, recovered: int) -> Document:
     """10: it has no minimum, no holdback and no hold."""
     gross, carry = entitlement.gross[COMMONS], opening.of(COMMONS).carry
     due = gross + carry + recovered

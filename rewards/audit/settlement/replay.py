@@ -14,13 +14,14 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from rewards.audit import hashing
+from rewards.audit.hashing import Document
 from rewards.audit.report import DifferenceError, canonical_object, first_difference
 from rewards.audit.settlement.counting import COMMONS, Counted, Frame, count
 from rewards.audit.settlement.document import Circumstances, Settled, gained_without, settle, taken_by_first_rule
 from rewards.audit.settlement.rule import FIRST_RULE, SECOND_RULE, Currency, Earned
 from rewards.audit.settlement.statements import statement
 from rewards.audit.settlement.terms import Terms
-from rewards.audit.source import Source
+from rewards.audit.source import Row, Source
 from rewards.store.tables import EventRow
 
 _KINDS = (
@@ -61,12 +62,12 @@ def check(source: Source) -> None:
 class _Period:
     """A period as its events leave it, and what was computed for it."""
 
-    def __init__(self, document: dict[str, Any], settlement: Settled) -> None:
+    def __init__(self, document: Document, settlement: Settled) -> None:
         self.document = document
         self.settlement = settlement
         self.counted = Counted()
         self.final_at = 0  # sequence of the event
-        self.moves: list[dict[str, Any]] = []
+        self.moves: list[Document] = []
         self.told: set[str] = set()  # clients with a statement
         self.registered: dict[str, tuple[str, str]] = {}  # client -> consortium, name, when it became final
 
@@ -82,9 +83,9 @@ class _Book:
         self._source = source
         self._periods: dict[str, _Period] = {}
         self._registered: dict[str, tuple[str, str]] = {}
-        self._holds: dict[str, dict[str, Any]] = {}
+        self._holds: dict[str, Document] = {}
 
-    def follow(self, event: dict[str, Any], document: dict[str, Any]) -> None:
+    def follow(self, event: Row, document: Document) -> None:
         """Check an event against those before it and against the receipts."""
         kind, subject = event["kind"], event["subject"]
         if kind == "client.registered":
@@ -119,7 +120,7 @@ class _Book:
                     what = f"the statement of {client!r} for {name!r}"
                     raise DifferenceError("events", period.final_at, "statements", found=None, expected=what)
 
-    def _check_order(self, event: dict[str, Any]) -> None:
+    def _check_order(self, event: Row) -> None:
         """A period begins once, after the one before it is final."""
         name = event["subject"]
         if name in self._periods:
@@ -129,7 +130,7 @@ class _Book:
                 what = f"period {other!r} to be final first"
                 raise DifferenceError("events", event["sequence"], "kind", found=event["kind"], expected=what)
 
-    def _move(self, event: dict[str, Any]) -> None:
+    def _move(self, event: Row) -> None:
         period = self._periods.get(event["subject"])
         state = None if period is None else period.state
         if period is None or state not in _AFTER[event["kind"]]:
@@ -137,7 +138,7 @@ class _Book:
             raise DifferenceError("events", event["sequence"], "kind", found=f"after {state}", expected=what)
         period.moves.append(event)
 
-    def _rule(self, event: dict[str, Any], settlement: dict[str, Any]) -> int:
+    def _rule(self, event: Row, settlement: Document) -> int:
         """The rule that a draft names: once there was a second one, no period is settled by the first."""
         rule = settlement.get("rule", FIRST_RULE)
         had_second = any(period.settlement.rule == SECOND_RULE for period in self._periods.values())
@@ -145,9 +146,7 @@ class _Book:
             raise DifferenceError("events", event["sequence"], "document", found=f"rule {rule}", expected="rule 2")
         return int(rule)
 
-    def _check_settled(
-        self, event: dict[str, Any], document: dict[str, Any], policy: dict[str, Any], rule: int
-    ) -> None:
+    def _check_settled(self, event: Row, document: Document, policy: Document, rule: int) -> None:
         """Settle the period anew, with the holds of that moment, and compare every field of the document."""
         name, sequence = event["subject"], event["sequence"]
         names = list(self._periods)
@@ -177,7 +176,7 @@ class _Book:
         else:
             period.final_at, period.registered = sequence, dict(self._registered)
 
-    def _check_statement(self, event: dict[str, Any], document: dict[str, Any]) -> None:
+    def _check_statement(self, event: Row, document: Document) -> None:
         """A client's statement repeats its line of the final settlement, and what all are told alike."""
         sequence = event["sequence"]
         name, _, client = event["subject"].partition("/")
@@ -195,7 +194,7 @@ class _Book:
         return [hold["target"] for hold in self._holds.values() if hold["kind"] == kind]
 
 
-def _frame(document: dict[str, Any], earlier: dict[str, _Period], skew_us: int) -> Frame:
+def _frame(document: Document, earlier: dict[str, _Period], skew_us: int) -> Frame:
     """The frame of a period: its window begins where the one before ended; where it ends, the period says."""
     last = list(earlier.values())[-1].document if earlier else None
     latest_us = document["as_of_us"] + skew_us if "as_of_us" in document else None
@@ -286,7 +285,7 @@ def _document(
     settlement: Settled,
     as_of_us: int | None,
     taken: Mapping[str, dict[str, int]],
-) -> dict[str, Any]:
+) -> Document:
     """The document of a draft or final period."""
     document = {
         "ordinal": settlement.ordinal,

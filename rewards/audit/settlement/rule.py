@@ -13,6 +13,7 @@ from fractions import Fraction
 from math import floor
 from typing import Any
 
+from rewards.audit.hashing import Document
 from rewards.audit.settlement.dividing import COMMONS, TRILLION, divided, in_whole_units
 from rewards.audit.settlement.terms import Terms
 
@@ -35,7 +36,7 @@ class Carried:
         """Minor units that are owed."""
         return max(-self.carry, 0)
 
-    def document(self, account: str) -> dict[str, Any]:
+    def document(self, account: str) -> Document:
         """As the document of a settlement lists what stands."""
         named = {"account": account, "residue": str(self.residue), "carry": self.carry, "held": self.held}
         return {**named, "holdbacks": released_in(self.holdbacks), "clawback": self.clawback}
@@ -57,7 +58,7 @@ class Purse:
         """The accounts that carry something, in the order of names."""
         return {account: self.accounts[account] for account in sorted(self.accounts) if self.of(account) != Carried()}
 
-    def document(self, currency: Currency) -> dict[str, Any]:
+    def document(self, currency: Currency) -> Document:
         """As the document of a settlement lists what stands."""
         return {
             "currency": currency[0],
@@ -180,7 +181,7 @@ def _capped(name: str, terms: Terms, parts: dict[str, int], weights: Mapping[str
     return found
 
 
-def pay(account: str, found: Entitlement, terms: Terms, own: Carried, ordinal: int, **given: Any) -> dict[str, Any]:
+def pay(account: str, found: Entitlement, terms: Terms, own: Carried, ordinal: int, **given: Any) -> Document:
     """Step 8: a client's line from its gross to its payout. `given`: clawback, recovered, on_hold."""
     gross, clawback, recovered, on_hold = found.gross[account], given["clawback"], given["recovered"], given["on_hold"]
     released = sum(amount for release, amount in own.holdbacks.items() if release <= ordinal)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from rewards.audit.hashing import Document
 from rewards.audit.settlement.document import Settled
 
 _MONEY = (
@@ -21,9 +21,7 @@ _MONEY = (
 )
 
 
-def statement(
-    period: dict[str, Any], settlement: Settled, moves: Sequence[dict[str, Any]], client: str
-) -> dict[str, Any]:
+def statement(period: Document, settlement: Settled, moves: Sequence[Document], client: str) -> Document:
     """The statement of a client, but for whose it is and for the number of receipts.
 
     Args:
@@ -60,7 +58,7 @@ def statement(
     }
 
 
-def _standing(settlement: Settled, client: str) -> list[dict[str, Any]]:
+def _standing(settlement: Settled, client: str) -> list[Document]:
     """What stands for the client in each other currency, in their order; nothing where nothing does."""
     found = []
     for (code, digits), purse in sorted(settlement.standing.items()):
