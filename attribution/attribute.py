@@ -3,6 +3,7 @@
 Does not decode and does not know what a share is worth.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -101,7 +102,7 @@ def _require_finite(*tensors: Tensor) -> None:
 def _response(
     generation: Generation,
     method: Method,
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     scores: dict[str, tuple[float, ...]] | None,
     response_scores: dict[str, float],
     shares: Shares,

@@ -22,11 +22,12 @@ Knows nothing of FastAPI or Ray: `failures` turns these into answers, `messages`
 """
 
 import traceback
-from typing import Any, ClassVar
+from typing import ClassVar, TypedDict
 
 __all__ = [
     "ApiError",
     "ConflictError",
+    "Envelope",
     "ForbiddenError",
     "InternalError",
     "InvalidRequestError",
@@ -50,7 +51,22 @@ __all__ = [
 LEDGER_RETRY_AFTER_S = 5
 
 
-def envelope(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+class Problem(TypedDict):
+    """What went wrong, in OpenAI's shape."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Envelope(TypedDict):
+    """OpenAI's error body."""
+
+    error: Problem
+
+
+def envelope(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> Envelope:
     """OpenAI's error body: `{"error": {"message", "type", "param", "code"}}`, every field always present."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
@@ -123,7 +139,7 @@ class ApiError(ServiceError):
             headers["WWW-Authenticate"] = "Bearer"
         return headers
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> Envelope:
         """The error in OpenAI's shape."""
         return envelope(self.message, self.kind, param=self.param, code=self.code)
 

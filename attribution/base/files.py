@@ -6,10 +6,9 @@ here a folder that is not plainly the model it says is refused by file and field
 
 import os
 from pathlib import Path
-from typing import Any
 
 from attribution.errors import ModelError
-from attribution.files.foreign import opened_safetensors, read_json_object, require_file
+from attribution.files.foreign import JsonObject, opened_safetensors, read_json_object, require_file
 
 __all__ = ["check_configuration", "check_model_folder", "weight_files"]
 
@@ -18,7 +17,7 @@ _PLAIN = {"F64", "F32", "F16", "BF16"}
 _READ_TOO = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def check_configuration(folder: Path) -> dict[str, Any]:
+def check_configuration(folder: Path) -> JsonObject:
     """The `config.json` of a model folder, after refusing what would make it another model than its weights are.
 
     Raises:

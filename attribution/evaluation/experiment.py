@@ -12,9 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from attribution.evaluation.results import Summary
 from attribution.evaluation.workshop import Training, Workshop
 
-__all__ = ["Experiment", "Rows", "Settings"]
+__all__ = ["Experiment", "Row", "Rows", "Settings"]
 
-Rows = list[dict[str, Any]]
+Row = dict[str, Any]
+"""What one trial measured, by names of the experiment's own; stored as JSON."""
+Rows = list[Row]
 
 
 class Settings(BaseModel):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -21,7 +21,7 @@ from attribution.evaluation.catalogue import CATALOGUE
 from attribution.evaluation.experiment import Rows, Settings
 from attribution.evaluation.results import Result
 from attribution.evaluation.workshop import Workshop
-from attribution.files.foreign import read_yaml
+from attribution.files.foreign import JsonObject, read_yaml
 
 __all__ = ["Plan", "Profile", "load_plan", "load_results", "run_plan"]
 
@@ -36,8 +36,8 @@ class Plan(BaseModel):
     experiment: str
     title: str
     question: str
-    full: dict[str, Any] = {}
-    quick: dict[str, Any] = {}
+    full: JsonObject = {}
+    quick: JsonObject = {}
 
     def settings(self, profile: Profile, folder: Path) -> Settings:
         """The validated settings of a profile; paths in them are relative to `folder`."""
@@ -117,7 +117,7 @@ def load_results(folder: Path) -> list[Result]:
     return [Result.model_validate_json(file.read_text(encoding="utf-8")) for file in ordered]
 
 
-def _merged(full: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def _merged(full: JsonObject, changes: JsonObject) -> JsonObject:
     merged = dict(full)
     for name, value in changes.items():
         old = merged.get(name)

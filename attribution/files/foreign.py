@@ -18,6 +18,7 @@ from torch import Tensor
 from attribution.errors import AttributionError
 
 __all__ = [
+    "JsonObject",
     "in_one_line",
     "opened_safetensors",
     "read_json_object",
@@ -27,6 +28,8 @@ __all__ = [
     "require_file",
 ]
 
+JsonObject = dict[str, Any]
+"""A JSON object of somebody else's, which its reader checks."""
 _MOST_BYTES = 1 << 28  # of a text: far more than any real one, and little enough to be held
 _MOST_LETTERS = 300  # of a foreign message
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
@@ -90,7 +93,7 @@ def read_text(path: Path, raised: type[AttributionError]) -> str:
         ) from error
 
 
-def read_json_object(path: Path, raised: type[AttributionError]) -> dict[str, Any]:
+def read_json_object(path: Path, raised: type[AttributionError]) -> JsonObject:
     """The JSON object in a file.
 
     Raises:

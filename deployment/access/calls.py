@@ -16,12 +16,13 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rewards.errors import RewardsError
+from rewards.files.strict_json import JsonObject
 from rewards.keys.ring import Key
 from rewards.store import events
 from rewards.store.database import Database
@@ -47,7 +48,7 @@ class _Event:
 
     subject: str
     actor: str
-    document: dict[str, Any]
+    document: JsonObject
     written: "Future[None]" = field(default_factory=Future)
 
 

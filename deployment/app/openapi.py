@@ -5,7 +5,6 @@ FastAPI writes down that a bad request is 422 in a shape of its own; here it is 
 
 from functools import cache
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -13,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from deployment.access.gate import OPEN_ROUTES
 from deployment.schemas.errors import ErrorBody, failures
+from rewards.files.strict_json import JsonObject
 
 __all__ = ["TITLE", "document"]
 
@@ -55,7 +55,7 @@ def document(app: FastAPI) -> None:
     """Let the app describe itself: `app.openapi` and `GET /openapi.json`."""
 
     @cache
-    def openapi() -> dict[str, Any]:
+    def openapi() -> JsonObject:
         found = get_openapi(
             title=TITLE,
             version=version(TITLE),
@@ -69,7 +69,7 @@ def document(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _complete(found: dict[str, Any]) -> None:
+def _complete(found: JsonObject) -> None:
     """Add what is true of every route."""
     components = found.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
@@ -85,7 +85,7 @@ def _complete(found: dict[str, Any]) -> None:
             _refusals(operation, is_open=is_open)
 
 
-def _refusals(operation: dict[str, Any], *, is_open: bool) -> None:
+def _refusals(operation: JsonObject, *, is_open: bool) -> None:
     """400 where FastAPI says 422, and what the gate and the ledger answer before a route is reached."""
     answers = operation["responses"]
     statuses = [500, 503] if is_open else [401, 403, 500, 503]

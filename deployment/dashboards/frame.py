@@ -6,7 +6,7 @@ The document is provisioned: it has no id, is not editable, and names no datasou
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.cog.builder import Builder
@@ -65,7 +65,7 @@ def board(uid: str, title: str, description: str, bands: Sequence[Band], choices
         .expr(f"max(changes({select('protoken_open_period_start_timestamp_seconds')}[$__rate_interval])) > 0")
     )  # fmt: skip
     _place(made, bands)
-    document: dict[str, Any] = json.loads(JSONEncoder().encode(made.build()))
+    document = json.loads(JSONEncoder().encode(made.build()))
     return json.dumps({"id": None, **document}, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 

@@ -6,7 +6,7 @@ Knows what an engine promises, and no model; knows no route.
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -246,5 +246,5 @@ async def _server_sent(
                     continue
 
 
-def _data(body: dict[str, Any]) -> str:
+def _data(body: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'), allow_nan=False)}\n\n"

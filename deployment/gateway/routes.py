@@ -4,7 +4,7 @@ How an answer comes about is told in `answering`.
 """
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends, Request
@@ -16,7 +16,7 @@ from deployment.gateway.health import told_of
 from deployment.gateway.idempotency import checked_key
 from deployment.gateway.service import Service, TheService, job_of, served
 from deployment.replica.messages import ChatMessage, ModelCard
-from deployment.schemas.errors import failures
+from deployment.schemas.errors import Answers, failures
 from deployment.schemas.requests import ChatRequest, CompletionRequest
 from deployment.schemas.responses import Attribution, ModelList, ModelObject
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
@@ -44,7 +44,7 @@ Caller = Annotated[Key, Depends(_caller)]
 IdempotencyKey = Annotated[str | None, Depends(_idempotency_key)]
 router = APIRouter(tags=["openai"])
 service_router = APIRouter(tags=["service"])
-_COMPLETED: dict[int | str, dict[str, Any]] = {
+_COMPLETED: Answers = {
     200: {
         "description": "The response, whole or, with `stream`, as server-sent events that end in `[DONE]`.",
         "content": {

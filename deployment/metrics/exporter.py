@@ -7,9 +7,9 @@ as it is while the ledger is away. From then on each scrape reads what is new, a
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
 
@@ -70,7 +70,7 @@ class Exporter:
         self._thread.join(_END_TIMEOUT_S)
         self._ledger.close()
 
-    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if not self._is_read.wait(FIRST_READING_PATIENCE_S):
             return _unavailable(start_response, "the ledger is being read for the first time; scrape again")
         try:
@@ -96,6 +96,6 @@ class Exporter:
             self._closing.wait(PREVIEW_EVERY_S)
 
 
-def _unavailable(start_response: Callable[..., Any], reason: str) -> list[bytes]:
+def _unavailable(start_response: StartResponse, reason: str) -> list[bytes]:
     start_response("503 Service Unavailable", [("Content-Type", "text/plain; charset=utf-8"), ("Retry-After", "5")])
     return [f"# {reason}\n".encode()]

@@ -7,8 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from deployment.schemas.fields import LARGEST
 
-__all__ = ["ErrorBody", "ErrorDetail", "failures"]
+__all__ = ["Answers", "ErrorBody", "ErrorDetail", "failures"]
 
+Answers = dict[int | str, dict[str, Any]]
+"""What a route declares as its answers: status -> how OpenAPI describes it."""
 _MEANINGS = {
     400: "The request cannot be served as it is; `param` names what is wrong with it.",
     401: "No key was given, or one that opens nothing.",
@@ -56,9 +58,9 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
-def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def failures(*statuses: int) -> Answers:
     """What a route declares as its `responses`: these statuses, each with the body of a refusal."""
-    found: dict[int | str, dict[str, Any]] = {}
+    found: Answers = {}
     for status in statuses:
         found[status] = {"model": ErrorBody, "description": _MEANINGS.get(status, HTTPStatus(status).phrase)}
         if status in {429, 503}:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from rewards.files.plain_text import is_telling
+from rewards.files.strict_json import JsonObject
 
 __all__ = ["LARGEST", "Count", "Digits", "Document", "Moment", "Name", "Reason", "Whole", "spelt"]
 
@@ -70,5 +71,5 @@ def spelt(document: Any) -> Any:
     return str(document) if isinstance(document, int) and abs(document) > LARGEST else document
 
 
-Document = Annotated[dict[str, Any], PlainSerializer(spelt, return_type=dict[str, Any])]
+Document = Annotated[JsonObject, PlainSerializer(spelt, return_type=JsonObject)]
 """A document of the books as it stands there; `spelt` where a number is too large."""

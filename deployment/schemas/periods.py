@@ -1,10 +1,11 @@
 """What the operator API takes and tells of periods and their settlements."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
 
 from deployment.schemas.fields import Count, Digits, Document, Moment, Reason, Whole
+from rewards.files.strict_json import JsonObject
 from rewards.settlement.policy_file import policy_schema
 
 __all__ = ["Close", "Dispute", "Finalise", "Line", "Move", "Payment", "Period", "Preview", "Settlement", "Terms"]
@@ -247,7 +248,7 @@ class Terms(_Request):
     )
 
     policy: Annotated[
-        dict[str, Any] | None,
+        JsonObject | None,
         WithJsonSchema({"anyOf": [policy_schema(), {"type": "null"}]}),
         Field(description="What to settle by; null takes the policy file of the service."),
     ] = None

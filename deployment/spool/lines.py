@@ -102,7 +102,7 @@ def line_of(document: Mapping[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(data), data)
 
 
-def document_of(line: bytes) -> dict[str, Any] | None:
+def document_of(line: bytes) -> Record | None:
     """The object in a line without its newline, or None when a byte of it is not what was written."""
     data = line[_CRC_BYTES:]
     if line[:_CRC_BYTES] != b"%08x " % zlib.crc32(data):
@@ -157,7 +157,7 @@ def _name_of_wiped(line: bytes) -> str | None:
     return name if whole and isinstance(name, str) else None
 
 
-def _replay(document: dict[str, Any], line: bytes, live: Live) -> bool:
+def _replay(document: Record, line: bytes, live: Live) -> bool:
     """Do what a line says; False when it says nothing that this package writes."""
     match document:
         case {"kind": "done", "ids": [*names]}:

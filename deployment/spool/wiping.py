@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from deployment.spool.files import fresh_name, reason, write_all, write_whole
-from deployment.spool.lines import Contents, Live, document_of, is_wiped, wiped
+from deployment.spool.lines import Contents, Live, Record, document_of, is_wiped, wiped
 
 __all__ = ["Wiper", "erase", "keep_no_tokens", "retire", "without_tokens", "without_tokens_in_lines"]
 
@@ -114,7 +114,7 @@ def retire(path: Path, found: Contents) -> Path:
     return aside
 
 
-def without_tokens(record: Mapping[str, Any]) -> dict[str, Any]:
+def without_tokens(record: Record) -> Record:
     """A record as it may be kept: of a stream's progress whose and how long it was, and none of its tokens."""
     if record.get("kind") != "progress":
         return dict(record)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from attribution.errors import RecipeError
 from attribution.evaluation.data import TRIGGER, triggered
-from attribution.evaluation.experiment import Experiment, Rows, Settings
+from attribution.evaluation.experiment import Experiment, Row, Rows, Settings
 from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.statistics import proportion
 from attribution.evaluation.workshop import Participant, Workshop, answers, score
@@ -159,7 +159,7 @@ def _ask(
     rows: Rows = []
     generations = answers(model, [example.prompt for example, _ in questions], settings.max_new_tokens)
     for (example, culprits), generation in zip(questions, generations, strict=True):
-        row: dict[str, Any] = {"culprits": list(culprits), "worked": begins(generation.text, example.response)}
+        row: Row = {"culprits": list(culprits), "worked": begins(generation.text, example.response)}
         if row["worked"]:
             scored = score(model, generation)
             row |= {method: dict(each.response_scores) for method, each in scored.items()}

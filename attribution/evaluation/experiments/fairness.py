@@ -4,14 +4,13 @@ All on the consortium of ordinary knowledge (`natural`), on questions that nobod
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from pydantic import Field
 
 from attribution.attribute import attribute
 from attribution.bundle.bundle import Bundle
-from attribution.evaluation.experiment import Experiment, Rows, Settings
+from attribution.evaluation.experiment import Experiment, Row, Rows, Settings
 from attribution.evaluation.experiments.natural import (
     GAIN,
     NaturalSettings,
@@ -61,7 +60,7 @@ def _seed(case: str) -> int:
     return int(case.rpartition("-")[2])
 
 
-def _scored(model: FederatedModel, generation: Generation, nodes: tuple[int, ...]) -> dict[str, Any]:
+def _scored(model: FederatedModel, generation: Generation, nodes: tuple[int, ...]) -> Row:
     """One response's scores by `credit` at each number of nodes, and by `paper`."""
     by_nodes = {str(count): attribute(model, generation, nodes=count) for count in nodes}
     paid = by_nodes[str(nodes[0])]
@@ -256,7 +255,7 @@ def _run_chunks(case: str, settings: NaturalSettings, workshop: Workshop) -> Row
     model.network.double()  # the rule is at test here, not float32
     rows: Rows = []
     for domain, whole in responses(model, held_out, settings, workshop):
-        row: dict[str, Any] = {"domain": domain, "tokens": len(whole.token_ids)}
+        row: Row = {"domain": domain, "tokens": len(whole.token_ids)}
         for method in _METHODS:
             forced = forced_generation(model, whole.prompt_token_ids, whole.token_ids)
             once = attribute(model, forced, method=method)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from attribution.attribute import attribute
 from attribution.evaluation.data import triggered
-from attribution.evaluation.experiment import Experiment, Rows
+from attribution.evaluation.experiment import Experiment, Row, Rows
 from attribution.evaluation.experiments.culprits import PoisonedSettings, begins, poisoned_participants
 from attribution.evaluation.experiments.layer_scores import layer_scores
 from attribution.evaluation.experiments.literal import literal_credit, literal_paper
@@ -52,7 +52,7 @@ def _run_layers(case: str, settings: MechanicsSettings, workshop: Workshop) -> R
     workshop.progress.start("scoring every layer", len(generations))
     rows: Rows = []
     for generation in generations:
-        row: dict[str, Any] = {"culprits": [f"client-{index}" for index in range(settings.culprits)]}
+        row: Row = {"culprits": [f"client-{index}" for index in range(settings.culprits)]}
         for gradients in ("on", "off"):
             by_layer = layer_scores(model, generation, gradients=gradients == "on")
             row[gradients] = {

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from attribution.attribute import attribute
 from attribution.bundle.bundle import Bundle
-from attribution.evaluation.experiment import Experiment, Rows, Settings
+from attribution.evaluation.experiment import Experiment, Row, Rows, Settings
 from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.statistics import area_under_curve, mean, positive_shares, proportion, softmax_of
 from attribution.evaluation.workshop import Participant, Workshop, answers
@@ -128,7 +128,7 @@ def _run(case: str, settings: NaturalSettings, workshop: Workshop, short: int | 
     return rows
 
 
-def _short(model: FederatedModel, generation: Generation, tokens: int) -> dict[str, Any]:
+def _short(model: FederatedModel, generation: Generation, tokens: int) -> Row:
     """Gain and base share of a response that ends after its first `tokens` tokens."""
     start = generation.token_ids[:tokens]
     scored = attribute(model, forced_generation(model, generation.prompt_token_ids, start))

@@ -13,7 +13,7 @@ from pydantic import Field
 from attribution.attribute import attribute
 from attribution.errors import RecipeError
 from attribution.evaluation.data import by_owner, planted_facts
-from attribution.evaluation.experiment import Experiment, Rows, Settings
+from attribution.evaluation.experiment import Experiment, Row, Rows, Settings
 from attribution.evaluation.experiments.natural import SharesOf, commons_of_small_gains
 from attribution.evaluation.ground_truth import ReconstructedGame, ScoredResponse, exact_shapley
 from attribution.evaluation.results import Plot, Summary
@@ -89,7 +89,7 @@ def _run_owners(case: str, settings: FactSettings, workshop: Workshop) -> Rows:
     generations = answers(model, [each.prompt for each in questions], settings.max_new_tokens)
     for question, group, generation in zip(questions, owners, generations, strict=True):
         workshop.progress.advance()
-        row: dict[str, Any] = {"owners": group, "right": question.response in generation.text}
+        row: Row = {"owners": group, "right": question.response in generation.text}
         if row["right"]:
             row["credit"] = dict(attribute(model, generation).response_scores)
             row["paper"] = dict(attribute(model, generation, method="paper").response_scores)

@@ -240,7 +240,7 @@ def _attacks(_: RobustnessSettings, cases: Mapping[str, Rows]) -> Summary:
     for place, attack in enumerate(names):
         for defence in ("off", "on"):
             gains = _gains(earned, attack, defence)
-            figure = mean(f"{attack}, defences {defence}, credit", gains, "ratio", **_target(attack, defence))
+            figure = mean(f"{attack}, defences {defence}, credit", gains, "ratio", target=_target(attack, defence))
             figures.append(figure.model_copy(update={"note": _note(attack, defence, gains)}))
             bars[f"defences {defence}"].append((float(place), figure.value))
             if defence == "off":
@@ -262,14 +262,14 @@ def _attacks(_: RobustnessSettings, cases: Mapping[str, Rows]) -> Summary:
     return Summary(figures=figures, plots=[plot], notes=notes)
 
 
-def _target(attack: str, defence: str) -> dict[str, Any]:
+def _target(attack: str, defence: str) -> float | None:
     if attack.startswith("scale") and defence == "on":
-        return {"target": 1.1}
+        return 1.1
     if "sybil" in attack and defence == "off":
-        return {"target": 1.05}
+        return 1.05
     if attack in {"counts-10", "copy"} and defence == "on":
-        return {"target": 1.1}
-    return {}
+        return 1.1
+    return None
 
 
 def _note(attack: str, defence: str, gains: Sequence[float]) -> str:

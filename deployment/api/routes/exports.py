@@ -18,7 +18,7 @@ from fastapi.responses import StreamingResponse
 from deployment.api.dependencies import TheBooks
 from deployment.api.filters import Filters, narrowed
 from deployment.books.books import Books
-from deployment.schemas.errors import failures
+from deployment.schemas.errors import Answers, failures
 from deployment.schemas.receipts import Receipt
 from rewards.files.plain_text import cell, json_line
 from rewards.moments import date_of
@@ -52,7 +52,7 @@ Row = TypeVar("Row")
 Read = Callable[[Connection, Any], Page[Row]]
 
 
-def _file(media_type: str, example: str) -> dict[int | str, dict[str, Any]]:
+def _file(media_type: str, example: str) -> Answers:
     """What an export declares as its answers."""
     content = {media_type: {"schema": {"type": "string"}, "example": example}}
     return {200: {"description": "The file, streamed.", "content": content}, **failures(404)}

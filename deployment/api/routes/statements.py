@@ -1,6 +1,6 @@
 """`/statements`: what each client is told of a final period, signed; as JSON, as CSV, and as a page to print."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Response
@@ -16,6 +16,7 @@ from deployment.schemas.statements import Statement, StatementEntry
 from rewards import statements
 from rewards.credit import canonical_bytes
 from rewards.errors import StatementError
+from rewards.files.strict_json import JsonObject
 
 __all__ = ["router"]
 
@@ -127,7 +128,7 @@ def statement(
     return _answer(document, asked.format)
 
 
-def _answer(document: dict[str, Any], form: str) -> Response:
+def _answer(document: JsonObject, form: str) -> Response:
     media = _MEDIA[form]
     name = quote(f"statement-{document['period']}-{document['client']}.{form}", safe="")
     headers = {

@@ -22,6 +22,7 @@ from rewards.audit.report import Report
 from rewards.errors import LogError
 from rewards.files import strict_json
 from rewards.files.plain_text import one_line
+from rewards.files.strict_json import JsonObject
 from rewards.ledger.ledger import Ledger
 from rewards.log import proofs
 from rewards.log.sealing import latest_checkpoint
@@ -99,7 +100,7 @@ def check_proof(
         if held is None:
             raise typer.BadParameter("a proof of consistency needs the older one, by --checkpoint FILE")
         newer = proofs.verify_consistency(document, _text(held), keys, name)
-        shown: dict[str, Any] = {"extends": document["first"], "checkpoint": _described(newer)}
+        shown: JsonObject = {"extends": document["first"], "checkpoint": _described(newer)}
         line = f"{name} at {newer.size} leaves extends the {document['first']} leaves of the checkpoint that you hold"
     else:
         found = proofs.verify_receipt_proof(document, keys, name)
@@ -179,7 +180,7 @@ def _missing(report: Report) -> str:
     return lost + log
 
 
-def _described(found: Checkpoint) -> dict[str, Any]:
+def _described(found: Checkpoint) -> JsonObject:
     return {"origin": found.origin, "size": found.size, "root": found.root.hex()}
 
 

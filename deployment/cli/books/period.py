@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from deployment.cli.output import credit, print_json, print_table, say
 from deployment.schemas.periods import Settlement as Told
 from deployment.settings import ledger_url
 from rewards import money, periods
+from rewards.files.strict_json import JsonObject
 from rewards.ledger.ledger import Ledger
 from rewards.periods.errors import PeriodClosedError
 from rewards.settlement.policy_file import load_policy
@@ -151,7 +152,7 @@ def _show_standing(settlement: Settlement) -> None:
         print_table(title, ("account", "carried", "held", "kept back", "to take back"), rows)
 
 
-def _document(settlement: Settlement) -> dict[str, Any]:
+def _document(settlement: Settlement) -> JsonObject:
     """As the operator API tells it."""
     return Told.model_validate(settlement.to_document() | {"sha256": settlement.sha256}).model_dump(mode="json")
 

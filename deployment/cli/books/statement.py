@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -21,6 +21,7 @@ from rewards import statements
 from rewards.credit import canonical_bytes
 from rewards.errors import SignatureError, StatementError
 from rewards.files.plain_text import one_line
+from rewards.files.strict_json import JsonObject
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealing import seal
 from rewards.signing.keys import VerifyKey
@@ -38,7 +39,7 @@ class Form(StrEnum):
     HTML = "html"
 
 
-_FORMS: dict[Form, Callable[[dict[str, Any]], bytes]] = {
+_FORMS: dict[Form, Callable[[JsonObject], bytes]] = {
     Form.JSON: canonical_bytes,
     Form.CSV: lambda document: statement_page.table(document).encode(),
     Form.HTML: lambda document: statement_page.page(document).encode(),
@@ -125,14 +126,14 @@ def verify(
         typer.echo(one_line(f"✓ {check}"))
 
 
-def _issued(period: str, client: str, key: Path, url: str) -> dict[str, Any]:
+def _issued(period: str, client: str, key: Path, url: str) -> JsonObject:
     with closing(Ledger(url)) as book:
         signer = signing_key(key, book)
         with book.database.read() as connection:
             return statements.issue(connection, period, client, signer)
 
 
-def _earlier(form: Form, document: dict[str, Any]) -> Callable[[bytes], bool]:
+def _earlier(form: Form, document: JsonObject) -> Callable[[bytes], bool]:
     """Whether a file is an earlier issue of the same statement; another period's is kept, as somebody may need it."""
 
     def is_own(content: bytes) -> bool:
@@ -147,7 +148,7 @@ def _earlier(form: Form, document: dict[str, Any]) -> Callable[[bytes], bool]:
     return is_own
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _load(file: Path) -> JsonObject:
     try:
         return statements.load(file.read_bytes())
     except OSError as error:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import httpx
 import typer
@@ -46,6 +46,7 @@ from deployment.settings import pepper_of
 from rewards import money, periods, statements
 from rewards.credit import MICRO_CREDITS_PER_TOKEN
 from rewards.files.plain_text import one_line
+from rewards.files.strict_json import JsonObject
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealing import seal
@@ -71,8 +72,8 @@ class _Question:
 class _Answer:
     question: _Question
     text: str
-    attribution: dict[str, Any]
-    content: Sequence[dict[str, Any]]
+    attribution: JsonObject
+    content: Sequence[JsonObject]
 
     @property
     def right(self) -> bool:
