@@ -217,10 +217,11 @@ def test_every_make_target_of_a_page_exists(page: Page):
 def test_files_that_a_page_names_are_there(page: Page):
     """Each path within the project that a page names is there, from the root or beside it, tests to run among them."""
     folder = (ROOT / page.path).parent
-    words = [word.strip("'\":,;") for line in page.lines for word in line.split("#")[0].split()]
+    told = [*(line.split("#")[0] for line in page.lines), *page.spans]
+    words = [word.strip("'\":,;") for each in told for word in re.split(r"[\s=]|\$PWD/", each)]
     inside = re.compile(r"(?:\./)?(?:attribution|rewards|deployment|configs|tests|\.github)/[\w./*-]*")
     beside = re.compile(r"[\w./-]*\w(?:\.(?:py|md|ya?ml|toml)|/)|Makefile|Dockerfile")
-    named = {word for word in [*words, *page.spans] if inside.fullmatch(word)}
+    named = {word for word in words if inside.fullmatch(word)}
     named |= {span for span in page.spans if beside.fullmatch(span)}
 
     assert [] == [name for name in sorted(named) if not [*ROOT.glob(name), *folder.glob(name)]]
@@ -231,6 +232,7 @@ def test_names_of_the_code_in_a_page_are_in_the_code(page: Page):
     """A module by its dotted name is there; a name with an underscore, and a variable of ours, is one of the code."""
     dotted = [span for span in page.spans if re.fullmatch(r"(attribution|rewards|deployment|tests)(\.\w+)+", span)]
     named = {span for span in page.spans if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", span)}
+    named |= set(re.findall(r"\bprotoken_[a-z_]*[a-z]\b", page.text))
     named |= set(re.findall(r"\bPROTOKEN_[A-Z_]*[A-Z]\b", page.text)) - SETTINGS_OF_ENVIRONMENT
 
     assert [] == [name for name in dotted if not is_defined(name)]
