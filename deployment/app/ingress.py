@@ -13,7 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployment.app.surface import build_app
 from deployment.books.books import Books
-from deployment.cluster.ports import listen_on_own_address
+from deployment.cluster.loopback import listen_on_own_address
 from deployment.gateway.replicas import HandleEngine
 from deployment.health import parts
 from deployment.health.places import ledger_folder

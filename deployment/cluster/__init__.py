@@ -1,5 +1,5 @@
 """What Ray does not do by itself: where its ports listen, and that its processes end.
 
 guardian  ends Ray's agents when the service that started them was killed
-ports     where a replica takes calls of other replicas: its node's own address alone
+loopback  where a replica takes calls of other replicas: its node's own address alone
 """

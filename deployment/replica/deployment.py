@@ -12,7 +12,7 @@ import torch
 from attribution.attribute import attribute
 from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
-from deployment.cluster.ports import listen_on_own_address
+from deployment.cluster.loopback import listen_on_own_address
 from deployment.health import parts
 from deployment.health.places import ledger_folder
 from deployment.health.watch import RETRY_AFTER_S, Watch
