@@ -8,11 +8,11 @@ signed scores and shares by client, under the preset `paper` or `credit`.
 This package knows torch and transformers, and neither databases, HTTP nor money: what leaves it are plain frozen
 records. One thread owns a model, its batch and its attribution.
 
-    base/        the base model: where its weights come from, what its folder claims, and where things are inside it
+    base/        the base model: where weights come from, what its folder claims, where its layers are
     bundle/      a consortium on disk: the global model and each client's update, every file hashed
     decoding/    token ids in, tokens and captured activations out
     evaluation/  experiments that check attribution on real consortia
-    files/       files from outside: read in bounded time and memory, written only where nothing of value is lost
+    files/       files from outside: read in bounded time and memory, written without a loss
     importers/   updates that others trained, checked and taken into a bundle
     scoring/     a finished generation in, scores and shares by client out
     training/    federated averaging over question–answer files, from a recipe to a bundle

@@ -1,11 +1,11 @@
 """The service: `attribution` and `rewards` composed into an OpenAI-compatible endpoint, operator API and exporter.
 
-This is the only package that may import both; only `app`, `cli`, `health` and `replica` do so. Rules of attribution
-and of money live in those two packages, never here.
+This is the only package that may import both; which of its modules do is a list in tests/test_architecture.py. Rules of
+attribution and of money live in those two packages, never here.
 
     access/      who may call what, how much and how often, and the record of privileged calls
     api/         the operator API under `/api/v1`
-    app/         the service put together: one HTTP surface, as a Serve deployment over the replicas, started
+    app/         the service put together: one HTTP surface, as a Serve deployment over the replicas
     books/       what the operator API and the console both do with the books
     cli/         the `protoken` command
     cluster/     what Ray does not do by itself: where its ports listen, and that its processes end

@@ -2,8 +2,7 @@
 
 credit_preset  preset `credit`: derivatives of the log-probability along the line base → global
 dense_shift    what whole differences of weights add to a layer's output, streamed from disk
-nodes          at how many points between the base and the global model slopes are taken, and with which weights they
-               are summed
+nodes          the points between base and global model where slopes are taken, and their weights
 paper_preset   preset `paper`: ProToken's scores, position-local and exact (arXiv 2601.19672)
 path           the line base → global, with one coefficient for each client's update
 shares         signed scores to shares: base share, netting, ties, and the case that nobody earned

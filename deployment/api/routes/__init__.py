@@ -1,17 +1,16 @@
 """The routes of the operator API, one noun of its paths in each module.
 
 clients     `/clients`: the member organisations and the credit that each ever got
-consortium  `/consortium`: the consortia of the ledger, their models that answered, and the ledger's own figures
+consortium  `/consortium`: the consortia of the ledger, their models, and the ledger's own figures
 credit      `/credit`: micro-credits by account, of all time or of a closed period
 entries     `/entries`: the lines that credit is made of
 events      `/events`: what happened besides receipts, as the book of events has it
 exports     `/exports`: entries for spreadsheets, receipts as events for metering
-holds       `/holds`: what is not to be paid for the time being, a client's payouts or the credit of one response
+holds       `/holds`: a client's payouts, or the credit of one response, kept from being paid
 keys        `/keys`: bearer keys made, listed, rotated and revoked
-log         `/log`: the Merkle log of the books, its signed checkpoints, and proofs that anybody can check offline
+log         `/log`: signed checkpoints of the Merkle log, and proofs that anybody can check offline
 periods     `/periods`: previewed, closed, disputed, made final, paid
 receipts    `/receipts`: the credit of responses as it was booked, and its reversal
 shares      `/shares`: who earned which part of a period
-statements  `/statements`: what each client is told of a final period, signed; as JSON, as CSV, and as a page to
-            print
+statements  `/statements`: what each client is told of a final period: JSON, CSV, a page to print
 """

@@ -1,7 +1,7 @@
 """The pages of the console, one path in each module.
 
 clients     `/clients`: what each client earned; for a member itself alone
-holds       `/holds`: what is not to be paid for the time being, placed and released
+holds       `/holds`: what is kept from being paid, placed and released
 overview    `/`: how the consortium stands now
 periods     `/periods`: what was settled, what the open one would come to, and its moves, asked twice
 playground  `/playground`: ask as an application would, and see whose each token is
