@@ -2,6 +2,7 @@
 
     ServiceError
     ├── SettingsError          a setting is missing, unknown or out of range
+    ├── MissingExtraError      a command needs a part of the installation that was left out
     ├── StartError             the service cannot start here (port taken, no ledger, no bundle)
     ├── PartLostError          what the service stands on is gone, or is something else
     ├── SpoolError             the local spool cannot be written or read (full disk, damaged file)
@@ -31,6 +32,7 @@ __all__ = [
     "ForbiddenError",
     "InternalError",
     "InvalidRequestError",
+    "MissingExtraError",
     "NotFoundError",
     "OverloadedError",
     "PartLostError",
@@ -86,6 +88,10 @@ class ServiceError(Exception):
 
 class SettingsError(ServiceError):
     """A setting is missing, unknown or out of range; the message names it and where it came from."""
+
+
+class MissingExtraError(ServiceError):
+    """A command needs an extra that is not installed; the message says which."""
 
 
 class StartError(ServiceError):

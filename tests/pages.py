@@ -12,6 +12,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from deployment.cli.on_demand import loaded
+
 __all__ = ["ROOT", "Page", "anchors", "calls", "code", "faults_of_call", "is_defined", "pages"]
 
 ROOT = Path(__file__).parent.parent
@@ -110,7 +112,7 @@ def faults_of_call(command: Any, words: list[str], *, whole: bool) -> Iterator[s
     while hasattr(command, "get_command"):
         if not words:
             return
-        known = command.get_command(None, words[0])
+        known = loaded(command.get_command(None, words[0]))
         if known is None:
             yield f"there is no {words[0]}"
             return

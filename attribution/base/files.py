@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 from attribution.errors import ModelError
-from attribution.files.foreign import JsonObject, opened_safetensors, read_json_object, require_file
+from attribution.files.foreign import JsonObject, read_json_object, require_file
+from attribution.files.tensors import opened_safetensors
 
 __all__ = ["check_configuration", "check_model_folder", "weight_files"]
 

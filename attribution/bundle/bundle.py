@@ -17,7 +17,8 @@ from attribution.bundle.manifest import Manifest, read_manifest
 from attribution.bundle.merge_check import check_merge
 from attribution.bundle.updates import Update, load_update
 from attribution.errors import BundleError
-from attribution.files.foreign import opened_safetensors, read_text
+from attribution.files.foreign import read_text
+from attribution.files.tensors import opened_safetensors
 
 __all__ = [
     "MANIFEST_NAME",

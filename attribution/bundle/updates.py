@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from attribution.errors import BundleError
-from attribution.files.foreign import read_tensors
+from attribution.files.tensors import read_tensors
 
 __all__ = ["LowRank", "Update", "load_update", "save_update", "weighted_sum"]
 

@@ -1,28 +1,25 @@
 """Files that somebody else wrote, read in bounded time and memory; what is wrong is one line that names the file.
 
-Knows text, JSON, YAML and safetensors. Does not know what the files are for: who reads says which error is raised.
+Knows text, JSON and YAML; tensors are read by `tensors`. Does not know what the files are for: who reads says which
+error is raised.
 """
 
 import json
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import safe_open
-from torch import Tensor
 
 from attribution.errors import AttributionError
 
 __all__ = [
+    "LFS_MARK",
+    "LFS_POINTER",
     "JsonObject",
     "in_one_line",
-    "opened_safetensors",
     "read_json_object",
-    "read_tensors",
     "read_text",
     "read_yaml",
     "require_file",
@@ -33,14 +30,8 @@ JsonObject = dict[str, Any]
 _MOST_BYTES = 1 << 28  # of a text: far more than any real one, and little enough to be held
 _MOST_LETTERS = 300  # of a foreign message
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
-_LFS = b"version https://git-lfs.github.com/spec/"
-_DISGUISES = (
-    (_LFS, "is a Git LFS pointer, not the file itself: `git lfs pull` fetches it"),
-    (b"PK\x03\x04", "is a zip archive or a PyTorch pickle, not safetensors: save it with safetensors"),
-    (b"\x80", "is a pickle, which is never opened: save it with safetensors"),
-    (b"GGUF", "is a GGUF file, not safetensors"),
-    (b"<", "is a web page or XML, not safetensors: download the file itself"),
-)
+LFS_MARK = b"version https://git-lfs.github.com/spec/"
+LFS_POINTER = "is a Git LFS pointer, not the file itself: `git lfs pull` fetches it"
 
 
 def in_one_line(error: BaseException) -> str:
@@ -81,8 +72,8 @@ def read_text(path: Path, raised: type[AttributionError]) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise raised(f"{path}: cannot be read: {error.strerror}") from error
-    if data.startswith(_LFS):
-        raise raised(f"{path}: {_DISGUISES[0][1]}")
+    if data.startswith(LFS_MARK):
+        raise raised(f"{path}: {LFS_POINTER}")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise raised(f"{path}: cannot be read: it is UTF-16; save it as UTF-8")
     try:
@@ -147,44 +138,3 @@ class _Loader(yaml.SafeLoader):
 
 for _tag in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_number)
-
-
-@contextmanager
-def opened_safetensors(path: Path, raised: type[AttributionError]) -> Iterator[Any]:
-    """A safetensors file as `safe_open` gives it, memory-mapped; whatever it raises names the file.
-
-    Raises:
-        AttributionError: of the class `raised`.
-    """
-    require_file(path, raised)
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except AttributionError:
-        raise
-    except Exception as error:
-        raise raised(
-            f"{path}: {_disguise(path) or f'not a readable safetensors file: {in_one_line(error)}'}"
-        ) from error
-
-
-def read_tensors(path: Path, raised: type[AttributionError]) -> dict[str, Tensor]:
-    """Every tensor of a safetensors file by name, memory-mapped.
-
-    Raises:
-        AttributionError: of the class `raised`.
-    """
-    with opened_safetensors(path, raised) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-
-
-def _disguise(path: Path) -> str | None:
-    """What a file that is no safetensors shows itself to be by its first bytes."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError:
-        return None
-    if not head:
-        return "is empty"
-    return next((what for mark, what in _DISGUISES if head.startswith(mark)), None)

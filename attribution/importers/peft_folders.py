@@ -23,7 +23,7 @@ from attribution.bundle.replacing import require_bundle_place
 from attribution.bundle.updates import LowRank, Update, weighted_sum
 from attribution.bundle.writing import Member, write_bundle
 from attribution.errors import BundleError
-from attribution.files.foreign import read_tensors
+from attribution.files.tensors import read_tensors
 from attribution.importers.adapter_config import LoraConfiguration, Scaled, read_configuration
 from attribution.importers.adapter_folders import CONFIGURATION, TENSORS, require_adapter
 from attribution.importers.base_names import other_base

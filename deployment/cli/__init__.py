@@ -3,54 +3,123 @@
 Every command takes `--json` where it prints data. Exit code 0 on success, 2 on wrong usage, and 1 otherwise, with one
 line on stderr that names what is wrong. Where nobody foresaw what went wrong, PROTOKEN_TRACEBACK=1 shows where it did.
 
-    books/    commands over the books: they need the ledger's database or a file, and no model
-    models/   commands that load, build or check models
-    service/  commands that start the service or show it
-    options   options that several nouns of the command line share
-    output    JSON or tables, progress bars, and the heat map of tokens
+    books/     commands over the books: they need the ledger's database or a file, and no model
+    models/    commands that load, build or check models
+    service/   commands that start the service or show it
+    extras     which modules each extra of the installation brings, and what to install
+    on_demand  commands that are imported when they are called
+    options    options that several nouns of the command line share
+    output     JSON or tables, progress bars, and the heat map of tokens
 """
 
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from importlib.metadata import version
+from typing import Annotated, NoReturn
 
 import typer
 
 from attribution.errors import AttributionError
 from attribution.files.foreign import in_one_line
-from deployment.cli.books import hold, keys, ledger, period, statement
-from deployment.cli.models import attribute as attributing
-from deployment.cli.models import consortium, evaluate
-from deployment.cli.models import trace as tracing
-from deployment.cli.service import dashboards, demo
-from deployment.cli.service import serve as serving
+from deployment.cli.on_demand import Deferred, OnDemand
 from deployment.errors import ServiceError
 from rewards.errors import RewardsError
 from rewards.files.plain_text import one_line
 
 __all__ = ["main"]
 
+
+class _Door(OnDemand):
+    """Every command; what stands here is also the first sentence of its own help."""
+
+    deferred = (
+        Deferred(
+            "attribute",
+            "deployment.cli.models.attribute:attribute_prompt",
+            "Generate an answer and trace each token to the client that taught it.",
+            extra="attribution",
+        ),
+        Deferred(
+            "trace",
+            "deployment.cli.models.trace:trace_responses",
+            "Rank the clients by their responsibility for flagged responses: to debug, or to find who planted "
+            "something.",
+            extra="attribution",
+        ),
+        Deferred(
+            "evaluate",
+            "deployment.cli.models.evaluate:evaluate",
+            "Run experiments, store their results, and write one report of all results in the folder.",
+            extra="evaluation",
+        ),
+        Deferred(
+            "serve",
+            "deployment.cli.service.serve:serve",
+            "Serve the consortium's model over HTTP until interrupted; every response is booked before it ends.",
+            extra="serve",
+        ),
+        Deferred(
+            "exporter",
+            "deployment.cli.service.exporter:exporter",
+            "Export the ledger as Prometheus series, apart from the service, until interrupted.",
+            extra="serve",
+        ),
+        Deferred(
+            "dashboards",
+            "deployment.cli.service.dashboards:dashboards",
+            "Write the Grafana boards as JSON files, the same on every machine.",
+            extra="dashboards",
+        ),
+        Deferred(
+            "demo",
+            "deployment.cli.service.demo:demo",
+            "Train a consortium, serve it, ask it, and pay its members.",
+            extra="serve",
+        ),
+        Deferred(
+            "consortium",
+            "deployment.cli.models.consortium:app",
+            "Build, import and check the consortium on disk.",
+            extra="attribution",
+        ),
+        Deferred(
+            "ledger",
+            "deployment.cli.books.ledger:app",
+            "The credit ledger: what is booked, and the signed log that proves it.",
+        ),
+        Deferred("period", "deployment.cli.books.period:app", "Preview and close settlement periods."),
+        Deferred("hold", "deployment.cli.books.hold:app", "Hold back a client's payouts or a response's credit."),
+        Deferred("statement", "deployment.cli.books.statement:app", "Issue and check clients' statements."),
+        Deferred(
+            "keys", "deployment.cli.books.keys:app", "Bearer keys of whoever calls the service, and its signing key."
+        ),
+    )
+
+
 app = typer.Typer(
     name="protoken",
+    cls=_Door,
     help="Reward allocation for federated language models: who taught it, who earned what.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(consortium.app, name="consortium")
-app.add_typer(ledger.app, name="ledger")
-app.add_typer(period.app, name="period")
-app.add_typer(hold.app, name="hold")
-app.add_typer(statement.app, name="statement")
-app.add_typer(keys.app, name="keys")
-app.command("attribute")(attributing.attribute_prompt)
-app.command("trace")(tracing.trace_responses)
-app.command("evaluate")(evaluate.evaluate)
-app.command("serve")(serving.serve)
-app.command("exporter")(serving.exporter)
-app.command("dashboards")(dashboards.dashboards)
-app.command("demo")(demo.demo)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"protoken {version('protoken')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """What stands before a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,7 +10,6 @@ import sqlite3
 import time
 from contextlib import contextmanager, suppress
 
-from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -229,7 +228,7 @@ def _connected(url: URL) -> Iterator[Engine]:
 def _errors_of(name: str) -> Iterator[None]:
     try:
         yield
-    except (SQLAlchemyError, CommandError, sqlite3.Error) as error:
+    except (SQLAlchemyError, sqlite3.Error) as error:
         cause = getattr(error, "orig", None) or error
         reason, code = " ".join(str(cause).split()), loss_of(cause)
         if code is not None:

@@ -1,6 +1,6 @@
 """The schema of a ledger's database: made where there is none, told apart from another version's, migrated.
 
-Knows Alembic and the migrations; opens no database.
+Knows the migrations, and Alembic, which is imported only where one runs; opens no database.
 """
 
 from __future__ import annotations
@@ -8,16 +8,13 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import ProgrammingError
 
 from rewards.errors import LedgerError
 
 _UNRELEASED = "0001"
+_REVISION_TABLE = "alembic_version"
 _OURS = {"receipts", "entries", "events"}
 _NOT_PERMITTED = "42501"  # SQLSTATE insufficient_privilege
 
@@ -95,19 +92,15 @@ def require_empty(connection: Connection, url: str) -> None:
         raise LedgerError(f"there is a ledger at {url} already, or something else; restore to an empty database")
 
 
-@cache  # a running program's schema does not change
 def head() -> str:
     """The revision that this program needs."""
-    return str(_scripts().get_current_head())
+    return max(_known())
 
 
-@cache
+@cache  # a running program's schema does not change
 def _known() -> frozenset[str]:
-    return frozenset(script.revision for script in _scripts().walk_revisions())
-
-
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory(str(_migrations()))
+    """The revisions that there are: with each its migration's file begins, and the last is the highest."""
+    return frozenset(file.name.partition("_")[0] for file in (_migrations() / "versions").glob("[0-9]*_*.py"))
 
 
 def _migrations() -> Path:
@@ -115,6 +108,9 @@ def _migrations() -> Path:
 
 
 def _upgrade(connection: Connection) -> None:
+    from alembic import command  # noqa: PLC0415 - takes as long to import as all else, and ledgers are seldom made
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -124,7 +120,9 @@ def _upgrade(connection: Connection) -> None:
 def _found(connection: Connection, url: str) -> str | None:
     """The revision that the database says; None where it says none."""
     try:
-        return MigrationContext.configure(connection).get_current_revision()
+        if not inspect(connection).has_table(_REVISION_TABLE):
+            return None
+        revisions = connection.execute(text(f"SELECT version_num FROM {_REVISION_TABLE}")).scalars().all()  # noqa: S608
     except ProgrammingError as error:
         if getattr(error.orig, "sqlstate", None) != _NOT_PERMITTED:
             raise
@@ -132,11 +130,17 @@ def _found(connection: Connection, url: str) -> str | None:
             f"ledger {url}: this login may not read it; grant it protoken_auditor, protoken_exporter or "
             "protoken_replica"
         ) from error
+    if len(revisions) > 1:
+        raise LedgerError(
+            f"ledger {url} says of itself that it is of several schemas, {', '.join(sorted(revisions))}, so it was "
+            "damaged: `protoken ledger restore` a backup"
+        )
+    return str(revisions[0]) if revisions else None
 
 
 def _tables(connection: Connection) -> set[str]:
     """The tables that stand in the way of a new ledger: on PostgreSQL, other programs may have some of their own."""
-    found = set(inspect(connection).get_table_names()) - {"alembic_version"}
+    found = set(inspect(connection).get_table_names()) - {_REVISION_TABLE}
     return found if connection.dialect.name == "sqlite" else found & _OURS
 
 

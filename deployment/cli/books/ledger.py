@@ -1,81 +1,77 @@
-"""`protoken ledger balances | entries | reverse`: what was booked; the log over it is the business of `log`."""
-
-from contextlib import closing
-from dataclasses import asdict
-from typing import Annotated
+"""`protoken ledger`: the commands over the ledger as a whole, each loaded when it is called."""
 
 import typer
 
-from deployment.cli.books import backup as safekeeping
-from deployment.cli.books import log
-from deployment.cli.options import ACTOR, Json, LedgerUrl, date
-from deployment.cli.output import credit, print_json, print_table, say
-from deployment.schemas.receipts import Receipt
-from deployment.settings import ledger_url
-from rewards.credit import MICRO_CREDITS_PER_TOKEN
-from rewards.ledger.ledger import Ledger
+from deployment.cli.on_demand import Deferred, OnDemand
 
 __all__ = ["app"]
 
-app = typer.Typer(help="The credit ledger: what is booked, and the signed log that proves it.", no_args_is_help=True)
-app.command("seal")(log.seal)
-app.command("checkpoint")(log.checkpoint)
-app.command("proof")(log.proof)
-app.command("check-proof")(log.check_proof)
-app.command("verify")(log.verify)
-app.command("backup")(safekeeping.backup)
-app.command("restore")(safekeeping.restore)
-app.command("migrate")(safekeeping.migrate)
+
+class _Commands(OnDemand):
+    deferred = (
+        Deferred(
+            "seal",
+            "deployment.cli.books.log:seal",
+            "Put what is new into the Merkle log and sign a checkpoint; the running service does so by itself.",
+        ),
+        Deferred(
+            "checkpoint",
+            "deployment.cli.books.log:checkpoint",
+            "Print the latest checkpoint, a signed note to keep: whoever holds it sees if history is ever rewritten.",
+        ),
+        Deferred(
+            "proof",
+            "deployment.cli.books.log:proof",
+            "Print the proof (JSON) that a client's entry of a response is in the books that were signed.",
+        ),
+        Deferred(
+            "check-proof",
+            "deployment.cli.books.proof:check_proof",
+            "Check a proof offline: that an entry is in the signed books, or that these extend a checkpoint that "
+            "you hold.",
+        ),
+        Deferred(
+            "verify",
+            "deployment.cli.books.audit:verify",
+            "Rebuild the books from their rows alone; exit code 1 names the first row that differs.",
+        ),
+        Deferred(
+            "backup",
+            "deployment.cli.books.backup:backup",
+            "Copy the whole ledger to a file, also while the service runs, and read the copy back before it is "
+            "called done.",
+        ),
+        Deferred(
+            "restore",
+            "deployment.cli.books.backup:restore",
+            "Make the ledger from a copy, where there is none; on PostgreSQL, in an empty database.",
+        ),
+        Deferred(
+            "migrate",
+            "deployment.cli.books.backup:migrate",
+            "Bring a ledger that an older protoken made to this one's schema; stop the service and keep a backup "
+            "before.",
+        ),
+        Deferred(
+            "balances",
+            "deployment.cli.books.entries:balances",
+            "Credit of every account since the beginning; the sum is the generated tokens × 1 000 000.",
+        ),
+        Deferred(
+            "entries",
+            "deployment.cli.books.entries:entries",
+            "Receipts and their entries, in the order in which they were booked.",
+        ),
+        Deferred(
+            "reverse",
+            "deployment.cli.books.entries:reverse",
+            "Take a response's credit back by counter-entries, once; what a settled period paid for it is clawed back.",
+        ),
+    )
 
 
-@app.command()
-def balances(ledger: LedgerUrl = None, as_json: Json = False) -> None:
-    """Credit of every account since the beginning; the sum is the generated tokens × 1 000 000."""
-    with closing(Ledger(ledger_url(ledger))) as book:
-        up_to = book.last_sequence()
-        accounts, tokens = book.balances(up_to=up_to), book.tokens(up_to=up_to)
-    if as_json:
-        told = {"balances": {account: str(amount) for account, amount in accounts.items()}, "tokens": str(tokens)}
-        print_json({**told, "sum": str(sum(accounts.values())), "last_sequence": up_to})
-        return
-    rows = [(account, credit(amount)) for account, amount in accounts.items()]
-    title = f"{tokens} tokens × {MICRO_CREDITS_PER_TOKEN} micro-credits"
-    print_table(title, ("account", "credit"), rows, footer=("sum", credit(sum(accounts.values()))))
-
-
-@app.command()
-def entries(
-    ledger: LedgerUrl = None,
-    after: Annotated[int, typer.Option("--after", min=0, help="Show receipts behind this sequence number.")] = 0,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Show so many receipts at most.")] = 50,
-    as_json: Json = False,
-) -> None:
-    """Receipts and their entries, in the order in which they were booked."""
-    with closing(Ledger(ledger_url(ledger))) as book:
-        receipts = book.receipts_after(after, limit)
-    if as_json:
-        print_json([Receipt.model_validate(receipt).model_dump(mode="json") for receipt in receipts])
-        return
-    rows = [
-        (str(receipt.sequence), receipt.response_id, date(receipt.booked_at_us), account, credit(amount))
-        for receipt in receipts
-        for account, amount in receipt.amounts.items()
-    ]
-    print_table("entries", ("sequence", "response", "booked", "account", "credit"), rows)
-
-
-@app.command()
-def reverse(
-    response: Annotated[str, typer.Argument(help="Id of the response.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why, for whoever reads the books.")],
-    ledger: LedgerUrl = None,
-    as_json: Json = False,
-) -> None:
-    """Take a response's credit back by counter-entries, once; what a settled period paid for it is clawed back."""
-    with closing(Ledger(ledger_url(ledger))) as book:
-        booked = book.reverse(response, reason, ACTOR)
-    if as_json:
-        print_json(asdict(booked))
-    else:
-        known = ", as it was before" if booked.replayed else ""
-        say(f"{response} is reversed by receipt {booked.sequence}, {booked.response_id}{known}", soft_wrap=True)
+app = typer.Typer(
+    cls=_Commands,
+    help="The credit ledger: what is booked, and the signed log that proves it.",
+    no_args_is_help=True,
+)

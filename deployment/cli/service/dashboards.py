@@ -10,6 +10,7 @@ import typer
 from attribution.files.destinations import prepare_folder, require_own_file, write_file
 from deployment.cli.options import Json
 from deployment.cli.output import print_json
+from deployment.dashboards.boards import documents
 
 __all__ = ["dashboards"]
 
@@ -21,8 +22,6 @@ def dashboards(
     as_json: Json = False,
 ) -> None:
     """Write the Grafana boards as JSON files, the same on every machine."""
-    from deployment.dashboards.boards import documents  # noqa: PLC0415 - Grafana's types take a moment, no other command's
-
     prepare_folder(out)
     boards = documents()
     for name, document in boards.items():

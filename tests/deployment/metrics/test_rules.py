@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from deployment.cli import app
+from deployment.cli.on_demand import loaded
 from deployment.dashboards.boards import documents
 from deployment.metrics.catalogue import CATALOGUE
 from deployment.settings import Settings
@@ -214,7 +215,7 @@ def test_the_runbook_names_commands_and_panels_that_exist():
         found = typer.main.get_command(app)
         while hasattr(found, "commands"):
             assert words[0] in found.commands, words
-            found = found.commands[words.pop(0)]
+            found = loaded(found.commands[words.pop(0)])
         known = {option for parameter in found.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known, words
 

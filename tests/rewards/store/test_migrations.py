@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, Table, create_engine, make_url, text
 from sqlmodel import SQLModel
 
@@ -157,6 +158,26 @@ def test_a_ledger_that_does_not_say_its_schema_is_refused(sqlite_url, tmp_path):
     for refusal in refusals(sqlite_url):
         assert "ledger.db does not say of which schema it is" in refusal
         assert is_plain(refusal)
+
+
+def test_a_ledger_that_says_two_schemas_is_refused(sqlite_url, tmp_path):
+    """No version of the program writes that, so somebody damaged the books."""
+    with sqlite3.connect(tmp_path / "ledger.db") as raw:
+        raw.execute("INSERT INTO alembic_version VALUES ('0001')")
+
+    for refusal in refusals(sqlite_url):
+        assert f"is of several schemas, 0001, {HEAD}, so it was damaged" in refusal
+        assert is_plain(refusal)
+
+
+def test_files_of_migrations_are_named_by_their_revisions():
+    """What is read off the files' names, so that opening a ledger imports no Alembic, is what Alembic reads in them."""
+    scripts = ScriptDirectory(str(Path(schema_of_code.__file__).with_name("migrations")))
+    names = {Path(script.path).name.partition("_")[0]: script.revision for script in scripts.walk_revisions()}
+
+    assert len(names) >= 3
+    assert [*names] == [*names.values()] == sorted(names, reverse=True)
+    assert HEAD == scripts.get_current_head()
 
 
 def test_a_database_of_something_else_is_left_alone(tmp_path):

@@ -1,0 +1,60 @@
+"""`protoken ledger check-proof`: a proof checked offline, by public keys that a member knows; needs no ledger."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deployment.cli.books.known import PublicKeys, checkpoint_document, read_keys, read_note
+from deployment.cli.options import Json, date
+from deployment.cli.output import credit, print_json, say
+from rewards.errors import LogError
+from rewards.files import strict_json
+from rewards.files.strict_json import JsonObject
+from rewards.log import proofs
+
+__all__ = ["check_proof"]
+
+
+def check_proof(
+    file: Annotated[Path, typer.Argument(help="Proof, as `protoken ledger proof` printed it.")],
+    public_key: PublicKeys = None,
+    origin: Annotated[
+        str | None, typer.Option("--origin", help="Name of the log; else that of the first public key.")
+    ] = None,
+    held: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Older checkpoint that you hold, for a proof of consistency.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a proof offline: that an entry is in the signed books, or that these extend a checkpoint that you hold."""
+    keys = read_keys(public_key)
+    if not keys:
+        raise typer.BadParameter("give the ledger's public key by --public-key FILE: a proof holds for who knows one")
+    keys = [replace(key, origin=origin) for key in keys]
+    document, name = _json(file), origin or keys[0].name
+    if isinstance(document, dict) and document.get("proof") == "consistency":
+        if held is None:
+            raise typer.BadParameter("a proof of consistency needs the older one, by --checkpoint FILE")
+        newer = proofs.verify_consistency(document, read_note(held), keys, name)
+        shown: JsonObject = {"extends": document["first"], "checkpoint": checkpoint_document(newer)}
+        line = f"{name} at {newer.size} leaves extends the {document['first']} leaves of the checkpoint that you hold"
+    else:
+        found = proofs.verify_receipt_proof(document, keys, name)
+        shown = {**asdict(found), "amount": str(found.amount), "checkpoint": checkpoint_document(found.checkpoint)}
+        line = (
+            f"{found.client} has {credit(found.amount)} micro-credits of {found.response_id}, booked "
+            f"{date(found.booked_at_us)} as receipt {found.sequence} of {name}"
+        )
+    if as_json:
+        print_json({"ok": True, **shown})
+    else:
+        say(line, soft_wrap=True)
+
+
+def _json(file: Path) -> Any:
+    try:
+        return strict_json.load(read_note(file))
+    except ValueError as error:
+        raise LogError(f"{file} holds no JSON: {error}") from error
