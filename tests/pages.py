@@ -14,7 +14,7 @@ from typing import Any
 
 from deployment.cli.on_demand import loaded
 
-__all__ = ["ROOT", "Page", "anchors", "calls", "code", "faults_of_call", "is_defined", "pages"]
+__all__ = ["ROOT", "Page", "anchors", "calls", "code_words", "faults_of_call", "is_defined", "pages"]
 
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -146,16 +146,11 @@ def _missing(command: Any, given: set[str], rest: list[str]) -> Iterator[str]:
 
 
 @cache
-def code() -> str:
-    """All that the project's own files say, but its pages."""
-    files = [
-        file for room in ("attribution", "rewards", "deployment", "configs", "tests") for file in _files(ROOT / room)
-    ]
-    return "\n".join(file.read_text(encoding="utf-8") for file in files)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix in {".py", ".yaml", ".yml"})
+def code_words() -> frozenset[str]:
+    """Every word that the project's own files have, but its pages."""
+    rooms = ("attribution", "rewards", "deployment", "configs", "tests")
+    files = [file for room in rooms for file in (ROOT / room).rglob("*") if file.suffix in {".py", ".yaml", ".yml"}]
+    return frozenset(word for file in files for word in re.findall(r"\w+", file.read_text(encoding="utf-8")))
 
 
 def is_defined(name: str) -> bool:
