@@ -1,29 +1,18 @@
-"""Lists in pages: how many rows a caller wants, and where a page begins. Knows no row.
+"""Lists in pages: how many rows a caller wants, and where a page begins. Knows no row."""
 
-A cursor tells the place after the last row of a page. It holds for the route that gave it; a caller keeps it as it is.
-"""
-
-import base64
-import binascii
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Generic, Literal, TypeVar
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployment.errors import InvalidRequestError
+from deployment.http.cursors import Cursor, cursor_at
 
-__all__ = ["Cursor", "Limit", "Listing", "Paging", "cursor_at", "place_of"]
+__all__ = ["Limit", "Listing", "Paging", "first_of"]
 
 Row = TypeVar("Row")
-_MOST = 2**63 - 1
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="The most rows of a page.")]
-Cursor = Annotated[
-    str | None,
-    Query(max_length=2000, description="Where the page begins: `next_cursor` of the page before; none for the first."),
-]
 
 
 class Paging(BaseModel):
@@ -46,40 +35,16 @@ class Listing(BaseModel, Generic[Row]):
     next_cursor: str | None = Field(description="For the page after this one; null where this is the last.")
 
 
-def cursor_at(route: str, place: Sequence[int | str] | None) -> str | None:
-    """The cursor of a place in a route's rows; None where there is no further page."""
-    if place is None:
-        return None
-    text = json.dumps([route, *place], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+def first_of(
+    route: str, rows: Sequence[Row], limit: int, place: Callable[[Row], Sequence[int | str]]
+) -> tuple[Sequence[Row], str | None]:
+    """The first `limit` of the rows that are left of a list, and the cursor of the others; None where there are none.
 
-
-def place_of(route: str, cursor: str | None, *kinds: type[int | str]) -> tuple[int | str, ...] | None:
-    """The place that a route's cursor stands for, one value of each kind; None where none was given.
-
-    Raises:
-        InvalidRequestError: it is no cursor, or one of another route.
+    Args:
+        route: whose rows they are.
+        rows: from the place on where the page begins.
+        limit: how many at most.
+        place: of a row, in the route's order.
     """
-    if cursor is None:
-        return None
-    try:
-        found = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError, RecursionError):
-        found = None
-    if not isinstance(found, list) or found[:1] != [route] or not _fits(found[1:], kinds):
-        raise InvalidRequestError(
-            "cursor must be the `next_cursor` of an earlier page of this list", param="cursor", code="invalid_cursor"
-        )
-    return tuple(found[1:])
-
-
-def _fits(values: Sequence[object], kinds: Sequence[type[int | str]]) -> bool:
-    return len(values) == len(kinds) and all(
-        (type(value) is int and 0 <= value <= _MOST) if kind is int else (type(value) is str and _is_text(value))
-        for value, kind in zip(values, kinds, strict=True)
-    )
-
-
-def _is_text(value: str) -> bool:
-    """Whether a database takes it as a text: it holds neither a NUL nor half a character."""
-    return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    shown = rows[:limit]
+    return shown, cursor_at(route, place(shown[-1])) if len(rows) > limit else None

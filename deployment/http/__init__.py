@@ -1,5 +1,6 @@
 """HTTP as every caller meets it: one shape for all that goes wrong, and the OpenAPI document as a whole.
 
+cursors   places in lists, as text that whoever gets it keeps as it is
 failures  every failure in OpenAI's shape, every answer with a request id
 protocol  HTTP as clients speak it: HEAD, HTTP/1.0, bodies in another form, other origins
 """

@@ -1,14 +1,17 @@
 """What the operator API tells of the Merkle log: checkpoints, keys and proofs."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployment.schemas.fields import Count, Document, Moment
+from deployment.schemas.fields import LARGEST, Count, Document, Moment
 
-__all__ = ["Checkpoint", "Consistency", "Inclusion", "ReceiptProof", "VerifyKey"]
+__all__ = ["Checkpoint", "Consistency", "Inclusion", "ReceiptProof", "Size", "VerifyKey"]
 
 _NOTE = "hospital-net/ledger\n3\nq6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=\n\n— hospital-net/ledger …\n"
+
+Size = Annotated[int, Field(ge=1, le=LARGEST)]
+"""How many leaves a checkpoint covers."""
 
 
 class _Answer(BaseModel):

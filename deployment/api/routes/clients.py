@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from deployment.api.dependencies import TheBooks, Visible
-from deployment.api.paging import Listing, Paging, cursor_at, place_of
+from deployment.api.paging import Listing, Paging, first_of
 from deployment.books.books import Books
 from deployment.errors import NotFoundError
+from deployment.http.cursors import place_of
 from deployment.schemas.credit import Client
 from deployment.schemas.errors import failures
 from deployment.schemas.fields import Name
@@ -23,10 +24,10 @@ _LIST = "clients"
 def clients(books: TheBooks, visible: Visible, asked: Annotated[Paging, Query()]) -> Listing[Client]:
     """Every client by id, with all the credit that it ever got. A member's key sees itself alone."""
     place = place_of(_LIST, asked.cursor, str)
-    found = sorted(_clients(books, visible), key=lambda client: client.id)
-    rest = [client for client in found if place is None or client.id > str(place[0])]
-    shown = rest[: asked.limit]
-    return Listing(data=shown, next_cursor=cursor_at(_LIST, (shown[-1].id,) if len(rest) > asked.limit else None))
+    by_id = sorted(_clients(books, visible), key=lambda client: client.id)
+    rest = [client for client in by_id if place is None or client.id > str(place[0])]
+    shown, cursor = first_of(_LIST, rest, asked.limit, lambda client: (client.id,))
+    return Listing(data=shown, next_cursor=cursor)
 
 
 @router.get("/clients/{client}", summary="One client and its credit", responses=failures(404))

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Query
 
 from deployment.api.dependencies import TheBooks, Visible
 from deployment.api.filters import EntryFilters, narrowed
-from deployment.api.paging import Listing, cursor_at, place_of
+from deployment.api.paging import Listing
+from deployment.http.cursors import cursor_at, place_of
 from deployment.schemas.credit import Entry
 from deployment.schemas.errors import failures
 from rewards.store.receipts import BookedEntry

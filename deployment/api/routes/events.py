@@ -6,7 +6,8 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from deployment.api.dependencies import TheBooks
-from deployment.api.paging import Listing, Paging, cursor_at, place_of
+from deployment.api.paging import Listing, Paging, first_of
+from deployment.http.cursors import place_of
 from deployment.schemas.fields import Name
 from deployment.schemas.receipts import Event
 from rewards.store import events
@@ -30,9 +31,6 @@ def list_events(books: TheBooks, asked: Annotated[EventFilters, Query()]) -> Lis
     (after,) = place_of(_LIST, asked.cursor, int) or (0,)
     kinds = None if asked.kind is None else [asked.kind]
     with books.ledger.database.read() as connection:
-        found = events.find(connection, kinds=kinds, subject=asked.subject, after=int(after), limit=asked.limit + 1)
-    shown = found[: asked.limit]
-    return Listing(
-        data=[Event.model_validate(vars(event)) for event in shown],
-        next_cursor=cursor_at(_LIST, (shown[-1].sequence,) if len(found) > asked.limit else None),
-    )
+        rest = events.find(connection, kinds=kinds, subject=asked.subject, after=int(after), limit=asked.limit + 1)
+    shown, cursor = first_of(_LIST, rest, asked.limit, lambda event: (event.sequence,))
+    return Listing(data=[Event.model_validate(vars(event)) for event in shown], next_cursor=cursor)

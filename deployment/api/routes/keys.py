@@ -6,9 +6,10 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
 from deployment.api.dependencies import Caller, TheBooks
-from deployment.api.paging import Listing, Paging, cursor_at, place_of
+from deployment.api.paging import Listing, Paging, first_of
 from deployment.books.books import Books
 from deployment.errors import ConflictError, NotFoundError
+from deployment.http.cursors import place_of
 from deployment.schemas.errors import failures
 from deployment.schemas.fields import Name
 from deployment.schemas.keys import BearerKey, NewKey, NewKeyRequest, Rotation
@@ -40,9 +41,8 @@ def keys(books: TheBooks, asked: Annotated[KeyFilters, Query()]) -> Listing[Bear
         for key in books.keys.list()
         if (key.created_at_us, key.key_id) > place and asked.client in (None, key.client)
     ]
-    shown = rest[: asked.limit]
-    last = (shown[-1].created_at_us, shown[-1].key_id) if len(rest) > asked.limit else None
-    return Listing(data=[BearerKey.model_validate(_fields(key)) for key in shown], next_cursor=cursor_at(_LIST, last))
+    shown, cursor = first_of(_LIST, rest, asked.limit, lambda key: (key.created_at_us, key.key_id))
+    return Listing(data=[BearerKey.model_validate(_fields(key)) for key in shown], next_cursor=cursor)
 
 
 @router.get("/keys/{key_id}", summary="One key", responses=failures(404))

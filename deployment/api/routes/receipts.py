@@ -6,9 +6,9 @@ from fastapi import APIRouter, Path, Query, Response
 
 from deployment.api.dependencies import Caller, TheBooks
 from deployment.api.filters import ReceiptFilters, narrowed
-from deployment.api.paging import Listing, cursor_at, place_of
-from deployment.books.books import Books
-from deployment.errors import ConflictError, NotFoundError
+from deployment.api.paging import Listing
+from deployment.books.receipts import booked_receipt, reverse_response
+from deployment.http.cursors import cursor_at, place_of
 from deployment.schemas.errors import failures
 from deployment.schemas.fields import Name
 from deployment.schemas.receipts import Receipt, ReversalRequest
@@ -35,7 +35,7 @@ def receipts(books: TheBooks, asked: Annotated[ReceiptFilters, Query()]) -> List
 @router.get("/receipts/{response_id}", summary="One receipt", responses=failures(404))
 def receipt(books: TheBooks, response_id: ResponseId) -> Receipt:
     """The receipt of one response, whole, as it was booked."""
-    return _receipt(books, response_id)
+    return booked_receipt(books, response_id)
 
 
 @router.post(
@@ -55,17 +55,6 @@ def reverse(
     Once: asked again, whatever the reason then, the answer is the first reversal. A period that was closed with the
     response in it stays as it is; what it paid is taken back in money when the next one is closed.
     """
-    if _receipt(books, response_id).kind == "reversal":
-        raise ConflictError(
-            f"{response_id!r} is a reversal itself, and stays", param="response_id", code="not_reversible"
-        )
-    booked = books.ledger.reverse(response_id, asked.reason, caller.key_id)
-    response.status_code = 200 if booked.replayed else 201
-    return _receipt(books, booked.response_id)
-
-
-def _receipt(books: Books, response_id: str) -> Receipt:
-    found = books.ledger.receipt(response_id)
-    if found is None:
-        raise NotFoundError(f"no response {response_id!r} is booked", param="response_id", code="response_not_found")
-    return Receipt.model_validate(found)
+    reversal = reverse_response(books, response_id, asked.reason, caller.key_id)
+    response.status_code = 201 if reversal.is_new else 200
+    return reversal.receipt

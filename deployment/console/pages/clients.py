@@ -5,10 +5,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
-from deployment.api.dependencies import TheBooks
 from deployment.books.books import Books
 from deployment.console.charts import svg as charts
 from deployment.console.charts.timeline import timeline
+from deployment.console.dependencies import TheBooks
 from deployment.console.figures.reading import TheFigures
 from deployment.console.figures.seen import seen
 from deployment.console.pages.overview import own_chart

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from deployment.api.dependencies import TheBooks
 from deployment.books.books import Books
 from deployment.console.charts import svg as charts
 from deployment.console.charts.timeline import Timeline, timeline
+from deployment.console.dependencies import TheBooks
 from deployment.console.figures.reading import Reading, TheFigures
 from deployment.console.figures.seen import Seen, seen
 from deployment.console.rendering import TheViewer, redirect, render

@@ -1,57 +1,64 @@
 """`/periods`: what was settled, what the open period would come to, and its moves, each of them asked twice.
 
-Every figure and every move is the operator API's (`deployment.api.routes.periods`); what that refuses is told on the
-page that was used. Settles nothing itself.
+Every figure and every move is of `deployment.books.periods`; what that refuses is told on the page that was used.
+Settles nothing itself.
 """
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from http import HTTPStatus
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, Response
-from pydantic import ValidationError
 
-from deployment.api.dependencies import TheBooks
-from deployment.api.paging import Paging
-from deployment.api.routes import periods, statements
 from deployment.books.books import Books
+from deployment.books.periods import (
+    close_period,
+    closed_period,
+    closed_periods,
+    dispute_period,
+    finalise_period,
+    find_period,
+    note_payment,
+    policy_for,
+    preview_period,
+)
+from deployment.books.statements import written_statements
+from deployment.console.dependencies import TheBooks
 from deployment.console.figures.settlement_table import names_in, table_of
+from deployment.console.moves import REFUSALS, Refusal, attempt
 from deployment.console.rendering import TheViewer, Viewer, redirect, render
-from deployment.errors import ApiError, InvalidRequestError, NotFoundError
+from deployment.errors import InvalidRequestError
 from deployment.http.failures import told
 from deployment.schemas.fields import LARGEST
-from deployment.schemas.periods import Close, Dispute, Finalise, Payment, Period, Terms
-from rewards.errors import CreditError, PeriodError, PolicyError
+from deployment.schemas.periods import Dispute, Payment, Period
 from rewards.moments import DAY_US, moment_of, text_of
 from rewards.periods.errors import PeriodClosedError
 from rewards.settlement.policy import Policy
 from rewards.store.database import now_us
 
-__all__ = ["every", "router"]
+__all__ = ["router"]
 
 router = APIRouter()
 
-_REFUSALS: Final = (ApiError, PeriodError, PolicyError, CreditError)
-_MOST: Final = 1000
+_STATEMENTS = 1000  # the most that the page of a period shows
 
 Text = Annotated[str, Form()]
-Moment = Annotated[int | None, Form(ge=0, le=2**63 - 1)]
+Moment = Annotated[int | None, Form(ge=0, le=LARGEST)]
 Expected = Annotated[str, Form(pattern="^[0-9a-f]{64}$")]
 
 
 @router.get("/periods")
 def list_page(request: Request, viewer: TheViewer, books: TheBooks) -> HTMLResponse:
     """The closed periods, newest first, and the way to a preview of the open one."""
-    found = every(books, viewer.visible)
+    closed = closed_periods(books, viewer.visible)
     return render(
         request,
         "periods.html",
-        periods=found[::-1],
-        finalised_from={period.name: _finalised_from(period) for period in found},
-        suggested=_suggested(found),
+        periods=closed[::-1],
+        finalised_from={period.name: _finalised_from(period) for period in closed},
+        suggested=_suggestion(closed),
         has_policy=books.policy is not None,
         now=now_us(),
     )
@@ -60,7 +67,7 @@ def list_page(request: Request, viewer: TheViewer, books: TheBooks) -> HTMLRespo
 @router.get("/periods/preview")
 def preview_page(request: Request, books: TheBooks, name: str = "", until: str = "") -> HTMLResponse:
     """What closing a period would pay at this moment, or finalising where it is a draft."""
-    return _previewed(request, books, name, until)
+    return _preview_page(request, books, name, until)
 
 
 @router.post("/periods/close")
@@ -77,14 +84,13 @@ def close(
     """Close what was previewed; where the books have moved since, show what it comes to now and ask again."""
     if typed.strip() != name:
         problem = f"Nothing was closed: to close it, type the period's name, {name}."
-        return _previewed(request, books, name, until, problem, 400)
-    asked = Close(until_us=until_us, expected_sha256=expected)
+        return _preview_page(request, books, name, until, problem, 400)
     try:
-        closed = periods.close(books, viewer.key, name, asked)
+        closed = close_period(books, name, viewer.key.key_id, until_us=until_us, expected=expected)
     except PeriodClosedError:
         return redirect(request, _address(name), _closed_by_another(books, viewer, name))
-    except _REFUSALS as error:
-        return _previewed(request, books, name, until, f"Nothing was closed: {told(error).message}", 409)
+    except REFUSALS as error:
+        return _preview_page(request, books, name, until, f"Nothing was closed: {told(error).message}", 409)
     return redirect(request, _address(name), f"Period {name} is closed: it is {closed.state} now.")
 
 
@@ -95,11 +101,11 @@ def finalise(
     """Make a draft final as it was previewed; where a hold has changed it since, show it and ask again."""
     if typed.strip() != name:
         problem = f"Nothing was finalised: to do so, type the period's name, {name}."
-        return _previewed(request, books, name, "", problem, 400)
+        return _preview_page(request, books, name, "", problem, 400)
     try:
-        periods.finalise(books, viewer.key, name, Finalise(expected_sha256=expected))
-    except _REFUSALS as error:
-        return _previewed(request, books, name, "", f"Nothing was finalised: {told(error).message}", 409)
+        finalise_period(books, name, viewer.key.key_id, expected=expected)
+    except REFUSALS as error:
+        return _preview_page(request, books, name, "", f"Nothing was finalised: {told(error).message}", 409)
     return redirect(request, _address(name), f"Period {name} is final; every client has its statement.")
 
 
@@ -110,9 +116,9 @@ def dispute(
     """Mark a draft as disputed."""
 
     def move() -> Period:
-        return periods.dispute(books, viewer.key, name, Dispute(reason=reason))
+        return dispute_period(books, name, Dispute(reason=reason).reason, viewer.key.key_id)
 
-    return _moved(request, viewer, books, name, move, confirmed, f"Period {name} is disputed.")
+    return _page_after(request, viewer, books, name, move, confirmed, f"Period {name} is disputed.")
 
 
 @router.post("/periods/{name}/pay")
@@ -122,30 +128,18 @@ def pay(
     """Note that a final period was paid."""
 
     def move() -> Period:
-        return periods.pay(books, viewer.key, name, Payment(reference=reference))
+        return note_payment(books, name, Payment(reference=reference).reference, viewer.key.key_id)
 
-    return _moved(request, viewer, books, name, move, confirmed, f"Period {name} is noted as paid.")
+    return _page_after(request, viewer, books, name, move, confirmed, f"Period {name} is noted as paid.")
 
 
 @router.get("/periods/{name}")
 def detail_page(request: Request, viewer: TheViewer, books: TheBooks, name: str) -> HTMLResponse:
     """One closed period: its settlement, who moved it when, what can be done with it, and its statements."""
-    return _detailed(request, viewer, books, name)
+    return _period_page(request, viewer, books, name)
 
 
-def every(books: Books, visible: str | None) -> list[Period]:
-    """All closed periods, in their order, as a viewer may see them."""
-    found: list[Period] = []
-    cursor = None
-    while True:
-        page = periods.periods(books, visible, Paging(limit=_MOST, cursor=cursor))
-        found += page.data
-        if page.next_cursor is None:
-            return found
-        cursor = page.next_cursor
-
-
-def _moved(
+def _page_after(
     request: Request,
     viewer: Viewer,
     books: Books,
@@ -155,42 +149,35 @@ def _moved(
     done: str,
 ) -> Response:
     """Make a move that was confirmed, and show the period with what came of it."""
-    if not confirmed:
-        return _detailed(request, viewer, books, name, "Nothing was done: tick the box to confirm it.", 400)
-    try:
-        move()
-    except ValidationError as error:
-        return _detailed(request, viewer, books, name, f"Nothing was done: {_fault(error)}.", 400)
-    except _REFUSALS as error:
-        refusal = told(error)
-        if refusal.status == HTTPStatus.NOT_FOUND:
-            raise
-        return _detailed(request, viewer, books, name, f"Nothing was done: {refusal.message}.", refusal.status)
+    period = attempt(move, confirmed)
+    if isinstance(period, Refusal):
+        return _period_page(request, viewer, books, name, period)
     return redirect(request, _address(name), done)
 
 
-def _detailed(
-    request: Request, viewer: Viewer, books: Books, name: str, problem: str | None = None, status: int = 200
+def _period_page(
+    request: Request, viewer: Viewer, books: Books, name: str, refusal: Refusal | None = None
 ) -> HTMLResponse:
     """The page of a closed period, perhaps with why what was asked of it was not done."""
-    found = periods.period(books, viewer.visible, name)
-    settlement = found.settlement
-    own = [] if found.own is None else [found.own]
-    filters = statements.StatementFilters(period=name, limit=_MOST)
+    period = closed_period(books, viewer.visible, name)
+    settlement = period.settlement
+    own = [] if period.own is None else [period.own]
+    statements = written_statements(books, viewer.visible, period=name, limit=_STATEMENTS)
     return render(
         request,
         "period.html",
-        status,
-        period=found,
+        200 if refusal is None else refusal.status,
+        period=period,
         table=table_of(own if settlement is None else settlement.lines, names_in(books), settlement),
-        statements=statements.list_statements(books, viewer.visible, filters),
-        finalised_from=_finalised_from(found),
+        statements=statements.rows,
+        has_more_statements=statements.place is not None,
+        finalised_from=_finalised_from(period),
         now=now_us(),
-        problem=problem,
+        problem=None if refusal is None else refusal.problem,
     )
 
 
-def _previewed(
+def _preview_page(
     request: Request,
     books: Books,
     name: str,
@@ -199,13 +186,13 @@ def _previewed(
     status: int = 200,
 ) -> HTMLResponse:
     """The page of a preview: of a close, or of finalising a draft; or why there can be none."""
-    draft = _closed(books, name)
+    draft = find_period(books, None, name)
     shown: dict[str, Any] = {"preview": None, "table": None, "until_us": None}
     reason = None
     if draft is not None or books.policy is not None:
         try:
-            shown = _compared(books, name, draft, until)
-        except _REFUSALS as error:
+            shown = _comparison(books, name, draft, until)
+        except REFUSALS as error:
             reason = told(error).message
     return render(
         request,
@@ -223,22 +210,14 @@ def _previewed(
     )
 
 
-def _compared(books: Books, name: str, draft: Period | None, until: str) -> dict[str, Any]:
+def _comparison(books: Books, name: str, draft: Period | None, until: str) -> dict[str, Any]:
     """A preview and its table."""
     # A draft keeps its own policy and its own end.
-    terms = Terms() if draft is not None else Terms(until_us=_end(until, periods.policy_of(books, Terms())))
-    preview = periods.preview(books, name, terms)
+    until_us = _end(until, policy_for(books, None)) if draft is None else None
+    preview = preview_period(books, name, until_us=until_us)
     difference = None if preview.compared_with is None else preview.difference
     table = table_of(preview.settlement.lines, names_in(books), preview.settlement, difference)
-    return {"preview": preview, "table": table, "until_us": terms.until_us}
-
-
-def _closed(books: Books, name: str) -> Period | None:
-    """The closed period of that name; None when there is none."""
-    try:
-        return periods.period(books, None, name)
-    except NotFoundError:
-        return None
+    return {"preview": preview, "table": table, "until_us": until_us}
 
 
 def _end(until: str, policy: Policy) -> int | None:
@@ -265,26 +244,20 @@ def _finalised_from(period: Period) -> int | None:
     return period.closed_at_us + int(period.settlement.policy.get("dispute_days", 0)) * DAY_US
 
 
-def _suggested(found: Sequence[Period]) -> str:
+def _suggestion(closed: Sequence[Period]) -> str:
     """What a preview is probably wanted of: the draft, where there is one, or this month."""
-    if found and found[-1].state in ("draft", "disputed"):
-        return found[-1].name
+    if closed and closed[-1].state in ("draft", "disputed"):
+        return closed[-1].name
     month = datetime.now(UTC).strftime("%Y-%m")
-    return "" if month in {period.name for period in found} else month
+    return "" if month in {period.name for period in closed} else month
 
 
 def _closed_by_another(books: Books, viewer: Viewer, name: str) -> str:
     """Who closed a period before the viewer could."""
-    first = periods.period(books, None, name).moves[0]
+    first = closed_period(books, None, name).moves[0]
     whose = "you" if first.actor == viewer.key.key_id else first.actor
     return f"Period {name} had been closed already, by {whose} at {text_of(first.at_us)}; nothing was done now."
 
 
 def _address(name: str) -> str:
     return f"/periods/{quote(name, safe='')}"
-
-
-def _fault(error: ValidationError) -> str:
-    """What pydantic found wrong with what was typed, as it is told to people."""
-    fault = error.errors()[0]
-    return f"{fault['loc'][0]}: {fault['msg'].removeprefix('Value error, ')}"

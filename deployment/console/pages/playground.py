@@ -15,8 +15,8 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from deployment.api.dependencies import TheBooks
 from deployment.console.charts.heatmap import heat_map, twins
+from deployment.console.dependencies import TheBooks
 from deployment.console.figures.credits import credits_of
 from deployment.console.pages.sign_in import is_https
 from deployment.console.rendering import HERE, TheViewer, Viewer, redirect, render

@@ -9,23 +9,24 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Form, Query, Request
+from fastapi import APIRouter, Depends, Form, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
 from deployment.access.gate import READERS
-from deployment.api.dependencies import TheBooks
-from deployment.api.paging import cursor_at, place_of
-from deployment.api.routes import log, receipts
-from deployment.api.routes.receipts import ResponseId
 from deployment.books.books import Books
+from deployment.books.log import prove_entry
+from deployment.books.receipts import booked_receipt, reverse_response
 from deployment.console.charts.heatmap import heat_map, twins
+from deployment.console.dependencies import TheBooks
 from deployment.console.figures.credits import Credit, credits_of
 from deployment.console.figures.reading import TheFigures
 from deployment.console.rendering import TheViewer, Viewer, redirect, render
 from deployment.errors import NotFoundError
 from deployment.gateway.service import Service, TheService
+from deployment.http.cursors import Cursor, cursor_at, place_of
 from deployment.kept.texts import Texts
+from deployment.schemas.fields import Name
 from deployment.schemas.receipts import Receipt, ReversalRequest
 from rewards.credit import COMMONS
 from rewards.errors import LogError
@@ -42,6 +43,8 @@ router = APIRouter()
 _LIST: Final = "console/responses"
 _ROWS: Final = 50
 _RETRY_AFTER_S: Final = 5
+
+ResponseId = Annotated[Name, Path()]
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def responses(
     books: TheBooks,
     figures: TheFigures,
     asked: Annotated[Search, Depends(_search)],
-    cursor: Annotated[str | None, Query(max_length=2000)] = None,
+    cursor: Cursor = None,
 ) -> Response:
     """The latest receipts that the viewer may see, and the way to one of them by its id."""
     if asked.response_id is not None and _is_there(viewer, books, asked.response_id):
@@ -115,10 +118,10 @@ def proof(
     viewer: TheViewer,
     books: TheBooks,
     response_id: ResponseId,
-    client: Annotated[str | None, Query(max_length=200)] = None,
+    client: Annotated[Name | None, Query()] = None,
 ) -> Response:
     """The proof that a client's entry is in the signed books, as a file for `protoken ledger check-proof`."""
-    found = log.receipt_proof(books, viewer.visible, response_id, log.OfEntry(client=client))
+    found = prove_entry(books, viewer.visible, response_id, client)
     name = f"attachment; filename*=UTF-8''{quote(response_id, safe='')}.proof.json"
     return JSONResponse(found.model_dump(), headers={"Content-Disposition": name})
 
@@ -137,12 +140,12 @@ def reverse(
         asked = ReversalRequest(reason=reason.strip())
     except ValidationError:
         problem = "Say why, on one line of up to 1000 characters. Nothing was reversed."
-        return _whole(request, viewer, books, receipts.receipt(books, response_id), problem=problem, reason=reason)
+        return _whole(request, viewer, books, booked_receipt(books, response_id), problem=problem, reason=reason)
     if confirmed != "yes":
         problem = "Tick the box as well: a reversal cannot be taken back. Nothing was reversed."
-        return _whole(request, viewer, books, receipts.receipt(books, response_id), problem=problem, reason=reason)
-    done = receipts.reverse(books, viewer.key, Response(), response_id, asked)
-    told = f"The credit of this response is taken back by {done.response_id}."
+        return _whole(request, viewer, books, booked_receipt(books, response_id), problem=problem, reason=reason)
+    reversal = reverse_response(books, response_id, asked.reason, viewer.key.key_id).receipt
+    told = f"The credit of this response is taken back by {reversal.response_id}."
     return redirect(request, f"/responses/{quote(response_id, safe='')}", told)
 
 

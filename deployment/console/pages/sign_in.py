@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from deployment.access.calls import Calls
-from deployment.api.dependencies import TheBooks
+from deployment.console.dependencies import TheBooks
 from deployment.console.gate import PREFIX
 from deployment.console.rendering import render
 from deployment.console.sessions import COOKIE, LONGEST_S

@@ -5,23 +5,23 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 
-from deployment.api.dependencies import TheBooks
-from deployment.api.paging import Cursor, Paging
-from deployment.api.routes import log, statements
 from deployment.books.books import Books
+from deployment.books.log import verify_keys
+from deployment.books.periods import closed_periods
+from deployment.books.statements import FORMATS, issue_statement, statement_file, written_statements
+from deployment.console.dependencies import TheBooks
 from deployment.console.figures.settlement_table import names_in
-from deployment.console.pages.periods import every
 from deployment.console.rendering import TheViewer, Viewer, render
 from deployment.errors import NotFoundError, UnavailableError
+from deployment.http.cursors import Cursor, cursor_at, place_of
 from deployment.schemas.fields import Name
 
 __all__ = ["public_keys", "router"]
 
 router = APIRouter()
 
-FORMATS = ("json", "csv", "html")
+_LIST = "statements"
 _ROWS = 100
-_MOST = 1000
 
 Filter = Annotated[str, Query(max_length=200, pattern=r"^[^\x00]*$")]
 
@@ -42,7 +42,7 @@ def list_page(
     if period is None:
         final = _final(books, viewer) if viewer.visible is None and not client else []
         period = final[0] if final else ""
-    return _listed(request, viewer, books, period=period, client=client, cursor=cursor)
+    return _page(request, viewer, books, period=period, client=client, cursor=cursor)
 
 
 @router.get("/statements/keys.pub")
@@ -58,25 +58,26 @@ def download(request: Request, viewer: TheViewer, books: TheBooks, period: Name,
     client, _, form = file.rpartition(".")
     if form not in FORMATS:
         raise NotFoundError("there is no such page", code="unknown_route")
-    asked = statements.StatementForm.model_validate({"format": form})
     try:
-        return statements.statement(books, viewer.visible, period, client, asked)
+        document = issue_statement(books, viewer.visible, period, client)
     except UnavailableError as error:
         problem = f"The statement cannot be given out now: {error.message}."
-        return _listed(request, viewer, books, period=period, client=client, problem=problem, status=error.status)
+        return _page(request, viewer, books, period=period, client=client, problem=problem, status=error.status)
+    statement = statement_file(document, form)
+    return Response(statement.content, media_type=statement.media_type, headers=statement.headers)
 
 
 def public_keys(books: Books) -> list[str]:
     """Every public key that the books name, oldest first, as `--public-key` files have it."""
-    return [key.public for key in log.keys(books, Paging(limit=_MOST)).data]
+    return [key.public for key in verify_keys(books)]
 
 
 def _final(books: Books, viewer: Viewer) -> list[str]:
     """The names of the periods of which there are statements, the last first."""
-    return [each.name for each in every(books, viewer.visible) if each.state in ("final", "paid")][::-1]
+    return [each.name for each in closed_periods(books, viewer.visible) if each.state in ("final", "paid")][::-1]
 
 
-def _listed(
+def _page(
     request: Request,
     viewer: Viewer,
     books: Books,
@@ -87,13 +88,17 @@ def _listed(
     problem: str | None = None,
     status: int = 200,
 ) -> HTMLResponse:
-    asked = statements.StatementFilters(period=period or None, client=client or None, cursor=cursor, limit=_ROWS)
     names = names_in(books) if viewer.visible is None else {}
+    (after,) = place_of(_LIST, cursor, int) or (0,)
+    page = written_statements(
+        books, viewer.visible, period=period or None, client=client or None, after=int(after), limit=_ROWS
+    )
     return render(
         request,
         "statements.html",
         status,
-        statements=statements.list_statements(books, viewer.visible, asked),
+        statements=page.rows,
+        later=cursor_at(_LIST, page.place),
         periods=_final(books, viewer),
         period=period,
         client=client,

@@ -10,15 +10,14 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from deployment.access.gate import READERS
-from deployment.api.dependencies import TheBooks
-from deployment.api.paging import Paging
-from deployment.api.routes import log
 from deployment.books.books import Books
+from deployment.books.log import latest_checkpoint, prove_consistency, prove_entry, verify_keys
+from deployment.console.dependencies import TheBooks
 from deployment.console.figures.audits import Audits
 from deployment.console.figures.settlement_table import names_in
 from deployment.console.rendering import TheViewer, Viewer, redirect, render
-from deployment.errors import ApiError, NotFoundError
-from deployment.schemas.log import Checkpoint, VerifyKey
+from deployment.errors import ApiError
+from deployment.schemas.log import Size
 from rewards.credit import canonical_bytes
 from rewards.errors import LogError, SignatureError
 from rewards.log import proofs, sealing
@@ -30,7 +29,6 @@ __all__ = ["Check", "compared", "router"]
 
 router = APIRouter()
 
-_MOST: Final = 1000
 _NOTE_LENGTH: Final = 20_000
 
 Asked = Annotated[str, Query(max_length=200, pattern=r"^[^\x00]*$")]
@@ -77,9 +75,9 @@ def consistency(
 
 
 @router.get("/trust/consistency.json")
-def consistency_file(books: TheBooks, first: log.Size) -> Response:
+def consistency_file(books: TheBooks, first: Size) -> Response:
     """The proof of that, to be checked elsewhere."""
-    proof = log.consistency(books, log.OfGrowth(first=first))
+    proof = prove_consistency(books, first)
     return _file(proof.model_dump(mode="json"), f"consistency-{proof.first}-{proof.second}.json")
 
 
@@ -90,7 +88,7 @@ def proof_page(
     """Whether a client's entry of a response is in the signed books, and the proof of it."""
     shown: dict[str, Any] = {"response": response, "client": client}
     try:
-        proof = log.receipt_proof(books, viewer.visible, response, log.OfEntry(client=client or None))
+        proof = prove_entry(books, viewer.visible, response, client or None)
     except ApiError as error:
         return _page(request, viewer, books, problem=error.message, status=error.status, **shown)
     return _page(request, viewer, books, proof=proof, **shown)
@@ -99,7 +97,7 @@ def proof_page(
 @router.get("/trust/proof.json")
 def proof_file(viewer: TheViewer, books: TheBooks, response: Asked, client: Asked = "") -> Response:
     """That proof, to be checked elsewhere."""
-    proof = log.receipt_proof(books, viewer.visible, response, log.OfEntry(client=client or None))
+    proof = prove_entry(books, viewer.visible, response, client or None)
     return _file(proof.model_dump(mode="json"), "proof.json")
 
 
@@ -125,10 +123,10 @@ def compared(books: Books, note: str) -> list[Check]:
         books: whose log it should be of.
         note: the checkpoint, a signed note.
     """
-    latest = _latest(books)
+    latest = latest_checkpoint(books)
     if latest is None:
         return [Check(False, "There is no log yet that could extend it: nothing is sealed.")]
-    keys = [PublicKey.decode(key.public) for key in _keys(books)]
+    keys = [PublicKey.decode(key.public) for key in verify_keys(books)]
     found = []
     try:
         text, signer = open_note(note, keys)
@@ -141,7 +139,7 @@ def compared(books: Books, note: str) -> list[Check]:
             return [*found, Check(True, "Any log extends one that has no leaf.")]
         if held.size > latest.size:
             return [*found, Check(False, f"The log has {latest.size:,} leaves only: some of what it covered is gone.")]
-        proof = log.consistency(books, log.OfGrowth(first=held.size, second=latest.size))
+        proof = prove_consistency(books, held.size, latest.size)
         proofs.verify_consistency(proof.model_dump(), note, keys, latest.origin)
     except (SignatureError, LogError, ApiError) as error:
         return [*found, Check(False, f"{str(error)[:1].upper()}{str(error)[1:]}.")]
@@ -171,8 +169,8 @@ def _page(
         request,
         "trust.html",
         status,
-        checkpoint=_latest(books),
-        keys=_keys(books),
+        checkpoint=latest_checkpoint(books),
+        keys=verify_keys(books),
         unsealed_receipts=receipts,
         unsealed_events=events,
         note=note,
@@ -186,17 +184,6 @@ def _page(
         running=audits.running if is_reader else None,
         last=audits.last if is_reader else None,
     )
-
-
-def _latest(books: Books) -> Checkpoint | None:
-    try:
-        return log.checkpoint(books, log.OfCheckpoint())
-    except NotFoundError:
-        return None
-
-
-def _keys(books: Books) -> list[VerifyKey]:
-    return log.keys(books, Paging(limit=_MOST)).data
 
 
 def _as_kept(note: str) -> str:

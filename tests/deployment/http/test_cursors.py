@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployment.api.paging import cursor_at, place_of
 from deployment.errors import InvalidRequestError
+from deployment.http.cursors import cursor_at, place_of
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
