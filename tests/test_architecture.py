@@ -88,7 +88,13 @@ ROOMS = {
 WALLS = {
     "rewards.settlement": {"rewards.errors", "rewards.files", "rewards.money", "rewards.credit", "rewards.moments"},
     "rewards.audit": {"rewards.errors", "rewards.signing", "rewards.store.database", "rewards.store.tables"},
-}
+    "deployment.books": {"deployment.errors", "deployment.schemas", "deployment.health.places", "rewards"},
+    "deployment.console": {
+        "deployment.errors", "deployment.schemas", "deployment.http", "deployment.access", "deployment.books",
+        "deployment.kept", "deployment.gateway.service", "deployment.replica.messages", "rewards",
+    },
+}  # fmt: skip
+WEB = {"fastapi", "starlette", "ray"}
 SQL = {"sqlalchemy", "sqlmodel", "alembic", "psycopg", "sqlite3"}
 PURE = {"rewards.settlement", "rewards.moments", "rewards.money", "rewards.credit", "rewards.log.merkle"}
 BOTH_DOMAINS = {
@@ -184,7 +190,7 @@ def test_rooms_import_only_what_stands_below_them():
 
 
 def test_walls_within_a_package_hold():
-    """Settlement knows the words of money alone, and the audit nothing of what wrote the books that it checks."""
+    """Settlement knows the words of money alone, the audit nothing of what wrote the books, a page no route's work."""
     assert breaches(_imports()) == set()
 
 
@@ -198,6 +204,18 @@ def test_pure_modules_know_no_database():
 
     assert len(sources) > len(PURE)
     assert {} == {name: sql for name, text in sources.items() if (sql := libraries(text) & SQL)}
+
+
+def test_what_routes_and_pages_both_do_knows_no_request():
+    """What stands in the books takes and returns plain values: no library of the web is imported there."""
+    sources = {
+        name: file.read_text(encoding="utf-8")
+        for name, file in _modules().items()
+        if name.startswith("deployment.books.")
+    }
+
+    assert len(sources) >= 7
+    assert {} == {name: web for name, text in sources.items() if (web := libraries(text) & WEB)}
 
 
 def test_only_named_modules_know_both_domains():
@@ -218,6 +236,8 @@ def test_only_named_modules_know_both_domains():
         (breaches, {"rewards.audit.tree": ["rewards.log.merkle"]}),
         (breaches, {"rewards.audit.replay": ["rewards.store.events"]}),
         (breaches, {"rewards.settlement.rule": ["rewards.store.tables"]}),
+        (breaches, {"deployment.console.pages.periods": ["deployment.api.routes.periods"]}),
+        (breaches, {"deployment.books.log": ["deployment.http.cursors"]}),
     ],
 )
 def test_a_known_bad_import_between_rooms_is_caught(check, imports):
