@@ -9,6 +9,7 @@ import yaml
 
 from deployment.metrics.catalogue import CATALOGUE
 from tests.deployment.metrics.board_rules import selectors
+from tests.pages import anchors
 
 __all__ = ["CHECKS", "FOLDER", "RUNBOOK", "Rules", "case_files", "shipped"]
 
@@ -33,8 +34,7 @@ class Rules:
 
     def __init__(self, recording: Sequence[Rule], alerts: Sequence[Rule], cases: Sequence[Rule], runbook: str) -> None:
         self.recording, self.alerts, self.cases = recording, alerts, cases
-        headings = re.findall(r"^#+ (.+)$", runbook, flags=re.MULTILINE)
-        self.anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        self.anchors = anchors(runbook)
         self.labels = {"up": PROMETHEUS_S, "ALERTS": {"alertname", "alertstate"}}
         for each in CATALOGUE.values():
             labels = {*each.labels, *PROMETHEUS_S, *(RAY_S if each.source == "replica" else ())}
