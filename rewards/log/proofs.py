@@ -20,7 +20,8 @@ from rewards.log.sealing import SealedCheckpoint, StoredNodes, checkpoint_at
 from rewards.signing.encoding import base64_bytes, base64_text
 from rewards.signing.keys import VerifyKey
 from rewards.signing.notes import Checkpoint, open_checkpoint
-from rewards.store.tables import EntryRow, LeafRow, ReceiptRow
+from rewards.store.receipts import find_receipt
+from rewards.store.tables import LeafRow
 
 
 @dataclass(frozen=True)
@@ -137,15 +138,11 @@ def receipt_proof(connection: Connection, response_id: str, client: str) -> Rece
     Raises:
         LogError: there is no such receipt, the client has no entry in it, or it is not sealed yet.
     """
-    query = select(ReceiptRow).where(col(ReceiptRow.response_id) == response_id)
-    row = connection.execute(query).mappings().one_or_none()
-    if row is None:
+    receipt = find_receipt(connection, response_id)
+    if receipt is None:
         raise LogError(f"no receipt {response_id!r} is booked")
-    receipt = {**row}
-    of_receipt = col(EntryRow.receipt_sequence) == receipt["sequence"]
-    amounts = dict(connection.execute(select(col(EntryRow.account), col(EntryRow.amount)).where(of_receipt)).all())
-    opening = leaves.opening(receipt, amounts, client)
-    proved = inclusion(connection, "receipt", receipt["sequence"])
+    opening = leaves.opening(vars(receipt), receipt.amounts, client)
+    proved = inclusion(connection, "receipt", receipt.sequence)
     place: Place = {"leaf_index": proved["leaf_index"], "size": proved["size"], "hashes": proved["hashes"]}
     return {"proof": "receipt", "opening": opening, "inclusion": place, "checkpoint": proved["checkpoint"]}
 

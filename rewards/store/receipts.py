@@ -104,8 +104,7 @@ class BookedEntry:
 
 def find_receipt(connection: Connection, response_id: str) -> BookedReceipt | None:
     """The receipt of a response, or of a reversal; None when there is none."""
-    found = read_receipts(connection, col(ReceiptRow.response_id) == response_id, limit=1)
-    return found[0] if found else None
+    return next(iter(read_receipts(connection, col(ReceiptRow.response_id) == response_id, limit=1)), None)
 
 
 def read_receipts(connection: Connection, condition: ColumnElement[bool], limit: int) -> list[BookedReceipt]:
