@@ -121,7 +121,7 @@ def test_file_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from deployment.spool import Spool
+from deployment.spool.spool import Spool
 spool = Spool(Path({str(tmp_path)!r}))
 spool.append([{{"id": "theirs", "kind": "receipt"}}])
 print(spool.path, flush=True)
@@ -162,7 +162,7 @@ APPENDER = """
 import sys
 from itertools import count
 from pathlib import Path
-from deployment.spool import Spool
+from deployment.spool.spool import Spool
 spool = Spool(Path(sys.argv[1]))
 spool.adopt()
 for number in count():
@@ -202,7 +202,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 from deployment.errors import SpoolError
-from deployment.spool import Spool
+from deployment.spool.spool import Spool
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 spool = Spool(Path(sys.argv[1]))
 spool.append([{"id": "kept", "kind": "receipt"}])
