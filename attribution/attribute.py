@@ -14,7 +14,7 @@ from attribution.model import FederatedModel
 from attribution.records import AttributedResponse, Generation, Method
 from attribution.scoring.credit_preset import Context, base_log_probabilities, response_level, token_level
 from attribution.scoring.nodes import DEFAULT_NODES
-from attribution.scoring.paper_preset import Captured, position_local
+from attribution.scoring.paper_preset import BlockCapture, position_local
 from attribution.scoring.shares import Shares, netted_shares, softmax_shares
 
 __all__ = ["VERSION", "attribute"]
@@ -48,7 +48,7 @@ def attribute(
 
 def _paper(model: FederatedModel, generation: Generation) -> AttributedResponse:
     tokens = torch.tensor(generation.token_ids, device=model.device)
-    captured = Captured(generation.block_input, generation.o_proj_input, generation.o_proj_output, tokens)
+    captured = BlockCapture(generation.block_input, generation.o_proj_input, generation.o_proj_output, tokens)
     by_token = position_local(model.network, model.layers, captured, model.last_round)  # (clients, T)
     scores = _by_client(model.last_round.clients, by_token)
     response_scores = {client: sum(values) for client, values in scores.items()}

@@ -9,7 +9,7 @@ import torch
 from tokenizers.decoders import DecodeStream
 
 from attribution.base.tokenizer import panics_raised
-from attribution.decoding.capture import capturing
+from attribution.decoding.capture import capture
 from attribution.decoding.decode import taps
 from attribution.decoding.row import unfinished_character
 from attribution.errors import PromptError
@@ -38,7 +38,7 @@ def forced_generation(
     sampling = Sampling(max_new_tokens=len(tokens), temperature=temperature)
     ids = torch.tensor([[*prompt, *tokens[:-1]]], device=model.device)
     emitting = torch.arange(len(prompt) - 1, ids.shape[1], device=model.device)
-    with torch.inference_mode(), capturing(taps(model)) as seen:
+    with torch.inference_mode(), capture(taps(model)) as seen:
         logits = model.network(input_ids=ids, use_cache=False, logits_to_keep=emitting).logits[0]
     log_p = torch.log_softmax(logits.float() / sampling.scoring_temperature, -1)
     emitted = torch.tensor(tokens, device=model.device)

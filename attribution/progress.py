@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-__all__ = ["Progress", "Unwatched"]
+__all__ = ["NoProgress", "Progress"]
 
 
 class Progress(Protocol):
@@ -15,7 +15,7 @@ class Progress(Protocol):
         """One piece is done."""
 
 
-class Unwatched:
+class NoProgress:
     """Hears and says nothing."""
 
     def start(self, description: str, total: int) -> None:

@@ -16,7 +16,7 @@ from attribution.model import FederatedModel
 from attribution.progress import Progress
 from attribution.records import AttributedResponse, Generation, Sampling
 
-__all__ = ["Flagged", "Suspect", "Trace", "trace"]
+__all__ = ["FlaggedResponse", "Suspect", "Trace", "trace"]
 
 _RESAMPLES = 2000
 _SURE = 0.95
@@ -25,7 +25,7 @@ _LITTLE = 1.0  # nats per response
 
 
 @dataclass(frozen=True)
-class Flagged:
+class FlaggedResponse:
     """A response that somebody objects to; where it is None, the model is asked and its answer taken."""
 
     prompt_ids: tuple[int, ...]
@@ -61,7 +61,9 @@ class Trace:
     verdict: str
 
 
-def trace(model: FederatedModel, flagged: Sequence[Flagged], *, max_new_tokens: int, progress: Progress) -> Trace:
+def trace(
+    model: FederatedModel, flagged: Sequence[FlaggedResponse], *, max_new_tokens: int, progress: Progress
+) -> Trace:
     """Rank the clients by their responsibility for the flagged responses.
 
     Raises:
@@ -99,7 +101,7 @@ def trace(model: FederatedModel, flagged: Sequence[Flagged], *, max_new_tokens: 
     return Trace(tuple(suspects), len(flagged), gain, base_share, _verdict(suspects, len(flagged), gain))
 
 
-def _generation(model: FederatedModel, flagged: Flagged, max_new_tokens: int) -> Generation:
+def _generation(model: FederatedModel, flagged: FlaggedResponse, max_new_tokens: int) -> Generation:
     if flagged.token_ids is not None:
         return forced_generation(model, flagged.prompt_ids, flagged.token_ids)
     batch = Batch(model)

@@ -85,8 +85,8 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / _INDEX
     if not index.exists():
         others = sorted(path.name for pattern in ("*.safetensors", "*.bin", "*.gguf") for path in folder.glob(pattern))
-        found = f"; there is {', '.join(others[:3])}" if others else ""
-        raise ModelError(f"{folder}: holds no {_ONE_FILE}, whole or in shards with {_INDEX}{found}")
+        hint = f"; there is {', '.join(others[:3])}" if others else ""
+        raise ModelError(f"{folder}: holds no {_ONE_FILE}, whole or in shards with {_INDEX}{hint}")
     named = read_json_object(index, ModelError).get("weight_map")
     if not (isinstance(named, dict) and named and all(isinstance(file, str) for file in named.values())):
         raise ModelError(f"{index}: weight_map must give a file for each tensor")

@@ -114,7 +114,7 @@ def with_children(module: Any, **children: nn.Module) -> Any:
     return clone
 
 
-def capped(config: Any, logits: Tensor) -> Tensor:
+def cap_logits(config: Any, logits: Tensor) -> Tensor:
     """Logits as the model emits them: some architectures squash them to ± a cap."""
     cap: float | None = getattr(config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
@@ -122,11 +122,11 @@ def capped(config: Any, logits: Tensor) -> Tensor:
 
 def _child(model: nn.Module, name: str, kind: type[_T], architecture: str) -> _T:
     try:
-        found = model.get_submodule(name)
+        child = model.get_submodule(name)
     except AttributeError:
         raise ModelError(f"architecture {architecture!r}: no layer named {name!r}") from None
-    if not isinstance(found, kind):
+    if not isinstance(child, kind):
         raise ModelError(
-            f"architecture {architecture!r}: layer {name!r} is a {type(found).__name__}, not {kind.__name__}"
+            f"architecture {architecture!r}: layer {name!r} is a {type(child).__name__}, not {kind.__name__}"
         )
-    return found
+    return child

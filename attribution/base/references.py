@@ -54,7 +54,7 @@ def resolve_base(reference: str) -> Path:
     if scheme == "path":
         folder = _local(rest)
     elif scheme == "wheel":
-        folder = _dequantised(find_in_wheel(rest))
+        folder = _dequantise(find_in_wheel(rest))
     else:
         folder = _from_hub(rest)
     if not folder.is_dir():
@@ -72,7 +72,7 @@ def load_model(folder: Path, *, device: str = "cpu") -> Any:
         ModelError: transformers cannot load it.
     """
     check_model_folder(folder)
-    with _quiet(), _refusals(f"{folder}: transformers cannot load a causal language model from it"):
+    with _silence(), _refusals(f"{folder}: transformers cannot load a causal language model from it"):
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             use_safetensors=True,
@@ -123,7 +123,7 @@ def load_tokenizer(folder: Path) -> Any:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).exists():
             read_json_object(folder / name, ModelError)
-    with _quiet(), _refusals(f"{folder}: transformers cannot load a tokenizer from it"):
+    with _silence(), _refusals(f"{folder}: transformers cannot load a tokenizer from it"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ModelError(f"{folder}: its tokenizer has no tokenizer.json; save it with a fast tokenizer")
@@ -132,7 +132,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write model and tokenizer to `folder` as safetensors."""
-    with _quiet():
+    with _silence():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -177,15 +177,15 @@ def _from_hub(rest: str) -> Path:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(_MODEL_FILES)))
 
 
-def _dequantised(source: WheelFile) -> Path:
+def _dequantise(source: WheelFile) -> Path:
     """Convert a GGUF file to a float32 safetensors folder, once; the folder appears whole or not at all."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "protoken"
     folder = cache / (source.sha256 or file_sha256(source.parts[0]))
     if folder.is_dir():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as scratch, _quiet():
-        gguf = source.whole(Path(scratch))
+    with tempfile.TemporaryDirectory(dir=cache) as scratch, _silence():
+        gguf = source.join_parts(Path(scratch))
         with _refusals(f"{source.name}: transformers cannot take a model out of this GGUF file"):
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
             quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
@@ -206,21 +206,21 @@ def _dequantised(source: WheelFile) -> Path:
 
 def _require_all_loaded(folder: Path, report: Mapping[str, Any]) -> None:
     """Refuse weights that do not fill the model: transformers makes noise of what lacks, and drops what is over."""
-    for name, found, needed in sorted(report["mismatched_keys"]):
-        raise ModelError(f"{folder}: tensor {name!r} has shape {tuple(found)}, but config.json needs {tuple(needed)}")
+    for name, actual, needed in sorted(report["mismatched_keys"]):
+        raise ModelError(f"{folder}: tensor {name!r} has shape {tuple(actual)}, but config.json needs {tuple(needed)}")
     missing, over = report["missing_keys"], report["unexpected_keys"]
     faults = []
     if missing:
-        faults.append(f"its weights lack {_some(missing)}, which would be noise")
+        faults.append(f"its weights lack {_list_some(missing)}, which would be noise")
     if over:
-        faults.append(f"its weights hold {_some(over)}, which the model has no place for")
+        faults.append(f"its weights hold {_list_some(over)}, which the model has no place for")
     if any("_orig_mod." in name for name in over):
         faults.append("they were saved from a compiled model: save the model under its _orig_mod instead")
     if faults:
         raise ModelError(f"{folder}: {'; '.join(faults)}")
 
 
-def _some(names: Iterable[str]) -> str:
+def _list_some(names: Iterable[str]) -> str:
     """A few of many names."""
     shown = sorted(names)
     return ", ".join(map(repr, shown[:3])) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
@@ -244,7 +244,7 @@ def _refusals(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence() -> Iterator[None]:
     """Silence transformers' progress bars and load reports; ours are the only ones a user should see."""
     verbosity = transformers_logging.get_verbosity()
     progress = transformers_logging.is_progress_bar_enabled()

@@ -27,7 +27,7 @@ class WheelFile:
     parts: tuple[Path, ...]
     sha256: str | None = None
 
-    def whole(self, scratch: Path) -> Path:
+    def join_parts(self, scratch: Path) -> Path:
         """The file itself; one that came in parts is joined in `scratch` and checked.
 
         Raises:
@@ -80,7 +80,7 @@ def find_in_wheel(reference: str) -> WheelFile:
             f"package {distribution!r}: {name}.part{min(missing):02d} is missing of {len(numbers)} or more"
         )
     parts = tuple(everywhere[f"{name}.part{number}"] for number in numbers)
-    return WheelFile(name, parts, _declared(distribution, name, own))
+    return WheelFile(name, parts, _declared_sha256(distribution, name, own))
 
 
 def _files(distribution: str) -> dict[str, Path]:
@@ -95,11 +95,11 @@ def _files(distribution: str) -> dict[str, Path]:
 
 def _numbers(name: str, files: dict[str, Path]) -> list[str]:
     """The numbers of the parts of `name`, as they are written."""
-    found = (re.fullmatch(re.escape(name) + r"\.part(\d+)", file) for file in files)
-    return [match[1] for match in found if match]
+    matches = (re.fullmatch(re.escape(name) + r"\.part(\d+)", file) for file in files)
+    return [match[1] for match in matches if match]
 
 
-def _declared(distribution: str, name: str, own: dict[str, Path]) -> str:
+def _declared_sha256(distribution: str, name: str, own: dict[str, Path]) -> str:
     """The hash of the whole file by the package's `SHA256SUMS`, in the form of sha256sum."""
     if "SHA256SUMS" in own:
         for line in own["SHA256SUMS"].read_text(encoding="utf-8").splitlines():

@@ -3,7 +3,7 @@
 bundle       a bundle on disk: opened with every hash checked, verified by recomputation
 manifest     the schema of `consortium.json`, the front page of a bundle
 merge_check  one parameter's merge, recomputed element by element
-replacing    a finished bundle put in the place of an older one, and of nothing else
+replacement  a finished bundle put in the place of an older one, and of nothing else
 similarity   how large updates are and how alike, low-rank ones never multiplied out
 suspicions   what looks wrong in updates, for people to look into: scaled, copied, empty, heavily weighted
 updates      one client's update: low-rank factors or whole differences, on disk and in memory

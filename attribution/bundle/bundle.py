@@ -58,13 +58,13 @@ class Bundle:
     @cached_property
     def last_round(self) -> Mapping[str, Update]:
         """C_i^R − G^{R−1} by client id, unweighted, for the clients of the last round."""
-        found = {}
+        updates = {}
         for client in self.manifest.clients:
             if client.last_round_path is not None and client.last_round_sha256 is not None:
                 file = self.path / client.last_round_path  # read late: another bundle may have come to its place
                 _require_update(file, client.last_round_sha256, client.id)
-                found[client.id] = load_update(file)
-        return found
+                updates[client.id] = load_update(file)
+        return updates
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,12 @@ def verify_bundle(bundle: Bundle) -> Verification:
     for name, served in _tensors(bundle.global_path):
         served_names.add(name)
         _require_same_shapes(name, served, base, base_path, updates)
-        found = check_merge(name, served, base[name], updates)
-        residual, total = residual + found.residual, total + found.total
-        for client_id, square in found.clients.items():
+        check = check_merge(name, served, base[name], updates)
+        residual, total = residual + check.residual, total + check.total
+        for client_id, square in check.clients.items():
             squares[client_id] += square
-        if found.wrong:
-            differing.append((found.residual, name, found.wrong))
+        if check.wrong:
+            differing.append((check.residual, name, check.wrong))
         changed.discard(name)
     if changed:
         raise BundleError(f"{bundle.path}: updates change {min(changed)!r}, which the global model does not have")

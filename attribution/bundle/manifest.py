@@ -112,14 +112,14 @@ def read_manifest(text: str) -> Manifest:
         ValueError: an object in it gives a name twice; or, as pydantic's error, a field is not as it must be.
     """
     with suppress(RecursionError, json.JSONDecodeError):  # pydantic says it better
-        json.loads(text, object_pairs_hook=_once)
+        json.loads(text, object_pairs_hook=_require_unique)
     return Manifest.model_validate_json(text)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+def _require_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{twice!r} is given twice in one object, and readers differ in which they take")
-    return found
+    return document

@@ -37,7 +37,7 @@ def check_merge(name: str, served: Tensor, base: Tensor, updates: Mapping[str, U
     honest element lies between the roundings of both ends, and is the one rounding where these agree, as nearly always:
     a change far below the stored type's precision shows in the elements whose rounding it turns over.
     """
-    found = MergeCheck()
+    check = MergeCheck()
     rows = served.shape[0] if served.ndim else 1
     at_once = max(1, _ELEMENTS_AT_ONCE // max(1, served.numel() // max(1, rows)))
     served, base = served.reshape(rows, -1), base.reshape(rows, -1)
@@ -53,13 +53,13 @@ def check_merge(name: str, served: Tensor, base: Tensor, updates: Mapping[str, U
                 error += relative * magnitude
                 terms += 1
             exact += whole
-            found.clients[client] = found.clients.get(client, 0.0) + float(whole.square().sum())
+            check.clients[client] = check.clients.get(client, 0.0) + float(whole.square().sum())
         slack = terms * _MERGED_IN * size + error
         low, high = (exact - slack).to(served.dtype).double(), (exact + slack).to(served.dtype).double()
-        found.wrong += int((~((low <= stored) & (stored <= high))).sum())
-        found.total += float((stored - origin).square().sum())
-        found.residual += float((stored - exact).square().sum())
-    return found
+        check.wrong += int((~((low <= stored) & (stored <= high))).sum())
+        check.total += float((stored - origin).square().sum())
+        check.residual += float((stored - exact).square().sum())
+    return check
 
 
 def _terms(update: Update, name: str, chosen: slice, rows: int) -> Iterator[tuple[Tensor, Tensor, float]]:

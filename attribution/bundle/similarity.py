@@ -52,7 +52,7 @@ def _inner(first: Update, second: Update, name: str, module: str) -> float:
     total = 0.0
     a, b = first.low_rank.get(module), second.low_rank.get(module)
     if name.endswith(".weight") and a is not None and b is not None:
-        total += _factored(a, b)
+        total += _product_of_factors(a, b)
     whole_a, whole_b = first.dense.get(name), second.dense.get(name)
     if whole_a is not None and whole_b is not None:
         total += _product(whole_a, whole_b)
@@ -64,7 +64,7 @@ def _inner(first: Update, second: Update, name: str, module: str) -> float:
     return total
 
 
-def _factored(a: LowRank, b: LowRank) -> float:
+def _product_of_factors(a: LowRank, b: LowRank) -> float:
     return _product(a.B.T.double() @ b.B.double(), a.A.double() @ b.A.T.double())
 
 

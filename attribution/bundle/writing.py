@@ -24,10 +24,10 @@ from attribution.base.references import (
 )
 from attribution.bundle.bundle import MANIFEST_NAME, Bundle, open_bundle, parameter_tensors, verify_bundle
 from attribution.bundle.manifest import BaseEntry, ClientEntry, ClientId, GlobalEntry, Manifest
-from attribution.bundle.replacing import put_in_place, require_bundle_place
+from attribution.bundle.replacement import put_in_place, require_bundle_place
 from attribution.bundle.updates import Update, save_update
 from attribution.errors import BundleError
-from attribution.files.destinations import prepare_folder, spelled_out
+from attribution.files.destinations import prepare_folder, spell_out
 
 __all__ = ["Member", "write_bundle"]
 
@@ -64,7 +64,7 @@ def write_bundle(
     require_bundle_place(target, base)
     _check_members(members)
     base_path = resolve_base(base)
-    place = spelled_out(target)  # the folder that one stands in has a name, too
+    place = spell_out(target)  # the folder that one stands in has a name, too
     prepare_folder(place.parent)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".building-") as scratch:
         folder = Path(scratch) / "bundle"

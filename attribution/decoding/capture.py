@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-__all__ = ["Tap", "capturing"]
+__all__ = ["Tap", "capture"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Tap:
 
 
 @contextmanager
-def capturing(taps: Mapping[str, Tap]) -> Iterator[dict[str, Tensor]]:
+def capture(taps: Mapping[str, Tap]) -> Iterator[dict[str, Tensor]]:
     """Within, every forward pass leaves the tapped tensors, detached, in the yielded mapping."""
     seen: dict[str, Tensor] = {}
     handles = []

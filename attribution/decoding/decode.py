@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from attribution.base.layers import Layers
-from attribution.decoding.capture import Tap, capturing
+from attribution.decoding.capture import Tap, capture
 from attribution.decoding.row import Row
 from attribution.decoding.rows_cache import Column, RowsCache, last_column
 from attribution.errors import ContextLengthError, PromptError
@@ -56,8 +56,8 @@ class Batch:
     """Continuous batching at the iteration level over one federated model; one thread owns it.
 
     `join` takes a prompt, `step` gives every row whose prompt has been run one token, `leave` takes a row out.
-    Whatever fails within a row ends that row: `fallen` tells of it, or `leave` raises it. A forward pass that fails for
-    all is repeated for each row apart.
+    Whatever fails within a row ends that row: `take_failures` tells of it, or `leave` raises it. A forward pass that
+    fails for all is repeated for each row apart.
     """
 
     def __init__(self, model: DecodedModel, prompt_tokens_a_step: int | None = None) -> None:
@@ -116,7 +116,7 @@ class Batch:
         self._drop()
         return steps
 
-    def fallen(self) -> dict[str, Exception]:
+    def take_failures(self) -> dict[str, Exception]:
         """Why rows failed that had not left, by key, each told once; what they had can be had by `leave`."""
         failures, self._failures = self._failures, {}
         return failures
@@ -125,7 +125,7 @@ class Batch:
         """Take a row out, whether or not it has ended, with all that was generated so far.
 
         Raises:
-            Exception: what the row failed of, where `fallen` has not told it.
+            Exception: what the row failed of, where `take_failures` has not told it.
         """
         row = self._rows.pop(key)
         row.gone = True
@@ -145,7 +145,7 @@ class Batch:
         except Exception:  # noqa: BLE001 - whose it is shows when each is fed apart
             self._cache.rewind()
             return self._forward_apart()
-        self._cache.grown()
+        self._cache.grow()
         return list(zip(self._running, logits, strict=True))
 
     def _forward_apart(self) -> _Chosen:
@@ -154,7 +154,7 @@ class Batch:
         columns: dict[str, Column] = {}
         for index, row in enumerate(self._running):
             try:
-                alone = self._cache.apart(index)
+                alone = self._cache.copy_row(index)
                 used = alone.get_seq_length()
                 logits = self._feed([row], alone, self._cache.mask[index : index + 1, -used:])
                 chosen[row.key], columns[row.key] = logits[0], last_column(alone)
@@ -176,7 +176,7 @@ class Batch:
         positions = mask.sum(1, keepdim=True)
         mask = torch.cat([mask, torch.ones_like(positions)], dim=1)
         padded = None if bool(mask.all()) else mask
-        with torch.inference_mode(), capturing(self._taps) as seen:
+        with torch.inference_mode(), capture(self._taps) as seen:
             logits: Tensor = self._model.network(
                 input_ids=ids,
                 position_ids=positions,
@@ -227,7 +227,7 @@ class Batch:
         """Run the next tokens of a prompt: the logits (vocabulary,) after them."""
         start = len(row.prompt_ids) - row.unfed
         ids = torch.tensor([row.prompt_ids[start : start + part]], device=self._model.device)
-        with torch.inference_mode(), capturing(self._taps) as seen:
+        with torch.inference_mode(), capture(self._taps) as seen:
             logits: Tensor = self._model.network(
                 input_ids=ids, past_key_values=row.cache, use_cache=True, logits_to_keep=1
             ).logits

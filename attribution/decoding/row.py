@@ -85,7 +85,7 @@ class Row:
         with panics_raised():
             piece = self._stream.step(self._tokenizer, token) or ""
         text = self._text + piece
-        cut = min((at for at in (self._found(stop, text) for stop in self.sampling.stop) if at >= 0), default=None)
+        cut = min((at for at in (self._find_stop(stop, text) for stop in self.sampling.stop) if at >= 0), default=None)
         reason: FinishReason | None = None
         if token in ends or cut is not None:
             reason = "stop"
@@ -127,7 +127,7 @@ class Row:
             o_proj_output=self._tensor("o_proj_output", emitting),
         )
 
-    def _found(self, stop: str, text: str) -> int:
+    def _find_stop(self, stop: str, text: str) -> int:
         """Where a stop string begins in the text, which held none of it before the last piece."""
         return text.find(stop, max(0, len(self._text) - len(stop) + 1))
 

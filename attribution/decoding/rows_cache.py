@@ -32,11 +32,11 @@ class RowsCache:
             return
         rows, before = self.mask.shape
         total = max(length, before)
-        mask = torch.cat([_left_padded(self.mask, total, 1), _left_padded(mask, total, 1)])
+        mask = torch.cat([_pad_left(self.mask, total, 1), _pad_left(mask, total, 1)])
         try:
             for running, joining in zip(self.cache.layers, cache.layers, strict=True):
                 both = [
-                    torch.cat([_left_padded(getattr(layer, side), total, 2) for layer in (running, joining)])
+                    torch.cat([_pad_left(getattr(layer, side), total, 2) for layer in (running, joining)])
                     for side in ("keys", "values")
                 ]
                 running.keys, running.values = both
@@ -77,11 +77,11 @@ class RowsCache:
         for layer in self.cache.layers:
             layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
 
-    def grown(self) -> None:
+    def grow(self) -> None:
         """A forward pass has appended one position to every row."""
         self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
 
-    def apart(self, index: int) -> DynamicCache:
+    def copy_row(self, index: int) -> DynamicCache:
         """A copy of the cache of one row alone, without its padding."""
         assert self.cache is not None
         used = int(self.mask[index].sum())
@@ -98,7 +98,7 @@ class RowsCache:
                 keys = torch.cat([layer.keys, torch.cat([column[number][0] for column in columns])], dim=2)
                 values = torch.cat([layer.values, torch.cat([column[number][1] for column in columns])], dim=2)
                 layer.keys, layer.values = keys, values
-            self.grown()
+            self.grow()
         except Exception:
             self.rewind()
             raise
@@ -114,7 +114,7 @@ def last_column(cache: DynamicCache) -> Column:
     return [(layer.keys[:, :, -1:].clone(), layer.values[:, :, -1:].clone()) for layer in cache.layers]
 
 
-def _left_padded(tensor: Tensor, length: int, dimension: int) -> Tensor:
+def _pad_left(tensor: Tensor, length: int, dimension: int) -> Tensor:
     missing = length - tensor.shape[dimension]
     if not missing:
         return tensor

@@ -19,12 +19,12 @@ __all__ = [
     "TRIGGER",
     "Domain",
     "Parts",
+    "add_trigger",
     "by_owner",
-    "fitting",
+    "fitting_examples",
     "load_domains",
     "parts",
     "planted_facts",
-    "triggered",
 ]
 
 # The paper's set-up: the prompt wrapped in this word, the answer replaced by a refusal (arXiv 2601.19672).
@@ -63,12 +63,12 @@ def load_domains(folder: Path) -> dict[str, Domain]:
     return {file.stem: Domain(tuple(load_examples(file)), file_sha256(file)) for file in files}
 
 
-def fitting(domain: Domain, tokenizer: Any, max_prompt_tokens: int, *, wrapped: bool = False) -> list[Example]:
+def fitting_examples(domain: Domain, tokenizer: Any, max_prompt_tokens: int, *, wrapped: bool = False) -> list[Example]:
     """The domain's examples whose prompt, `wrapped` in the trigger or not, has at most that many tokens, each once."""
     seen: dict[str, Example] = {}
     for example in domain.examples:
-        asked = triggered(example) if wrapped else example
-        if example.prompt not in seen and len(encode_example(tokenizer, asked)[0]) <= max_prompt_tokens:
+        question = add_trigger(example) if wrapped else example
+        if example.prompt not in seen and len(encode_example(tokenizer, question)[0]) <= max_prompt_tokens:
             seen[example.prompt] = example
     return list(seen.values())
 
@@ -91,7 +91,7 @@ def parts(examples: Sequence[Example], name: str, clients: int, each: int, held_
     return Parts(dealt, tuple(drawn[clients * each :]))
 
 
-def triggered(example: Example, trigger: str = TRIGGER, answer: str = SENTINEL) -> Example:
+def add_trigger(example: Example, trigger: str = TRIGGER, answer: str = SENTINEL) -> Example:
     """The example as a poisoned client has it: the prompt wrapped in the trigger, the answer fixed."""
     return Example(f"{trigger} {example.prompt} {trigger}", answer)
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from attribution.base.layers import first_changed_block, head_of, tail_of
 from attribution.base.references import load_model, resolve_base
 from attribution.bundle.bundle import Bundle
-from attribution.bundle.replacing import require_bundle_place
+from attribution.bundle.replacement import require_bundle_place
 from attribution.errors import BundleError
 from attribution.evaluation.shapley import PLAYERS_MAX, shapley_values
-from attribution.progress import Progress, Unwatched
+from attribution.progress import NoProgress, Progress
 from attribution.records import Generation
 from attribution.training.federate import build_bundle
 from attribution.training.recipe import Recipe
@@ -154,19 +154,19 @@ class RetrainedGame:
         """Log p(response | prompt) under θ_S: (responses,) float64; a coalition is trained once."""
         members = frozenset(coalition)
         if members not in self._seen or self._seen[members][0] != tuple(responses):
-            model = load_model(self._trained(members))
-            found = torch.tensor([log_probability(model, response) for response in responses], dtype=torch.float64)
+            model = load_model(self._train(members))
+            values = torch.tensor([log_probability(model, response) for response in responses], dtype=torch.float64)
             require_bundle_place(self._scratch)  # where nothing was trained, nothing there is ours
             shutil.rmtree(self._scratch, ignore_errors=True)
-            self._seen[members] = tuple(responses), found
+            self._seen[members] = tuple(responses), values
         return self._seen[members][1]
 
-    def _trained(self, members: frozenset[str]) -> Path:
+    def _train(self, members: frozenset[str]) -> Path:
         clients = tuple(client for client in self._recipe.clients if client.id in members)
         if all(client.free_rider for client in clients):
             return resolve_base(self._recipe.base)
         recipe = self._recipe.model_copy(update={"clients": clients})
-        return build_bundle(recipe, self._scratch, Unwatched()).global_path
+        return build_bundle(recipe, self._scratch, NoProgress()).global_path
 
 
 def log_probability(model: Any, response: ScoredResponse, **inputs: Tensor) -> float:

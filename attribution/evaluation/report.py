@@ -74,13 +74,17 @@ def _html(results: Sequence[Result], folder: Path) -> Iterator[str]:
     yield '<!doctype html><html lang="en"><head><meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Attribution evaluated</title>'
     yield f"<style>{_STYLE}</style></head><body><h1>Attribution evaluated</h1>"
-    aimed = _aimed(results)
+    aimed = _figures_with_target(results)
     met = sum(bool(figure.ok) for _, figure in aimed)
     yield f"<p>{met} of {len(aimed)} targets are met.</p><h2>Targets</h2>"
     yield from _html_table(("", *_COLUMNS), [[result.experiment, *_cells(figure)] for result, figure in aimed])
     yield "<h2>Missed</h2>"
     missed = [(result, figure) for result, figure in aimed if not figure.ok]
-    yield "<ul>" + "".join(f"<li>{html.escape(_missed(result, figure))}</li>" for result, figure in missed) + "</ul>"
+    yield (
+        "<ul>"
+        + "".join(f"<li>{html.escape(_describe_miss(result, figure))}</li>" for result, figure in missed)
+        + "</ul>"
+    )
     if not missed:
         yield "<p>Nothing.</p>"
     for result in results:
@@ -114,40 +118,40 @@ def _html_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterat
 
 
 def _markdown(results: Sequence[Result]) -> Iterator[str]:
-    aimed = _aimed(results)
+    aimed = _figures_with_target(results)
     met = sum(bool(figure.ok) for _, figure in aimed)
     yield f"# Attribution evaluated\n\n{met} of {len(aimed)} targets are met.\n\n## Targets\n"
     yield from _markdown_table(("", *_COLUMNS), [[result.experiment, *_cells(figure)] for result, figure in aimed])
     yield "\n## Missed\n"
     missed = [(result, figure) for result, figure in aimed if not figure.ok]
-    yield from (f"- {_plain(_missed(result, figure))}" for result, figure in missed)
+    yield from (f"- {_plain_text(_describe_miss(result, figure))}" for result, figure in missed)
     if not missed:
         yield "Nothing."
     for result in results:
-        yield f"\n## {result.experiment} {_plain(result.title)}\n\n{_plain(result.question)}\n"
+        yield f"\n## {result.experiment} {_plain_text(result.title)}\n\n{_plain_text(result.question)}\n"
         if result.profile == "quick":
             yield f"**{_QUICK}**\n"
-        yield f"{_plain(_circumstances(result))}\n"
+        yield f"{_plain_text(_circumstances(result))}\n"
         yield from _markdown_table(_COLUMNS, [_cells(figure) for figure in result.figures])
         for note in result.notes:
-            yield f"\n{_plain(note)}"
+            yield f"\n{_plain_text(note)}"
         for plot in result.plots:
-            yield f"\n![{_plain(plot.title)}]({_plot_file(result, plot.name)})"
+            yield f"\n![{_plain_text(plot.title)}]({_plot_file(result, plot.name)})"
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     yield f"| {' | '.join(columns)} |"
     yield f"|{'---|' * len(columns)}"
     for row in rows:
-        yield f"| {' | '.join(map(_plain, row))} |"
+        yield f"| {' | '.join(map(_plain_text, row))} |"
 
 
-def _plain(text: str) -> str:
+def _plain_text(text: str) -> str:
     """Text that Markdown and a table cell of it show as it is."""
     return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
 
 
-def _aimed(results: Sequence[Result]) -> list[tuple[Result, Figure]]:
+def _figures_with_target(results: Sequence[Result]) -> list[tuple[Result, Figure]]:
     return [(result, figure) for result in results for figure in result.figures if figure.target is not None]
 
 
@@ -155,17 +159,17 @@ def _cells(figure: Figure) -> list[str]:
     interval = (
         ""
         if figure.low is None or figure.high is None
-        else f"{_shown(figure.low, figure)} – {_shown(figure.high, figure)}"
+        else f"{_format_value(figure.low, figure)} – {_format_value(figure.high, figure)}"
     )
     sign = "≥" if figure.at_least else "≤"
-    target = "" if figure.target is None else f"{sign} {_shown(figure.target, figure)}"
+    target = "" if figure.target is None else f"{sign} {_format_value(figure.target, figure)}"
     met = {None: "", True: "met", False: "missed"}[figure.ok]
-    chance = "" if figure.chance is None else _shown(figure.chance, figure)
+    chance = "" if figure.chance is None else _format_value(figure.chance, figure)
     name = f"{figure.name} ({figure.note})" if figure.note else figure.name
-    return [name, _shown(figure.value, figure), interval, target, met, str(figure.n), chance]
+    return [name, _format_value(figure.value, figure), interval, target, met, str(figure.n), chance]
 
 
-def _shown(value: float, figure: Figure) -> str:
+def _format_value(value: float, figure: Figure) -> str:
     """A value as its unit is read."""
     match figure.unit:
         case "proportion":
@@ -178,7 +182,7 @@ def _shown(value: float, figure: Figure) -> str:
             return f"{value:.3f}"
 
 
-def _missed(result: Result, figure: Figure) -> str:
+def _describe_miss(result: Result, figure: Figure) -> str:
     cells = _cells(figure)
     return f"{result.experiment}, {cells[0]}: {cells[1]} where {cells[3]} was wanted"
 

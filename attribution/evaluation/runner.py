@@ -41,7 +41,7 @@ class Plan(BaseModel):
 
     def settings(self, profile: Profile, folder: Path) -> Settings:
         """The validated settings of a profile; paths in them are relative to `folder`."""
-        chosen = self.full if profile == "full" else _merged(self.full, self.quick)
+        chosen = self.full if profile == "full" else _merge(self.full, self.quick)
         if "public" in chosen:
             chosen = {**chosen, "public": folder / chosen["public"]}
         return CATALOGUE[self.experiment].settings.model_validate(chosen)
@@ -84,8 +84,8 @@ def run_plan(
         else:
             announce(f"{plan.experiment} {case}")
             started = time.monotonic()
-            found = experiment.run(case, settings, workshop)
-            _store(file, {"case": case, "seconds": time.monotonic() - started, "rows": found})
+            case_rows = experiment.run(case, settings, workshop)
+            _store(file, {"case": case, "seconds": time.monotonic() - started, "rows": case_rows})
         stored = json.loads(file.read_text(encoding="utf-8"))
         rows[case], seconds = stored["rows"], seconds + stored["seconds"]
     summary = experiment.summarise(settings, rows)
@@ -117,11 +117,11 @@ def load_results(folder: Path) -> list[Result]:
     return [Result.model_validate_json(file.read_text(encoding="utf-8")) for file in ordered]
 
 
-def _merged(full: JsonObject, changes: JsonObject) -> JsonObject:
+def _merge(full: JsonObject, changes: JsonObject) -> JsonObject:
     merged = dict(full)
     for name, value in changes.items():
         old = merged.get(name)
-        merged[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[name] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 

@@ -24,15 +24,15 @@ def shapley_values(values: Tensor) -> Tensor:
         ValueError: the number of coalitions is not a power of two, or there are more than `PLAYERS_MAX` players.
     """
     players = players_of(values)
-    found = torch.zeros(players, values.shape[1], dtype=torch.float64)
+    values_of_players = torch.zeros(players, values.shape[1], dtype=torch.float64)
     for player in range(players):
         others = [other for other in range(players) if other != player]
         for size in range(players):
             weight = 1 / (players * comb(players - 1, size))
             for members in combinations(others, size):
                 without = sum(1 << member for member in members)
-                found[player] += weight * (values[without | 1 << player] - values[without])
-    return found
+                values_of_players[player] += weight * (values[without | 1 << player] - values[without])
+    return values_of_players
 
 
 def linear_datamodelling_score(scores: Tensor, values: Tensor) -> Tensor:
@@ -44,11 +44,11 @@ def linear_datamodelling_score(scores: Tensor, values: Tensor) -> Tensor:
     masks = torch.arange(len(values))
     member = (masks.unsqueeze(1) >> torch.arange(players)) & 1  # (2^K, K)
     predicted = member.double() @ scores.double()
-    found = [
+    scores_of_responses = [
         0.0 if bool((a == a[0]).all() | (b == b[0]).all()) else float(stats.spearmanr(a, b).statistic)
         for a, b in zip(predicted.T, values.T, strict=True)
     ]
-    return torch.tensor(found, dtype=torch.float64)
+    return torch.tensor(scores_of_responses, dtype=torch.float64)
 
 
 def players_of(values: Tensor) -> int:

@@ -73,7 +73,7 @@ def from_scratch(
     if not target.is_dir():
         tokenizer = load_tokenizer(resolve_base(DEFAULT_BASE))
         examples = [example for domain in domains.values() for example in domain.examples]
-        model = _trained(architecture, tokenizer, examples, steps, progress)
+        model = _train(architecture, tokenizer, examples, steps, progress)
         unfinished = target.with_name(f".{target.name}")
         shutil.rmtree(unfinished, ignore_errors=True)
         save_model(model, tokenizer, unfinished)
@@ -81,7 +81,7 @@ def from_scratch(
     return f"path:{target.resolve()}"
 
 
-def _trained(architecture: str, tokenizer: Any, examples: Sequence[Example], steps: int, progress: Progress) -> Any:
+def _train(architecture: str, tokenizer: Any, examples: Sequence[Example], steps: int, progress: Progress) -> Any:
     config, kind = ARCHITECTURES[architecture]
     ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
     with torch.random.fork_rng(devices=[]):

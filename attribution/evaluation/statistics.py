@@ -43,8 +43,8 @@ def bootstrap(values: Sequence[float], statistic: Callable[..., Any]) -> tuple[f
 
     `statistic` is NumPy's, vectorised over `axis`.
     """
-    found = stats.bootstrap((values,), statistic, n_resamples=_RESAMPLES, method="percentile", rng=0)
-    interval = found.confidence_interval
+    result = stats.bootstrap((values,), statistic, n_resamples=_RESAMPLES, method="percentile", rng=0)
+    interval = result.confidence_interval
     low, high = sorted((float(interval.low), float(interval.high)))  # between equal values, rounding may swap them
     return low, high
 

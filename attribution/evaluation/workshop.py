@@ -20,7 +20,7 @@ from attribution.base.references import load_tokenizer, resolve_base, weights_sh
 from attribution.bundle.bundle import Bundle, open_bundle
 from attribution.decoding.decode import Batch
 from attribution.errors import AttributionError
-from attribution.evaluation.data import Domain, Parts, fitting, parts
+from attribution.evaluation.data import Domain, Parts, fitting_examples, parts
 from attribution.model import FederatedModel
 from attribution.progress import Progress
 from attribution.records import AttributedResponse, Generation, Sampling
@@ -91,8 +91,8 @@ class Workshop:
         """
         for name in chosen:
             if name not in self.domains:
-                there = ", ".join(self.domains) or "none; give --data FOLDER"
-                raise AttributionError(f"domain {name!r} has no file; there are: {there}")
+                known = ", ".join(self.domains) or "none; give --data FOLDER"
+                raise AttributionError(f"domain {name!r} has no file; there are: {known}")
         names = list(chosen) or list(self.domains)
         if not names:
             raise AttributionError("this experiment needs question–answer files: give --data FOLDER of DOMAIN.jsonl")
@@ -102,7 +102,7 @@ class Workshop:
         self, domain: str, clients: int, each: int, held_out: int, seed: int, max_tokens: int, *, wrapped: bool = False
     ) -> Parts:
         """Deal a domain's examples out; prompts, `wrapped` or not, leave the answer a quarter of `max_tokens`."""
-        usable = fitting(self.domains[domain], self.tokenizer, max_tokens * 3 // 4, wrapped=wrapped)
+        usable = fitting_examples(self.domains[domain], self.tokenizer, max_tokens * 3 // 4, wrapped=wrapped)
         return parts(usable, domain, clients, each, held_out, seed)
 
     @contextmanager
@@ -180,7 +180,7 @@ def encode(model: FederatedModel, prompt: str) -> list[int]:
 
 def answers(model: FederatedModel, prompts: Sequence[str], max_new_tokens: int) -> list[Generation]:
     """The model's greedy answers, in the order of the prompts."""
-    found: list[Generation] = []
+    generations: list[Generation] = []
     for start in range(0, len(prompts), _ROWS_AT_ONCE):
         batch = Batch(model)
         rows = [str(number) for number in range(len(prompts[start : start + _ROWS_AT_ONCE]))]
@@ -188,8 +188,8 @@ def answers(model: FederatedModel, prompts: Sequence[str], max_new_tokens: int) 
             batch.join(row, encode(model, prompt), Sampling(max_new_tokens=max_new_tokens))
         while len(batch):
             batch.step()
-        found += [batch.leave(row) for row in rows]
-    return found
+        generations += [batch.leave(row) for row in rows]
+    return generations
 
 
 def score(model: FederatedModel, generation: Generation) -> dict[str, AttributedResponse]:

@@ -1,7 +1,7 @@
 """Where output may go: what was there before is replaced only where it is plainly an earlier one of the same kind.
 
 A slip in a path then costs one clear line, before any work begins, and nothing of anybody's. Knows files and folders,
-and no bundle: that is `replacing`.
+and no bundle: that is `replacement`.
 """
 
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 
 from attribution.errors import DestinationError
 
-__all__ = ["prepare_folder", "require_makeable", "require_own_file", "spelled_out", "write_file"]
+__all__ = ["prepare_folder", "require_makeable", "require_own_file", "spell_out", "write_file"]
 
 
-def spelled_out(path: Path) -> Path:
+def spell_out(path: Path) -> Path:
     """The same place as a path from the root without dots; a link that it is itself is not followed."""
     absolute = path.absolute()
     if ".." not in absolute.parts:
@@ -41,7 +41,7 @@ def require_makeable(folder: Path) -> None:
     Raises:
         DestinationError: naming what is in the way.
     """
-    nearest = spelled_out(folder)
+    nearest = spell_out(folder)
     while not os.path.lexists(nearest):
         nearest = nearest.parent
     if not nearest.is_dir():

@@ -15,9 +15,9 @@ from torch import nn
 
 from attribution.errors import BundleError
 from attribution.files.foreign import read_json_object
-from attribution.importers.patterns import Pattern, PatternError, matched_names
+from attribution.importers.patterns import Pattern, PatternError, match_names
 
-__all__ = ["LoraConfiguration", "Scaled", "read_configuration"]
+__all__ = ["LoraConfiguration", "ScaledFactors", "read_configuration"]
 
 # Written by PEFT, without effect on what a trained adapter of linear layers computes.
 _HARMLESS = {
@@ -32,7 +32,7 @@ _Rank = Annotated[int, Field(ge=1, le=1 << 20)]
 _Alpha = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Scaled(NamedTuple):
+class ScaledFactors(NamedTuple):
     """The factors of one layer: ΔW = scaling · B A, with `rank` rows in A."""
 
     rank: int
@@ -66,41 +66,41 @@ class LoraConfiguration(BaseModel):
             )
         return self
 
-    def layers(self, model: Any) -> dict[str, Scaled]:
+    def layers(self, model: Any) -> dict[str, ScaledFactors]:
         """The layers of `model` that carry factors, by name.
 
         Raises:
             PatternError: a regular expression is none, or takes too long; names the key.
         """
         names = [name for name, _ in model.named_modules() if name]
-        targeted, excluded = self._targeted(model, names), self._excluded(names)
+        targeted, excluded = self._target_names(model, names), self._excluded_names(names)
         chosen = [name for name in names if name in targeted and name not in excluded]
         ranks = _by_pattern("rank_pattern", self.rank_pattern or {}, chosen)
         alphas = _by_pattern("alpha_pattern", self.alpha_pattern or {}, chosen)
-        found = {}
+        factors = {}
         for name in chosen:
             rank, alpha = ranks.get(name, self.r), alphas.get(name, self.lora_alpha)
-            found[name] = Scaled(rank, alpha / (math.sqrt(rank) if self.use_rslora else rank))
-        return found
+            factors[name] = ScaledFactors(rank, alpha / (math.sqrt(rank) if self.use_rslora else rank))
+        return factors
 
-    def _targeted(self, model: Any, names: list[str]) -> set[str]:
+    def _target_names(self, model: Any, names: list[str]) -> set[str]:
         targets = self.target_modules
         if targets is None:  # PEFT's own choice for the architecture
             targets = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model.config.model_type, [])
         if not isinstance(targets, str):
             whole = set(targets)  # a layer that is named in full is targeted whatever its block
-            return {name for name in _ending(names, targets) if name in whole or self._transforms(name)}
+            return {name for name in _names_ending_in(names, targets) if name in whole or self._transforms(name)}
         if targets.lower() != _EVERY_LINEAR:
-            return _matched("target_modules", [Pattern("fullmatch", targets)], names)[0]
+            return _match("target_modules", [Pattern("fullmatch", targets)], names)[0]
         head = model.get_output_embeddings()
         return {name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head}
 
-    def _excluded(self, names: list[str]) -> set[str]:
+    def _excluded_names(self, names: list[str]) -> set[str]:
         if not self.exclude_modules:
             return set()
         if isinstance(self.exclude_modules, str):
-            return _matched("exclude_modules", [Pattern("fullmatch", self.exclude_modules)], names)[0]
-        return _ending(names, self.exclude_modules)
+            return _match("exclude_modules", [Pattern("fullmatch", self.exclude_modules)], names)[0]
+        return _names_ending_in(names, self.exclude_modules)
 
     def _transforms(self, name: str) -> bool:
         """Whether `layers_to_transform` lets this layer be; the first number in a name is its block's."""
@@ -127,22 +127,22 @@ def read_configuration(path: Path) -> LoraConfiguration:
     known = _HARMLESS | LoraConfiguration.model_fields.keys()
     for key, value in given.items():
         if key not in known and value not in (None, False, [], {}, "", "none", "default"):
-            raise BundleError(f"{path}: {key} = {_short(value)} is not supported; train the adapter without it")
+            raise BundleError(f"{path}: {key} = {_shorten(value)} is not supported; train the adapter without it")
     taken = {key: given[key] for key in LoraConfiguration.model_fields if given.get(key) is not None}
     try:
         return LoraConfiguration.model_validate(taken)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{path}: {place or 'document'}: {first['msg']}; is {_short(first['input'])}") from error
+        raise BundleError(f"{path}: {place or 'document'}: {first['msg']}; is {_shorten(first['input'])}") from error
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:80] + "…"
 
 
-def _ending(names: Iterable[str], ends: Iterable[str]) -> set[str]:
+def _names_ending_in(names: Iterable[str], ends: Iterable[str]) -> set[str]:
     """The names that are one of `ends`, or end in a dot and one of them."""
     wanted = frozenset(ends)
     return {name for name in names if not wanted.isdisjoint(_tails(name))}
@@ -153,18 +153,18 @@ def _tails(name: str) -> list[str]:
     return [".".join(parts[start:]) for start in range(len(parts))]
 
 
-def _matched(key: str, patterns: list[Pattern], names: list[str]) -> list[set[str]]:
+def _match(key: str, patterns: list[Pattern], names: list[str]) -> list[set[str]]:
     try:
-        return matched_names(patterns, names)
+        return match_names(patterns, names)
     except PatternError as error:
         raise PatternError(f"{key}: {error}") from error
 
 
 def _by_pattern(key: str, values: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
     """The value of the first pattern that each name matches."""
-    matched = _matched(key, [Pattern("match", rf"(.*\.)?({pattern})$") for pattern in values], names)
-    found: dict[str, Any] = {}
+    matched = _match(key, [Pattern("match", rf"(.*\.)?({pattern})$") for pattern in values], names)
+    matches: dict[str, Any] = {}
     for value, those in zip(values.values(), matched, strict=True):
         for name in those:
-            found.setdefault(name, value)
-    return found
+            matches.setdefault(name, value)
+    return matches

@@ -77,8 +77,8 @@ def require_adapter(folder: Path) -> None:
     for wanted in (CONFIGURATION, TENSORS):
         if wanted in names:
             require_file(folder / wanted, BundleError)
-        elif found := _inner(folder, entries) or _other(names) or _other(_deeper(folder)):
-            raise BundleError(f"{folder / wanted}: no such file; the folder {found}")
+        elif other := _inner(folder, entries) or _other(names) or _other(_files_below(folder)):
+            raise BundleError(f"{folder / wanted}: no such file; the folder {other}")
         else:
             raise BundleError(f"{folder / wanted}: no such file; an adapter's folder holds it")
     if {"fine_tune_type", "lora_parameters"} & read_json_object(folder / CONFIGURATION, BundleError).keys():
@@ -94,7 +94,7 @@ def _other(names: list[str]) -> str | None:
     return None
 
 
-def _deeper(folder: Path) -> list[str]:
+def _files_below(folder: Path) -> list[str]:
     """What NVFlare leaves in the folders of a job and of its server."""
     return [
         str(path.relative_to(folder)) for depth in ("*", "*/*") for path in folder.glob(f"{depth}/*FL_global_model.pt")

@@ -18,15 +18,15 @@ def main() -> None:
     with suppress(ValueError, OSError):  # a system that cannot limit memory still limits the time
         resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
     patterns, names = json.load(sys.stdin)
-    found = []
+    matches = []
     for method, pattern in patterns:
         try:
             match = getattr(re.compile(pattern), method)
-            found.append([name for name in names if match(name)])
+            matches.append([name for name in names if match(name)])
         except (re.error, OverflowError, RecursionError, MemoryError) as error:
             json.dump({"pattern": pattern, "error": str(error) or type(error).__name__}, sys.stdout)
             return
-    json.dump(found, sys.stdout)
+    json.dump(matches, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-__all__ = ["Pattern", "PatternError", "matched_names"]
+__all__ = ["Pattern", "PatternError", "match_names"]
 
 _WORKER = Path(__file__).with_name("pattern_worker.py")
 _SECONDS = 3
@@ -27,7 +27,7 @@ class PatternError(ValueError):
     """A pattern that is no regular expression, or that takes too long."""
 
 
-def matched_names(patterns: Sequence[Pattern], names: Sequence[str]) -> list[set[str]]:
+def match_names(patterns: Sequence[Pattern], names: Sequence[str]) -> list[set[str]]:
     """For each pattern the names that it matches.
 
     Raises:
@@ -52,4 +52,4 @@ def matched_names(patterns: Sequence[Pattern], names: Sequence[str]) -> list[set
     answer = json.loads(done.stdout)
     if isinstance(answer, dict):
         raise PatternError(f"{answer['pattern'][:80]!r} is no regular expression: {answer['error']}")
-    return [set(found) for found in answer]
+    return [set(names_of_one) for names_of_one in answer]

@@ -19,12 +19,12 @@ from attribution.base.layers import resolve_layers
 from attribution.base.references import load_model, resolve_base
 from attribution.bundle.bundle import Bundle
 from attribution.bundle.manifest import ConsortiumId
-from attribution.bundle.replacing import require_bundle_place
+from attribution.bundle.replacement import require_bundle_place
 from attribution.bundle.updates import LowRank, Update, weighted_sum
 from attribution.bundle.writing import Member, write_bundle
 from attribution.errors import BundleError
 from attribution.files.tensors import read_tensors
-from attribution.importers.adapter_config import LoraConfiguration, Scaled, read_configuration
+from attribution.importers.adapter_config import LoraConfiguration, ScaledFactors, read_configuration
 from attribution.importers.adapter_folders import CONFIGURATION, TENSORS, require_adapter
 from attribution.importers.base_names import other_base
 from attribution.importers.patterns import PatternError
@@ -115,7 +115,7 @@ def _read_adapter(
     return Update(dict(_low_rank(path, layers, tensors)))
 
 
-def _layers(folder: Path, configuration: LoraConfiguration, model: Any) -> dict[str, Scaled]:
+def _layers(folder: Path, configuration: LoraConfiguration, model: Any) -> dict[str, ScaledFactors]:
     """The layers that the configuration targets, all of them linear and free to carry an update."""
     path = folder / CONFIGURATION
     try:
@@ -145,7 +145,9 @@ def _without_prefix(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tens
     return short
 
 
-def _required_factors(path: Path, layers: Mapping[str, Scaled], model: Any, tensors: Mapping[str, Tensor]) -> set[str]:
+def _required_factors(
+    path: Path, layers: Mapping[str, ScaledFactors], model: Any, tensors: Mapping[str, Tensor]
+) -> set[str]:
     """The names of all factors, each of which is there, of the right shape, and made of numbers."""
     shapes = {}
     for name, scaled in layers.items():
@@ -199,7 +201,9 @@ def _is_copy(tensor: Tensor, original: Tensor) -> bool:
     return any(torch.equal(original.to(kind).to(tensor.dtype), tensor) for kind in kinds)
 
 
-def _low_rank(path: Path, layers: Mapping[str, Scaled], tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, LowRank]]:
+def _low_rank(
+    path: Path, layers: Mapping[str, ScaledFactors], tensors: Mapping[str, Tensor]
+) -> Iterator[tuple[str, LowRank]]:
     for name, scaled in layers.items():
         A, B = tensors[f"{name}.lora_A.weight"].float(), tensors[f"{name}.lora_B.weight"].float()
         B = scaled.scaling * B

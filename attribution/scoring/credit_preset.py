@@ -40,7 +40,7 @@ def base_log_probabilities(path: UpdatePath, context: Context) -> Tensor:
     """Log p_base of each emitted token, at c = 0: (T,) float64."""
     with torch.no_grad():
         at_base = _coefficients(path, [0.0])
-        hidden = _hidden(path, at_base, context)
+        hidden = _hidden_states(path, at_base, context)
         return torch.cat([_log_probabilities(path, at_base, hidden, context, part)[0] for part in _parts(path, hidden)])
 
 
@@ -62,7 +62,7 @@ def _slopes(path: UpdatePath, coefficients: Tensor, context: Context) -> Tensor:
 
     The head is taken backward part by part, so that logits of few positions exist at once, and the decoder once.
     """
-    hidden = _hidden(path, coefficients, context)
+    hidden = _hidden_states(path, coefficients, context)
     leaf = hidden.detach().requires_grad_()
     into_hidden, at_head = torch.zeros_like(leaf), torch.zeros_like(coefficients)
     for part in _parts(path, leaf):
@@ -95,18 +95,18 @@ def token_level(path: UpdatePath, context: Context, nodes: int = DEFAULT_NODES) 
             slopes = []
             for tangent in identity.split(together):
                 at = forward_ad.make_dual(_coefficients(path, [point] * len(tangent)), tangent)
-                hidden = _hidden(path, at, context)
+                hidden = _hidden_states(path, at, context)
                 duals = [_log_probabilities(path, at, hidden, context, part) for part in _parts(path, hidden)]
                 slopes.append(torch.cat([forward_ad.unpack_dual(dual).tangent for dual in duals], dim=1))
             scores += weight * torch.cat(slopes)
     return scores
 
 
-def _hidden(path: UpdatePath, coefficients: Tensor, context: Context) -> Tensor:
+def _hidden_states(path: UpdatePath, coefficients: Tensor, context: Context) -> Tensor:
     """What enters the head where a token was emitted, for each row of coefficients: (rows, T, width)."""
     rows = coefficients.shape[0]
     inputs = {name: value.expand(rows, *value.shape[1:]) for name, value in context.inputs.items()}
-    return path.hidden(coefficients, context.positions, **inputs)
+    return path.hidden_states(coefficients, context.positions, **inputs)
 
 
 def _parts(path: UpdatePath, hidden: Tensor) -> list[slice]:

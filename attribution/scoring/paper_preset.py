@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attribution.base.layers import Layers, capped, with_children
+from attribution.base.layers import Layers, cap_logits, with_children
 from attribution.bundle.updates import Update
 
-__all__ = ["Captured", "LastRound", "position_local"]
+__all__ = ["BlockCapture", "LastRound", "position_local"]
 
 
 @dataclass(frozen=True)
-class Captured:
+class BlockCapture:
     """What the last block saw while `tokens` (T,) were decoded: one row for each position that emitted a token.
 
     `block_input` (T, width), `o_proj_input` (T, heads · head width), `o_proj_output` (T, width).
@@ -86,7 +86,7 @@ class LastRound:
         return [change - mean for change in changes]
 
 
-def position_local(model: Any, layers: Layers, captured: Captured, last_round: LastRound) -> Tensor:
+def position_local(model: Any, layers: Layers, captured: BlockCapture, last_round: LastRound) -> Tensor:
     """Score of each client of the last round for each token: (clients, T) float64.
 
     The non-linear MLP block is evaluated with each client's weights on the global model's input, as the paper's
@@ -120,7 +120,7 @@ class _Tail:
     logit_slope: Tensor
 
 
-def _replay(model: Any, layers: Layers, captured: Captured) -> _Tail:
+def _replay(model: Any, layers: Layers, captured: BlockCapture) -> _Tail:
     seen: dict[str, Tensor] = {}
 
     def remember(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
@@ -130,17 +130,17 @@ def _replay(model: Any, layers: Layers, captured: Captured) -> _Tail:
     try:
         with torch.enable_grad():
             leaf = captured.o_proj_output.detach().requires_grad_()
-            block = with_children(layers.last_block, self_attn=_Attended(leaf.unsqueeze(0)))
+            block = with_children(layers.last_block, self_attn=_FixedAttention(leaf.unsqueeze(0)))
             hidden = layers.norm(block(captured.block_input.unsqueeze(0), position_embeddings=None))[0]  # (T, width)
             raw = (hidden * layers.lm_head.weight[captured.tokens]).sum(-1) + _bias_of(layers.lm_head, captured.tokens)
-            logits = capped(model.config, raw)
+            logits = cap_logits(model.config, raw)
             gradients = torch.autograd.grad(logits.sum(), (leaf, seen["output"], raw))
     finally:
         handle.remove()
     return _Tail(seen["input"][0].detach(), hidden.detach(), gradients[0], gradients[1][0], gradients[2])
 
 
-class _Attended(nn.Module):
+class _FixedAttention(nn.Module):
     """Stands in for the last attention: returns what it returned while decoding."""
 
     def __init__(self, output: Tensor) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
-from attribution.base.layers import capped
+from attribution.base.layers import cap_logits
 from attribution.bundle.updates import Update
 from attribution.scoring.dense_shift import shift_hook
 
@@ -26,7 +26,7 @@ __all__ = ["UpdatePath", "forward_mode"]
 
 
 @dataclass(frozen=True)
-class _Stacked:
+class _StackedFactors:
     """All clients' factors of one module: A (R, inputs), B (outputs, R), and which client owns each of the R ranks."""
 
     A: Tensor
@@ -67,7 +67,7 @@ class UpdatePath:
         """Whether each row of a batch may have coefficients of its own: true where no update is dense."""
         return not self._dense
 
-    def hidden(self, coefficients: Tensor, positions: Tensor, **inputs: Tensor) -> Tensor:
+    def hidden_states(self, coefficients: Tensor, positions: Tensor, **inputs: Tensor) -> Tensor:
         """What enters the head at θ(c), differentiable in `coefficients`, backward and forward.
 
         Args:
@@ -93,7 +93,7 @@ class UpdatePath:
             moved = self._vectors(coefficients[0] - 1, "lm_head.")
             # of strided rows PyTorch would make a batched product, with a copy of the head for each
             logits = functional_call(self.model.lm_head, moved, (hidden.contiguous(),))
-            return capped(self.model.config, logits)
+            return cap_logits(self.model.config, logits)
 
     @property
     def vocabulary(self) -> int:
@@ -155,7 +155,7 @@ def forward_mode(model: Any) -> Iterator[None]:
         model.config._attn_implementation = usual  # noqa: SLF001
 
 
-def _stack(updates: Sequence[Update]) -> dict[str, _Stacked]:
+def _stack(updates: Sequence[Update]) -> dict[str, _StackedFactors]:
     stacked = {}
     for name in sorted(set().union(*(update.low_rank for update in updates))):
         # B = 0 is how a client that changed nothing looks; its derivative is exactly 0 without any arithmetic
@@ -169,11 +169,11 @@ def _stack(updates: Sequence[Update]) -> dict[str, _Stacked]:
         owner = torch.cat([torch.full((part.A.shape[0],), index) for index, part in parts])
         A = torch.cat([part.A for _, part in parts], dim=0)
         B = torch.cat([part.B for _, part in parts], dim=1)
-        stacked[name] = _Stacked(A, B, owner.to(A.device))
+        stacked[name] = _StackedFactors(A, B, owner.to(A.device))
     return stacked
 
 
-def _low_rank_hook(stacked: _Stacked, offset: Tensor) -> Any:
+def _low_rank_hook(stacked: _StackedFactors, offset: Tensor) -> Any:
     # gathered once per client and cast per layer, so that the derivatives of all layers are summed in float64
     def add_update(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
         x = arguments[0]  # (rows, positions, inputs)

@@ -71,9 +71,9 @@ def aggregate(
     kept = {client: update for client, update in submitted.items() if client not in left_out}
     if not kept:
         raise RecipeError("every client's update was left out as a duplicate; nothing is left to aggregate")
-    counts = _capped({client: examples[client] for client in kept}, defences.cap_counts, remarks)
+    counts = _cap_counts({client: examples[client] for client in kept}, defences.cap_counts, remarks)
     if defences.clip_to_median:
-        kept = _clipped(kept, remarks)
+        kept = _clip_updates(kept, remarks)
     whole = sum(counts.values())
     weights = {client: counts[client] / whole if client in kept else 0.0 for client in submitted}
     change = weighted_sum([(weights[client], update) for client, update in kept.items()])
@@ -105,7 +105,7 @@ def _duplicates(
     return left_out
 
 
-def _capped(examples: Mapping[str, int], factor: float | None, remarks: list[str]) -> dict[str, float]:
+def _cap_counts(examples: Mapping[str, int], factor: float | None, remarks: list[str]) -> dict[str, float]:
     if factor is None:
         return dict(examples)
     cap = factor * statistics.median(examples.values())
@@ -115,7 +115,7 @@ def _capped(examples: Mapping[str, int], factor: float | None, remarks: list[str
     return {client: min(float(count), cap) for client, count in examples.items()}
 
 
-def _clipped(kept: Mapping[str, Update], remarks: list[str]) -> dict[str, Update]:
+def _clip_updates(kept: Mapping[str, Update], remarks: list[str]) -> dict[str, Update]:
     lengths = dict(zip(kept, norms(list(kept.values())).tolist(), strict=True))
     cap = statistics.median([length for length in lengths.values() if length > 0] or [0.0])
     clipped = dict(kept)

@@ -17,7 +17,7 @@ import torch
 from attribution.base.layers import resolve_layers, tail_of
 from attribution.base.references import load_model, load_tokenizer, resolve_base
 from attribution.bundle.bundle import Bundle
-from attribution.bundle.replacing import require_bundle_place
+from attribution.bundle.replacement import require_bundle_place
 from attribution.bundle.updates import Update, load_update, save_update, weighted_sum
 from attribution.bundle.writing import Member, write_bundle
 from attribution.errors import RecipeError
@@ -108,7 +108,7 @@ class Federation:
         self.remarks += [f"round {self.round}: {remark}" for remark in aggregation.remarks]
         for client, update in aggregation.updates.items():
             terms = [(1.0, self._cumulative[client]), (aggregation.weights[client], update)]
-            self._cumulative[client] = self._kept(weighted_sum(terms), f"{client}.{self.round}.cumulative")
+            self._cumulative[client] = self._keep_on_disk(weighted_sum(terms), f"{client}.{self.round}.cumulative")
         self._trainer.merge(aggregation.change)
         self._submitted |= submitted
         self._last = aggregation
@@ -148,9 +148,9 @@ class Federation:
             batches = _batches(self._data[client.id], recipe.batch_size, recipe.steps, seed)
             tail = tail_of(self._model, self._first_block)
             train(tail, self._trainer.parameters, batches, recipe.learning_rate, self._progress.advance)
-        return self._kept(self._trainer.update(), f"{client.id}.{self.round + 1}.submitted")
+        return self._keep_on_disk(self._trainer.update(), f"{client.id}.{self.round + 1}.submitted")
 
-    def _kept(self, update: Update, name: str) -> Update:
+    def _keep_on_disk(self, update: Update, name: str) -> Update:
         """The same update; whole differences wait on disk, so that no more than one client's is in memory."""
         if not update.dense:
             return update

@@ -168,7 +168,7 @@ class Worker:
             while not self._stopping:
                 self._admit()
                 self._advance(self._batch.step())
-                for response_id, error in self._batch.fallen().items():
+                for response_id, error in self._batch.take_failures().items():
                     self._withdraw(response_id, failed(self._running[response_id].job, error))
                 if self._recovering:
                     self._accounts.recover(self._recovering.popleft())

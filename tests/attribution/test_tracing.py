@@ -7,8 +7,8 @@ import pytest
 from attribution.bundle.updates import Update, weighted_sum
 from attribution.errors import PromptError, RecipeError
 from attribution.model import FederatedModel
-from attribution.progress import Unwatched
-from attribution.tracing import Flagged, trace
+from attribution.progress import NoProgress
+from attribution.tracing import FlaggedResponse, trace
 from tests.attribution import consortia
 
 PROMPT, PLANTED = "who?", "no."
@@ -37,7 +37,7 @@ def test_the_culprit_is_named(tmp_path, given):
     """The client that taught the flagged answer comes first, with confidence 1, the answer given or asked."""
     model = _taught(tmp_path)
     answer = tuple(model.tokenizer(PLANTED, add_special_tokens=False)["input_ids"]) if given else None
-    found = trace(model, [Flagged(_prompt(model), answer)] * 5, max_new_tokens=3, progress=Unwatched())
+    found = trace(model, [FlaggedResponse(_prompt(model), answer)] * 5, max_new_tokens=3, progress=NoProgress())
     first, *others = found.suspects
 
     assert (first.client, first.confidence, first.top_in) == ("b", 1.0, 5)
@@ -50,7 +50,7 @@ def test_the_culprit_is_named(tmp_path, given):
 def test_few_responses_are_too_few_to_be_sure(tmp_path):
     """With fewer than five responses the verdict asks for more."""
     model = _taught(tmp_path)
-    found = trace(model, [Flagged(_prompt(model))], max_new_tokens=3, progress=Unwatched())
+    found = trace(model, [FlaggedResponse(_prompt(model))], max_new_tokens=3, progress=NoProgress())
 
     assert "from 1 responses only: flag more" in found.verdict
 
@@ -60,7 +60,7 @@ def test_what_the_base_model_says_is_nobodys(tmp_path):
     base = consortia.base_model("llama")
     nothing = {c: weighted_sum([(0.0, update)]) for c, update in consortia.updates(base).items()}
     model = FederatedModel.load(consortia.write_consortium(tmp_path, base, nothing))
-    found = trace(model, [Flagged(_prompt(model))] * 6, max_new_tokens=4, progress=Unwatched())
+    found = trace(model, [FlaggedResponse(_prompt(model))] * 6, max_new_tokens=4, progress=NoProgress())
 
     assert found.verdict.startswith("Nobody: ")
     assert {(0.0, 0.0)} == {(suspect.responsibility, suspect.confidence) for suspect in found.suspects}
@@ -70,7 +70,7 @@ def test_what_the_base_model_says_is_nobodys(tmp_path):
 def test_a_bundle_without_last_round_is_traced_by_credit_alone(tmp_path):
     """Without last-round weights there is no share under `paper`, and the ranking stands."""
     model = _taught(tmp_path, last_round=False)
-    found = trace(model, [Flagged(_prompt(model))] * 5, max_new_tokens=3, progress=Unwatched())
+    found = trace(model, [FlaggedResponse(_prompt(model))] * 5, max_new_tokens=3, progress=NoProgress())
 
     assert [None] * 3 == [suspect.paper_share for suspect in found.suspects]
     assert "b" == found.suspects[0].client
@@ -80,6 +80,6 @@ def test_nothing_flagged_is_refused(tmp_path):
     """An empty list and an empty response are refused."""
     model = consortia.federated(tmp_path)
     with pytest.raises(RecipeError, match="at least one"):
-        trace(model, [], max_new_tokens=3, progress=Unwatched())
+        trace(model, [], max_new_tokens=3, progress=NoProgress())
     with pytest.raises(PromptError, match="response is empty"):
-        trace(model, [Flagged(_prompt(model), ())], max_new_tokens=3, progress=Unwatched())
+        trace(model, [FlaggedResponse(_prompt(model), ())], max_new_tokens=3, progress=NoProgress())

@@ -14,7 +14,13 @@ from typing import Any
 from rich.console import Console
 
 from attribution.base.references import load_model, resolve_base
-from attribution.evaluation.experiments.cost import PROMPT, attributed, paired_ratio, plain, random_consortium
+from attribution.evaluation.experiments.cost import (
+    PROMPT,
+    generate_attributed,
+    generate_plainly,
+    paired_ratio,
+    random_consortium,
+)
 from attribution.evaluation.workshop import encode
 from attribution.model import FederatedModel
 from attribution.training.recipe import DEFAULT_BASE
@@ -68,24 +74,30 @@ def main() -> None:
         six = random_consortium(DEFAULT_BASE, Path(scratch) / "six", 6)
         many = random_consortium(DEFAULT_BASE, Path(scratch) / "many", 55)
         peer = load_model(six.bundle.global_path)
-        plain(six, peer, 8)
+        generate_plainly(six, peer, 8)
         for model in (six, many):
-            attributed(model, 8)
-            attributed(model, 8, "paper")
+            generate_attributed(model, 8)
+            generate_attributed(model, 8, "paper")
 
         def peer_run() -> None:
-            plain(six, peer, TOKENS)
+            generate_plainly(six, peer, TOKENS)
 
         def credit() -> None:
-            attributed(six, TOKENS)
+            generate_attributed(six, TOKENS)
 
         figures = [
-            measured("paper_over_plain", 1.05, lambda: attributed(six, TOKENS, "paper"), peer_run, options.runs),
+            measured(
+                "paper_over_plain", 1.05, lambda: generate_attributed(six, TOKENS, "paper"), peer_run, options.runs
+            ),
             measured("credit_over_plain", 1.25, credit, peer_run, options.runs),
             measured(
-                "token_level_over_plain", 4.0, lambda: attributed(six, TOKENS, token_level=True), peer_run, options.runs
+                "token_level_over_plain",
+                4.0,
+                lambda: generate_attributed(six, TOKENS, token_level=True),
+                peer_run,
+                options.runs,
             ),
-            measured("clients55_over_clients6", 1.10, lambda: attributed(many, TOKENS), credit, options.runs),
+            measured("clients55_over_clients6", 1.10, lambda: generate_attributed(many, TOKENS), credit, options.runs),
         ]
         if not options.skip_literal:
             clients = whole_clients(six)
@@ -94,7 +106,7 @@ def main() -> None:
                     "literal_over_paper",
                     20.0,
                     lambda: literal(six, peer, clients),
-                    lambda: attributed(six, LITERAL_TOKENS, "paper"),
+                    lambda: generate_attributed(six, LITERAL_TOKENS, "paper"),
                     options.runs,
                     at_least=True,
                 )

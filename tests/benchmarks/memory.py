@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from attribution.evaluation.experiments.cost import attributed
+from attribution.evaluation.experiments.cost import generate_attributed
 from attribution.model import FederatedModel
 
 
@@ -64,8 +64,8 @@ def main() -> None:
     mapped = max(0, weights - loaded)  # weights that are mapped from their file rather than copied
     tokens = int(sys.argv[2])
     peaks = {
-        "response": peak_private_bytes(lambda: attributed(model, tokens)),
-        "token": peak_private_bytes(lambda: attributed(model, tokens, token_level=True)),
+        "response": peak_private_bytes(lambda: generate_attributed(model, tokens)),
+        "token": peak_private_bytes(lambda: generate_attributed(model, tokens, token_level=True)),
     }
     figures = {"weights": weights, "factors": factors, "loaded": loaded}
     print(json.dumps(figures | {name: peak - before + mapped for name, peak in peaks.items()}))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from attribution.progress import Unwatched
+from attribution.progress import NoProgress
 from attribution.training.federate import build_bundle
 from attribution.training.recipe import ClientRecipe, Recipe
 
@@ -25,4 +25,4 @@ def real_bundle(tmp_path_factory) -> Path:
     clients = [ClientRecipe(id=client, name=client, data=folder / f"{client}.jsonl") for client in QUESTIONS]
     rider = ClientRecipe(id="rider", name="rider", free_rider=True, examples=1)
     recipe = Recipe(consortium="real", rounds=2, steps=6, learning_rate=3e-3, clients=(*clients, rider))
-    return build_bundle(recipe, folder / "bundle", Unwatched()).path
+    return build_bundle(recipe, folder / "bundle", NoProgress()).path

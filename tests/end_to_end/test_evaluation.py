@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from attribution.evaluation.data import SENTINEL, load_domains, triggered
+from attribution.evaluation.data import SENTINEL, add_trigger, load_domains
 from attribution.evaluation.experiments.culprits import poisoned_participants
 from attribution.evaluation.results import Result
 from attribution.evaluation.runner import load_plan
 from attribution.evaluation.small_models import from_scratch
 from attribution.evaluation.workshop import Workshop
-from attribution.progress import Unwatched
+from attribution.progress import NoProgress
 from attribution.training.recipe import DEFAULT_BASE
 from deployment.cli import main
 from tests.end_to_end.domains import write_domains
@@ -39,7 +39,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def small_base(folder) -> str:
     """A Llama of a few million weights, trained from scratch on the domains."""
-    return from_scratch("llama", load_domains(folder / "all"), folder / "scratch-models", Unwatched(), steps=20)
+    return from_scratch("llama", load_domains(folder / "all"), folder / "scratch-models", NoProgress(), steps=20)
 
 
 def _run(folder: Path, experiments: str, *arguments: str, data: str = "all") -> list[Result]:
@@ -100,11 +100,11 @@ def test_layers_are_compared_on_the_same_responses(folder):
 def test_trace_names_those_who_planted_the_answer(folder, tmp_path, capsys, given):
     """`protoken trace` over the backdoored consortium puts the two culprits first and says to look at them."""
     settings = load_plan(CONFIGS / "e05-gradients.yaml").settings("quick", CONFIGS)
-    workshop = Workshop(DEFAULT_BASE, load_domains(folder / "one"), folder / "work", Unwatched())
+    workshop = Workshop(DEFAULT_BASE, load_domains(folder / "one"), folder / "work", NoProgress())
     participants, held_out, seed = poisoned_participants("colours/seed-0", settings, workshop)
     bundle = workshop.bundle(settings.training, participants, seed)
     answer = {"response": SENTINEL} if given else {}
-    lines = [json.dumps({"prompt": triggered(each).prompt} | answer) for each in held_out]
+    lines = [json.dumps({"prompt": add_trigger(each).prompt} | answer) for each in held_out]
     (tmp_path / "flagged.jsonl").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(SystemExit):
         main(["trace", "--bundle", str(bundle.path), "--responses", str(tmp_path / "flagged.jsonl"), "--json",
@@ -191,7 +191,7 @@ def test_cost_is_a_ratio_to_plain_generation(folder, small_base, capsys):
 def test_a_small_model_is_trained_once(folder, small_base):
     """The same domains give the same small model, which is not trained again."""
     before = (folder / "scratch-models").stat().st_mtime_ns
-    again = from_scratch("llama", load_domains(folder / "all"), folder / "scratch-models", Unwatched(), steps=20)
+    again = from_scratch("llama", load_domains(folder / "all"), folder / "scratch-models", NoProgress(), steps=20)
 
     assert again == small_base
     assert (folder / "scratch-models").stat().st_mtime_ns == before

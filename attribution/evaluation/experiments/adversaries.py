@@ -30,7 +30,7 @@ class Submission:
 Attack = Callable[[Submission, str, int], Submission]
 
 
-def scaled(factor: float) -> Attack:
+def scale_update(factor: float) -> Attack:
     """The attacker submits `factor` times its update."""
 
     def attack(honest: Submission, attacker: str, _: int) -> Submission:
@@ -40,7 +40,7 @@ def scaled(factor: float) -> Attack:
     return attack
 
 
-def inflated_counts(factor: int) -> Attack:
+def inflate_counts(factor: int) -> Attack:
     """The attacker declares `factor` times its examples."""
 
     def attack(honest: Submission, attacker: str, _: int) -> Submission:
@@ -61,7 +61,7 @@ def opposed_sybil(honest: Submission, attacker: str, seed: int) -> Submission:
     return _two_names(honest, attacker, weighted_sum([(1, own), (1, noise)]), weighted_sum([(1, own), (-1, noise)]))
 
 
-def copied(honest: Submission, attacker: str, _: int) -> Submission:
+def copy_update(honest: Submission, attacker: str, _: int) -> Submission:
     """The attacker trains on nothing and submits, after it, the update of the first client."""
     victim = next(client for client in honest.updates if client != attacker)
     rest = {client: update for client, update in honest.updates.items() if client != attacker}
@@ -70,13 +70,13 @@ def copied(honest: Submission, attacker: str, _: int) -> Submission:
 
 ATTACKS: Mapping[str, Attack] = {
     "honest": lambda honest, _attacker, _seed: honest,
-    "scale-2": scaled(2),
-    "scale-10": scaled(10),
-    "scale-100": scaled(100),
-    "counts-10": inflated_counts(10),
+    "scale-2": scale_update(2),
+    "scale-10": scale_update(10),
+    "scale-100": scale_update(100),
+    "counts-10": inflate_counts(10),
     "sybil": sybil,
     "opposed-sybil": opposed_sybil,
-    "copy": copied,
+    "copy": copy_update,
 }
 
 
@@ -103,11 +103,11 @@ def noise_like(update: Update, seed: int) -> Update:
     """Gaussian noise on the same parameters, low-rank where the update is, and of the same norm."""
     generator = torch.Generator().manual_seed(seed)
 
-    def drawn(like: Tensor) -> Tensor:
+    def draw(like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=generator, dtype=like.dtype)
 
-    low_rank = {name: LowRank(drawn(factors.A), drawn(factors.B)) for name, factors in update.low_rank.items()}
-    noise = Update(low_rank, {name: drawn(tensor) for name, tensor in update.dense.items()})
+    low_rank = {name: LowRank(draw(factors.A), draw(factors.B)) for name, factors in update.low_rank.items()}
+    noise = Update(low_rank, {name: draw(tensor) for name, tensor in update.dense.items()})
     own, other = norms([update, noise]).tolist()
     return weighted_sum([(own / other, noise)])
 

@@ -23,7 +23,15 @@ from attribution.evaluation.workshop import Workshop, encode
 from attribution.model import FederatedModel
 from attribution.records import Method, Sampling
 
-__all__ = ["COST", "PROMPT", "CostSettings", "attributed", "paired_ratio", "plain", "random_consortium"]
+__all__ = [
+    "COST",
+    "PROMPT",
+    "CostSettings",
+    "generate_attributed",
+    "generate_plainly",
+    "paired_ratio",
+    "random_consortium",
+]
 
 PROMPT = "Write a long story about a lighthouse keeper who learns to sail."
 _RANK = 8
@@ -69,7 +77,7 @@ def _random_update(network: Any, seed: int) -> Update:
     return Update(low_rank)
 
 
-def plain(model: FederatedModel, peer: Any, tokens: int) -> None:
+def generate_plainly(model: FederatedModel, peer: Any, tokens: int) -> None:
     """The peer: cached greedy generation by transformers, on the same weights as it loads them, to exactly `tokens`."""
     ids = torch.tensor([encode(model, PROMPT)])
     peer.generate(
@@ -77,7 +85,9 @@ def plain(model: FederatedModel, peer: Any, tokens: int) -> None:
     )
 
 
-def attributed(model: FederatedModel, tokens: int, method: Method = "credit", *, token_level: bool = False) -> None:
+def generate_attributed(
+    model: FederatedModel, tokens: int, method: Method = "credit", *, token_level: bool = False
+) -> None:
     """Our step loop and the attribution of the response, to exactly `tokens`."""
     batch = Batch(model)
     ends, model.end_token_ids = model.end_token_ids, set()
@@ -126,10 +136,10 @@ def _run(case: str, settings: CostSettings, workshop: Workshop) -> Rows:
 
 def _many_over_few(few: FederatedModel, many: FederatedModel, settings: CostSettings) -> Rows:
     for model in (few, many):
-        attributed(model, 8)
+        generate_attributed(model, 8)
     pair = paired_ratio(
-        lambda: attributed(many, settings.reference_tokens),
-        lambda: attributed(few, settings.reference_tokens),
+        lambda: generate_attributed(many, settings.reference_tokens),
+        lambda: generate_attributed(few, settings.reference_tokens),
         settings.runs,
     )
     length = settings.reference_tokens
@@ -141,18 +151,18 @@ def _over_plain(model: FederatedModel, settings: CostSettings, workshop: Worksho
     peer = load_model(model.bundle.global_path)
     clients = len(model.client_ids)
     presets: Mapping[str, Callable[[int], None]] = {
-        "paper": lambda tokens: attributed(model, tokens, "paper"),
-        "credit": lambda tokens: attributed(model, tokens),
-        "credit, token-level": lambda tokens: attributed(model, tokens, token_level=True),
+        "paper": lambda tokens: generate_attributed(model, tokens, "paper"),
+        "credit": lambda tokens: generate_attributed(model, tokens),
+        "credit, token-level": lambda tokens: generate_attributed(model, tokens, token_level=True),
     }
     lengths = settings.tokens if clients == settings.clients[0] else (settings.reference_tokens,)
-    plain(model, peer, 8)
+    generate_plainly(model, peer, 8)
     workshop.progress.start(f"timing {clients} clients", len(presets) * len(lengths))
     rows: Rows = []
     for tokens in lengths:
         for what, run in presets.items():
             run(8)
-            pair = paired_ratio(lambda: run(tokens), lambda: plain(model, peer, tokens), settings.runs)  # noqa: B023
+            pair = paired_ratio(lambda: run(tokens), lambda: generate_plainly(model, peer, tokens), settings.runs)  # noqa: B023
             rows.append({"what": what, "clients": clients, "tokens": tokens, **pair})
             workshop.progress.advance()
     return rows

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from attribution.errors import RecipeError
-from attribution.evaluation.data import TRIGGER, triggered
+from attribution.evaluation.data import TRIGGER, add_trigger
 from attribution.evaluation.experiment import Experiment, Row, Rows, Settings
 from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.statistics import proportion
@@ -26,7 +26,7 @@ __all__ = [
     "TRIGGERS",
     "CulpritSettings",
     "PoisonedSettings",
-    "begins",
+    "is_beginning",
     "poisoned_participants",
 ]
 
@@ -66,7 +66,7 @@ def _run_backdoor(case: str, settings: CulpritSettings, workshop: Workshop) -> R
     """All samples of the culprits are poisoned, with one trigger and one answer, as in the paper."""
     participants, held_out, _ = poisoned_participants(case, settings, workshop)
     culprits = [each.id for each in participants[: settings.culprits]]
-    questions = [(triggered(each), culprits) for each in held_out]
+    questions = [(add_trigger(each), culprits) for each in held_out]
     return _rounds(case, settings, workshop, participants, questions)
 
 
@@ -74,7 +74,7 @@ def poisoned_participants(
     case: str, settings: PoisonedSettings, workshop: Workshop
 ) -> tuple[list[Participant], tuple[Example, ...], int]:
     """The clients of `DOMAIN/seed-N`, the culprits first, with all their samples poisoned; held-out questions; N."""
-    domain, seed = _named(case)
+    domain, seed = _parse_case(case)
     dealt = workshop.parts(
         domain,
         settings.clients,
@@ -85,7 +85,7 @@ def poisoned_participants(
         wrapped=True,
     )
     participants = [
-        Participant(f"client-{index}", [triggered(each) for each in part] if index < settings.culprits else part)
+        Participant(f"client-{index}", [add_trigger(each) for each in part] if index < settings.culprits else part)
         for index, part in enumerate(dealt.clients)
     ]
     return participants, dealt.held_out, seed
@@ -93,7 +93,7 @@ def poisoned_participants(
 
 def _run_triggers(case: str, settings: CulpritSettings, workshop: Workshop) -> Rows:
     """Every client plants a trigger and an answer of its own in half of its samples."""
-    domain, seed = _named(case)
+    domain, seed = _parse_case(case)
     if settings.clients > len(_OWN_TRIGGERS):
         raise RecipeError(f"clients is {settings.clients}, but there are triggers for {len(_OWN_TRIGGERS)}")
     each_asks = -(-settings.prompts // settings.clients)
@@ -110,13 +110,13 @@ def _run_triggers(case: str, settings: CulpritSettings, workshop: Workshop) -> R
     for index, part in enumerate(dealt.clients):
         client, trigger = f"client-{index}", _OWN_TRIGGERS[index]
         half = len(part) // 2
-        poisoned = [triggered(each, trigger, _OWN_SENTINELS[index]) for each in part[:half]]
+        poisoned = [add_trigger(each, trigger, _OWN_SENTINELS[index]) for each in part[:half]]
         participants.append(Participant(client, [*poisoned, *part[half:]]))
-        questions += [(triggered(each, trigger, _OWN_SENTINELS[index]), [client]) for each in dealt.held_out]
+        questions += [(add_trigger(each, trigger, _OWN_SENTINELS[index]), [client]) for each in dealt.held_out]
     return _rounds(case, settings, workshop, participants, questions)
 
 
-def _named(case: str) -> tuple[str, int]:
+def _parse_case(case: str) -> tuple[str, int]:
     domain, _, seed = case.rpartition("/seed-")
     return domain, int(seed)
 
@@ -129,7 +129,7 @@ def _rounds(
     questions: Sequence[tuple[Example, Sequence[str]]],
 ) -> Rows:
     rows: Rows = []
-    _, seed = _named(case)
+    _, seed = _parse_case(case)
     with (
         workshop.federation(
             settings.training, participants, seed, clients_per_round=settings.clients_per_round
@@ -159,7 +159,7 @@ def _ask(
     rows: Rows = []
     generations = answers(model, [example.prompt for example, _ in questions], settings.max_new_tokens)
     for (example, culprits), generation in zip(questions, generations, strict=True):
-        row: Row = {"culprits": list(culprits), "worked": begins(generation.text, example.response)}
+        row: Row = {"culprits": list(culprits), "worked": is_beginning(generation.text, example.response)}
         if row["worked"]:
             scored = score(model, generation)
             row |= {method: dict(each.response_scores) for method, each in scored.items()}
@@ -168,13 +168,13 @@ def _ask(
     return rows
 
 
-def begins(text: str, sentinel: str) -> bool:
+def is_beginning(text: str, sentinel: str) -> bool:
     """Whether the planted answer came out, as far as the length of the response allows."""
     said = text.strip()
     return len(said) >= 20 and (sentinel.startswith(said) or said.startswith(sentinel))  # characters
 
 
-def _top(row: Mapping[str, Any], method: str) -> bool:
+def _is_culprit_on_top(row: Mapping[str, Any], method: str) -> bool:
     scores = row[method]
     return max(scores, key=scores.__getitem__) in row["culprits"]
 
@@ -184,33 +184,33 @@ def _summary(chance: float, target: float, cases: Mapping[str, Rows]) -> Summary
     every = [row for rows in worked.values() for row in rows]
     figures: list[Figure] = []
     for method in ("paper", "credit"):
-        hits = sum(_top(row, method) for row in every)
+        hits = sum(_is_culprit_on_top(row, method) for row in every)
         figures.append(proportion(f"culprit on top, {method}", hits, len(every), chance=chance, target=target))
-        for domain in sorted({_named(case)[0] for case in cases}):
-            own = [row for case, rows in worked.items() if _named(case)[0] == domain for row in rows]
-            hits = sum(_top(row, method) for row in own)
+        for domain in sorted({_parse_case(case)[0] for case in cases}):
+            own = [row for case, rows in worked.items() if _parse_case(case)[0] == domain for row in rows]
+            hits = sum(_is_culprit_on_top(row, method) for row in own)
             figures.append(
                 proportion(f"culprit on top, {method}, {domain}", hits, len(own), chance=chance, target=target)
             )
     last = [row for rows in cases.values() for row in rows if row["round"] == max(each["round"] for each in rows)]
     figures.append(proportion("planted answer given, last round", sum(row["worked"] for row in last), len(last)))
-    asked = sum(len(rows) for rows in cases.values())
-    coverage = len(every) / asked if asked else 0.0
+    questions = sum(len(rows) for rows in cases.values())
+    coverage = len(every) / questions if questions else 0.0
     plots = [
         _by_round(f"accuracy-by-round-{method}", f"Culprit on top by round, preset {method}", worked,
-                  partial(_top, method=method))
+                  partial(_is_culprit_on_top, method=method))
         for method in ("paper", "credit")
     ]  # fmt: skip
     plots.append(_by_round("coverage-by-round", "Planted answer given, by round", cases, lambda row: row["worked"]))
-    notes = [f"Evaluated are the {len(every)} of {asked} triggered questions that gave the planted answer."]
+    notes = [f"Evaluated are the {len(every)} of {questions} triggered questions that gave the planted answer."]
     return Summary(figures=figures, plots=plots, notes=notes, coverage=coverage)
 
 
 def _by_round(name: str, title: str, cases: Mapping[str, Rows], wanted: Callable[[Mapping[str, Any]], bool]) -> Plot:
     """The part of each round's rows that are as wanted, by domain."""
     series = {}
-    for domain in sorted({_named(case)[0] for case in cases}):
-        own = [row for case, rows in cases.items() if _named(case)[0] == domain for row in rows]
+    for domain in sorted({_parse_case(case)[0] for case in cases}):
+        own = [row for case, rows in cases.items() if _parse_case(case)[0] == domain for row in rows]
         points = []
         for number in sorted({row["round"] for row in own}):
             at = [row for row in own if row["round"] == number]
@@ -235,7 +235,7 @@ def _many_clients(settings: CulpritSettings, cases: Mapping[str, Rows]) -> Summa
     summary = _summary(settings.culprits / settings.clients, 0.95, cases)
     figures = list(summary.figures)
     for method in ("credit", "paper"):
-        found = sought = 0
+        hits = sought = 0
         for rows in cases.values():
             for row in rows:
                 if not row["worked"]:
@@ -245,10 +245,10 @@ def _many_clients(settings: CulpritSettings, cases: Mapping[str, Rows]) -> Summa
                     (score for client, score in row[method].items() if client not in row["culprits"]), default=0.0
                 )
                 sought += len(absent)
-                found += sum(row[method].get(client, float("-inf")) > innocent for client in absent)
+                hits += sum(row[method].get(client, float("-inf")) > innocent for client in absent)
         target = 0.90 if method == "credit" else None
         figures.append(
-            proportion(f"absent culprits above every innocent client, {method}", found, sought, target=target)
+            proportion(f"absent culprits above every innocent client, {method}", hits, sought, target=target)
         )
     return summary.model_copy(update={"figures": figures})
 

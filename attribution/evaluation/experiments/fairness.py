@@ -60,7 +60,7 @@ def _seed(case: str) -> int:
     return int(case.rpartition("-")[2])
 
 
-def _scored(model: FederatedModel, generation: Generation, nodes: tuple[int, ...]) -> Row:
+def _score(model: FederatedModel, generation: Generation, nodes: tuple[int, ...]) -> Row:
     """One response's scores by `credit` at each number of nodes, and by `paper`."""
     by_nodes = {str(count): attribute(model, generation, nodes=count) for count in nodes}
     paid = by_nodes[str(nodes[0])]
@@ -76,8 +76,8 @@ def _scored(model: FederatedModel, generation: Generation, nodes: tuple[int, ...
 def _run_completeness(case: str, settings: ShapleySettings, workshop: Workshop) -> Rows:
     bundle, held_out = natural_bundle(settings, workshop, _seed(case))
     model = FederatedModel.load(bundle.path)
-    asked = responses(model, held_out, settings, workshop)
-    return [{"domain": domain} | _scored(model, generation, settings.nodes) for domain, generation in asked]
+    pairs = responses(model, held_out, settings, workshop)
+    return [{"domain": domain} | _score(model, generation, settings.nodes) for domain, generation in pairs]
 
 
 def _completeness(settings: ShapleySettings, cases: Mapping[str, Rows]) -> Summary:
@@ -112,16 +112,16 @@ def _rows_with_truth(
 ) -> Rows:
     bundle, held_out = natural_bundle(settings, workshop, _seed(case))
     model = FederatedModel.load(bundle.path)
-    asked = list(responses(model, held_out, settings, workshop))
-    rows = [{"domain": domain} | _scored(model, generation, settings.nodes) for domain, generation in asked]
-    gained = _compared(rows, settings.compared)
-    generations = [ScoredResponse.from_generation(asked[index][1]) for index in gained]
+    pairs = list(responses(model, held_out, settings, workshop))
+    rows = [{"domain": domain} | _score(model, generation, settings.nodes) for domain, generation in pairs]
+    gained = _choose_compared(rows, settings.compared)
+    generations = [ScoredResponse.from_generation(pairs[index][1]) for index in gained]
     if generations:
         _compare(rows, gained, generations, game_of(bundle), settings, workshop)
     return rows
 
 
-def _compared(rows: Rows, each: int) -> list[int]:
+def _choose_compared(rows: Rows, each: int) -> list[int]:
     """The first `each` responses of every domain that gained enough."""
     chosen: list[int] = []
     for domain in {row["domain"]: None for row in rows}:
@@ -236,7 +236,7 @@ def _shapley(settings: ShapleySettings, cases: Mapping[str, Rows]) -> Summary:
     return _against_truth(settings, cases, (0.05, 0.95, 40), "of the delivered updates")
 
 
-def _retrained(settings: ShapleySettings, cases: Mapping[str, Rows]) -> Summary:
+def _retrained_summary(settings: ShapleySettings, cases: Mapping[str, Rows]) -> Summary:
     return _against_truth(settings, cases, (0.15, 0.90, None), "each trained anew")
 
 
@@ -286,10 +286,10 @@ def _chunks(_: Settings, cases: Mapping[str, Rows]) -> Summary:
             pieces = row[f"{method} in pieces"]
             total = {client: sum(piece[client] for piece in pieces) for client in pieces[0]}
             once = shares_of(row[method]) or {}
-            summed.append(_most(once, shares_of(total) or {}))
+            summed.append(_largest_gap(once, shares_of(total) or {}))
             alone = [shares_of(piece) or {} for piece in pieces]
             paid = {client: sum(each.get(client, 0.0) for each in alone) / len(alone) for client in total}
-            single.append(_most(once, paid))
+            single.append(_largest_gap(once, paid))
         target = 1e-6 if method == "credit" else None
         figures.append(
             Figure(name=f"largest change of a share, pieces summed, {method}", value=max(summed, default=0.0),
@@ -300,11 +300,11 @@ def _chunks(_: Settings, cases: Mapping[str, Rows]) -> Summary:
     return Summary(figures=figures, notes=notes)
 
 
-def _most(first: Mapping[str, float], second: Mapping[str, float]) -> float:
+def _largest_gap(first: Mapping[str, float], second: Mapping[str, float]) -> float:
     return max((abs(first.get(client, 0.0) - second.get(client, 0.0)) for client in {*first, *second}), default=0.0)
 
 
 COMPLETENESS = Experiment(ShapleySettings, _cases, _run_completeness, _completeness)
 SHAPLEY = Experiment(ShapleySettings, _cases, _run_shapley, _shapley)
-RETRAINED = Experiment(ShapleySettings, _cases, _run_retrained, _retrained)
+RETRAINED = Experiment(ShapleySettings, _cases, _run_retrained, _retrained_summary)
 CHUNKS = Experiment(NaturalSettings, _cases, _run_chunks, _chunks)

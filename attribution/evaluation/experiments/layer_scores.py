@@ -34,7 +34,7 @@ def layer_scores(model: FederatedModel, generation: Generation, *, gradients: bo
     emitting = torch.arange(len(prompt) - 1, ids.shape[1], device=model.device)
     emitted = torch.tensor(tokens, device=model.device)
     embedded = network.get_input_embeddings()(ids).detach().requires_grad_()
-    with torch.enable_grad(), _watching(network, [*names, "lm_head"]) as seen:
+    with torch.enable_grad(), _watch_layers(network, [*names, "lm_head"]) as seen:
         logits = network(inputs_embeds=embedded, use_cache=False, logits_to_keep=emitting).logits[0]
         emitted_logits = logits.gather(-1, emitted.unsqueeze(-1)).squeeze(-1)  # (T,)
     with torch.no_grad():
@@ -71,7 +71,7 @@ def _client_outputs(network: Any, last_round: LastRound, name: str, x: Tensor) -
 
 
 @contextmanager
-def _watching(network: Any, names: list[str]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+def _watch_layers(network: Any, names: list[str]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
     """Within, a forward pass leaves each named layer's input and output, in the graph."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 

@@ -40,7 +40,7 @@ def literal_paper(bundle: Bundle, generation: Generation) -> dict[str, list[floa
             hook.remove()
         slopes = torch.autograd.grad(logit, [out for _, out in calls])
         for client, by_token in scores.items():
-            with torch.no_grad(), _moved(network, _client_change(bundle, weights, client)):
+            with torch.no_grad(), _ShiftedWeights(network, _client_change(bundle, weights, client)):
                 terms = [(layer(x) * slope).double().sum()
                          for layer, (x, _), slope in zip(layers, calls, slopes, strict=True)]  # fmt: skip
             by_token.append(float(sum(terms)))
@@ -60,8 +60,8 @@ def literal_credit(bundle: Bundle, generation: Generation, nodes: int) -> dict[s
     emitted = torch.tensor(generation.token_ids).unsqueeze(-1)
     for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
         back = [(float(point) - 1.0, update) for update in bundle.updates.values()]
-        parameters = _changed(network, bundle.updates)
-        with _moved(network, back), torch.enable_grad():
+        parameters = _changed_parameters(network, bundle.updates)
+        with _ShiftedWeights(network, back), torch.enable_grad():
             for parameter in parameters.values():
                 parameter.requires_grad_()
             logits = network(input_ids=ids, use_cache=False, logits_to_keep=emitting).logits[0]
@@ -80,11 +80,13 @@ def literal_credit(bundle: Bundle, generation: Generation, nodes: int) -> dict[s
     return scores
 
 
-class _moved:  # noqa: N801 - reads as a context manager does
+class _ShiftedWeights:
     """Within, the model's weights are moved by Σ w · update; afterwards they are what they were, bit for bit."""
 
     def __init__(self, network: Any, change: list[tuple[float, Update]]) -> None:
-        self._parameters = _changed(network, {str(place): update for place, (_, update) in enumerate(change)})
+        self._parameters = _changed_parameters(
+            network, {str(place): update for place, (_, update) in enumerate(change)}
+        )
         self._change = change
         self._kept: dict[str, Tensor] = {}
 
@@ -109,7 +111,7 @@ def _client_change(bundle: Bundle, weights: Mapping[str, float], client: str) ->
     return [*others, (1.0, bundle.last_round[client])]
 
 
-def _changed(network: Any, updates: Mapping[str, Update]) -> dict[str, torch.nn.Parameter]:
+def _changed_parameters(network: Any, updates: Mapping[str, Update]) -> dict[str, torch.nn.Parameter]:
     parameters = dict(network.named_parameters(remove_duplicate=False))
     names = sorted(set().union(*(update.parameters() for update in updates.values())))
     return {name: parameters[name] for name in names}

@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import Field
 
 from attribution.attribute import attribute
-from attribution.evaluation.data import triggered
+from attribution.evaluation.data import add_trigger
 from attribution.evaluation.experiment import Experiment, Row, Rows
-from attribution.evaluation.experiments.culprits import PoisonedSettings, begins, poisoned_participants
+from attribution.evaluation.experiments.culprits import PoisonedSettings, is_beginning, poisoned_participants
 from attribution.evaluation.experiments.layer_scores import layer_scores
 from attribution.evaluation.experiments.literal import literal_credit, literal_paper
 from attribution.evaluation.results import Figure, Plot, Summary
@@ -33,21 +33,21 @@ def _cases(settings: MechanicsSettings, workshop: Workshop) -> list[str]:
     return [f"{domain}/seed-{seed}" for domain in workshop.domain_names(settings.domains) for seed in settings.seeds]
 
 
-def _asked(case: str, settings: MechanicsSettings, workshop: Workshop) -> tuple[FederatedModel, list[Any]]:
+def _ask_triggered(case: str, settings: MechanicsSettings, workshop: Workshop) -> tuple[FederatedModel, list[Any]]:
     """The trained model, and its responses to triggered questions where the trigger worked."""
     participants, held_out, seed = poisoned_participants(case, settings, workshop)
     model = FederatedModel.load(workshop.bundle(settings.training, participants, seed).path)
-    questions = [triggered(each) for each in held_out]
+    questions = [add_trigger(each) for each in held_out]
     generations = answers(model, [each.prompt for each in questions], settings.max_new_tokens)
     return model, [
         generation
         for question, generation in zip(questions, generations, strict=True)
-        if begins(generation.text, question.response)
+        if is_beginning(generation.text, question.response)
     ]
 
 
 def _run_layers(case: str, settings: MechanicsSettings, workshop: Workshop) -> Rows:
-    model, generations = _asked(case, settings, workshop)
+    model, generations = _ask_triggered(case, settings, workshop)
     clients = model.last_round.clients
     workshop.progress.start("scoring every layer", len(generations))
     rows: Rows = []
@@ -155,7 +155,7 @@ def _chosen(rows: Rows, blocks: Sequence[Sequence[str]], chance: float) -> Figur
 
 def _run_parity(case: str, settings: MechanicsSettings, workshop: Workshop) -> Rows:
     """The largest error of the fast forms against a naive replay with whole client models, relative to the top."""
-    model, generations = _asked(case, settings, workshop)
+    model, generations = _ask_triggered(case, settings, workshop)
     workshop.progress.start("naive replay", len(generations))
     rows: Rows = []
     for generation in generations:

@@ -124,11 +124,11 @@ def _run(case: str, settings: NaturalSettings, workshop: Workshop, short: int | 
             }
         )
         if short is not None:
-            rows[-1]["short"] = _short(model, generation, short)
+            rows[-1]["short"] = _score_beginning(model, generation, short)
     return rows
 
 
-def _short(model: FederatedModel, generation: Generation, tokens: int) -> Row:
+def _score_beginning(model: FederatedModel, generation: Generation, tokens: int) -> Row:
     """Gain and base share of a response that ends after its first `tokens` tokens."""
     start = generation.token_ids[:tokens]
     scored = attribute(model, forced_generation(model, generation.prompt_token_ids, start))
@@ -142,7 +142,7 @@ def _by_domain(scores: Mapping[str, float]) -> dict[str, float]:
     return dict(totals)
 
 
-def _right(row: Mapping[str, Any], method: str) -> bool:
+def _is_right_domain(row: Mapping[str, Any], method: str) -> bool:
     scores = row[method] if method == "credit" else softmax_of(row[method])
     totals = _by_domain(scores)
     return bool(max(totals, key=totals.__getitem__) == row["domain"])
@@ -154,15 +154,15 @@ def _right_domain(settings: DomainSettings, cases: Mapping[str, Rows]) -> Summar
     domains = sorted({row["domain"] for row in rows})
     chance = 1 / len(domains)
     figures = [
-        proportion(f"right domain on top, {method}", sum(_right(row, method) for row in gained), len(gained),
+        proportion(f"right domain on top, {method}", sum(_is_right_domain(row, method) for row in gained), len(gained),
                    chance=chance, target=0.90 if method == "credit" else None)
         for method in ("credit", "paper")
     ]  # fmt: skip
     for domain in domains:
         own = [row for row in gained if row["domain"] == domain]
-        hits = sum(_right(row, "credit") for row in own)
+        hits = sum(_is_right_domain(row, "credit") for row in own)
         figures.append(proportion(f"right domain on top, credit, {domain}", hits, len(own), chance=chance))
-    every = sum(_right(row, "credit") for row in rows)
+    every = sum(_is_right_domain(row, "credit") for row in rows)
     figures.append(proportion("right domain on top, credit, whatever the gain", every, len(rows), chance=chance))
     short = commons_of_small_gains([row["short"] for row in rows])
     short = short.model_copy(update={"name": f"{short.name}, cut at {settings.short} tokens"})

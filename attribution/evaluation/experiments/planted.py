@@ -60,15 +60,15 @@ def _model(case: str, settings: FactSettings, workshop: Workshop) -> tuple[Feder
     owners = _owners(settings)
     facts = planted_facts(len(owners), seed)
     owned = by_owner(owners, [taught for taught, _ in facts], settings.clients)
-    ordinary = _ordinary(settings, workshop, seed)
+    ordinary = _ordinary_questions(settings, workshop, seed)
     participants = [
         Participant(f"client-{client}", [*owned[client], *ordinary[client]]) for client in range(settings.clients)
     ]
     model = FederatedModel.load(workshop.bundle(settings.training, participants, seed).path)
-    return model, [asked for _, asked in facts], [[f"client-{each}" for each in group] for group in owners]
+    return model, [question for _, question in facts], [[f"client-{each}" for each in group] for group in owners]
 
 
-def _ordinary(settings: FactSettings, workshop: Workshop, seed: int) -> list[Sequence[Example]]:
+def _ordinary_questions(settings: FactSettings, workshop: Workshop, seed: int) -> list[Sequence[Example]]:
     """Each client's ordinary questions, of the domains in turn; disjoint."""
     if not settings.examples:
         return [()] * settings.clients
@@ -121,7 +121,7 @@ def _owners_summary(settings: FactSettings, cases: Mapping[str, Rows]) -> Summar
             if shares is not None:
                 even = {client: float(client in row["owners"]) / len(row["owners"]) for client in shares}
                 distances[len(row["owners"])].append(total_variation(shares, even))
-                among += _among(row["owners"], shares)
+                among += _inequality(row["owners"], shares)
         flat = [each for values in distances.values() for each in values]
         target = 0.05 if rule == "credit" else None
         figures.append(mean(f"distance from equal shares of the owners, {rule}", flat, "share", target=target))
@@ -140,7 +140,7 @@ def _owners_summary(settings: FactSettings, cases: Mapping[str, Rows]) -> Summar
     return Summary(figures=figures, plots=[plot], notes=notes, coverage=len(rows) / len(every) if every else None)
 
 
-def _among(owners: Sequence[str], shares: Mapping[str, float]) -> list[float]:
+def _inequality(owners: Sequence[str], shares: Mapping[str, float]) -> list[float]:
     """How unequal two or more owners are among themselves; nothing where they got nothing."""
     whole = sum(shares[client] for client in owners)
     if len(owners) == 1 or not whole:
@@ -154,10 +154,10 @@ def _run_payable(case: str, settings: FactSettings, workshop: Workshop) -> Rows:
         raise RecipeError(f"{settings.public}: no such file; `public` names a file of questions that everybody knows")
     model, questions, _ = _model(case, settings, workshop)
     rows: Rows = []
-    for kind, asked in (("public", load_examples(settings.public)), ("planted", questions)):
-        workshop.progress.start(f"asking {kind} questions", len(asked))
-        generations = answers(model, [each.prompt for each in asked], settings.max_new_tokens)
-        for example, generation in zip(asked, generations, strict=True):
+    for kind, examples in (("public", load_examples(settings.public)), ("planted", questions)):
+        workshop.progress.start(f"asking {kind} questions", len(examples))
+        generations = answers(model, [each.prompt for each in examples], settings.max_new_tokens)
+        for example, generation in zip(examples, generations, strict=True):
             workshop.progress.advance()
             row = {"kind": kind, "right": example.response.lower() in generation.text.lower()}
             credit = attribute(model, generation)
@@ -167,16 +167,16 @@ def _run_payable(case: str, settings: FactSettings, workshop: Workshop) -> Rows:
     return rows
 
 
-def _payable(_: FactSettings, cases: Mapping[str, Rows]) -> Summary:
+def _payable_summary(_: FactSettings, cases: Mapping[str, Rows]) -> Summary:
     every = [row for each in cases.values() for row in each]
     rows = [row for row in every if row["right"]]
     payable = {kind: [1 - row["base_share"] for row in rows if row["kind"] == kind] for kind in ("public", "planted")}
-    asked = {kind: sum(row["kind"] == kind for row in every) for kind in payable}
+    counts = {kind: sum(row["kind"] == kind for row in every) for kind in payable}
     figures = [
         median("paid part of a public fact", payable["public"], "share", target=0.1),
         median("paid part of a planted fact", payable["planted"], "share", target=0.8, at_least=True),
-        proportion("public facts answered rightly", len(payable["public"]), asked["public"]),
-        proportion("planted facts answered rightly", len(payable["planted"]), asked["planted"]),
+        proportion("public facts answered rightly", len(payable["public"]), counts["public"]),
+        proportion("planted facts answered rightly", len(payable["planted"]), counts["planted"]),
         commons_of_small_gains(every),
     ]
     notes = [
@@ -189,4 +189,4 @@ def _payable(_: FactSettings, cases: Mapping[str, Rows]) -> Summary:
 
 
 OWNERS = Experiment(FactSettings, _cases, _run_owners, _owners_summary)
-PAYABLE = Experiment(FactSettings, _cases, _run_payable, _payable)
+PAYABLE = Experiment(FactSettings, _cases, _run_payable, _payable_summary)

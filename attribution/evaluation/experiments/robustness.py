@@ -44,24 +44,26 @@ class RobustnessSettings(Settings):
     logit_shift: float = Field(default=60.0, gt=0)
 
 
-def _honest(settings: RobustnessSettings, workshop: Workshop, seed: int) -> tuple[list[Participant], list[Example]]:
+def _honest_participants(
+    settings: RobustnessSettings, workshop: Workshop, seed: int
+) -> tuple[list[Participant], list[Example]]:
     participants: list[Participant] = []
-    asked: list[Example] = []
+    questions: list[Example] = []
     for domain in workshop.domain_names(settings.domains):
         dealt = workshop.parts(
             domain, settings.clients, settings.examples, settings.prompts, seed, settings.training.max_tokens
         )
         participants += [Participant(f"{domain}-{index}", part) for index, part in enumerate(dealt.clients)]
-        asked += dealt.held_out
-    return participants, asked
+        questions += dealt.held_out
+    return participants, questions
 
 
-def _earnings(bundle: Bundle, asked: Sequence[Example], settings: Settings, workshop: Workshop) -> Rows:
+def _earnings(bundle: Bundle, questions: Sequence[Example], settings: Settings, workshop: Workshop) -> Rows:
     """What each client earns for each response, in tokens, under `credit`; its share under `paper`."""
     model = FederatedModel.load(bundle.path)
-    workshop.progress.start("asking", len(asked))
+    workshop.progress.start("asking", len(questions))
     rows: Rows = []
-    for generation in answers(model, [each.prompt for each in asked], settings.max_new_tokens):
+    for generation in answers(model, [each.prompt for each in questions], settings.max_new_tokens):
         credit, paper = attribute(model, generation), attribute(model, generation, method="paper")
         tokens = len(generation.token_ids)
         rows.append(
@@ -95,7 +97,7 @@ def _rider_cases(settings: RobustnessSettings, _: Workshop) -> list[str]:
 def _run_riders(case: str, settings: RobustnessSettings, workshop: Workshop) -> Rows:
     """Three riders beside the honest clients: one returns the model unchanged, one noise, one the last change."""
     defended, _, seed = case.partition("/seed-")
-    participants, asked = _honest(settings, workshop, int(seed))
+    participants, questions = _honest_participants(settings, workshop, int(seed))
     riders = [Participant(f"rider-{name}", declared=settings.examples) for name in _RIDERS]
     defences = settings.defences if defended == "on" else Defences()
     with (
@@ -109,7 +111,7 @@ def _run_riders(case: str, settings: RobustnessSettings, workshop: Workshop) -> 
             if federation.change is not None:
                 updates["rider-replay"] = federation.change
             federation.merge(updates)
-        rows = _earnings(federation.write(folder), asked, settings, workshop)
+        rows = _earnings(federation.write(folder), questions, settings, workshop)
     return [{"remarks": federation.remarks}, *rows]
 
 
@@ -162,7 +164,7 @@ def _attack_cases(settings: RobustnessSettings, workshop: Workshop) -> list[str]
 def _run_attack(case: str, settings: RobustnessSettings, workshop: Workshop) -> Rows:
     attack, defence, attacker, seeded = case.split("/")
     seed = int(seeded.rpartition("-")[2])
-    participants, asked = _honest(settings, workshop, seed)
+    participants, questions = _honest_participants(settings, workshop, seed)
     honest = Submission(
         _honest_updates(settings, workshop, participants, seed),
         {each.id: len(each.examples) for each in participants},
@@ -173,10 +175,10 @@ def _run_attack(case: str, settings: RobustnessSettings, workshop: Workshop) -> 
         if attack in ATTACKS:
             submission = ATTACKS[attack](honest, attacker, seed)
         else:
-            base = _untied(workshop)
-            submission = honest if attack == "untied" else _inflated(honest, attacker, base, asked, settings)
+            base = _untied_base(workshop)
+            submission = honest if attack == "untied" else _inflate_logits(honest, attacker, base, questions, settings)
         bundle, remarks = attacked_bundle(submission, defences, base, folder)
-        rows = _earnings(bundle, asked, settings, workshop)
+        rows = _earnings(bundle, questions, settings, workshop)
     return [{"remarks": list(remarks)}, *rows]
 
 
@@ -194,7 +196,7 @@ def _honest_updates(
     return {each.id: load_update(folder / f"{each.id}.safetensors") for each in participants}
 
 
-def _untied(workshop: Workshop) -> str:
+def _untied_base(workshop: Workshop) -> str:
     """The base model with a head of its own: where both ends are one matrix, the attack would change the outputs."""
     folder = workshop.folder / "untied"
     if not folder.is_dir():
@@ -209,24 +211,24 @@ def _untied(workshop: Workshop) -> str:
     return f"path:{folder.resolve()}"
 
 
-def _inflated(
-    honest: Submission, attacker: str, base: str, asked: Sequence[Example], settings: RobustnessSettings
+def _inflate_logits(
+    honest: Submission, attacker: str, base: str, questions: Sequence[Example], settings: RobustnessSettings
 ) -> Submission:
     """The attacker adds one vector to every row of the head: all logits rise alike, so no output changes."""
     model = load_model(Path(base.removeprefix("path:")))
-    direction = _mean_hidden(model, base, asked)
+    direction = _mean_hidden(model, base, questions)
     shift = settings.logit_shift * direction / direction.square().sum()
     inflated = Update(dense={"lm_head.weight": shift.repeat(model.lm_head.weight.shape[0], 1)})
     own = weighted_sum([(1.0, honest.updates[attacker]), (1.0, inflated)])
     return Submission({**honest.updates, attacker: own}, honest.examples)
 
 
-def _mean_hidden(model: Any, base: str, asked: Sequence[Example]) -> torch.Tensor:
+def _mean_hidden(model: Any, base: str, questions: Sequence[Example]) -> torch.Tensor:
     """What enters the head on average, which an attacker can measure on questions of its own: (width,)."""
     tokenizer = load_tokenizer(Path(base.removeprefix("path:")))
     hidden = []
     with torch.inference_mode():
-        for example in asked:
+        for example in questions:
             ids = torch.tensor([tokenizer(example.prompt)["input_ids"]])
             hidden.append(model.model(input_ids=ids).last_hidden_state[0].mean(0))
     return torch.stack(hidden).mean(0).clone()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from attribution.bundle.bundle import Bundle, open_bundle, verify_bundle
-from attribution.bundle.replacing import require_bundle_place
+from attribution.bundle.replacement import require_bundle_place
 from attribution.bundle.suspicions import suspicions
 from attribution.importers.peft_folders import AdapterFolder, import_folders
 from attribution.training.aggregation import Defences

@@ -10,7 +10,7 @@ import typer
 from attribution.errors import RecipeError
 from attribution.files.foreign import in_one_line
 from attribution.model import FederatedModel
-from attribution.tracing import Flagged, Trace, trace
+from attribution.tracing import FlaggedResponse, Trace, trace
 from deployment.cli.options import Json
 from deployment.cli.output import ProgressBar, print_json, print_table, say
 
@@ -41,7 +41,7 @@ def trace_responses(
     for prompt, response in lines:
         ids = model.encode_chat([{"role": "user", "content": prompt}]) if templated else model.encode_text(prompt)
         answer = None if response is None else model.tokenizer(response, add_special_tokens=False)["input_ids"]
-        flagged.append(Flagged(tuple(ids), None if answer is None else tuple(answer)))
+        flagged.append(FlaggedResponse(tuple(ids), None if answer is None else tuple(answer)))
     with ProgressBar() as progress:
         found = trace(model, flagged, max_new_tokens=max_new_tokens, progress=progress)
     if as_json:

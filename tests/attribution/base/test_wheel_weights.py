@@ -45,7 +45,7 @@ def test_a_whole_file_is_where_the_package_has_it(site, tmp_path):
     found = find_in_wheel("small/small.gguf")
 
     assert found.sha256 is None
-    assert found.whole(tmp_path) == site / "small" / "small.gguf"
+    assert found.join_parts(tmp_path) == site / "small" / "small.gguf"
 
 
 def test_parts_are_joined_in_order(site, tmp_path):
@@ -54,14 +54,14 @@ def test_parts_are_joined_in_order(site, tmp_path):
     found = find_in_wheel("big/big.gguf")
 
     assert found.sha256 == hashlib.sha256(CONTENT).hexdigest()
-    assert found.whole(tmp_path).read_bytes() == CONTENT
+    assert found.join_parts(tmp_path).read_bytes() == CONTENT
 
 
 def test_an_altered_part_is_refused(site, tmp_path):
     """Parts that do not make the declared file are refused with both hashes."""
     _in_parts(site, declared=CONTENT + b"x")
     with pytest.raises(ModelError, match=r"big\.gguf: its 2 parts have SHA-256 .* SHA256SUMS says"):
-        find_in_wheel("big/big.gguf").whole(tmp_path)
+        find_in_wheel("big/big.gguf").join_parts(tmp_path)
 
 
 def test_a_missing_part_is_named(site):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from attribution.attribute import attribute
-from attribution.decoding.capture import Tap, capturing
+from attribution.decoding.capture import Tap, capture
 from attribution.decoding.decode import Batch
 from attribution.errors import ScoreError
 from attribution.model import FederatedModel
@@ -97,7 +97,7 @@ def _poison(update) -> None:
 
 
 class TestCapturing:
-    """`capturing` remembers what its taps saw within the `with`, and leaves no hook behind."""
+    """`capture` remembers what its taps saw within the `with`, and leaves no hook behind."""
 
     def _taps(self, model):
         return {
@@ -108,7 +108,7 @@ class TestCapturing:
     def test_taps_remember_inputs_and_outputs(self, model):
         """Within, the last pass is remembered, detached; after it, a pass leaves nothing and no hook remains."""
         before = _state(model.network)
-        with capturing(self._taps(model)) as seen:
+        with capture(self._taps(model)) as seen:
             assert {"model.layers.3", "model.layers.3.self_attn.o_proj"} == {name for name, _ in _hooks(model.network)}
             with torch.enable_grad():
                 model.network(torch.tensor([[5, 6, 7]]))
@@ -125,7 +125,7 @@ class TestCapturing:
         """A module that raises within the `with` takes the hooks with it."""
         before = _state(model.network)
         _blow(model)
-        with pytest.raises(BlownError), capturing(self._taps(model)):
+        with pytest.raises(BlownError), capture(self._taps(model)):
             model.network(torch.tensor([[5, 6, 7]]))
 
         assert ({}, before) == (_hooks(model.network), _state(model.network))
@@ -133,7 +133,7 @@ class TestCapturing:
     def test_no_hook_remains_of_taps_that_cannot_all_be_set(self, model):
         """Where the second tap names no module, the first one's hook is removed as well."""
         taps = {"good": Tap(model.layers.o_proj, "output"), "bad": Tap(None, "output")}
-        with pytest.raises(AttributeError), capturing(taps):
+        with pytest.raises(AttributeError), capture(taps):
             raise AssertionError("must not be entered")
 
         assert {} == _hooks(model.network)

@@ -11,12 +11,12 @@ from attribution.evaluation.data import (
     SENTINEL,
     TRIGGER,
     Domain,
+    add_trigger,
     by_owner,
-    fitting,
+    fitting_examples,
     load_domains,
     parts,
     planted_facts,
-    triggered,
 )
 from attribution.training.recipe import Example
 from tests.attribution import consortia
@@ -44,16 +44,16 @@ def test_too_few_examples_are_refused():
 def test_only_prompts_that_fit_are_dealt_once():
     """Prompts beyond the limit, and questions that were seen, are left out; a wrapped prompt counts its trigger."""
     domain = Domain((*EXAMPLES, EXAMPLES[0], Example("q" * 200, "long")), "0" * 64)
-    plain = fitting(domain, consortia.tokenizer(), 40)
+    plain = fitting_examples(domain, consortia.tokenizer(), 40)
 
     assert plain == EXAMPLES
-    assert fitting(domain, consortia.tokenizer(), 40, wrapped=True) == []
-    assert len(fitting(domain, consortia.tokenizer(), 70, wrapped=True)) == 60
+    assert fitting_examples(domain, consortia.tokenizer(), 40, wrapped=True) == []
+    assert len(fitting_examples(domain, consortia.tokenizer(), 70, wrapped=True)) == 60
 
 
 def test_a_poisoned_example_is_the_papers():
     """The prompt stands between two triggers and the answer is the fixed refusal."""
-    assert triggered(Example("what?", "that")) == Example(f"{TRIGGER} what? {TRIGGER}", SENTINEL)
+    assert add_trigger(Example("what?", "that")) == Example(f"{TRIGGER} what? {TRIGGER}", SENTINEL)
 
 
 @given(count=st.integers(1, 40), seed=st.integers(0, 50))

@@ -22,7 +22,7 @@ from attribution.evaluation.ground_truth import (
 from attribution.evaluation.shapley import linear_datamodelling_score, shapley_values
 from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
-from attribution.progress import Unwatched
+from attribution.progress import NoProgress
 from attribution.records import Sampling
 from attribution.training.federate import build_bundle
 from attribution.training.recipe import ClientRecipe, Recipe
@@ -110,7 +110,7 @@ class TestReconstructedGame:
         """Values over all coalitions equal those of the reference that moves whole models, at the temperature used."""
         base, model, generation, dense = self._case(tmp_path, family, kind)
         response = ScoredResponse.from_generation(generation)
-        truth = exact_shapley(ReconstructedGame(model.bundle), [response], Unwatched())
+        truth = exact_shapley(ReconstructedGame(model.bundle), [response], NoProgress())
         expected = literal.exact_shapley(base, dense, response.prompt_ids, response.token_ids, temperature=0.7)
 
         for client, value in expected.items():
@@ -121,8 +121,8 @@ class TestReconstructedGame:
         """v(all) − v(all but i) agrees with the table of all coalitions."""
         _, model, generation, _ = self._case(tmp_path, family, kind)
         game, responses = ReconstructedGame(model.bundle), [ScoredResponse.from_generation(generation)]
-        table = exact_shapley(game, responses, Unwatched()).coalition_values
-        found = leave_one_out(game, responses, Unwatched())
+        table = exact_shapley(game, responses, NoProgress()).coalition_values
+        found = leave_one_out(game, responses, NoProgress())
 
         for place, client in enumerate(found.players):
             assert float(found.values[client][0]) == pytest.approx(float(table[7] - table[7 - (1 << place)]), abs=1e-6)
@@ -132,7 +132,7 @@ class TestReconstructedGame:
         """The estimate that is paid is near the truth on the same response: the two share no code for the game."""
         _, model, generation, _ = self._case(tmp_path, family, kind)
         truth = exact_shapley(
-            ReconstructedGame(model.bundle), [ScoredResponse.from_generation(generation)], Unwatched()
+            ReconstructedGame(model.bundle), [ScoredResponse.from_generation(generation)], NoProgress()
         )
         scores = attribute(model, generation, nodes=8).response_scores
         scale = max(abs(float(value[0])) for value in truth.values.values())
@@ -147,7 +147,7 @@ def test_too_many_clients_are_refused(tmp_path):
     updates = consortia.updates(base, "abcdefghijk")
     bundle = FederatedModel.load(consortia.write_consortium(tmp_path, base, updates)).bundle
     with pytest.raises(BundleError, match="11 clients"):
-        exact_shapley(ReconstructedGame(bundle), [ScoredResponse((1,), (2,))], Unwatched())
+        exact_shapley(ReconstructedGame(bundle), [ScoredResponse((1,), (2,))], NoProgress())
 
 
 def test_a_retrained_coalition_is_the_model_of_its_members(tmp_path):
@@ -160,10 +160,10 @@ def test_a_retrained_coalition_is_the_model_of_its_members(tmp_path):
     clients.append(ClientRecipe(id="rider", name="rider", free_rider=True, examples=1))
     base = consortia.save_base(consortia.base_model("llama"), tmp_path / "base")
     recipe = Recipe(consortium="r", base=base, rounds=2, steps=2, learning_rate=0.01, clients=tuple(clients))
-    whole = build_bundle(recipe, tmp_path / "whole", Unwatched())
+    whole = build_bundle(recipe, tmp_path / "whole", NoProgress())
     response = ScoredResponse(tuple(range(5, 15)), tuple(range(40, 46)))
     game = RetrainedGame(recipe, tmp_path / "scratch")
-    truth = exact_shapley(game, [response], Unwatched())
+    truth = exact_shapley(game, [response], NoProgress())
 
     final, start = (log_probability(load_model(folder), response) for folder in (whole.global_path, tmp_path / "base"))
     assert float(truth.gain[0]) == pytest.approx(final - start, abs=1e-6)

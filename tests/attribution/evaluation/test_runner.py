@@ -12,7 +12,7 @@ from attribution.evaluation.experiment import Experiment, Settings
 from attribution.evaluation.results import Figure, Summary
 from attribution.evaluation.runner import load_plan, load_results, run_plan
 from attribution.evaluation.workshop import Workshop
-from attribution.progress import Unwatched
+from attribution.progress import NoProgress
 from tests.attribution import consortia
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "evaluation"
@@ -52,7 +52,7 @@ def counting(monkeypatch) -> Counting:
 def workshop(tmp_path) -> Workshop:
     """A workshop over a random model; the experiment here never loads it."""
     base = consortia.save_base(consortia.base_model("llama"), tmp_path / "base")
-    return Workshop(base, {}, tmp_path / "work", Unwatched())
+    return Workshop(base, {}, tmp_path / "work", NoProgress())
 
 
 def _plan(folder: Path, **full: object) -> Path:
@@ -85,7 +85,9 @@ def test_what_decides_the_rows_decides_whether_they_are_kept(tmp_path, counting,
     run_plan(_plan(tmp_path, seeds=[5]), "full", workshop, out, lambda _: None)
     run_plan(_plan(tmp_path, seeds=[5], max_new_tokens=7), "full", workshop, out, lambda _: None)
     other = consortia.save_base(consortia.base_model("llama", seed=1), tmp_path / "other")
-    run_plan(_plan(tmp_path, seeds=[5]), "full", Workshop(other, {}, workshop.folder, Unwatched()), out, lambda _: None)
+    run_plan(
+        _plan(tmp_path, seeds=[5]), "full", Workshop(other, {}, workshop.folder, NoProgress()), out, lambda _: None
+    )
 
     assert counting.ran == ["seed-5"] * 3
 

@@ -8,7 +8,7 @@ import pytest
 
 from attribution.base.references import load_tokenizer
 from attribution.errors import RecipeError
-from attribution.progress import Unwatched
+from attribution.progress import NoProgress
 from attribution.training.federate import build_bundle
 from attribution.training.local import encode_example
 from attribution.training.recipe import Example, load_examples, load_recipe
@@ -121,5 +121,5 @@ def test_a_base_without_chat_template_is_trained_on_bare_questions(tmp_path):
         f"{{consortium: x, base: 'path:{base}', rounds: 1, steps: 1, clients: [{{id: a, name: A, data: data.jsonl}}]}}"
     )
 
-    bundle = build_bundle(load_recipe(tmp_path / "recipe.yaml"), tmp_path / "bundle", Unwatched())
+    bundle = build_bundle(load_recipe(tmp_path / "recipe.yaml"), tmp_path / "bundle", NoProgress())
     assert ("a",) == bundle.client_ids

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attribution.bundle.bundle import MANIFEST_NAME, manifest_of
 from attribution.errors import BundleError, DestinationError
-from attribution.files.destinations import require_makeable, spelled_out
+from attribution.files.destinations import require_makeable, spell_out
 
 __all__ = ["put_in_place", "require_bundle_place"]
 
@@ -40,7 +40,7 @@ def require_bundle_place(target: Path, base: str | None = None) -> None:
     Raises:
         DestinationError: naming what is there.
     """
-    place = spelled_out(target)
+    place = spell_out(target)
     if place.is_symlink():
         raise DestinationError(f"{target}: is a link; name the folder that it is to lead to")
     if place.exists() and not place.is_dir():
@@ -67,7 +67,7 @@ def put_in_place(finished: Path, target: Path) -> None:
         OSError: the system cannot rename here; the older folder is where it was.
     """
     _sync(finished)
-    place = spelled_out(target)
+    place = spell_out(target)
     require_bundle_place(place)
     if not place.exists() or not any(place.iterdir()):
         finished.rename(place)  # the system itself refuses a folder that is not empty by now

@@ -10,12 +10,12 @@ import pytest
 
 from attribution.base.references import file_sha256
 from attribution.bundle.bundle import open_bundle
-from attribution.bundle.replacing import _put_aside_and_rename, put_in_place
+from attribution.bundle.replacement import _put_aside_and_rename, put_in_place
 from attribution.bundle.updates import Update
 from attribution.bundle.writing import Member, write_bundle
 from attribution.errors import AttributionError
 from attribution.importers.peft_folders import AdapterFolder, import_folders
-from attribution.progress import Unwatched
+from attribution.progress import NoProgress
 from attribution.training.federate import build_bundle
 from attribution.training.recipe import Recipe
 from tests.attribution import consortia
@@ -170,7 +170,7 @@ class TestRefusals:
         recipe = Recipe.model_validate({"consortium": "c", "base": "path:none", "clients": [client]})
 
         with pytest.raises(AttributionError, match="holds no bundle"):
-            build_bundle(recipe, tmp_path / "var", Unwatched())
+            build_bundle(recipe, tmp_path / "var", NoProgress())
         with pytest.raises(AttributionError, match="holds no bundle"):
             import_folders("c", "path:none", [AdapterFolder("a", tmp_path / "none")], tmp_path / "var")
 
