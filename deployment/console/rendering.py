@@ -21,7 +21,7 @@ from rewards.files.plain_text import many_lines
 from rewards.keys.ring import Key
 from rewards.moments import date_of
 
-__all__ = ["COLOURS", "FLASH", "PAGES", "TheViewer", "Viewer", "colours", "redirect", "render"]
+__all__ = ["COLOURS", "FLASH", "PAGES", "TheViewer", "Viewer", "colours", "redirect", "render", "sentence"]
 
 HERE: Final = "/console"
 FLASH: Final = "protoken_flash"
@@ -116,6 +116,12 @@ def redirect(request: Request, path: str, flash: str | None = None) -> RedirectR
         signed = request.app.state.sessions.flash(flash)
         response.set_cookie(FLASH, signed, path=HERE, httponly=True, samesite="strict", max_age=60)
     return response
+
+
+def sentence(error: Exception) -> str:
+    """What an error says, as a sentence of a page."""
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def credit(micro: int) -> str:

@@ -19,7 +19,7 @@ from deployment.console.charts.heatmap import heat_map, twins
 from deployment.console.dependencies import TheBooks
 from deployment.console.figures.credits import credits_of
 from deployment.console.pages.sign_in import is_https
-from deployment.console.rendering import HERE, TheViewer, Viewer, redirect, render
+from deployment.console.rendering import HERE, TheViewer, Viewer, redirect, render, sentence
 from deployment.console.sessions import LONGEST_S
 from deployment.errors import ForbiddenError, UnavailableError
 from deployment.gateway.service import Service, TheService, job_of
@@ -81,7 +81,7 @@ async def connect(
     try:
         key = await run_in_threadpool(books.keys.check, presented.strip())
     except KeyRefusedError as error:
-        return await _page(request, viewer, service, None, f"{str(error)[0].upper()}{str(error)[1:]}.")
+        return await _page(request, viewer, service, None, sentence(error))
     if key.role != "application":
         problem = f"This key has role {key.role}; what is asked here is booked to an application’s key."
         return await _page(request, viewer, service, None, problem)

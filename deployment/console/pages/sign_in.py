@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from deployment.access.calls import Calls
 from deployment.console.dependencies import TheBooks
 from deployment.console.gate import PREFIX
-from deployment.console.rendering import render
+from deployment.console.rendering import render, sentence
 from deployment.console.sessions import COOKIE, LONGEST_S
 from rewards.errors import KeyRefusedError
 
@@ -42,7 +42,7 @@ async def sign_in(
         # In the threads of the pages: who guesses takes none of those in which requests are admitted.
         key = await run_in_threadpool(books.keys.check, presented.strip())
     except KeyRefusedError as error:
-        return render(request, "sign_in.html", 401, wanted=local(wanted), problem=_told(error))
+        return render(request, "sign_in.html", 401, wanted=local(wanted), problem=sentence(error))
     calls: Calls = request.app.state.calls
     if key.role == "application":
         calls.count(key, "POST", f"{PREFIX}/sign-in", 303)
@@ -74,10 +74,6 @@ def local(wanted: str) -> str:
     path = unquote(wanted.partition("?")[0])
     is_local = _LOCAL.fullmatch(wanted) and ".." not in path.split("/") and "\\" not in path and "//" not in path
     return wanted if is_local else f"{PREFIX}/"
-
-
-def _told(error: KeyRefusedError) -> str:
-    return f"{str(error)[0].upper()}{str(error)[1:]}."
 
 
 def is_https(request: Request) -> bool:

@@ -15,7 +15,7 @@ from deployment.books.log import latest_checkpoint, prove_consistency, prove_ent
 from deployment.console.dependencies import TheBooks
 from deployment.console.figures.audits import Audits
 from deployment.console.figures.settlement_table import names_in
-from deployment.console.rendering import TheViewer, Viewer, redirect, render
+from deployment.console.rendering import TheViewer, Viewer, redirect, render, sentence
 from deployment.errors import ApiError
 from deployment.schemas.log import Size
 from rewards.credit import canonical_bytes
@@ -142,7 +142,7 @@ def compared(books: Books, note: str) -> list[Check]:
         proof = prove_consistency(books, held.size, latest.size)
         proofs.verify_consistency(proof.model_dump(), note, keys, latest.origin)
     except (SignatureError, LogError, ApiError) as error:
-        return [*found, Check(False, f"{str(error)[:1].upper()}{str(error)[1:]}.")]
+        return [*found, Check(False, sentence(error))]
     grown = latest.size - held.size
     added = f"{grown:,} leaves were added since" if grown else "nothing was added since"
     return [*found, Check(True, f"Nothing that it covers was altered or taken away; {added}.", held.size)]

@@ -241,6 +241,12 @@ def test_a_member_cannot_ask_for_another_clients_proof(sign_in: SignIn, world: W
     assert [] == absent(world.secrets, answer.text.replace("clinic", "", 1))
 
 
+@pytest.mark.parametrize("client", ["", "%00", "x" * 201])
+def test_a_proof_of_what_is_no_client_s_name_is_a_bad_request(sign_in: SignIn, client: str) -> None:
+    """Whoever may see all entries is told that it is none, and the service has not failed."""
+    assert 400 == sign_in("auditor").get(f"{SHARED}/proof?client={client}").status_code
+
+
 def test_readers_have_a_proof_for_each_client(sign_in: SignIn) -> None:
     """Whoever sees all may take the proof of any client's entry away."""
     entry = sign_in("auditor").get(f"{SHARED}/proof?client=clinic").json()["opening"]["entry"]
