@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from deployment.access.gate import caller
-from deployment.errors import NotFoundError, ledger_away
+from deployment.errors import NotFoundError
 from deployment.gateway.health import told_of
 from deployment.gateway.idempotency import checked_key
 from deployment.gateway.service import Service, TheService, job_of, served
@@ -20,7 +20,6 @@ from deployment.schemas.errors import Answers, failures
 from deployment.schemas.requests import ChatRequest, CompletionRequest
 from deployment.schemas.responses import Attribution, ModelList, ModelObject
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
-from rewards.errors import LedgerError, LedgerLostError
 from rewards.keys.ring import Key
 from rewards.ledger.usage import is_of
 from rewards.store.receipts import BookedReceipt
@@ -94,14 +93,8 @@ async def get_attribution(service: TheService, key: Caller, response_id: str) ->
 
 
 def _receipt(service: Service, key: Key, response_id: str) -> BookedReceipt:
-    try:
-        receipt = service.ledger.receipt(response_id)
-        is_own = receipt is not None and is_of(service.ledger.database, key.identity, receipt.application)
-    except LedgerLostError:
-        raise
-    except LedgerError as error:
-        raise ledger_away() from error
-    if receipt is not None and is_own:
+    receipt = service.ledger.receipt(response_id)
+    if receipt is not None and is_of(service.ledger.database, key.identity, receipt.application):
         return receipt
     if service.answers.is_promised(response_id, key.identity):
         raise NotFoundError(
