@@ -95,7 +95,7 @@ class LedgerRefusedError(LedgerError):
     """The database refuses what was to be written, by a constraint or trigger of the schema; nothing was written."""
 
 
-class ConflictError(LedgerError):
+class ReceiptConflictError(LedgerError):
     """A response id that is already booked with another payload; nothing was written."""
 
 

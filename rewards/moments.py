@@ -64,7 +64,7 @@ class Clock:
         """Whether a clock that is right may have stamped this by now."""
         return at_us <= self.now_us + self.skew_us
 
-    def made_us(self, created_at_us: int, booked_at_us: int) -> int | None:
+    def time_made_us(self, created_at_us: int, booked_at_us: int) -> int | None:
         """When a receipt was made: as it says, or when it was booked where it says later; None when both are wrong."""
         if self.can_be(created_at_us) and created_at_us <= booked_at_us + self.skew_us:
             return created_at_us

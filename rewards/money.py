@@ -16,31 +16,31 @@ MINUS = "−"  # for people, as wide as a plus; for programs it is the hyphen th
 _WRITTEN = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?")
 
 
-def plain(minor_units: int, digits: int) -> str:
+def write_plain(minor_units: int, digits: int) -> str:
     """An amount for programs and spreadsheets, as in "-1234.50": a hyphen, a point, nothing between thousands."""
     whole, rest = divmod(abs(minor_units), 10**digits)
     sign = "-" if minor_units < 0 else ""
     return f"{sign}{whole}.{rest:0{digits}d}" if digits else f"{sign}{whole}"
 
 
-def shown(minor_units: int, currency: str, digits: int) -> str:
+def write_readable(minor_units: int, currency: str, digits: int) -> str:
     """An amount for people, as in "−1,234.50 EUR"; without its currency where that is empty, as under a heading."""
-    whole, point, rest = plain(minor_units, digits).removeprefix("-").partition(".")
+    whole, point, rest = write_plain(minor_units, digits).removeprefix("-").partition(".")
     sign = MINUS if minor_units < 0 else ""
     return f"{sign}{int(whole):,}{point}{rest} {currency}".rstrip()
 
 
-def parsed(text: str, digits: int) -> int:
-    """The minor units of an amount that `plain` or `shown` wrote, with or without its currency.
+def parse(text: str, digits: int) -> int:
+    """The minor units of an amount that `write_plain` or `write_readable` wrote, with or without its currency.
 
     Raises:
         MoneyError: it is no such amount, or has other decimal places.
     """
     number = text.partition(" ")[0].replace(",", "").replace(MINUS, "-")
-    found = _WRITTEN.fullmatch(number)
-    if found is None or len(found[3] or "") != digits:
+    match = _WRITTEN.fullmatch(number)
+    if match is None or len(match[3] or "") != digits:
         raise MoneyError(f"{text!r} is no amount with {digits} decimal places")
-    return int(f"{found[1]}{found[2]}{found[3] or ''}")
+    return int(f"{match[1]}{match[2]}{match[3] or ''}")
 
 
 def minor_digits(currency: str) -> int:

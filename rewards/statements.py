@@ -19,9 +19,8 @@ from rewards.credit import canonical_bytes
 from rewards.errors import LogError, SignatureError, StatementError
 from rewards.files import strict_json
 from rewards.files.strict_json import JsonObject
-from rewards.log import leaves, proofs
-from rewards.log import merkle as log
-from rewards.money import shown
+from rewards.log import leaves, merkle, proofs
+from rewards.money import write_readable
 from rewards.periods.bodies import FIRST_SCHEMA, KIND, MONEY_OUT, SCHEMA, money_in
 from rewards.signing.documents import sign_document, verify_document
 from rewards.signing.encoding import base64_bytes
@@ -38,7 +37,7 @@ _HASH_BYTES = 32
 
 
 @dataclass(frozen=True)
-class Checked:
+class StatementCheck:
     """What the check of a statement found.
 
     Attributes:
@@ -68,13 +67,13 @@ def issue(connection: Connection, period: str, client: str, key: SigningKey) -> 
     Raises:
         StatementError: there is no such statement, or it is not in the log yet: seal the log first.
     """
-    found = events.find(connection, kinds=[KIND], subject=f"{period}/{client}", limit=1)
-    if not found:
+    issued = events.find(connection, kinds=[KIND], subject=f"{period}/{client}", limit=1)
+    if not issued:
         raise StatementError(
             f"there is no statement of period {period!r} for client {client!r}: statements are written when a period "
             "becomes final, one for every client that is registered then"
         )
-    event = found[0]
+    event = issued[0]
     try:
         place = proofs.inclusion(connection, "event", event.sequence)
     except LogError as error:
@@ -92,7 +91,7 @@ def clients(connection: Connection, period: str) -> tuple[str, ...]:
     return tuple(subject.removeprefix(f"{period}/") for subject in subjects)
 
 
-def written(
+def find_statements(
     connection: Connection, *, period: str | None = None, client: str | None = None, after: int = 0, limit: int
 ) -> list[Event]:
     """At most `limit` events that are statements, after an event's number, of one period or client where given."""
@@ -121,7 +120,7 @@ def load(text: str | bytes) -> JsonObject:
     return document
 
 
-def verify(document: JsonObject, keys: Sequence[VerifyKey], origin: str | None = None) -> Checked:
+def verify(document: JsonObject, keys: Sequence[VerifyKey], origin: str | None = None) -> StatementCheck:
     """Check a statement offline: every signature, its place in the log, and its arithmetic.
 
     Args:
@@ -145,7 +144,7 @@ def verify(document: JsonObject, keys: Sequence[VerifyKey], origin: str | None =
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise SignatureError(f"the statement's amounts are not spelt as statements spell them: {error!r}") from error
     place = f"leaf {document['log']['leaf_index']} of these {checkpoint.size} leaves"
-    return Checked(
+    return StatementCheck(
         period=document["period"],
         client=document["client"],
         key=key,
@@ -207,7 +206,7 @@ def _require_leaf(document: JsonObject, checkpoint: Checkpoint) -> None:
         raise SignatureError("log.hashes must be a list of hashes in base64")
     path = [base64_bytes(text, _HASH_BYTES, f"log.hashes[{index}]") for index, text in enumerate(place["hashes"])]
     leaf = leaves.event_leaf({**event, "document": canonical_bytes(body).decode()})
-    if not log.verify_inclusion(leaf, place["leaf_index"], checkpoint.size, path, checkpoint.root):
+    if not merkle.verify_inclusion(leaf, place["leaf_index"], checkpoint.size, path, checkpoint.root):
         raise SignatureError(
             f"the statement is not leaf {place['leaf_index']!r} of the log: statement, event and checkpoint do not "
             "belong together"
@@ -225,7 +224,7 @@ def _check_money(document: JsonObject) -> str:
     if _integer(document["pool"]) - _integer(document["fee"]) != _integer(document["distributable"]):
         raise SignatureError("pool less fee is not what is distributable")
     digits, currency = document["minor_digits"], document["currency"]
-    return f"the money adds up: {shown(came, currency, digits)} come in and go out"
+    return f"the money adds up: {write_readable(came, currency, digits)} come in and go out"
 
 
 def _check_share(document: JsonObject) -> str:
@@ -234,10 +233,8 @@ def _check_share(document: JsonObject) -> str:
     if not 0 <= share <= 1 or abs(share * distributable - gross) >= 1:
         raise SignatureError(f"gross {gross} is not share {document['share']} of {distributable} minor units")
     digits, currency = document["minor_digits"], document["currency"]
-    return (
-        f"the gross of {shown(gross, currency, digits)} is the share of {shown(distributable, currency, digits)}, "
-        "rounded by less than one minor unit"
-    )
+    paid, whole = (write_readable(amount, currency, digits) for amount in (gross, distributable))
+    return f"the gross of {paid} is the share of {whole}, rounded by less than one minor unit"
 
 
 def _integer(text: Any) -> int:

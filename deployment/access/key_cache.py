@@ -34,7 +34,7 @@ class KeyCache:
     """Checked keys by the hash of what was presented; usable from several threads.
 
     Args:
-        check: who is asked, `KeyRing.check` of a whole key or `KeyRing.valid` of an id.
+        check: who is asked, `KeyRing.check` of a whole key or `KeyRing.find_valid` of an id.
         clock: seconds that never go back.
     """
 

@@ -22,7 +22,7 @@ class KeyChecks:
 
     Args:
         keys: where the use of a key is noted.
-        check: who is asked, `KeyRing.check` of a whole key or `KeyRing.valid` of an id.
+        check: who is asked, `KeyRing.check` of a whole key or `KeyRing.find_valid` of an id.
         clock: seconds that never go back.
     """
 
@@ -58,4 +58,4 @@ class KeyChecks:
     def _used(self, key: Key) -> None:
         with self._lock:
             self._to_note.discard(key.key_id)
-        self._keys.used(key)
+        self._keys.note_use(key)

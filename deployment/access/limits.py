@@ -17,7 +17,7 @@ from deployment.errors import OverloadedError, QuotaError, ledger_away
 from rewards.errors import LedgerError
 from rewards.keys.ring import Key
 from rewards.ledger.ledger import Ledger
-from rewards.ledger.usage import booked_among, names_of, tokens_of
+from rewards.ledger.usage import find_booked, names_of, tokens_of
 
 __all__ = ["Limits", "Ticket"]
 
@@ -187,7 +187,7 @@ class _Budget:
                 waited = {response_id: tokens for each in waiting for response_id, tokens in each.items()}
             else:
                 waited = {}
-            booked = booked_among(connection, unbooked | waited.keys())
+            booked = find_booked(connection, unbooked | waited.keys())
             tokens, sequence = tokens_of(connection, self._application, self._sequence or 0)
         with self._lock:
             self._booked += tokens

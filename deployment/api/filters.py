@@ -17,8 +17,8 @@ from deployment.schemas.fields import Name
 from rewards.credit import COMMONS
 from rewards.ledger import usage
 from rewards.periods import Period
-from rewards.periods import history as book
-from rewards.store import queries as reading
+from rewards.periods.history import read_history
+from rewards.store import queries
 from rewards.store.database import Connection
 from rewards.views.selection import Selection, of_open_period, of_period
 
@@ -96,7 +96,7 @@ def narrowed(books: Books, visible: str | None, asked: Filters) -> Narrowed:
     with books.ledger.database.read() as connection:
         selection, period, previous = _period(connection, asked)
         application = getattr(asked, "application", None)
-        applications = None if application is None else tuple(usage.booked_names_of(connection, application))
+        applications = None if application is None else tuple(usage.names_with_receipts(connection, application))
     named = {name: getattr(asked, name, None) for name in ("model", "kind")} | {"applications": applications}
     return Narrowed(
         selection=Selection(selection.after, selection.up_to, selection.excluded, selection.included, **named),
@@ -108,8 +108,8 @@ def narrowed(books: Books, visible: str | None, asked: Filters) -> Narrowed:
 
 def _period(connection: Connection, asked: Filters) -> tuple[Selection, Period | None, Period | None]:
     if asked.period is None and not isinstance(asked, OpenPeriodFilters):
-        return Selection(up_to=reading.last_sequence(connection, None)), None, None
-    there = book.read(connection)
+        return Selection(up_to=queries.last_sequence(connection, None)), None, None
+    there = read_history(connection)
     if asked.period is None:
         last = there.periods[-1] if there.periods else None
         return of_open_period(connection, last), None, last

@@ -24,7 +24,7 @@ from deployment.settings import Settings, pepper_of, pepper_path
 from deployment.spool.unbooked import spooled_tokens
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import require_known
+from rewards.log.sealer import require_known
 from rewards.signing.keys import VerifyKey
 from rewards.store.continuity import Continuity
 

@@ -31,7 +31,7 @@ from deployment.metrics.exporter import Exporter
 from deployment.replica.deployment import Replica
 from deployment.settings import Settings, pepper_of, shown_url
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import Sealer
+from rewards.log.sealer import Sealer
 from rewards.settlement.policy_file import load_policy
 
 __all__ = ["build_graph", "run", "serving"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import require_known
+from rewards.log.sealer import require_known
 from rewards.signing.keys import SigningKey
 
 __all__ = ["Books"]

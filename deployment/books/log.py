@@ -8,7 +8,7 @@ from deployment.errors import InvalidRequestError, NotFoundError, UnavailableErr
 from deployment.health.places import log_origin
 from deployment.schemas.log import Checkpoint, Consistency, Inclusion, ReceiptProof, VerifyKey
 from rewards.errors import LogError
-from rewards.log import proofs, sealing
+from rewards.log import proofs, sealer
 from rewards.views import ownership
 
 __all__ = [
@@ -45,7 +45,7 @@ def signed_checkpoint(books: Books, size: int | None) -> Checkpoint:
 def verify_keys(books: Books) -> list[VerifyKey]:
     """Every public key that the books name as theirs, oldest first."""
     with books.ledger.database.read() as connection:
-        keys = sealing.verify_keys(connection)
+        keys = sealer.verify_keys(connection)
     return [VerifyKey(name=key.name, key_id=key.key_id, public=key.encode()) for key in keys]
 
 
@@ -123,13 +123,13 @@ def seal_log(books: Books) -> Checkpoint:
     signer = books.signer()
     if signer is None:
         raise UnavailableError("this service has no signing key to sign with", code="signing_key_unavailable")
-    sealing.seal(books.ledger, signer, log_origin(books.ledger, signer))
+    sealer.seal(books.ledger, signer, log_origin(books.ledger, signer))
     return signed_checkpoint(books, None)
 
 
 def _checkpoint_at(books: Books, size: int | None) -> Checkpoint | None:
     with books.ledger.database.read() as connection:
-        sealed = sealing.checkpoint_at(connection, size)
+        sealed = sealer.checkpoint_at(connection, size)
     if sealed is None:
         return None
     return Checkpoint(

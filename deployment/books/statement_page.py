@@ -102,7 +102,7 @@ def table(document: Mapping[str, Any]) -> str:
     rows.writerow(("line", "minor units", cell(f"amount in {document['currency']}")))
     for line in _lines(document):
         minor_units = int(document["money"][line])
-        rows.writerow((line, minor_units, money.plain(minor_units, document["minor_digits"])))
+        rows.writerow((line, minor_units, money.write_plain(minor_units, document["minor_digits"])))
     return written.getvalue()
 
 
@@ -201,7 +201,7 @@ def _amount(document: Mapping[str, Any], minor_units: int | str) -> str:
 
 
 def _plain(document: Mapping[str, Any], minor_units: int | str) -> str:
-    return f"{_apart(money.shown(int(minor_units), '', document['minor_digits']))}\u00a0{document['currency']}"
+    return f"{_apart(money.write_readable(int(minor_units), '', document['minor_digits']))}\u00a0{document['currency']}"
 
 
 def _escaped(text: str) -> str:
@@ -209,7 +209,7 @@ def _escaped(text: str) -> str:
 
 
 def _grouped(number: int | str) -> str:
-    return _apart(money.shown(int(number), "", 0))
+    return _apart(money.write_readable(int(number), "", 0))
 
 
 def _apart(written: str) -> str:

@@ -59,7 +59,9 @@ def written_statements(
     if visible is not None and client not in (None, visible):
         return Page([], None)
     with books.ledger.database.read(member=visible) as connection:
-        written = statements.written(connection, period=period, client=visible or client, after=after, limit=limit + 1)
+        written = statements.find_statements(
+            connection, period=period, client=visible or client, after=after, limit=limit + 1
+        )
     entries = [_entry(event) for event in written[:limit]]
     return Page(entries, (written[limit - 1].sequence,) if len(written) > limit else None)
 
@@ -74,7 +76,9 @@ def issue_statement(books: Books, visible: str | None, period: str, client: str)
     """
     signer = books.signer()
     with books.ledger.database.read(member=visible) as connection:
-        if visible not in (None, client) or not statements.written(connection, period=period, client=client, limit=1):
+        if visible not in (None, client) or not statements.find_statements(
+            connection, period=period, client=client, limit=1
+        ):
             raise NotFoundError(
                 f"there is no statement of period {period!r} for client {client!r}: they are written when a period "
                 "becomes final",

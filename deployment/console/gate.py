@@ -98,7 +98,7 @@ class Gate:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
-        self._keys = KeyChecks(keys, keys.valid, clock)
+        self._keys = KeyChecks(keys, keys.find_valid, clock)
         self._sessions = sessions
         self._calls = calls
 

@@ -132,7 +132,7 @@ def credit(micro: int) -> str:
 
 def tokens(micro: int) -> str:
     """Micro-credits as tokens with all six digits, so that the points of a column stand under one another."""
-    return money.shown(micro, "", _CREDIT_DIGITS)
+    return money.write_readable(micro, "", _CREDIT_DIGITS)
 
 
 def exact(micro: int) -> Markup:
@@ -143,7 +143,7 @@ def exact(micro: int) -> Markup:
 
 def whole(count: int) -> str:
     """A whole number with its thousands apart."""
-    return money.shown(count, "", 0)
+    return money.write_readable(count, "", 0)
 
 
 def percent(share: float) -> str:
@@ -221,7 +221,7 @@ _ENVIRONMENT.filters |= {
     "exact": exact,
     "compact": charts.compact,
     "whole": whole,
-    "money": money.shown,
+    "money": money.write_readable,
     "tokens": tokens,
     "percent": percent,
     "moment": moment,

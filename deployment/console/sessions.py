@@ -41,10 +41,10 @@ class Sessions:
     """
 
     def __init__(self, keys: KeyRing) -> None:
-        self._cookies = _signer(keys.derived(b"console session"))
-        self._flashes = _signer(keys.derived(b"console flash"))
-        self._forms = keys.derived(b"console csrf")
-        self._connections = _signer(keys.derived(b"console connection"))
+        self._cookies = _signer(keys.derive(b"console session"))
+        self._flashes = _signer(keys.derive(b"console flash"))
+        self._forms = keys.derive(b"console csrf")
+        self._connections = _signer(keys.derive(b"console connection"))
 
     def begin(self, key: Key) -> str:
         """A new session of a key, as the value of its cookie."""

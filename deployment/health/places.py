@@ -8,7 +8,7 @@ from uuid import uuid4
 from deployment.errors import StartError
 from deployment.spool.files import make_folder, open_locked, reason, sync_folder, write_all
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import introduce, latest_checkpoint, verify_keys
+from rewards.log.sealer import introduce, latest_checkpoint, verify_keys
 from rewards.signing.keys import SigningKey
 from rewards.store import clients, events
 

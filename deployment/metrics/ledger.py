@@ -19,7 +19,7 @@ from deployment.metrics.reading import Reader, Reading
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
 from rewards.ledger.ledger import Ledger
 from rewards.periods import POSSIBLE, holds
-from rewards.views.standing import Totals
+from rewards.views.standing import ConsortiumTotals
 
 __all__ = ["LedgerCollector"]
 
@@ -66,7 +66,7 @@ class LedgerCollector(Collector):
 def _booked(families: Families, reading: Reading) -> None:
     """What was booked and reversed, by model; a registered client that earned nothing shows its zero."""
     for model in dict.fromkeys((*reading.clients.models, *reading.standing.models)):
-        totals = reading.standing.models.get(model, Totals(durations=(0,) * _SLOTS))
+        totals = reading.standing.models.get(model, ConsortiumTotals(durations=(0,) * _SLOTS))
         labels = reading.clients.models.get(model, ())
         families.set("protoken_generated_tokens_total", totals.tokens, model)
         for client, credit in reading.clients.folded(totals.credit, labels).items():
@@ -117,7 +117,7 @@ def _settled(families: Families, reading: Reading, previews: Previews | None) ->
     for state in POSSIBLE:
         families.set("protoken_periods", states.count(state), state)
     for scope in holds.KINDS:
-        families.set("protoken_holds", len(reading.book.held(scope)), scope)
+        families.set("protoken_holds", len(reading.book.held_targets(scope)), scope)
 
 
 def _books(families: Families, reading: Reading) -> None:

@@ -14,11 +14,10 @@ from prometheus_client.samples import Exemplar
 from deployment.metrics.catalogue import DURATION_BUCKETS_S
 from deployment.metrics.families import ClientLabels
 from rewards.ledger.ledger import Ledger
-from rewards.periods import history as book
-from rewards.periods.history import HOLD_KINDS, PERIOD_KINDS, Book
+from rewards.periods.history import HOLD_KINDS, PERIOD_KINDS, History, read_history
 from rewards.store import clients, events
 from rewards.store.continuity import Continuity
-from rewards.views.condition import Condition, Response, condition, last_responses, misdated
+from rewards.views.condition import Condition, Response, condition, count_misdated, last_responses
 from rewards.views.contribution import Contribution
 from rewards.views.standing import Standing
 
@@ -50,7 +49,7 @@ class Reading:
 
     standing: Standing
     condition: Condition
-    book: Book
+    book: History
     paid: Mapping[str, Mapping[str, int]]
     events: Mapping[str, int]
     clients: ClientLabels
@@ -83,13 +82,13 @@ class Reader:
             happened = events.counts(connection, self._event)
             event = events.last_event(connection)
             is_moved = last is None or not happened.keys().isdisjoint((*PERIOD_KINDS, *HOLD_KINDS))
-            there = book.read(connection) if last is None or is_moved else last.book
+            there = read_history(connection) if last is None or is_moved else last.book
             is_joined = last is None or clients.KIND in happened
             labels = ClientLabels(clients.in_order(connection)) if last is None or is_joined else last.clients
             fares = condition(connection)
             after = 0 if last is None else last.standing.sequence
             new = last_responses(connection, after, _RECENT)
-            wrong = misdated(connection, after, standing.sequence)
+            wrong = count_misdated(connection, after, standing.sequence)
         self._event = event
         self._last = Reading(
             standing=standing,
@@ -105,7 +104,7 @@ class Reader:
         return self._last
 
 
-def _paid(there: Book) -> dict[str, dict[str, int]]:
+def _paid(there: History) -> dict[str, dict[str, int]]:
     found: dict[str, Counter[str]] = {}
     for period in there.periods:
         if period.final is not None:

@@ -16,8 +16,8 @@ from deployment.errors import SpoolError
 from deployment.spool.records import record_of
 from deployment.spool.spool import Spool
 from rewards.credit import Receipt
-from rewards.errors import ConflictError, CreditError, LedgerRefusedError, RewardsError
-from rewards.ledger.ledger import Booked, Ledger
+from rewards.errors import CreditError, LedgerRefusedError, ReceiptConflictError, RewardsError
+from rewards.ledger.ledger import Booking, Ledger
 from rewards.ledger.writer import LedgerWriter
 
 __all__ = ["BOOKING_PATIENCE_S", "Booker", "Outcome", "Told"]
@@ -29,7 +29,7 @@ FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 5.0
 _TICK_S = 0.1
 
-Outcome = Booked | RewardsError | None
+Outcome = Booking | RewardsError | None
 """Where a receipt stands: in the ledger, refused by it for ever, or (None) still on the way."""
 Told = Callable[[Outcome], None]
 
@@ -43,7 +43,7 @@ class _Waiting:
     until_told: bool
     since: float = field(default_factory=time.monotonic)
     submitted: bool = False
-    booking: "Future[Booked] | None" = None
+    booking: "Future[Booking] | None" = None
 
     @property
     def can_be_given_up(self) -> bool:
@@ -120,12 +120,12 @@ class Booker:
         entry.booking = self._writer.submit(entry.receipt)
         entry.booking.add_done_callback(lambda future: self._settle(entry, future))
 
-    def _settle(self, entry: _Waiting, future: "Future[Booked]") -> None:
+    def _settle(self, entry: _Waiting, future: "Future[Booking]") -> None:
         """The writer's answer: booked, refused for ever, or to be tried again. Called in the writer's thread."""
         if future.cancelled():  # given up
             return
         name, error = entry.receipt.response_id, future.exception()
-        if error is not None and not isinstance(error, ConflictError | CreditError):
+        if error is not None and not isinstance(error, ReceiptConflictError | CreditError):
             self._postpone(entry, error)
             return
         with self._changed:

@@ -25,7 +25,7 @@ from deployment.spool.records import RECOVERED, Progress, commons_receipt, recor
 from deployment.spool.spool import Spool
 from rewards.credit import Receipt
 from rewards.errors import CreditError, RewardsError
-from rewards.ledger.ledger import Booked
+from rewards.ledger.ledger import Booking
 
 __all__ = ["PROGRESS_TOKENS", "Accounts", "Attribute", "Deliver", "Row"]
 
@@ -242,7 +242,7 @@ class Accounts:
 def _end_of(end: Deliver, finished: Finished, outcome: Outcome, *, is_durable: bool) -> None:
     """Deliver what a response ends with, now that it is told how its receipt stands."""
     match outcome:
-        case Booked():
+        case Booking():
             end(finished)
         case RewardsError():
             end(Failed(500, "the ledger refuses the response's credit, so it is withheld", "booking_refused"))

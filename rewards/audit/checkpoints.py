@@ -18,22 +18,22 @@ from rewards.signing.notes import Checkpoint, open_note
 from rewards.store.tables import CheckpointRow
 
 
-def stored(source: Source) -> Iterator[Row]:
+def read_checkpoints(source: Source) -> Iterator[Row]:
     """The checkpoints in order of size: the row, and `origin` and `previous_size` of its note.
 
     Raises:
         DifferenceError: a row says something else than its note.
     """
     for row in source.rows(select(CheckpointRow).order_by(col(CheckpointRow.size))):
-        said = _said(row)
+        said = _read_note(row)
         for name in ("size", "root", "sealed_at_us"):
             if row[name] != said[name]:
-                raise DifferenceError("checkpoints", row["size"], name, found=row[name], expected=said[name])
+                raise DifferenceError("checkpoints", row["size"], name, actual=row[name], expected=said[name])
         yield {**said, **row}
 
 
 def check_root(checkpoint: Row, tree: Tree) -> None:
-    """Hold one of the `stored` against the tree of the rows, grown to its size.
+    """Hold one of the `read_checkpoints` against the tree of the rows, grown to its size.
 
     Raises:
         DifferenceError: a stored node differs; or the root does, and the row that was altered is named.
@@ -41,14 +41,16 @@ def check_root(checkpoint: Row, tree: Tree) -> None:
     differs, differs_at = tree.differs, tree.differs_at
     if tree.root() == checkpoint["root"]:
         if differs is not None:  # the rows are as they were signed
-            raise DifferenceError("nodes", differs.key, differs.field, found=differs.found, expected=differs.expected)
+            raise DifferenceError("nodes", differs.key, differs.field, actual=differs.found, expected=differs.expected)
     elif differs is not None and differs_at is not None and tree.stored_root() == checkpoint["root"]:
         if tree.moved is not None:
-            raise DifferenceError("leaves", differs.key[1], "source, sequence", found=differs_at, expected=tree.moved)
+            raise DifferenceError("leaves", differs.key[1], "source, sequence", actual=differs_at, expected=tree.moved)
         source, sequence = differs_at  # the stored hash of its leaf is as it was signed
-        raise DifferenceError(f"{source}s", sequence, "leaf hash", found=differs.expected, expected=differs.found)
+        raise DifferenceError(f"{source}s", sequence, "leaf hash", actual=differs.expected, expected=differs.found)
     else:
-        raise DifferenceError("checkpoints", checkpoint["size"], "root", found=checkpoint["root"], expected=tree.root())
+        raise DifferenceError(
+            "checkpoints", checkpoint["size"], "root", actual=checkpoint["root"], expected=tree.root()
+        )
 
 
 def check_signatures(source: Source, keys: Sequence[VerifyKey]) -> str | None:
@@ -58,40 +60,42 @@ def check_signatures(source: Source, keys: Sequence[VerifyKey]) -> str | None:
         DifferenceError: a checkpoint is not signed by one of the keys, or does not follow the one before it.
     """
     origin, size, sealed_at_us = None, 0, 0
-    for row in stored(source):
+    for row in read_checkpoints(source):
         try:
             _, key = open_note(row["note"], keys)
         except SignatureError as error:
-            raise DifferenceError("checkpoints", row["size"], "note", found=str(error), expected="signed") from None
+            raise DifferenceError("checkpoints", row["size"], "note", actual=str(error), expected="signed") from None
         origin = origin or row["origin"]
         if row["previous_size"] > size:
             raise DifferenceError(
-                "checkpoints", row["previous_size"], "size", found=None, expected=row["previous_size"]
+                "checkpoints", row["previous_size"], "size", actual=None, expected=row["previous_size"]
             )
         if row["previous_size"] < size:
-            raise DifferenceError("checkpoints", size, "size", found=size, expected=None)
+            raise DifferenceError("checkpoints", size, "size", actual=size, expected=None)
         for name, expected in (("key_id", key.key_id), ("origin", origin)):
             if row[name] != expected:
-                raise DifferenceError("checkpoints", row["size"], name, found=row[name], expected=expected)
+                raise DifferenceError("checkpoints", row["size"], name, actual=row[name], expected=expected)
         if row["sealed_at_us"] < sealed_at_us:
             least = f"at least {sealed_at_us}, when the one before it was sealed"
-            raise DifferenceError("checkpoints", row["size"], "sealed_at_us", found=row["sealed_at_us"], expected=least)
+            raise DifferenceError(
+                "checkpoints", row["size"], "sealed_at_us", actual=row["sealed_at_us"], expected=least
+            )
         size, sealed_at_us = row["size"], row["sealed_at_us"]
     return origin
 
 
-def _said(row: Row) -> Document:
+def _read_note(row: Row) -> Document:
     """What the note of a checkpoint says, its signature apart."""
     expected = "three lines of a checkpoint, then sealed_at_us and previous_size"
     try:
         checkpoint = Checkpoint.parse(row["note"].rpartition("\n\n")[0] + "\n")
     except SignatureError as error:
-        raise DifferenceError("checkpoints", row["size"], "note", found=str(error), expected=expected) from None
+        raise DifferenceError("checkpoints", row["size"], "note", actual=str(error), expected=expected) from None
     match [line.split(" ") for line in checkpoint.extensions]:
         case [["sealed_at_us", moment], ["previous_size", size]] if _is_number(moment) and _is_number(size):
             lines = {"sealed_at_us": int(moment), "previous_size": int(size)}
         case _:
-            raise DifferenceError("checkpoints", row["size"], "note", found=checkpoint.text(), expected=expected)
+            raise DifferenceError("checkpoints", row["size"], "note", actual=checkpoint.text(), expected=expected)
     return {"origin": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root.hex(), **lines}
 
 

@@ -20,7 +20,7 @@ def check(source: Source) -> None:
         DifferenceError: one was altered.
     """
     for row in source.rows(select(ClaimRow).order_by(*(col(getattr(ClaimRow, name)) for name in _KEY))):
-        found, expected = row.pop("row_sha256"), hashing.checksum(row)
-        if found != expected:
+        stored_sha256, expected = row.pop("row_sha256"), hashing.checksum(row)
+        if stored_sha256 != expected:
             key = tuple(row[name] for name in _KEY)
-            raise DifferenceError("claims", key, "row_sha256", found=found, expected=expected)
+            raise DifferenceError("claims", key, "row_sha256", actual=stored_sha256, expected=expected)

@@ -47,10 +47,10 @@ class Events:
         query = select(EventRow).order_by(col(EventRow.sequence))
         for expected, event in enumerate(self._source.rows(query), start=1):
             if event["sequence"] != expected:
-                raise DifferenceError("events", expected, "sequence", found=None, expected=expected)
+                raise DifferenceError("events", expected, "sequence", actual=None, expected=expected)
             if not self._stamps.follows(event["at_us"]):
                 least = f"at least {self._stamps.last_us}, when the event before it happened, or long before"
-                raise DifferenceError("events", expected, "at_us", found=event["at_us"], expected=least)
+                raise DifferenceError("events", expected, "at_us", actual=event["at_us"], expected=least)
             canonical_object("events", expected, "document", event["document"])
             if event["kind"] == "client.registered":
                 consortium, _, client = event["subject"].partition("/")
@@ -60,7 +60,7 @@ class Events:
             yield expected, hashing.event_leaf(event)
 
 
-def registered(source: Source, consortium: str) -> set[str]:
+def registered_accounts(source: Source, consortium: str) -> set[str]:
     """Accounts that may be credited in a consortium, by events that were not checked."""
     subjects = select(col(EventRow.subject)).where(col(EventRow.kind) == "client.registered")
     parts = (row["subject"].partition("/") for row in source.all(subjects))
@@ -88,29 +88,31 @@ def check_bearer_keys(source: Source) -> None:
     """
     columns = source.columns(ApiKeyRow)
     for key in source.rows(select(*columns).order_by(col(ApiKeyRow.key_id))):
-        told = _told(source, key["key_id"])
+        told = _key_by_events(source, key["key_id"])
         if told is None:
-            raise DifferenceError("api_keys", key["key_id"], "key_id", found=key["key_id"], expected=None)
+            raise DifferenceError("api_keys", key["key_id"], "key_id", actual=key["key_id"], expected=None)
         if "identity" in key:
             told["identity"] = _first_of_chain(source, key["key_id"])
         secret = sha256(key.pop("secret_hmac").encode()).hexdigest()
-        found = {name: value for name, value in key.items() if name not in _UNTOLD} | {"secret_sha256": secret}
-        for name in sorted({*found, *told}):
-            if found.get(name) != told.get(name):
+        stored = {name: value for name, value in key.items() if name not in _UNTOLD} | {"secret_sha256": secret}
+        for name in sorted({*stored, *told}):
+            if stored.get(name) != told.get(name):
                 field = "secret_hmac (its SHA-256)" if name == "secret_sha256" else name
                 expected = told.get(name)
-                raise DifferenceError("api_keys", key["key_id"], field, found=found.get(name), expected=expected)
+                raise DifferenceError("api_keys", key["key_id"], field, actual=stored.get(name), expected=expected)
         last_use = {name: key[name] for name in ("key_id", "last_used_at_us")}
         expected = None if key["last_used_at_us"] is None else hashing.checksum(last_use)
         if key["last_used_sha256"] != expected:
-            found_sha256 = key["last_used_sha256"]
-            raise DifferenceError("api_keys", key["key_id"], "last_used_sha256", found=found_sha256, expected=expected)
+            stored_sha256 = key["last_used_sha256"]
+            raise DifferenceError(
+                "api_keys", key["key_id"], "last_used_sha256", actual=stored_sha256, expected=expected
+            )
     created = select(EventRow).where(col(EventRow.kind) == "key.created").order_by(col(EventRow.sequence))
     for event in source.rows(created):
         row = select(col(ApiKeyRow.key_id)).where(col(ApiKeyRow.key_id) == event["subject"])
         if not source.all(row):
             key_id = event["subject"]
-            raise DifferenceError("api_keys", key_id, "key_id", found=None, expected=key_id)
+            raise DifferenceError("api_keys", key_id, "key_id", actual=None, expected=key_id)
 
 
 def _first_of_chain(source: Source, key_id: str) -> str:
@@ -119,11 +121,11 @@ def _first_of_chain(source: Source, key_id: str) -> str:
     before: Any = key_id
     while isinstance(before, str) and before not in seen:
         seen.append(before)
-        before = (_told(source, before) or {}).get("rotated_from")
+        before = (_key_by_events(source, before) or {}).get("rotated_from")
     return seen[-1]
 
 
-def _told(source: Source, key_id: str) -> Document | None:
+def _key_by_events(source: Source, key_id: str) -> Document | None:
     """A bearer key as its events leave it; None without an event that made it."""
     told: Document | None = None
     kinds = ("key.created", "key.rotated", "key.revoked")
@@ -145,7 +147,7 @@ def _signing_key(event: Row) -> VerifyKey:
     try:
         key = VerifyKey.decode(str(encoded))
     except SignatureError as error:
-        raise DifferenceError("events", sequence, "document", found=encoded, expected=str(error)) from None
+        raise DifferenceError("events", sequence, "document", actual=encoded, expected=str(error)) from None
     if key.key_id != event["subject"]:
-        raise DifferenceError("events", sequence, "subject", found=event["subject"], expected=key.key_id)
+        raise DifferenceError("events", sequence, "subject", actual=event["subject"], expected=key.key_id)
     return key

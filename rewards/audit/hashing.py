@@ -28,7 +28,7 @@ _PAYLOAD = (
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def canonical(document: Any) -> str:
+def canonical_text(document: Any) -> str:
     """The one spelling of JSON that the books use."""
     return _CANONICAL.encode(document)
 
@@ -37,12 +37,12 @@ def payload_sha256(receipt: Mapping[str, Any], settings: Any, measurement: Any, 
     """Hash over everything that was measured and credited for one response."""
     payload = {name: receipt[name] for name in _PAYLOAD}
     payload |= {"settings": settings, "measurement": measurement, "amounts": dict(amounts)}
-    return sha256(canonical(payload).encode()).hexdigest()
+    return sha256(canonical_text(payload).encode()).hexdigest()
 
 
 def checksum(columns: Mapping[str, Any]) -> str:
     """What guards columns that change in place and are in no log."""
-    return sha256(canonical(dict(columns)).encode()).hexdigest()
+    return sha256(canonical_text(dict(columns)).encode()).hexdigest()
 
 
 def receipt_leaf(receipt: Mapping[str, Any], amounts: Mapping[str, int]) -> bytes:
@@ -50,12 +50,13 @@ def receipt_leaf(receipt: Mapping[str, Any], amounts: Mapping[str, int]) -> byte
     salt = receipt["salt"]
     head = {name: receipt[name] for name in ("sequence", "kind", "response_id", "reverses", "booked_at_us")}
     entries = [
-        _hidden(salt, f"entry:{account}", {"account": account, "amount": amount}) for account, amount in amounts.items()
+        _commitment(salt, f"entry:{account}", {"account": account, "amount": amount})
+        for account, amount in amounts.items()
     ]
     leaf = {
         "leaf": "receipt",
-        "head": _hidden(salt, "head", head),
-        "payload": _hidden(salt, "payload", {"payload_sha256": receipt["payload_sha256"]}),
+        "head": _commitment(salt, "head", head),
+        "payload": _commitment(salt, "payload", {"payload_sha256": receipt["payload_sha256"]}),
         "entries": sorted(entries),
     }
     return _leaf(leaf)
@@ -72,9 +73,9 @@ def parent(left: bytes, right: bytes) -> bytes:
 
 
 def _leaf(document: Mapping[str, Any]) -> bytes:
-    return sha256(b"\x00" + canonical(document).encode()).digest()
+    return sha256(b"\x00" + canonical_text(document).encode()).digest()
 
 
-def _hidden(salt: str, part: str, document: Mapping[str, Any]) -> str:
+def _commitment(salt: str, part: str, document: Mapping[str, Any]) -> str:
     own_salt = hmac.new(salt.encode(), part.encode(), sha256).hexdigest()
-    return sha256((own_salt + canonical(document)).encode()).hexdigest()
+    return sha256((own_salt + canonical_text(document)).encode()).hexdigest()

@@ -48,7 +48,7 @@ class Receipts:
         query = select(ReceiptRow).order_by(col(ReceiptRow.sequence))
         for expected, receipt in enumerate(self._source.rows(query), start=1):
             if receipt["sequence"] != expected:
-                raise DifferenceError("receipts", expected, "sequence", found=None, expected=expected)
+                raise DifferenceError("receipts", expected, "sequence", actual=None, expected=expected)
             amounts = self._amounts(expected)
             self._check(receipt, amounts)
             self._add(receipt, amounts)
@@ -75,7 +75,7 @@ class Receipts:
 
     def _refuse_entry(self, entry: Mapping[str, Any]) -> None:
         key = entry["receipt_sequence"], entry["account"]
-        raise DifferenceError("entries", key, "receipt_sequence", found=key[0], expected=None)
+        raise DifferenceError("entries", key, "receipt_sequence", actual=key[0], expected=None)
 
     def _check(self, receipt: Mapping[str, Any], amounts: Mapping[str, int]) -> None:
         sequence = receipt["sequence"]
@@ -85,43 +85,43 @@ class Receipts:
         if digest != receipt["payload_sha256"]:
             self._blame(receipt, settings, measurement, amounts)
             raise DifferenceError(
-                "receipts", sequence, "payload_sha256", found=receipt["payload_sha256"], expected=digest
+                "receipts", sequence, "payload_sha256", actual=receipt["payload_sha256"], expected=digest
             )
         if not self._stamps.follows(receipt["booked_at_us"]):
             expected = f"at least {self._stamps.last_us}, when the receipt before it was booked, or long before"
             raise DifferenceError(
-                "receipts", sequence, "booked_at_us", found=receipt["booked_at_us"], expected=expected
+                "receipts", sequence, "booked_at_us", actual=receipt["booked_at_us"], expected=expected
             )
         due = receipt["tokens"] * MICRO_CREDITS
         if sum(amounts.values()) != due:
-            raise DifferenceError("entries", sequence, "sum of amounts", found=sum(amounts.values()), expected=due)
+            raise DifferenceError("entries", sequence, "sum of amounts", actual=sum(amounts.values()), expected=due)
         if receipt["kind"] == "reversal":
             self._check_reversal(receipt, amounts)
         elif receipt["kind"] != "response" or receipt["reverses"] is not None:
-            raise DifferenceError("receipts", sequence, "kind", found=receipt["kind"], expected="response")
+            raise DifferenceError("receipts", sequence, "kind", actual=receipt["kind"], expected="response")
         else:
             for account, amount in amounts.items():
                 if amount < 0:
-                    raise DifferenceError("entries", (sequence, account), "amount", found=amount, expected="0 or more")
+                    raise DifferenceError("entries", (sequence, account), "amount", actual=amount, expected="0 or more")
 
     def _check_reversal(self, receipt: Mapping[str, Any], amounts: Mapping[str, int]) -> None:
         """A reversal takes back exactly what an earlier response was credited."""
         sequence, reverses = receipt["sequence"], receipt["reverses"]
         original = next(iter(self._source.all(select(ReceiptRow).where(col(ReceiptRow.response_id) == reverses))), None)
         if original is None or original["kind"] != "response" or original["sequence"] >= sequence:
-            raise DifferenceError("receipts", sequence, "reverses", found=reverses, expected="an earlier response")
+            raise DifferenceError("receipts", sequence, "reverses", actual=reverses, expected="an earlier response")
         expected = {name: original[name] for name in _KEPT}
         expected |= {"tokens": -original["tokens"], "response_id": f"reversal-{reverses}", "duration_us": 0}
         for name, value in expected.items():
             if receipt[name] != value:
-                raise DifferenceError("receipts", sequence, name, found=receipt[name], expected=value)
+                raise DifferenceError("receipts", sequence, name, actual=receipt[name], expected=value)
         of_original = col(EntryRow.receipt_sequence) == original["sequence"]
         credited = self._source.all(select(EntryRow).where(of_original))
         negated = {entry["account"]: -entry["amount"] for entry in credited}
         for account in sorted({*amounts, *negated}):
             if amounts.get(account) != negated.get(account):
-                found, due = amounts.get(account), negated.get(account)
-                raise DifferenceError("entries", (sequence, account), "amount", found=found, expected=due)
+                taken, due = amounts.get(account), negated.get(account)
+                raise DifferenceError("entries", (sequence, account), "amount", actual=taken, expected=due)
 
     def _add(self, receipt: Mapping[str, Any], amounts: Mapping[str, int]) -> None:
         self.tokens += receipt["tokens"]
@@ -134,9 +134,9 @@ class Receipts:
         sequence = receipt["sequence"]
         missing = receipt["tokens"] * MICRO_CREDITS - sum(amounts.values())
         absent = self._accounts_of(receipt["consortium"]) - amounts.keys()
-        for account, field, found, expected, corrected in _corrections(amounts, missing, absent):
+        for account, field, actual, expected, corrected in _corrections(amounts, missing, absent):
             if hashing.payload_sha256(receipt, settings, measurement, corrected) == receipt["payload_sha256"]:
-                raise DifferenceError("entries", (sequence, account), field, found=found, expected=expected)
+                raise DifferenceError("entries", (sequence, account), field, actual=actual, expected=expected)
 
 
 def _corrections(

@@ -10,11 +10,11 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from rewards.audit import checkpoints, claims
-from rewards.audit.events import COMMONS, Events, check_bearer_keys, registered, signing_keys
+from rewards.audit.events import COMMONS, Events, check_bearer_keys, registered_accounts, signing_keys
 from rewards.audit.receipts import Receipts
-from rewards.audit.report import Difference, DifferenceError, Progress, Report
-from rewards.audit.settlement import replay as settlements
-from rewards.audit.source import Source, lacks_write_ahead_log, opened
+from rewards.audit.report import AuditProgress, Difference, DifferenceError, Report
+from rewards.audit.settlement.replay import check_settlements
+from rewards.audit.source import Source, lacks_write_ahead_log, open_source
 from rewards.audit.tree import Tree
 from rewards.signing.keys import VerifyKey
 from rewards.signing.notes import Checkpoint, open_note
@@ -29,7 +29,7 @@ def audit(
     *,
     keys: Sequence[VerifyKey] = (),
     held: str | None = None,
-    progress: Progress | None = None,
+    progress: AuditProgress | None = None,
 ) -> Report:
     """Rebuild the books from their rows alone and compare; memory does not grow with the ledger.
 
@@ -43,7 +43,7 @@ def audit(
         LedgerError: the ledger cannot be read.
         SignatureError: the checkpoint that is held is none, or none of the keys signed it.
     """
-    with opened(ledger) as source:
+    with open_source(ledger) as source:
         counts = {str(table.__tablename__): source.count(table) for table in TABLES}
         replay = _Replay(source, keys, held, progress)
         difference = None
@@ -58,11 +58,13 @@ def audit(
 class _Replay:
     """One audit under way, and what it has added up so far."""
 
-    def __init__(self, source: Source, keys: Sequence[VerifyKey], held: str | None, progress: Progress | None) -> None:
+    def __init__(
+        self, source: Source, keys: Sequence[VerifyKey], held: str | None, progress: AuditProgress | None
+    ) -> None:
         self._source = source
         self._known = list(keys)
         self._events = Events(source)
-        self._receipts = Receipts(source, lambda consortium: registered(source, consortium))
+        self._receipts = Receipts(source, lambda consortium: registered_accounts(source, consortium))
         self._tree = Tree(source)
         self._note = held
         self._held: Checkpoint | None = None
@@ -80,10 +82,10 @@ class _Replay:
             DifferenceError: a row differs.
         """
         if self._note is not None:
-            self._held = self._opened(self._note)
+            self._held = self._open_held(self._note)
         if self._progress is not None:
             self._progress.start("thousands of receipts and events", -(-total // _ROWS_OF_PROGRESS))
-        sources = {"receipt": self._counted(self._receipts), "event": self._counted(self._events)}
+        sources = {"receipt": self._count_rows(self._receipts), "event": self._count_rows(self._events)}
         sealed = self._check_log(sources)
         for source in sources.values():
             for _ in source:
@@ -96,7 +98,7 @@ class _Replay:
         self._check_accounts()
         check_bearer_keys(self._source)
         claims.check(self._source)
-        settlements.check(self._source)
+        check_settlements(self._source)
 
     def report(self, difference: Difference | None, counts: dict[str, int]) -> Report:
         """What there is to say at the end."""
@@ -116,19 +118,19 @@ class _Replay:
     def _check_log(self, sources: dict[str, Iterator[tuple[int, bytes]]]) -> int:
         """Grow the tree by each leaf's row, and compare it at every checkpoint; the size of the last one reached."""
         sealed, last = 0, dict.fromkeys(sources, 0)
-        stored = checkpoints.stored(self._source)
+        stored = checkpoints.read_checkpoints(self._source)
         checkpoint = next(stored, None)
         for index, leaf in enumerate(self._source.rows(select(LeafRow).order_by(col(LeafRow.leaf_index)))):
             source, sequence = leaf["source"], leaf["sequence"]
             if leaf["leaf_index"] != index:
-                raise DifferenceError("leaves", index, "leaf_index", found=None, expected=index)
+                raise DifferenceError("leaves", index, "leaf_index", actual=None, expected=index)
             if source not in sources:
-                raise DifferenceError("leaves", index, "source", found=source, expected="receipt or event")
+                raise DifferenceError("leaves", index, "source", actual=source, expected="receipt or event")
             if sequence != last[source] + 1:
-                raise DifferenceError("leaves", index, "sequence", found=sequence, expected=last[source] + 1)
+                raise DifferenceError("leaves", index, "sequence", actual=sequence, expected=last[source] + 1)
             row = next(sources[source], None)
             if row is None:
-                raise DifferenceError(f"{source}s", sequence, "sequence", found=None, expected=sequence)
+                raise DifferenceError(f"{source}s", sequence, "sequence", actual=None, expected=sequence)
             last[source], value = row
             self._tree.add(value, source, sequence)
             if checkpoint is not None and checkpoint["size"] == self._tree.size:
@@ -141,41 +143,43 @@ class _Replay:
     def _check_held(self) -> None:
         held, tree = self._held, self._tree
         if held is not None and held.size == tree.size and held.root.hex() != tree.root():
-            raise DifferenceError("the checkpoint held", held.size, "root", found=held.root.hex(), expected=tree.root())
+            raise DifferenceError(
+                "the checkpoint held", held.size, "root", actual=held.root.hex(), expected=tree.root()
+            )
 
     def _check_end(self, sealed: int) -> None:
         """Nothing is missing behind the last leaf, and nothing is there that no checkpoint covers."""
         tree, held = self._tree, self._held
-        latest = max((row["size"] for row in checkpoints.stored(self._source)), default=0)
+        latest = max((row["size"] for row in checkpoints.read_checkpoints(self._source)), default=0)
         if latest > tree.size:
-            raise DifferenceError("leaves", tree.size, "leaf_index", found=None, expected=tree.size)
+            raise DifferenceError("leaves", tree.size, "leaf_index", actual=None, expected=tree.size)
         if sealed < tree.size and tree.differs is None:
-            raise DifferenceError("checkpoints", tree.size, "size", found=None, expected=tree.size)
+            raise DifferenceError("checkpoints", tree.size, "size", actual=None, expected=tree.size)
         if sealed < tree.size:
-            raise DifferenceError("leaves", sealed, "leaf_index", found=sealed, expected=None)
+            raise DifferenceError("leaves", sealed, "leaf_index", actual=sealed, expected=None)
         tree.check_nothing_more()
         if held is not None and held.size > tree.size:
             raise DifferenceError(
-                "the checkpoint held", held.size, "size", found=held.size, expected=f"at most {tree.size}"
+                "the checkpoint held", held.size, "size", actual=held.size, expected=f"at most {tree.size}"
             )
         if held is not None and held.origin != self._origin:
-            raise DifferenceError("the checkpoint held", held.size, "origin", found=held.origin, expected=self._origin)
+            raise DifferenceError("the checkpoint held", held.size, "origin", actual=held.origin, expected=self._origin)
 
     def _check_accounts(self) -> None:
         for (consortium, account), sequence in self._receipts.accounts.items():
             if account not in self._events.accounts.get(consortium, {COMMONS}):
                 expected = f"a client registered in {consortium!r}"
-                raise DifferenceError("entries", (sequence, account), "account", found=account, expected=expected)
+                raise DifferenceError("entries", (sequence, account), "account", actual=account, expected=expected)
 
     def _keys(self) -> list[VerifyKey]:
         return self._known or self._events.signing_keys
 
-    def _opened(self, note: str) -> Checkpoint:
+    def _open_held(self, note: str) -> Checkpoint:
         """The checkpoint that is held; where no keys are known, the books' own are taken before they are checked."""
         text, _ = open_note(note, self._known or signing_keys(self._source))
         return Checkpoint.parse(text)
 
-    def _counted(self, source: Receipts | Events) -> Iterator[tuple[int, bytes]]:
+    def _count_rows(self, source: Receipts | Events) -> Iterator[tuple[int, bytes]]:
         for row in source:
             yield row
             self._replayed += 1

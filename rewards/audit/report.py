@@ -63,8 +63,8 @@ class Difference:
 class DifferenceError(RewardsError):
     """A check found a difference. Stays within the audit, which turns it into a report."""
 
-    def __init__(self, table: str, key: Any, field: str, *, found: Any, expected: Any) -> None:
-        self.difference = Difference(table, key, field, found, expected)
+    def __init__(self, table: str, key: Any, field: str, *, actual: Any, expected: Any) -> None:
+        self.difference = Difference(table, key, field, actual, expected)
         super().__init__(str(self.difference))
 
 
@@ -76,34 +76,34 @@ def canonical_object(table: str, key: Any, field: str, text: str) -> Document:
     """
     try:
         document = json.loads(text)
-        expected = hashing.canonical(document)
+        expected = hashing.canonical_text(document)
     except (ValueError, RecursionError):
         document, expected = None, "JSON"
     if expected != text or not isinstance(document, dict):
-        raise DifferenceError(table, key, field, found=text, expected=expected)
+        raise DifferenceError(table, key, field, actual=text, expected=expected)
     return document
 
 
-def first_difference(path: str, found: Any, expected: Any) -> tuple[str, Any, Any] | None:
+def first_difference(path: str, actual: Any, expected: Any) -> tuple[str, Any, Any] | None:
     """Where two JSON documents differ first, as in "document.lines[2].payout", and both values; None where nowhere."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        for name in sorted({*found, *expected}):
-            if name not in found or name not in expected:
-                return f"{path}.{name}", found.get(name), expected.get(name)
-            inner = first_difference(f"{path}.{name}", found[name], expected[name])
+    if isinstance(actual, dict) and isinstance(expected, dict):
+        for name in sorted({*actual, *expected}):
+            if name not in actual or name not in expected:
+                return f"{path}.{name}", actual.get(name), expected.get(name)
+            inner = first_difference(f"{path}.{name}", actual[name], expected[name])
             if inner is not None:
                 return inner
         return None
-    if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
-        for place, (one, other) in enumerate(zip(found, expected, strict=True)):
+    if isinstance(actual, list) and isinstance(expected, list) and len(actual) == len(expected):
+        for place, (one, other) in enumerate(zip(actual, expected, strict=True)):
             inner = first_difference(f"{path}[{place}]", one, other)
             if inner is not None:
                 return inner
         return None
-    return None if type(found) is type(expected) and found == expected else (path, found, expected)
+    return None if type(actual) is type(expected) and actual == expected else (path, actual, expected)
 
 
-class Progress(Protocol):
+class AuditProgress(Protocol):
     """Who is told how far the audit is."""
 
     def start(self, description: str, total: int) -> None:

@@ -44,8 +44,8 @@ class Source:
 
     def columns(self, table: Any) -> list[Any]:
         """The columns of a table that this ledger has: a copy may be older than the program."""
-        there = {each["name"] for each in inspect(self._connection).get_columns(table.__tablename__)}
-        return [each for each in table.__table__.columns if each.name in there]
+        names = {each["name"] for each in inspect(self._connection).get_columns(table.__tablename__)}
+        return [each for each in table.__table__.columns if each.name in names]
 
     def count(self, table: Any) -> int:
         """The number of rows of a table."""
@@ -53,7 +53,7 @@ class Source:
 
 
 @contextmanager
-def opened(ledger: str | Path) -> Iterator[Source]:
+def open_source(ledger: str | Path) -> Iterator[Source]:
     """A transaction that sees the ledger as it is at one moment.
 
     Args:
@@ -64,7 +64,7 @@ def opened(ledger: str | Path) -> Iterator[Source]:
     """
     with ExitStack() as stack:
         if isinstance(ledger, Path):
-            connection = stack.enter_context(_opened_copy(ledger))
+            connection = stack.enter_context(_open_copy(ledger))
         else:
             database = stack.enter_context(closing(Database(ledger)))
             connection = stack.enter_context(database.read())
@@ -86,7 +86,7 @@ def lacks_write_ahead_log(file: Path) -> bool:
 
 
 @contextmanager
-def _opened_copy(path: Path) -> Iterator[Connection]:
+def _open_copy(path: Path) -> Iterator[Connection]:
     if not path.is_file():
         raise LedgerError(f"no ledger at {path}")
     wal = path.with_name(f"{path.name}-wal")

@@ -88,7 +88,7 @@ class Tree:
             node = next(stream, None)
             if node is not None:
                 key = node["level"], node["node_index"]
-                raise DifferenceError("nodes", key, "hash", found=node["hash"], expected=None)
+                raise DifferenceError("nodes", key, "hash", actual=node["hash"], expected=None)
 
     def _note_moved(self, leaf: bytes, source: str, sequence: int) -> None:
         if self.differs_at is not None and self.differs is not None and self.differs.found == leaf.hex():
@@ -100,9 +100,9 @@ class Tree:
         if self.differs is not None:
             return
         node = next(self._stored[level], None)
-        found = node["hash"] if node is not None and node["node_index"] == index else None
-        if found != value.hex():
-            self.differs = Difference("nodes", (level, index), "hash", found, value.hex())
+        stored = node["hash"] if node is not None and node["node_index"] == index else None
+        if stored != value.hex():
+            self.differs = Difference("nodes", (level, index), "hash", stored, value.hex())
 
 
 def _nodes(level: int) -> Any:

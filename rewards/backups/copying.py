@@ -11,18 +11,18 @@ from sqlalchemy import Connection, func, inspect, select
 from sqlmodel import SQLModel
 
 from rewards.audit.replay import audit
-from rewards.audit.report import Difference, Progress
+from rewards.audit.report import AuditProgress, Difference
 from rewards.audit.source import lacks_write_ahead_log
 from rewards.backups import places, postgresql, sqlite
 from rewards.errors import LedgerError
 from rewards.files import private_files
 from rewards.store import schema
-from rewards.store.database import as_it_is
-from rewards.store.url import shown_url, sqlite_file
+from rewards.store.database import connect_as_is
+from rewards.store.url import sqlite_file, url_without_password
 
 
 @dataclass(frozen=True)
-class Copied:
+class CopyReport:
     """What was copied.
 
     Attributes:
@@ -37,7 +37,7 @@ class Copied:
     difference: Difference | None
 
 
-def backup(url: str, file: Path, *, replace: bool = False, progress: Progress | None = None) -> Copied:
+def backup(url: str, file: Path, *, replace: bool = False, progress: AuditProgress | None = None) -> CopyReport:
     """Copy a ledger, as it is at one moment, to a file; it may be in use, and goes on meanwhile.
 
     On return the copy is on disk, for its owner alone, and was read back: it has every row, and what it says is
@@ -54,22 +54,22 @@ def backup(url: str, file: Path, *, replace: bool = False, progress: Progress | 
     """
     source = sqlite_file(url)
     places.require_free(file, source, replace=replace)
-    with _failing_as(f"backup {file}"), private_files.draft_of(file) as draft:
-        with as_it_is(url) as connection:
-            is_current = schema.is_current(connection, shown_url(url))
+    with _name_failures(f"backup {file}"), private_files.draft_of(file) as draft:
+        with connect_as_is(url) as connection:
+            is_current = schema.is_current(connection, url_without_password(url))
             rows = _rows(connection)
             if source is None:
                 postgresql.dump(connection, url, draft, rows, progress)
-                copied = Copied(rows, is_audited=False, difference=None)
+                copied = CopyReport(rows, is_audited=False, difference=None)
             else:
                 sqlite.copy(connection, draft, progress)
         if source is not None:
-            copied = _checked(draft, rows, is_current=is_current, progress=progress)
+            copied = _check_copy(draft, rows, is_current=is_current, progress=progress)
         private_files.put(draft, file, replace=replace)
     return copied
 
 
-def restore(file: Path, url: str, *, incomplete: bool = False, progress: Progress | None = None) -> Copied:
+def restore(file: Path, url: str, *, incomplete: bool = False, progress: AuditProgress | None = None) -> CopyReport:
     """Make a ledger from a copy, where there is none: all of it or nothing.
 
     Args:
@@ -85,18 +85,18 @@ def restore(file: Path, url: str, *, incomplete: bool = False, progress: Progres
     target = sqlite_file(url)
     places.require_copy(file, is_sqlite=target is not None)
     if target is None:
-        return _restored_to_postgresql(file, url, progress)
+        return _restore_to_postgresql(file, url, progress)
     places.require_vacant(target)
     if lacks_write_ahead_log(file) and not incomplete:
         raise LedgerError(
             f"{file} is a bare copy of a ledger in write-ahead mode: what waited in {file.name}-wal is not in it, and "
             "nothing can tell how much that was; bring that file beside it, or take it as it is by --incomplete"
         )
-    with _failing_as(f"restore {file}"), private_files.draft_of(target) as draft:
-        with as_it_is(f"sqlite:///{file.absolute()}") as connection:
+    with _name_failures(f"restore {file}"), private_files.draft_of(target) as draft:
+        with connect_as_is(f"sqlite:///{file.absolute()}") as connection:
             is_current, rows = schema.is_current(connection, str(file)), _rows(connection)
             sqlite.copy(connection, draft, progress)
-        copied = _checked(draft, rows, is_current=is_current, progress=progress)
+        copied = _check_copy(draft, rows, is_current=is_current, progress=progress)
         if copied.difference is not None:
             raise LedgerError(f"the books in {file} are not in order, and nothing was restored: {copied.difference}")
         sqlite.write_ahead(draft)
@@ -105,38 +105,40 @@ def restore(file: Path, url: str, *, incomplete: bool = False, progress: Progres
     return copied
 
 
-def _restored_to_postgresql(file: Path, url: str, progress: Progress | None) -> Copied:
-    with as_it_is(url) as connection:
-        schema.require_empty(connection, shown_url(url))
+def _restore_to_postgresql(file: Path, url: str, progress: AuditProgress | None) -> CopyReport:
+    with connect_as_is(url) as connection:
+        schema.require_empty(connection, url_without_password(url))
     postgresql.load(file, url)
-    with as_it_is(url) as connection:
-        is_current, rows = schema.is_current(connection, shown_url(url)), _rows(connection)
+    with connect_as_is(url) as connection:
+        is_current, rows = schema.is_current(connection, url_without_password(url)), _rows(connection)
     report = audit(url, progress=progress) if is_current else None
     if report is not None and report.difference is not None:
-        raise LedgerError(f"{shown_url(url)} is restored, but its books are not in order: {report.difference}")
-    return Copied(rows, is_audited=report is not None, difference=None)
+        raise LedgerError(
+            f"{url_without_password(url)} is restored, but its books are not in order: {report.difference}"
+        )
+    return CopyReport(rows, is_audited=report is not None, difference=None)
 
 
-def _checked(draft: Path, rows: dict[str, int], *, is_current: bool, progress: Progress | None) -> Copied:
+def _check_copy(draft: Path, rows: dict[str, int], *, is_current: bool, progress: AuditProgress | None) -> CopyReport:
     """Read a copy back: its pages, its rows, and what they say."""
     sqlite.require_sound(draft)
-    with as_it_is(f"sqlite:///{draft}") as connection:
-        found = _rows(connection)
-    if found != rows:
-        raise LedgerError(f"the copy has other rows than the ledger: {found}, not {rows}")
+    with connect_as_is(f"sqlite:///{draft}") as connection:
+        counts = _rows(connection)
+    if counts != rows:
+        raise LedgerError(f"the copy has other rows than the ledger: {counts}, not {rows}")
     report = audit(draft, progress=progress) if is_current else None
-    return Copied(found, is_audited=report is not None, difference=None if report is None else report.difference)
+    return CopyReport(counts, is_audited=report is not None, difference=None if report is None else report.difference)
 
 
 def _rows(connection: Connection) -> dict[str, int]:
     """Table -> rows, of those that there are; an older ledger has not all of them."""
-    there = set(inspect(connection).get_table_names()) & set(SQLModel.metadata.tables)
-    count = {name: select(func.count()).select_from(SQLModel.metadata.tables[name]) for name in sorted(there)}
+    tables = set(inspect(connection).get_table_names()) & set(SQLModel.metadata.tables)
+    count = {name: select(func.count()).select_from(SQLModel.metadata.tables[name]) for name in sorted(tables)}
     return {name: int(connection.execute(query).scalar_one()) for name, query in count.items()}
 
 
 @contextmanager
-def _failing_as(what: str) -> Iterator[None]:
+def _name_failures(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:

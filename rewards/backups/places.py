@@ -25,7 +25,7 @@ def require_free(file: Path, ledger: Path | None, *, replace: bool) -> None:
         raise LedgerError(f"backup {file}: there is no folder {file.parent}; make it, or mount it, first")
     if ledger is not None and ledger.exists() and file.exists() and file.samefile(ledger):
         raise LedgerError(f"backup {file}: this is the ledger itself; give another name")
-    beside = _beside(file)
+    beside = _files_beside(file)
     if beside:
         raise LedgerError(
             f"backup {file}: {beside[0].name} lies beside it, so that name is a ledger's; give another one"
@@ -51,7 +51,7 @@ def require_vacant(ledger: Path) -> None:
             f"there is a ledger at {ledger} already, and a restore never takes the place of one: stop the service, and "
             f"move it away with the files {ledger.name}-wal and {ledger.name}-shm beside it"
         )
-    beside = _beside(ledger)
+    beside = _files_beside(ledger)
     if beside:
         raise LedgerError(
             f"{beside[0]} is there without its ledger: stop the service that has it open, and move it away; beside "
@@ -101,7 +101,7 @@ def _is_backup(file: Path) -> bool:
     return EventRow.__tablename__ in tables
 
 
-def _beside(file: Path) -> list[Path]:
+def _files_beside(file: Path) -> list[Path]:
     names = [file.with_name(f"{file.name}{end}") for end in _BESIDE]
     return [path for path in names if path.exists()]
 

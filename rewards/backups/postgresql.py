@@ -12,17 +12,17 @@ from pathlib import Path
 import sqlalchemy
 from sqlalchemy import Connection, make_url, text
 
-from rewards.audit.report import Progress
+from rewards.audit.report import AuditProgress
 from rewards.errors import LedgerError
-from rewards.store.database import as_it_is
-from rewards.store.url import shown_url
+from rewards.store.database import connect_as_is
+from rewards.store.url import url_without_password
 
 _ROLES = re.compile(r"\bTO (protoken_\w+(?:, protoken_\w+)*)")
 _COPY = re.compile(r'COPY (?:\w+\.)?"?(\w+)"? \(')
 _THOUSAND = 1000
 
 
-def dump(connection: Connection, url: str, file: Path, rows: Mapping[str, int], progress: Progress | None) -> None:
+def dump(connection: Connection, url: str, file: Path, rows: Mapping[str, int], progress: AuditProgress | None) -> None:
     """Let `pg_dump` write what the open transaction sees, and count its rows.
 
     Raises:
@@ -30,10 +30,12 @@ def dump(connection: Connection, url: str, file: Path, rows: Mapping[str, int], 
     """
     command = ["pg_dump", "--format=custom", "--no-password"]
     snapshot = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
-    _run([*command, f"--snapshot={snapshot}", f"--file={file}", f"--dbname={_plain(url)}"], url, by_hand(url))
-    found = _counted(file, url, rows, progress)
-    if found != rows:
-        raise LedgerError(f"the dump of {shown_url(url)} has other rows than the ledger: {found}, not {dict(rows)}")
+    _run([*command, f"--snapshot={snapshot}", f"--file={file}", f"--dbname={_plain_url(url)}"], url, by_hand(url))
+    counts = _count_dump(file, url, rows, progress)
+    if counts != rows:
+        raise LedgerError(
+            f"the dump of {url_without_password(url)} has other rows than the ledger: {counts}, not {dict(rows)}"
+        )
 
 
 def load(file: Path, url: str) -> None:
@@ -42,21 +44,23 @@ def load(file: Path, url: str) -> None:
     Raises:
         LedgerError: the tool is missing (says by which command to do without us), or fails.
     """
-    by_hand = f"pg_restore --no-owner --exit-on-error --single-transaction --dbname='{shown_url(url)}' {file}"
+    by_hand = (
+        f"pg_restore --no-owner --exit-on-error --single-transaction --dbname='{url_without_password(url)}' {file}"
+    )
     _make_roles(_run(["pg_restore", "--schema-only", "--file=-", str(file)], url, by_hand), url)
     options = ["--no-owner", "--exit-on-error", "--single-transaction", "--no-password"]
-    _run(["pg_restore", *options, f"--dbname={_plain(url)}", str(file)], url, by_hand)
+    _run(["pg_restore", *options, f"--dbname={_plain_url(url)}", str(file)], url, by_hand)
 
 
 def by_hand(url: str) -> str:
     """The command that backs a ledger up without us."""
-    return f"pg_dump --format=custom --file=FILE --dbname='{shown_url(url)}'"
+    return f"pg_dump --format=custom --file=FILE --dbname='{url_without_password(url)}'"
 
 
 def _make_roles(script: str, url: str) -> None:
     """Roles are the server's, and so in no dump; those that are there stay as they are."""
-    named = sorted({role for found in _ROLES.findall(script) for role in found.split(", ")})
-    with as_it_is(url, writing=True) as connection:
+    named = sorted({role for group in _ROLES.findall(script) for role in group.split(", ")})
+    with connect_as_is(url, writing=True) as connection:
         known = set(connection.execute(text("SELECT rolname FROM pg_roles")).scalars())
         for role in named:
             if role not in known:
@@ -65,12 +69,12 @@ def _make_roles(script: str, url: str) -> None:
                 connection.execute(text("GRANT protoken_member TO CURRENT_USER"))  # the service reads as a member
 
 
-def _counted(file: Path, url: str, rows: Mapping[str, int], progress: Progress | None) -> dict[str, int]:
+def _count_dump(file: Path, url: str, rows: Mapping[str, int], progress: AuditProgress | None) -> dict[str, int]:
     """Rows of each table in a dump, read as text line by line: memory stays flat."""
-    found, table, read = dict.fromkeys(rows, 0), "", 0
+    counts, table, read = dict.fromkeys(rows, 0), "", 0
     if progress is not None:
         progress.start("thousands of rows counted again", -(-sum(rows.values()) // _THOUSAND))
-    with _started(["pg_restore", "--data-only", "--file=-", str(file)], by_hand(url)) as tool:
+    with _start_tool(["pg_restore", "--data-only", "--file=-", str(file)], by_hand(url)) as tool:
         assert tool.stdout is not None, "its output is a pipe"
         for line in tool.stdout:
             begun = _COPY.match(line)
@@ -78,29 +82,31 @@ def _counted(file: Path, url: str, rows: Mapping[str, int], progress: Progress |
                 table = begun[1]
             elif line == "\\.\n":
                 table = ""
-            elif table in found:
-                found[table] += 1
+            elif table in counts:
+                counts[table] += 1
                 read += 1
                 if progress is not None and read % _THOUSAND == 0:
                     progress.advance()
     if tool.returncode:
-        raise LedgerError(f"the dump of {shown_url(url)} cannot be read back: pg_restore ended with {tool.returncode}")
-    return found
+        raise LedgerError(
+            f"the dump of {url_without_password(url)} cannot be read back: pg_restore ended with {tool.returncode}"
+        )
+    return counts
 
 
 def _run(command: Sequence[str], url: str, by_hand: str) -> str:
     """What a tool printed; its own error where it fails."""
-    with _started(command, by_hand, password=make_url(url).password, errors=subprocess.PIPE) as tool:
+    with _start_tool(command, by_hand, password=make_url(url).password, errors=subprocess.PIPE) as tool:
         printed, errors = tool.communicate()
     if tool.returncode:
         said = " ".join(" ".join(errors.split()).split(f"{command[0]}: ")).strip()
         raise LedgerError(
-            f"ledger {shown_url(url)}: {command[0]} failed: {said or tool.returncode}; by hand: {by_hand}"
+            f"ledger {url_without_password(url)}: {command[0]} failed: {said or tool.returncode}; by hand: {by_hand}"
         )
     return printed
 
 
-def _started(
+def _start_tool(
     command: Sequence[str], by_hand: str, *, password: str | None = None, errors: int = subprocess.DEVNULL
 ) -> subprocess.Popen[str]:
     path = shutil.which(command[0])
@@ -115,7 +121,7 @@ def _started(
     )
 
 
-def _plain(url: str) -> str:
+def _plain_url(url: str) -> str:
     """The URL as PostgreSQL's tools take it, without the password, which any user of the machine would see."""
     parsed = make_url(url)
     plain = sqlalchemy.URL.create(

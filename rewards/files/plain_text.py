@@ -28,7 +28,7 @@ def one_line(text: str) -> str:
 
 def many_lines(text: str) -> str:
     """The text with its line breaks and tabs, and no other harmful character."""
-    return _HARMFUL.sub(lambda found: found[0] if found[0] in _LINES else _escape(found), text)
+    return _HARMFUL.sub(lambda match: match[0] if match[0] in _LINES else _escape(match), text)
 
 
 def json_line(text: str) -> str:
@@ -38,7 +38,7 @@ def json_line(text: str) -> str:
 
 def json_lines(text: str) -> str:
     """A JSON text that was written on many lines, likewise."""
-    return _HARMFUL.sub(lambda found: found[0] if found[0] == "\n" else _json_escape(found), text)
+    return _HARMFUL.sub(lambda match: match[0] if match[0] == "\n" else _json_escape(match), text)
 
 
 def cell(value: Any) -> Any:
@@ -65,10 +65,10 @@ def require_reason(reason: str, refused: type[Exception]) -> None:
         raise refused(f"reason must be printable text that says why, not {reason!r}")
 
 
-def _escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode("ascii")
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
 
 
-def _json_escape(found: re.Match[str]) -> str:
-    units = found[0].encode("utf-16-be", "surrogatepass").hex()
+def _json_escape(match: re.Match[str]) -> str:
+    units = match[0].encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[place : place + 4]}" for place in range(0, len(units), 4))

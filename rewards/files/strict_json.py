@@ -18,18 +18,18 @@ def load(text: str | bytes) -> Any:
     """
     whole = text.decode() if isinstance(text, bytes) else text  # else the parser would guess at UTF-16 and UTF-32 too
     try:
-        return json.loads(whole, object_pairs_hook=_once, parse_constant=_no_number)
+        return json.loads(whole, object_pairs_hook=_require_unique, parse_constant=_no_number)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
 
 
-def _once(pairs: list[tuple[str, Any]]) -> JsonObject:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+def _require_unique(pairs: list[tuple[str, Any]]) -> JsonObject:
+    document = dict(pairs)
+    if len(document) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"an object gives {twice!r} twice, of which readers take one or the other")
-    return found
+    return document
 
 
 def _no_number(text: str) -> Any:

@@ -34,23 +34,23 @@ def load_or_make(path: Path, url: str) -> bytes:
         LedgerError: the file is missing and the ledger cannot be read.
     """
     try:
-        found = _read(path)
-        if found is None and not _has_keys(url):
+        pepper = _read(path)
+        if pepper is None and not _has_keys(url):
             _make(path)
-            found = _read(path)
-        elif found is None:
-            found = _read(path)  # somebody may have made it, and then a key, after we looked
+            pepper = _read(path)
+        elif pepper is None:
+            pepper = _read(path)  # somebody may have made it, and then a key, after we looked
     except OSError as error:
         raise KeyRingError(f"pepper {path}: {error.strerror}") from error
-    if found is None:
+    if pepper is None:
         raise KeyRingError(
             f"pepper {path} is missing, and without it no key of the ledger verifies: bring the file back, or name it "
             "by pepper_file (PROTOKEN_PEPPER_FILE); where it is lost, revoke the keys, and new ones get a new pepper"
         )
-    if len(found) != PEPPER_BYTES:
-        raise KeyRingError(f"pepper {path} holds {len(found)} bytes and must hold {PEPPER_BYTES}")
+    if len(pepper) != PEPPER_BYTES:
+        raise KeyRingError(f"pepper {path} holds {len(pepper)} bytes and must hold {PEPPER_BYTES}")
     private_files.tighten(path)  # only now: a file that was named by a slip is somebody's, who may want it to be read
-    return found
+    return pepper
 
 
 def _read(path: Path) -> bytes | None:

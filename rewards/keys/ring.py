@@ -111,9 +111,9 @@ class KeyRing:
         stored = _NO_HMAC if row is None else row.secret_hmac
         if not hmac.compare_digest(stored, self._hmac(match["secret"])) or row is None:
             raise KeyRefusedError("the API key is not known", "unknown")
-        return _valid(row)
+        return _require_valid(row)
 
-    def valid(self, key_id: str) -> Key:
+    def find_valid(self, key_id: str) -> Key:
         """The valid key of that id, for somebody who presented it before and has proof of that.
 
         Raises:
@@ -123,9 +123,9 @@ class KeyRing:
             row = connection.execute(select(ApiKeyRow).where(col(ApiKeyRow.key_id) == key_id)).one_or_none()
         if row is None:
             raise KeyRefusedError("the API key is not known", "unknown")
-        return _valid(row)
+        return _require_valid(row)
 
-    def derived(self, purpose: bytes) -> bytes:
+    def derive(self, purpose: bytes) -> bytes:
         """32 secret bytes for another purpose than hashing keys; the pepper cannot be told from them.
 
         Raises:
@@ -140,7 +140,7 @@ class KeyRing:
         except KeyRefusedError:
             return None
 
-    def used(self, key: Key) -> None:
+    def note_use(self, key: Key) -> None:
         """Note that a key is in use, at most once a minute; where that fails, it is logged and nothing else."""
         at_us = now_us()
         last_used_at_us = col(ApiKeyRow.last_used_at_us)
@@ -232,10 +232,10 @@ class KeyRing:
 
 
 def _require_registered(connection: Connection, client: str) -> None:
-    found = sorted({each for members in clients.registered(connection).values() for each in members})
-    if client not in found:
+    names = sorted({each for members in clients.registrations(connection).values() for each in members})
+    if client not in names:
         raise KeyRingError(
-            f"client {client!r} is not registered in this ledger; registered are: {', '.join(found) or 'none'}"
+            f"client {client!r} is not registered in this ledger; registered are: {', '.join(names) or 'none'}"
         )
 
 
@@ -265,7 +265,7 @@ def _key(row: Row[Any]) -> Key:
     return Key(**{name: value for name, value in row._mapping.items() if name not in _UNTOLD})  # noqa: SLF001
 
 
-def _valid(row: Row[Any]) -> Key:
+def _require_valid(row: Row[Any]) -> Key:
     key = _key(row)
     state = key.state(now_us())
     if state == "valid":

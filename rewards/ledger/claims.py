@@ -60,7 +60,7 @@ class Claims:
             LedgerError: the database fails.
         """
         with self._database.read() as connection:
-            return _standing(_attempts(connection, application, key_sha256), request_sha256, connection)
+            return _standing_claim(_attempts(connection, application, key_sha256), request_sha256, connection)
 
     def claim(self, application: str, key_sha256: str, request_sha256: str, response_id: str) -> Claim:
         """Claim a key for a response, unless another response stands for it.
@@ -80,7 +80,7 @@ class Claims:
         """
         with self._database.write() as connection:
             attempts = _attempts(connection, application, key_sha256)
-            standing = _standing(attempts, request_sha256, connection)
+            standing = _standing_claim(attempts, request_sha256, connection)
             if standing is not None:
                 return standing
             attempt, at_us = 1 + max((each.attempt for each in attempts), default=0), now_us()
@@ -109,15 +109,15 @@ class Claims:
 
 def _attempts(connection: Connection, application: str, key_sha256: str) -> list[Row[Any]]:
     """The last attempt under each name of an application, the latest first: before identities, a key had its own."""
-    found: list[Row[Any]] = []
+    attempts: list[Row[Any]] = []
     for name in names_of(connection, application):
         of_key = col(ClaimRow.application) == name, col(ClaimRow.key_sha256) == key_sha256
         query = select(ClaimRow).where(*of_key).order_by(col(ClaimRow.attempt).desc()).limit(1)
-        found += connection.execute(query).all()
-    return sorted(found, key=lambda row: (row.created_at_us, row.attempt), reverse=True)
+        attempts += connection.execute(query).all()
+    return sorted(attempts, key=lambda row: (row.created_at_us, row.attempt), reverse=True)
 
 
-def _standing(attempts: Sequence[Row[Any]], request_sha256: str, connection: Connection) -> Claim | None:
+def _standing_claim(attempts: Sequence[Row[Any]], request_sha256: str, connection: Connection) -> Claim | None:
     """The attempt that stands for its key: one that was made whole, else one that may yet be; None where there is none.
 
     Raises:

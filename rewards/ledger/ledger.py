@@ -16,11 +16,10 @@ from sqlalchemy import Connection, bindparam, insert, select
 from sqlmodel import col
 
 from rewards.credit import COMMONS, REVERSAL, Receipt, canonical_bytes
-from rewards.errors import ConflictError, CreditError, LedgerError, LedgerRefusedError, ReversalError
+from rewards.errors import CreditError, LedgerError, LedgerRefusedError, ReceiptConflictError, ReversalError
 from rewards.files.plain_text import require_reason
 from rewards.moments import stamp
-from rewards.store import clients
-from rewards.store import queries as reading
+from rewards.store import clients, queries
 from rewards.store.database import Database, migrate, now_us, prepare
 from rewards.store.receipts import BookedReceipt, Kind, find_receipt, read_receipts
 from rewards.store.tables import EntryRow, ReceiptRow
@@ -36,7 +35,7 @@ _BOOKED = select(col(ReceiptRow.response_id), col(ReceiptRow.sequence), col(Rece
 
 
 @dataclass(frozen=True)
-class Booked:
+class Booking:
     """Where a receipt stands in the ledger; `replayed` when it stood there already."""
 
     sequence: int
@@ -45,7 +44,7 @@ class Booked:
     replayed: bool
 
 
-Outcome = Booked | ConflictError | CreditError | LedgerRefusedError
+Outcome = Booking | ReceiptConflictError | CreditError | LedgerRefusedError
 """What becomes of one receipt of several."""
 
 
@@ -78,9 +77,9 @@ class Ledger:
     def clients(self) -> dict[str, dict[str, str]]:
         """Consortium -> client id -> display name, in the order of registration."""
         with self.database.read() as connection:
-            return clients.registered(connection)
+            return clients.registrations(connection)
 
-    def append(self, receipt: Receipt) -> Booked:
+    def append(self, receipt: Receipt) -> Booking:
         """Book a receipt; durable on return. The same receipt again returns its first booking.
 
         Raises:
@@ -89,7 +88,7 @@ class Ledger:
             LedgerRefusedError: the database takes no such receipt from this login, or not now; nothing is written.
         """
         (outcome,) = self.append_many([receipt])
-        if isinstance(outcome, Booked):
+        if isinstance(outcome, Booking):
             return outcome
         raise outcome
 
@@ -113,13 +112,13 @@ class Ledger:
             batch = _Batch(connection)
             for receipt, draft in zip(receipts, drafts, strict=True):
                 outcome = self._outcome(connection, receipt, known.get(receipt.response_id), draft) or batch.add(draft)
-                if isinstance(outcome, Booked):
+                if isinstance(outcome, Booking):
                     known.setdefault(receipt.response_id, outcome)
                 outcomes.append(outcome)
             batch.write()
         return outcomes
 
-    def reverse(self, response_id: str, reason: str, actor: str) -> Booked:
+    def reverse(self, response_id: str, reason: str, actor: str) -> Booking:
         """Book the counter-entries of a response: every amount and its tokens, negated. Once; again returns the first.
 
         Args:
@@ -163,30 +162,30 @@ class Ledger:
     def balances(self, *, after: int = 0, up_to: int | None = None) -> dict[str, int]:
         """Account -> micro-credits over the receipts with after < sequence ≤ up_to (to the last one, when None)."""
         with self.database.read() as connection:
-            return reading.credit_between(connection, after, up_to)
+            return queries.credit_between(connection, after, up_to)
 
     def tokens(self, *, after: int = 0, up_to: int | None = None) -> int:
         """Tokens, less those reversed, over the receipts with after < sequence ≤ up_to (to the last one, when None)."""
         with self.database.read() as connection:
-            return reading.tokens_between(connection, after, up_to)
+            return queries.tokens_between(connection, after, up_to)
 
     def last_sequence(self, *, before_us: int | None = None) -> int:
         """The last sequence number such that every receipt up to it was booked before that moment; 0 when none was."""
         with self.database.read() as connection:
-            return reading.last_sequence(connection, before_us)
+            return queries.last_sequence(connection, before_us)
 
     def close(self) -> None:
         """Close every connection."""
         self.database.close()
 
     def _outcome(
-        self, connection: Connection, receipt: Receipt, first: Booked | None, draft: _Draft
-    ) -> Booked | ConflictError | CreditError | None:
+        self, connection: Connection, receipt: Receipt, first: Booking | None, draft: _Draft
+    ) -> Booking | ReceiptConflictError | CreditError | None:
         """What becomes of a receipt that is not to be written, as when it is booked already; None when it is."""
         if first is not None and first.payload_sha256 == draft.row["payload_sha256"]:
-            return Booked(first.sequence, first.response_id, first.payload_sha256, replayed=True)
+            return Booking(first.sequence, first.response_id, first.payload_sha256, replayed=True)
         if first is not None:
-            return ConflictError(
+            return ReceiptConflictError(
                 f"response {receipt.response_id!r} is booked already, as receipt {first.sequence}, with another payload"
             )
         unknown = receipt.amounts.keys() - {COMMONS} - self._members(connection, receipt)
@@ -202,7 +201,7 @@ class Ledger:
         """Clients of the receipt's consortium; asked for again only when one is missing, as none is ever taken away."""
         members = self._registered.get(receipt.consortium, frozenset())
         if not receipt.amounts.keys() - {COMMONS} <= members:
-            members = frozenset(clients.registered(connection).get(receipt.consortium, {}))
+            members = frozenset(clients.registrations(connection).get(receipt.consortium, {}))
             self._registered[receipt.consortium] = members
         return members
 
@@ -239,7 +238,7 @@ class _Batch:
         self._receipts: list[Mapping[str, Any]] = []
         self._entries: list[Mapping[str, Any]] = []
 
-    def add(self, draft: _Draft) -> Booked:
+    def add(self, draft: _Draft) -> Booking:
         """Number a draft and keep its rows for `write`."""
         self._sequence += 1
         self._receipts.append({**draft.row, "sequence": self._sequence, "booked_at_us": self.booked_at_us})
@@ -247,7 +246,7 @@ class _Batch:
             {"receipt_sequence": self._sequence, "account": account, "amount": amount}
             for account, amount in draft.amounts.items()
         ]
-        return Booked(self._sequence, draft.row["response_id"], draft.row["payload_sha256"], replayed=False)
+        return Booking(self._sequence, draft.row["response_id"], draft.row["payload_sha256"], replayed=False)
 
     def write(self) -> None:
         """Write what was added into the open transaction."""
@@ -277,6 +276,6 @@ def _reversal(original: BookedReceipt, reversal_id: str, reason: str, actor: str
     }
 
 
-def _bookings(connection: Connection, response_ids: Sequence[str]) -> dict[str, Booked]:
+def _bookings(connection: Connection, response_ids: Sequence[str]) -> dict[str, Booking]:
     rows = connection.execute(_BOOKED, {"ids": list(response_ids)})
-    return {row[0]: Booked(row[1], row[0], row[2], replayed=True) for row in rows}
+    return {row[0]: Booking(row[1], row[0], row[2], replayed=True) for row in rows}

@@ -29,7 +29,7 @@ def names_of(connection: Connection, application: str) -> list[str]:
     return sorted({application, *connection.execute(select(key_id).where(identity == of_key)).scalars()})
 
 
-def booked_names_of(connection: Connection, application: str) -> list[str]:
+def names_with_receipts(connection: Connection, application: str) -> list[str]:
     """Those of an application's names under which a receipt stands: mostly one, by which an index is read in order."""
     names = names_of(connection, application)
     name = col(ReceiptRow.application)
@@ -48,13 +48,13 @@ def is_of(database: Database, application: str, name: str) -> bool:
         return name in names_of(connection, application)
 
 
-def booked_among(connection: Connection, response_ids: Iterable[str]) -> set[str]:
+def find_booked(connection: Connection, response_ids: Iterable[str]) -> set[str]:
     """Those of some responses that have a receipt."""
-    rest, found = iter(response_ids), set[str]()
+    rest, booked = iter(response_ids), set[str]()
     response_id = col(ReceiptRow.response_id)
     while some := list(islice(rest, _AT_ONCE)):
-        found |= set(connection.execute(select(response_id).where(response_id.in_(some))).scalars())
-    return found
+        booked |= set(connection.execute(select(response_id).where(response_id.in_(some))).scalars())
+    return booked
 
 
 def tokens_of(connection: Connection, application: str, after: int = 0) -> tuple[int, int]:

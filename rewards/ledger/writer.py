@@ -12,12 +12,12 @@ from concurrent.futures import Future
 
 from rewards.credit import Receipt
 from rewards.errors import LedgerError
-from rewards.ledger.ledger import Booked, Ledger
+from rewards.ledger.ledger import Booking, Ledger
 
 BATCH_RECEIPTS = 256
 """The most receipts of one transaction, so that nobody waits long for a batch to fill or to be written."""
 
-_Item = tuple["Receipt", "Future[Booked]"]
+_Item = tuple["Receipt", "Future[Booking]"]
 
 
 class LedgerWriter:
@@ -34,12 +34,12 @@ class LedgerWriter:
         """Whether receipts are still being booked."""
         return self._thread.is_alive()
 
-    def submit(self, receipt: Receipt) -> Future[Booked]:
+    def submit(self, receipt: Receipt) -> Future[Booking]:
         """A future of the booking, done when it is durable; it fails as `Ledger.append` raises.
 
         It can be cancelled until the transaction begins, and the receipt is not booked then.
         """
-        future: Future[Booked] = Future()
+        future: Future[Booking] = Future()
         self._waiting.put((receipt, future))
         return future
 
@@ -79,7 +79,7 @@ class LedgerWriter:
                 future.set_exception(error)
             return
         for (_, future), outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, Booked):
+            if isinstance(outcome, Booking):
                 future.set_result(outcome)
             else:
                 future.set_exception(outcome)

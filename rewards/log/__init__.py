@@ -1,8 +1,7 @@
 """The Merkle log over the books: what was booked stays as it was, and anybody can check it.
 
-leaves   the bytes of a leaf, and what one client is shown of a receipt
-         receipt
-merkle   the Merkle tree of RFC 9162: growth, root, proofs
-proofs   what a client was credited, and that history stayed as it was, checked offline
-sealing  new receipts and events into the log, under a signed checkpoint
+leaves  the bytes of a leaf, and what one client is shown of a receipt
+merkle  the Merkle tree of RFC 9162: growth, root, proofs
+proofs  what a client was credited, and that history stayed as it was, checked offline
+sealer  new receipts and events into the log, under a signed checkpoint
 """

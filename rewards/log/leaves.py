@@ -76,7 +76,7 @@ def event_leaf(event: Mapping[str, Any]) -> bytes:
 
 
 def opening(receipt: Mapping[str, Any], amounts: Mapping[str, int], account: str) -> Opening:
-    """What shows one account its entry of a receipt, and nothing of what others got; for `opened_leaf`.
+    """What shows one account its entry of a receipt, and nothing of what others got; for `leaf_of_opening`.
 
     Args:
         receipt: as for `receipt_leaf`.
@@ -98,7 +98,7 @@ def opening(receipt: Mapping[str, Any], amounts: Mapping[str, int], account: str
     }
 
 
-def opened_leaf(document: Any) -> bytes:
+def leaf_of_opening(document: Any) -> bytes:
     """Leaf hash of the receipt that an opening, as from `opening`, opens in part.
 
     Raises:
@@ -118,14 +118,14 @@ def opened_leaf(document: Any) -> bytes:
     if sorted(set(others)) != others:
         raise LogError("opening.others must be in order, each once")
     try:
-        entry = {**document["entry"], "amount": opened_amount(document)}
+        entry = {**document["entry"], "amount": amount_of_opening(document)}
         entries = [_commitment(entry), *others]
         return _leaf(entries, _commitment(document["head"]), document["payload"])
     except CreditError as error:
         raise LogError(f"opening: {error}") from error
 
 
-def opened_amount(document: Mapping[str, Any]) -> int:
+def amount_of_opening(document: Mapping[str, Any]) -> int:
     """The micro-credits that an opening shows: as decimal text, or as the number that openings had before.
 
     Raises:

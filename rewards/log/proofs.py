@@ -14,9 +14,8 @@ from sqlalchemy import Connection, select
 from sqlmodel import col
 
 from rewards.errors import LogError
-from rewards.log import leaves
-from rewards.log import merkle as log
-from rewards.log.sealing import SealedCheckpoint, StoredNodes, checkpoint_at
+from rewards.log import leaves, merkle
+from rewards.log.sealer import SealedCheckpoint, StoredNodes, checkpoint_at
 from rewards.signing.encoding import base64_bytes, base64_text
 from rewards.signing.keys import VerifyKey
 from rewards.signing.notes import Checkpoint, open_checkpoint
@@ -101,7 +100,7 @@ def inclusion(connection: Connection, source: str, sequence: int, size: int | No
         raise LogError(f"{source} {sequence} is not sealed in the log yet; it is within the next sealing interval")
     if index >= sealed.size:
         raise LogError(f"{source} {sequence} is leaf {index}, not under the checkpoint of size {sealed.size}")
-    hashes = log.inclusion_proof(StoredNodes(connection), index, sealed.size)
+    hashes = merkle.inclusion_proof(StoredNodes(connection), index, sealed.size)
     return {"leaf_index": index, "size": sealed.size, "hashes": _texts(hashes), "checkpoint": sealed.note}
 
 
@@ -117,7 +116,7 @@ def consistency(connection: Connection, first: int, second: int | None = None) -
         LogError: there is no checkpoint of the second size, or the first is not from 1 to the second.
     """
     sealed = _require_checkpoint(connection, second)
-    hashes = log.consistency_proof(StoredNodes(connection), first, sealed.size)
+    hashes = merkle.consistency_proof(StoredNodes(connection), first, sealed.size)
     return {
         "proof": "consistency",
         "first": first,
@@ -163,13 +162,13 @@ def verify_receipt_proof(document: Any, keys: Sequence[VerifyKey], origin: str) 
     if document["proof"] != "receipt":
         raise LogError(f"proof must be 'receipt', not {document['proof']!r}")
     checkpoint = _open(document["checkpoint"], keys, origin)
-    leaf = leaves.opened_leaf(document["opening"])
+    leaf = leaves.leaf_of_opening(document["opening"])
     place = document["inclusion"]
     _require_fields("inclusion", place, {"leaf_index", "size", "hashes"})
     if type(place["size"]) is not int or place["size"] != checkpoint.size:
         raise LogError(f"inclusion.size is {place['size']!r}, but the checkpoint is of {checkpoint.size} leaves")
     hashes = _hashes("inclusion.hashes", place["hashes"])
-    if not log.verify_inclusion(leaf, place["leaf_index"], checkpoint.size, hashes, checkpoint.root):
+    if not merkle.verify_inclusion(leaf, place["leaf_index"], checkpoint.size, hashes, checkpoint.root):
         raise LogError(
             "the opening is not in the log at inclusion.leaf_index: opening, inclusion and checkpoint do not belong"
             " together, or one was altered"
@@ -177,7 +176,7 @@ def verify_receipt_proof(document: Any, keys: Sequence[VerifyKey], origin: str) 
     head, entry = document["opening"]["head"], document["opening"]["entry"]
     shown = {name: head[name] for name in leaves.HEAD}
     return ProvedEntry(
-        client=entry["account"], amount=leaves.opened_amount(document["opening"]), checkpoint=checkpoint, **shown
+        client=entry["account"], amount=leaves.amount_of_opening(document["opening"]), checkpoint=checkpoint, **shown
     )
 
 
@@ -202,7 +201,7 @@ def verify_consistency(document: Any, held: str, keys: Sequence[VerifyKey], orig
         if type(document[name]) is not int or document[name] != checkpoint.size:
             raise LogError(f"{name} is {document[name]!r}, but its checkpoint is of {checkpoint.size} leaves")
     hashes = _hashes("hashes", document["hashes"])
-    if not log.verify_consistency(older.size, newer.size, older.root, newer.root, hashes):
+    if not merkle.verify_consistency(older.size, newer.size, older.root, newer.root, hashes):
         raise LogError(
             f"the log of {newer.size} leaves does not extend the one of {older.size} that you hold: its history was"
             " altered, or the proof was"

@@ -3,24 +3,23 @@
 Everything is read from and written to the book of events; nothing is ever changed. Knows when and over what to settle;
 how is `rewards.settlement`'s business.
 
-    bodies     what each client is told of a final period, paid or not
-    clawbacks  what reversals booked now take back of earlier periods, in money
-    contents   what a period comes to: its receipts, less what is held and what is reversed
-    errors     the error that carries a settlement
-    fitting    whether a policy speaks of this ledger's clients and applications
-    history    what the book of events says of periods and holds, checked as it is read
-    holds      holds: what is not to be paid for the time being, a client's payout or the credit of one response
-    moves      preview, close, dispute, finalise, pay: the only writer of a period
-    settling   a frame, settled: what it comes to, what it takes back of earlier periods, and what that pays
-    tally      receipts added up, whole windows by one query
-    window     where a period ends, and what belongs to the next
+    bodies       what each client is told of a final period, paid or not
+    clawbacks    what reversals booked now take back of earlier periods, in money
+    contents     what a period comes to: its receipts, less what is held and what is reversed
+    errors       the error that carries a settlement
+    history      what the book of events says of periods and holds, checked as it is read
+    holds        holds: what is not to be paid for the time being, a client's payout or the credit of one response
+    moves        preview, close, dispute, finalise, pay: the only writer of a period
+    policy_fit   whether a policy speaks of this ledger's clients and applications
+    preparation  a settlement before it is written, and all that is written with it
+    tally        receipts added up, whole windows by one query
+    window       where a period ends, and what belongs to the next
 """
 
 from __future__ import annotations
 
 from rewards.ledger.ledger import Ledger
-from rewards.periods import history as book
-from rewards.periods.history import Period, open_window
+from rewards.periods.history import Period, open_window, read_history
 from rewards.periods.moves import NAME, POSSIBLE, Preview, close, dispute, finalise, pay, preview
 
 __all__ = [
@@ -46,7 +45,7 @@ def get(ledger: Ledger, name: str) -> Period | None:
         LedgerError: a stored settlement was altered; its period is named.
     """
     with ledger.database.read() as connection:
-        return book.read(connection).find(name)
+        return read_history(connection).find(name)
 
 
 def all(ledger: Ledger) -> tuple[Period, ...]:  # noqa: A001 - read as `periods.all`
@@ -56,4 +55,4 @@ def all(ledger: Ledger) -> tuple[Period, ...]:  # noqa: A001 - read as `periods.
         LedgerError: a stored settlement was altered; its period is named.
     """
     with ledger.database.read() as connection:
-        return book.read(connection).periods
+        return read_history(connection).periods

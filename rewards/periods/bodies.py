@@ -37,7 +37,7 @@ def record(connection: Connection, period: Period, receipts: Mapping[str, int], 
     assert period.final is not None
     common = _common(period)
     lines = {line.account: line for line in period.final.lines}
-    for client, (consortium, name) in _registered(connection).items():
+    for client, (consortium, name) in _registrations(connection).items():
         whose = {"consortium": consortium, "client": client, "name": name}
         body = {**whose, **common, **_own(lines[client], common["schema"]), "receipts": receipts.get(client, 0)}
         if period.final.rule != FIRST_RULE:
@@ -46,14 +46,14 @@ def record(connection: Connection, period: Period, receipts: Mapping[str, int], 
         events.record(connection, KIND, subject, actor, body, once=f"{KIND}:{subject}")
 
 
-def _registered(connection: Connection) -> dict[str, tuple[str, str]]:
+def _registrations(connection: Connection) -> dict[str, tuple[str, str]]:
     """Client -> its consortium and display name; one who is in several consortia has one account, and both named."""
-    found: dict[str, tuple[str, str]] = {}
-    for consortium, members in clients.registered(connection).items():
+    registrations: dict[str, tuple[str, str]] = {}
+    for consortium, members in clients.registrations(connection).items():
         for client, name in members.items():
-            others, first = found.get(client, ("", name))
-            found[client] = (f"{others}, {consortium}" if others else consortium, first)
-    return found
+            others, first = registrations.get(client, ("", name))
+            registrations[client] = (f"{others}, {consortium}" if others else consortium, first)
+    return registrations
 
 
 def _common(period: Period) -> JsonObject:
@@ -101,7 +101,7 @@ def _standing(settlement: Settlement, client: str) -> list[JsonObject]:
             "clawback": str(balance.clawback),
         }
         for currency, purse in sorted(settlement.standing.items())
-        if (balance := purse.carrying.get(client)) is not None
+        if (balance := purse.open_balances.get(client)) is not None
     ]
 
 

@@ -12,17 +12,17 @@ from collections.abc import Mapping
 from sqlalchemy import Connection
 
 from rewards.periods import tally
-from rewards.periods.contents import counted_in, settled_over
+from rewards.periods.contents import count_again, period_of_receipt
 from rewards.periods.history import Period
-from rewards.periods.window import Frame, refreeze
-from rewards.settlement.rule import FIRST_RULE, Currency, Opening, PeriodCredit, clawback, taken_back
+from rewards.periods.window import PeriodFrame, refreeze
+from rewards.settlement.rule import FIRST_RULE, Currency, Opening, PeriodCredit, clawback, find_clawbacks
 from rewards.store.receipts import reversal_pairs
 
 Amounts = dict[str, int]
 
 
 def clawbacks(
-    connection: Connection, frame: Frame, earlier: tuple[Period, ...], names: Mapping[str, object]
+    connection: Connection, frame: PeriodFrame, earlier: tuple[Period, ...], names: Mapping[str, object]
 ) -> dict[str, Amounts]:
     """Earlier period -> client -> minor units of its currency, by the second rule.
 
@@ -32,37 +32,37 @@ def clawbacks(
         earlier: every period before.
         names: the periods of which reversals of the frame take back.
     """
-    found: dict[str, Amounts] = {}
+    amounts: dict[str, Amounts] = {}
     for place, period in enumerate(earlier):
         if period.name in names:
             before = earlier[:place]
             policy, rule = period.settlement.policy, period.settlement.rule
             opening = before[-1].settlement.opening(policy, rule) if before else Opening()
-            without = _without_reversed(connection, frame, period, before)
-            taken = taken_back(period.settlement, opening, without, _taken_before(period, earlier))
+            without = _credit_without_reversals(connection, frame, period, before)
+            taken = find_clawbacks(period.settlement, opening, without, _earlier_clawbacks(period, earlier))
             if taken:
-                found[period.name] = dict(sorted(taken.items()))
-    return found
+                amounts[period.name] = dict(sorted(taken.items()))
+    return amounts
 
 
 def by_currency(earlier: tuple[Period, ...], taken: Mapping[str, Amounts]) -> dict[Currency, Amounts]:
     """Currency -> client -> minor units, of all earlier periods together."""
-    found: dict[Currency, Counter[str]] = {}
+    sums: dict[Currency, Counter[str]] = {}
     for period in earlier:
-        found.setdefault(period.settlement.policy.money, Counter()).update(taken.get(period.name, {}))
-    return {currency: dict(sorted(amounts.items())) for currency, amounts in found.items() if amounts}
+        sums.setdefault(period.settlement.policy.money, Counter()).update(taken.get(period.name, {}))
+    return {currency: dict(sorted(amounts.items())) for currency, amounts in sums.items() if amounts}
 
 
 def first_rule(earlier: tuple[Period, ...], reversed_credit: Mapping[str, Mapping[str, int]]) -> Amounts:
     """Client -> minor units by the first rule: what all reversals take back of its line, less what was taken."""
-    found: Counter[str] = Counter()
+    amounts: Counter[str] = Counter()
     for period in earlier:
         if period.name in reversed_credit:
             before: Counter[str] = Counter()
             for each in earlier:
                 before.update(each.reversed.get(period.name, {}))
-            found.update(_by_first_rule(period, before, reversed_credit[period.name]))
-    return {client: amount for client, amount in sorted(found.items()) if amount}
+            amounts.update(_by_first_rule(period, before, reversed_credit[period.name]))
+    return {client: amount for client, amount in sorted(amounts.items()) if amount}
 
 
 def _by_first_rule(period: Period, before: Mapping[str, int], credit: Mapping[str, int]) -> Amounts:
@@ -73,26 +73,28 @@ def _by_first_rule(period: Period, before: Mapping[str, int], credit: Mapping[st
     }
 
 
-def _taken_before(period: Period, earlier: tuple[Period, ...]) -> Counter[str]:
+def _earlier_clawbacks(period: Period, earlier: tuple[Period, ...]) -> Counter[str]:
     """Client -> minor units that were taken back of a period, by whichever rule."""
-    found: Counter[str] = Counter()
+    amounts: Counter[str] = Counter()
     before: Counter[str] = Counter()
     for each in earlier:
         credit = each.reversed.get(period.name, {})
         if each.settlement.rule == FIRST_RULE:
-            found.update(_by_first_rule(period, before, credit))
+            amounts.update(_by_first_rule(period, before, credit))
         else:
-            found.update(each.clawbacks.get(period.name, {}))
+            amounts.update(each.clawbacks.get(period.name, {}))
         before.update(credit)
-    return found
+    return amounts
 
 
-def _without_reversed(connection: Connection, frame: Frame, period: Period, before: tuple[Period, ...]) -> PeriodCredit:
+def _credit_without_reversals(
+    connection: Connection, frame: PeriodFrame, period: Period, before: tuple[Period, ...]
+) -> PeriodCredit:
     """What a period was settled over, less all of it that was reversed up to now."""
     settlement = period.settlement
     by_application = settlement.policy.allocation == "user_centric"
     if by_application:
-        left = settled_over(connection, period, before)
+        left = count_again(connection, period, before)
     else:
         left = tally.Tally(
             Counter({tally.EVERY: settlement.tokens}),
@@ -109,7 +111,7 @@ def _without_reversed(connection: Connection, frame: Frame, period: Period, befo
     )
 
 
-def _reversals(connection: Connection, frame: Frame, period: Period, before: tuple[Period, ...]) -> list[int]:
+def _reversals(connection: Connection, frame: PeriodFrame, period: Period, before: tuple[Period, ...]) -> list[int]:
     """The reversals up to now of responses that count in a period, but for those that it netted out itself."""
     every, reversal, original = reversal_pairs()
     pairs = every.where(reversal <= frame.up_to, original <= period.window[1])
@@ -118,5 +120,5 @@ def _reversals(connection: Connection, frame: Frame, period: Period, before: tup
     return [
         taking
         for taking, taken in connection.execute(pairs)
-        if taking not in handed_on and not own.holds(taking) and counted_in(taken, (*before, period)) is period
+        if taking not in handed_on and not own.holds(taking) and period_of_receipt(taken, (*before, period)) is period
     ]

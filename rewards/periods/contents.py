@@ -16,15 +16,15 @@ from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
 from rewards.errors import LedgerError
 from rewards.periods import tally
 from rewards.periods.history import Period
-from rewards.periods.window import Frame, refreeze
+from rewards.periods.window import PeriodFrame, refreeze
 from rewards.settlement.rule import PeriodCredit
-from rewards.store import queries as reading
+from rewards.store import queries
 from rewards.store.receipts import reversal_pairs
 from rewards.store.tables import ReceiptRow
 
 
 @dataclass(frozen=True)
-class Contents:
+class PeriodContents:
     """What a frame comes to with the holds of one moment.
 
     Attributes:
@@ -43,7 +43,7 @@ class Contents:
 
 
 @dataclass
-class _Selection:
+class _ReceiptSets:
     """The receipts of a frame that are not simply counted, by sequence number."""
 
     reversals: dict[int, int] = field(default_factory=dict)  # of the frame: reversal -> what it reverses
@@ -54,8 +54,13 @@ class _Selection:
 
 
 def contents(
-    connection: Connection, frame: Frame, earlier: tuple[Period, ...], held: Iterable[str], *, by_application: bool
-) -> Contents:
+    connection: Connection,
+    frame: PeriodFrame,
+    earlier: tuple[Period, ...],
+    held: Iterable[str],
+    *,
+    by_application: bool,
+) -> PeriodContents:
     """Add up a frame; what reversals take back of earlier periods is told in credit, and not in money.
 
     Args:
@@ -69,92 +74,94 @@ def contents(
         LedgerError: entries do not sum to tokens; somebody wrote past the ledger.
     """
     selection = _select(connection, frame, earlier, held)
-    counted = _counted(connection, frame, selection, by_application=by_application)
-    late, held_back = _late(connection, frame, selection), selection.left_out | selection.still_out
-    return Contents(
+    counted = _count(connection, frame, selection, by_application=by_application)
+    late, held_back = _late_receipts(connection, frame, selection), selection.left_out | selection.still_out
+    return PeriodContents(
         credit=PeriodCredit(
             window=(frame.after, frame.up_to),
             tokens=counted.tokens.total(),
-            credit={**dict.fromkeys(reading.accounts(connection), 0), **counted.accounts()},
+            credit={**dict.fromkeys(queries.accounts(connection), 0), **counted.accounts()},
             by_application=counted.by_application() if by_application else None,
             tokens_by_application=dict(counted.tokens) if by_application else None,
-            late=_nonzero(tally.receipts(connection, late, by_application=False).accounts()),
-            held=_nonzero(tally.receipts(connection, held_back, by_application=False).accounts()),
+            late=_without_zeros(tally.receipts(connection, late, by_application=False).accounts()),
+            held=_without_zeros(tally.receipts(connection, held_back, by_application=False).accounts()),
         ),
         receipts={account: count for account, count in counted.receipts.items() if count},
         left_out=tuple(sorted(selection.left_out)),
         taken_in=tuple(sorted(selection.taken_in)),
-        reversed=_taken_back(connection, selection),
+        reversed=_reversed_credit(connection, selection),
         is_empty=_is_empty(frame, selection),
     )
 
 
-def settled_over(connection: Connection, period: Period, earlier: tuple[Period, ...]) -> tally.Tally:
+def count_again(connection: Connection, period: Period, earlier: tuple[Period, ...]) -> tally.Tally:
     """What a closed period was settled over, added up again by application."""
     frame = refreeze(period, earlier[-1] if earlier else None)
-    selection = _Selection(
+    selection = _ReceiptSets(
         reversals=_reversals(connection, frame), left_out={*period.left_out}, taken_in={*period.taken_in}
     )
     _find_taken_back(selection, frame, earlier)
-    return _counted(connection, frame, selection, by_application=True)
+    return _count(connection, frame, selection, by_application=True)
 
 
-def _counted(connection: Connection, frame: Frame, selection: _Selection, *, by_application: bool) -> tally.Tally:
+def _count(connection: Connection, frame: PeriodFrame, selection: _ReceiptSets, *, by_application: bool) -> tally.Tally:
     """What the receipts that count in a frame come to."""
-    found = _window(connection, frame, by_application=by_application)
+    total = _window(connection, frame, by_application=by_application)
     for sign, sequences in (
-        (-1, frame.handed_on),
-        (1, frame.handed_in),
+        (-1, frame.departures),
+        (1, frame.arrivals),
         (-1, selection.left_out),
         (1, selection.taken_in),
         (-1, selection.taken_back),
     ):
-        found.add(tally.receipts(connection, sequences, by_application=by_application), sign)
-    _require_sums(found.tokens.total(), found.credit.total(), frame)
-    return found
+        total.add(tally.receipts(connection, sequences, by_application=by_application), sign)
+    _require_sums(total.tokens.total(), total.credit.total(), frame)
+    return total
 
 
-def counted_in(sequence: int, periods: Iterable[Period]) -> Period | None:
+def period_of_receipt(sequence: int, periods: Iterable[Period]) -> Period | None:
     """The period in which a receipt counts; None while it counts in none."""
-    previous, found = None, None
+    previous, last = None, None
     for period in periods:
         is_own = refreeze(period, previous).holds(sequence) and sequence not in period.left_out
         if is_own or sequence in period.taken_in:
-            found = period
+            last = period
         previous = period
-    return found
+    return last
 
 
-def _select(connection: Connection, frame: Frame, earlier: tuple[Period, ...], held: Iterable[str]) -> _Selection:
-    found = _Selection(reversals=_reversals(connection, frame))
-    reversed_here = frozenset(found.reversals.values())
+def _select(
+    connection: Connection, frame: PeriodFrame, earlier: tuple[Period, ...], held: Iterable[str]
+) -> _ReceiptSets:
+    sets = _ReceiptSets(reversals=_reversals(connection, frame))
+    reversed_here = frozenset(sets.reversals.values())
     held_now = _sequences(connection, held)
-    found.left_out = {each for each in held_now if frame.holds(each) and each not in reversed_here}
+    sets.left_out = {each for each in held_now if frame.holds(each) and each not in reversed_here}
     out_before = {each for period in earlier for each in period.left_out} - {
         each for period in earlier for each in period.taken_in
     }
-    found.still_out = {each for each in out_before if each in held_now and each not in reversed_here}
-    found.taken_in = out_before - found.still_out
-    _find_taken_back(found, frame, earlier)
-    return found
+    sets.still_out = {each for each in out_before if each in held_now and each not in reversed_here}
+    sets.taken_in = out_before - sets.still_out
+    _find_taken_back(sets, frame, earlier)
+    return sets
 
 
-def _find_taken_back(found: _Selection, frame: Frame, earlier: tuple[Period, ...]) -> None:
+def _find_taken_back(sets: _ReceiptSets, frame: PeriodFrame, earlier: tuple[Period, ...]) -> None:
     """Note each reversal of the frame that takes back what counts in an earlier period."""
-    for reversal, original in found.reversals.items():
-        if not frame.holds(original) and original not in found.taken_in:
-            period = counted_in(original, earlier)
+    for reversal, original in sets.reversals.items():
+        if not frame.holds(original) and original not in sets.taken_in:
+            period = period_of_receipt(original, earlier)
             if period is None:
                 raise LedgerError(f"receipt {reversal} reverses receipt {original}, which counts in no period")
-            found.taken_back[reversal] = period.name
+            sets.taken_back[reversal] = period.name
 
 
-def _is_empty(frame: Frame, selection: _Selection) -> bool:
-    own = frame.up_to - frame.after - len(frame.handed_on) + len(frame.handed_in)
+def _is_empty(frame: PeriodFrame, selection: _ReceiptSets) -> bool:
+    own = frame.up_to - frame.after - len(frame.departures) + len(frame.arrivals)
     return own == len(selection.left_out) and not selection.taken_in
 
 
-def _reversals(connection: Connection, frame: Frame) -> dict[int, int]:
+def _reversals(connection: Connection, frame: PeriodFrame) -> dict[int, int]:
     """Each reversal of the frame, and the response that it reverses."""
     pairs, sequence, _ = reversal_pairs()
     rows = list(connection.execute(pairs.where(sequence > frame.after, sequence <= frame.up_to)))
@@ -164,14 +171,14 @@ def _reversals(connection: Connection, frame: Frame) -> dict[int, int]:
 
 
 def _sequences(connection: Connection, response_ids: Iterable[str]) -> frozenset[int]:
-    found: set[int] = set()
+    sequences: set[int] = set()
     for some in tally.batches(sorted(response_ids)):
         query = select(col(ReceiptRow.sequence)).where(col(ReceiptRow.response_id).in_(some))
-        found.update(connection.execute(query).scalars())
-    return frozenset(found)
+        sequences.update(connection.execute(query).scalars())
+    return frozenset(sequences)
 
 
-def _late(connection: Connection, frame: Frame, selection: _Selection) -> set[int]:
+def _late_receipts(connection: Connection, frame: PeriodFrame, selection: _ReceiptSets) -> set[int]:
     """What counts here though it was made before the period before had ended, with the reversals that net it out."""
     sequence = col(ReceiptRow.sequence)
     query = select(sequence).where(
@@ -185,25 +192,27 @@ def _late(connection: Connection, frame: Frame, selection: _Selection) -> set[in
     return late | {reversal for reversal, original in selection.reversals.items() if original in late}
 
 
-def _taken_back(connection: Connection, selection: _Selection) -> dict[str, dict[str, int]]:
+def _reversed_credit(connection: Connection, selection: _ReceiptSets) -> dict[str, dict[str, int]]:
     """Earlier period -> client -> micro-credits that it had from responses that are reversed here."""
-    found: dict[str, dict[str, int]] = {}
+    credit_by_period: dict[str, dict[str, int]] = {}
     for name in dict.fromkeys(selection.taken_back.values()):
         own = [reversal for reversal, period in selection.taken_back.items() if period == name]
         credit = tally.receipts(connection, own, by_application=False).accounts()
-        found[name] = {client: -amount for client, amount in sorted(credit.items()) if client != COMMONS and amount}
-    return found
+        credit_by_period[name] = {
+            client: -amount for client, amount in sorted(credit.items()) if client != COMMONS and amount
+        }
+    return credit_by_period
 
 
-def _window(connection: Connection, frame: Frame, *, by_application: bool) -> tally.Tally:
-    found = tally.window(connection, frame.after, frame.up_to, by_application=by_application)
+def _window(connection: Connection, frame: PeriodFrame, *, by_application: bool) -> tally.Tally:
+    total = tally.window(connection, frame.after, frame.up_to, by_application=by_application)
     entries = tally.entries_between(connection, frame.after, frame.up_to)
-    _require_sums(found.tokens.total(), entries, frame)
-    _require_sums(found.tokens.total(), found.credit.total(), frame)
-    return found
+    _require_sums(total.tokens.total(), entries, frame)
+    _require_sums(total.tokens.total(), total.credit.total(), frame)
+    return total
 
 
-def _require_sums(tokens: int, credit: int, frame: Frame) -> None:
+def _require_sums(tokens: int, credit: int, frame: PeriodFrame) -> None:
     if credit != tokens * MICRO_CREDITS_PER_TOKEN:
         raise LedgerError(
             f"receipts {frame.after + 1} to {frame.up_to}: entries sum to {credit} micro-credits, tokens to "
@@ -211,5 +220,5 @@ def _require_sums(tokens: int, credit: int, frame: Frame) -> None:
         )
 
 
-def _nonzero(credit: Mapping[str, int]) -> dict[str, int]:
+def _without_zeros(credit: Mapping[str, int]) -> dict[str, int]:
     return {account: amount for account, amount in sorted(credit.items()) if amount}

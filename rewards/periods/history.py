@@ -101,7 +101,7 @@ class Hold:
 
 
 @dataclass(frozen=True)
-class Book:
+class History:
     """Every period and every hold, in their order, and the sequence number of the last event about one."""
 
     periods: tuple[Period, ...]
@@ -116,30 +116,30 @@ class Book:
         """The period before the one of that ordinal; None before the first."""
         return self.periods[ordinal - 2] if ordinal > 1 else None
 
-    def held(self, kind: str) -> frozenset[str]:
+    def held_targets(self, kind: str) -> frozenset[str]:
         """The targets of the active holds of a kind."""
         return frozenset(hold.target for hold in self.holds if hold.kind == kind and hold.released_at_us is None)
 
 
-def read(connection: Connection) -> Book:
+def read_history(connection: Connection) -> History:
     """The book as it stands.
 
     Raises:
         LedgerError: the document of a period does not match its hash; the period is named.
     """
-    found = events.find(connection, kinds=(*PERIOD_KINDS, *HOLD_KINDS))
+    told = events.find(connection, kinds=(*PERIOD_KINDS, *HOLD_KINDS))
     moves: dict[str, list[Event]] = {}
-    for event in found:
+    for event in told:
         if event.kind in PERIOD_KINDS:
             moves.setdefault(event.subject, []).append(event)
-    return Book(
+    return History(
         periods=tuple(_period(own) for own in moves.values()),
-        holds=_holds(event for event in found if event.kind in HOLD_KINDS),
-        last_event=found[-1].sequence if found else 0,
+        holds=_holds(event for event in told if event.kind in HOLD_KINDS),
+        last_event=told[-1].sequence if told else 0,
     )
 
 
-def holds(connection: Connection) -> tuple[Hold, ...]:
+def read_holds(connection: Connection) -> tuple[Hold, ...]:
     """Every hold, active or released, in the order of placing."""
     return _holds(events.find(connection, kinds=HOLD_KINDS))
 
@@ -150,7 +150,7 @@ def open_window(connection: Connection) -> int:
     if last is None:
         return 0
     (draft,) = events.find(connection, kinds=["period.draft"], subject=last)
-    return int(_checked(draft)["window"]["up_to"])
+    return int(_check_hash(draft)["window"]["up_to"])
 
 
 def last_closed(connection: Connection) -> str | None:
@@ -159,12 +159,12 @@ def last_closed(connection: Connection) -> str | None:
     return connection.execute(query.order_by(col(EventRow.sequence).desc()).limit(1)).scalar_one_or_none()
 
 
-def sealed(document: Mapping[str, Any]) -> JsonObject:
-    """The document with the hash that `read` will check it by."""
+def add_hash(document: Mapping[str, Any]) -> JsonObject:
+    """The document with the hash that `read_history` will check it by."""
     return {**document, "sha256": sha256(canonical_bytes(dict(document))).hexdigest()}
 
 
-def _checked(event: Event) -> JsonObject:
+def _check_hash(event: Event) -> JsonObject:
     document = {name: value for name, value in event.document.items() if name != "sha256"}
     if sha256(canonical_bytes(document)).hexdigest() != event.document.get("sha256"):
         raise LedgerError(
@@ -175,7 +175,7 @@ def _checked(event: Event) -> JsonObject:
 
 
 def _period(moves: Sequence[Event]) -> Period:
-    documents = {move.kind: _checked(move) for move in moves if move.kind in ("period.draft", "period.final")}
+    documents = {move.kind: _check_hash(move) for move in moves if move.kind in ("period.draft", "period.final")}
     if moves[0].kind != "period.draft":
         raise LedgerError(f"period {moves[0].subject!r} begins with {moves[0].kind}, not with a draft; it was altered")
     final = documents.get("period.final")
@@ -198,10 +198,10 @@ def _period(moves: Sequence[Event]) -> Period:
     )
 
 
-def _holds(found: Iterable[Event]) -> tuple[Hold, ...]:
+def _holds(told: Iterable[Event]) -> tuple[Hold, ...]:
     placed: dict[str, Event] = {}
     released: dict[str, int] = {}
-    for event in found:
+    for event in told:
         if event.kind == "hold.placed":
             placed[event.subject] = event
         else:

@@ -13,14 +13,13 @@ from rewards import periods
 from rewards.errors import HoldError
 from rewards.files.plain_text import require_reason
 from rewards.ledger.ledger import Ledger
-from rewards.periods import history as book
-from rewards.periods.contents import counted_in
-from rewards.periods.history import Book, Hold
+from rewards.periods.contents import period_of_receipt
+from rewards.periods.history import History, Hold, read_history, read_holds
 from rewards.periods.moves import mark_disputed
 from rewards.store import clients, events
 from rewards.store.tables import ReceiptRow
 
-__all__ = ["KINDS", "Hold", "active", "all_holds", "place", "release"]
+__all__ = ["KINDS", "Hold", "active_holds", "all_holds", "place", "release"]
 
 KINDS = ("client", "response")
 
@@ -46,12 +45,14 @@ def place(ledger: Ledger, kind: str, target: str, reason: str, actor: str) -> st
         raise HoldError(f"a hold is on a {' or a '.join(KINDS)}, not on a {kind!r}")
     require_reason(reason, HoldError)
     with ledger.database.write() as connection:
-        there = book.read(connection)
-        for hold in there.holds:
+        history = read_history(connection)
+        for hold in history.holds:
             if (hold.kind, hold.target, hold.released_at_us) == (kind, target, None):
                 raise HoldError(f"{kind} {target!r} is held already, by {hold.hold_id}: {hold.reason}")
-        touched = _client_draft(connection, there, target) if kind == "client" else _draft(connection, there, target)
-        hold_id = f"hold-{len(there.holds) + 1}"
+        touched = (
+            _client_draft(connection, history, target) if kind == "client" else _draft(connection, history, target)
+        )
+        hold_id = f"hold-{len(history.holds) + 1}"
         document = {"kind": kind, "target": target, "reason": reason}
         events.record(connection, "hold.placed", hold_id, actor, document, once=f"hold.placed:{hold_id}")
         if touched is not None and touched.state == "draft":
@@ -67,35 +68,35 @@ def release(ledger: Ledger, hold_id: str, reason: str, actor: str) -> None:
     """
     require_reason(reason, HoldError)
     with ledger.database.write() as connection:
-        found = {hold.hold_id: hold for hold in book.holds(connection)}
-        if hold_id not in found:
-            placed = [hold.hold_id for hold in found.values() if hold.released_at_us is None]
+        known = {hold.hold_id: hold for hold in read_holds(connection)}
+        if hold_id not in known:
+            placed = [hold.hold_id for hold in known.values() if hold.released_at_us is None]
             raise HoldError(f"there is no hold {hold_id!r}; active are: {', '.join(placed) or 'none'}")
-        if found[hold_id].released_at_us is not None:
+        if known[hold_id].released_at_us is not None:
             raise HoldError(f"{hold_id} was released before")
         events.record(connection, "hold.released", hold_id, actor, {"reason": reason}, once=f"hold.released:{hold_id}")
 
 
-def active(connection: Connection) -> tuple[Hold, ...]:
+def active_holds(connection: Connection) -> tuple[Hold, ...]:
     """The holds that are not released, in the order of placing."""
-    return tuple(hold for hold in book.holds(connection) if hold.released_at_us is None)
+    return tuple(hold for hold in read_holds(connection) if hold.released_at_us is None)
 
 
 def all_holds(ledger: Ledger) -> tuple[Hold, ...]:
     """Every hold, released ones too, in the order of placing."""
     with ledger.database.read() as connection:
-        return book.holds(connection)
+        return read_holds(connection)
 
 
-def _client_draft(connection: Connection, there: Book, client: str) -> periods.Period | None:
+def _client_draft(connection: Connection, history: History, client: str) -> periods.Period | None:
     """The last period, which a hold on a registered client touches while it is a draft."""
-    known = [each for members in clients.registered(connection).values() for each in members]
+    known = [each for members in clients.registrations(connection).values() for each in members]
     if client not in known:
         raise HoldError(f"no client {client!r} is registered; registered are: {', '.join(known) or 'none'}")
-    return there.periods[-1] if there.periods else None
+    return history.periods[-1] if history.periods else None
 
 
-def _draft(connection: Connection, there: Book, response_id: str) -> periods.Period | None:
+def _draft(connection: Connection, history: History, response_id: str) -> periods.Period | None:
     """The period in which a response counts that can still be held; None while it counts in none."""
     query = select(col(ReceiptRow.sequence), col(ReceiptRow.kind)).where(col(ReceiptRow.response_id) == response_id)
     row = connection.execute(query).one_or_none()
@@ -104,7 +105,7 @@ def _draft(connection: Connection, there: Book, response_id: str) -> periods.Per
     reversal = select(col(ReceiptRow.sequence)).where(col(ReceiptRow.reverses) == response_id)
     if connection.execute(reversal).one_or_none() is not None:
         raise HoldError(f"response {response_id!r} is reversed already; there is nothing left to hold")
-    period = counted_in(row.sequence, there.periods)
+    period = period_of_receipt(row.sequence, history.periods)
     if period is not None and period.final is not None:
         raise HoldError(
             f"response {response_id!r} was settled in period {period.name!r}, which is {period.state}: reverse it "

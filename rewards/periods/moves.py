@@ -18,12 +18,11 @@ from rewards.errors import PeriodEmptyError, PeriodError, PeriodMovedError
 from rewards.files.plain_text import is_telling, require_reason
 from rewards.ledger.ledger import Ledger
 from rewards.moments import DAY_US, Clock, text_of
-from rewards.periods import bodies, fitting
-from rewards.periods import history as book
+from rewards.periods import bodies, policy_fit
 from rewards.periods.errors import PeriodClosedError
-from rewards.periods.history import Book, Period
-from rewards.periods.settling import Settled, settled
-from rewards.periods.window import freeze, happened_us, refreeze
+from rewards.periods.history import History, Period, add_hash, read_history
+from rewards.periods.preparation import PreparedSettlement, prepare_settlement
+from rewards.periods.window import freeze, refreeze, time_closed_us
 from rewards.settlement.policy import MOST_DISPUTE_DAYS, Policy
 from rewards.settlement.rule import Settlement
 from rewards.store import clients, events
@@ -59,14 +58,14 @@ def preview(ledger: Ledger, name: str, policy: Policy, until_us: int | None = No
         PeriodClosedError: the period is final.
     """
     with ledger.database.read() as connection:
-        there = book.read(connection)
-        period = there.find(name)
+        history = read_history(connection)
+        period = history.find(name)
         if period is None:
-            found = _draft(connection, there, name, policy, until_us)
-            return _compared(found.settlement, there.before(found.ordinal), "final of")
+            draft = _draft(connection, history, name, policy, until_us)
+            return _compare(draft.settlement, history.before(draft.ordinal), "final of")
         if period.final is not None:
-            raise _closed_already(period)
-        return _compared(_resettled(connection, there, period).settlement, period, "draft of")
+            raise _already_closed(period)
+        return _compare(_settle_again(connection, history, period).settlement, period, "draft of")
 
 
 def close(
@@ -100,13 +99,13 @@ def close(
         LedgerError: the entries of the window do not sum to its tokens; somebody wrote past the ledger.
     """
 
-    def prepare(connection: Connection, there: Book) -> Settled:
-        return _draft(connection, there, name, policy, until_us)
+    def prepare(connection: Connection, history: History) -> PreparedSettlement:
+        return _draft(connection, history, name, policy, until_us)
 
-    def write(connection: Connection, found: Settled) -> None:
-        _record(connection, "period.draft", name, actor, found)
+    def write(connection: Connection, prepared: PreparedSettlement) -> None:
+        _record(connection, "period.draft", name, actor, prepared)
         if policy.dispute_days == 0:
-            _record_final(connection, name, actor, found)
+            _record_final(connection, name, actor, prepared)
 
     return _write(ledger, prepare, write, expected)
 
@@ -119,17 +118,17 @@ def finalise(ledger: Ledger, name: str, actor: str, *, expected: str | None = No
         PeriodError: there is no such draft, or its dispute days are not over.
     """
 
-    def prepare(connection: Connection, there: Book) -> Settled:
-        period = _require(there, name, "finalised")
+    def prepare(connection: Connection, history: History) -> PreparedSettlement:
+        period = _require(history, name, "finalised")
         clock = Clock(now_us(connection), period.draft.policy.skew_us)
         days = min(period.draft.policy.dispute_days, MOST_DISPUTE_DAYS)
-        opens_us = happened_us(connection, period, clock) + days * DAY_US
+        opens_us = time_closed_us(connection, period, clock) + days * DAY_US
         if clock.now_us < opens_us:
             raise PeriodError(f"period {name!r} may be disputed until {text_of(opens_us)}, and finalised from then on")
-        return _resettled(connection, there, period)
+        return _settle_again(connection, history, period)
 
-    def write(connection: Connection, found: Settled) -> None:
-        _record_final(connection, name, actor, found)
+    def write(connection: Connection, prepared: PreparedSettlement) -> None:
+        _record_final(connection, name, actor, prepared)
 
     return _write(ledger, prepare, write, expected)
 
@@ -142,7 +141,7 @@ def dispute(ledger: Ledger, name: str, reason: str, actor: str) -> None:
     """
     require_reason(reason, PeriodError)
     with ledger.database.write() as connection:
-        _require(book.read(connection), name, "disputed")
+        _require(read_history(connection), name, "disputed")
         mark_disputed(connection, name, reason, actor)
 
 
@@ -161,7 +160,7 @@ def pay(ledger: Ledger, name: str, reference: str, actor: str) -> None:
     if not is_telling(reference):
         raise PeriodError(f"reference must be printable text by which the payment is found, not {reference!r}")
     with ledger.database.write() as connection:
-        _require(book.read(connection), name, "paid")
+        _require(read_history(connection), name, "paid")
         events.record(connection, "period.paid", name, actor, {"reference": reference}, once=f"period.paid:{name}")
 
 
@@ -172,72 +171,74 @@ def mark_disputed(connection: Connection, name: str, reason: str, actor: str) ->
 
 def _write(
     ledger: Ledger,
-    prepare: Callable[[Connection, Book], Settled],
-    write: Callable[[Connection, Settled], None],
+    prepare: Callable[[Connection, History], PreparedSettlement],
+    write: Callable[[Connection, PreparedSettlement], None],
     expected: str | None,
 ) -> Settlement:
     with ledger.database.read() as connection:
-        seen, members = book.read(connection), clients.in_order(connection)
-        found = prepare(connection, seen)
+        earlier, members = read_history(connection), clients.in_order(connection)
+        prepared = prepare(connection, earlier)
     with ledger.database.write() as connection:
-        there = book.read(connection)
-        if there.last_event != seen.last_event or clients.in_order(connection) != members:
-            found = prepare(connection, there)  # a client that came meanwhile has a line, and a statement, too
-        if expected not in (None, found.settlement.sha256):
-            name = found.settlement.period
+        history = read_history(connection)
+        if history.last_event != earlier.last_event or clients.in_order(connection) != members:
+            prepared = prepare(connection, history)  # a client that came meanwhile has a line, and a statement, too
+        if expected not in (None, prepared.settlement.sha256):
+            name = prepared.settlement.period
             raise PeriodMovedError(f"period {name!r} comes to another settlement by now than was expected; look again")
-        write(connection, found)
-    return found.settlement
+        write(connection, prepared)
+    return prepared.settlement
 
 
-def _draft(connection: Connection, there: Book, name: str, policy: Policy, until_us: int | None) -> Settled:
+def _draft(
+    connection: Connection, history: History, name: str, policy: Policy, until_us: int | None
+) -> PreparedSettlement:
     """The next period, settled."""
     if re.fullmatch(NAME, name) is None:
         raise PeriodError(f"period name {name!r} must be 1 to 64 letters, digits, dots, dashes or underscores")
-    period = there.find(name)
+    period = history.find(name)
     if period is not None:
-        raise _closed_already(period)
-    previous = there.periods[-1] if there.periods else None
+        raise _already_closed(period)
+    previous = history.periods[-1] if history.periods else None
     if previous is not None and previous.final is None:
         raise PeriodError(
             f"period {name!r} cannot be closed while {previous.name!r} before it is {previous.state}: "
             "finalise that first"
         )
-    fitting.require_fit(connection, policy)
+    policy_fit.require_fit(connection, policy)
     frame = freeze(connection, previous, policy, until_us)
-    found = settled(connection, there, name, len(there.periods) + 1, frame, policy)
-    if found.is_empty:
+    prepared = prepare_settlement(connection, history, name, len(history.periods) + 1, frame, policy)
+    if prepared.is_empty:
         moment = "" if until_us is None else f" that was made before {text_of(until_us)}"
         raise PeriodEmptyError(
             f"period {name!r} is empty: nothing was booked since receipt {frame.after}{moment}, and nothing in "
             f"{policy.currency} falls due"
         )
-    return found
+    return prepared
 
 
-def _resettled(connection: Connection, there: Book, period: Period) -> Settled:
-    frame = refreeze(period, there.before(period.ordinal))
+def _settle_again(connection: Connection, history: History, period: Period) -> PreparedSettlement:
+    frame = refreeze(period, history.before(period.ordinal))
     policy, rule = period.draft.policy, period.draft.rule
-    return settled(connection, there, period.name, period.ordinal, frame, policy, rule)
+    return prepare_settlement(connection, history, period.name, period.ordinal, frame, policy, rule)
 
 
-def _record(connection: Connection, kind: str, name: str, actor: str, found: Settled) -> None:
-    events.record(connection, kind, name, actor, book.sealed(found.document), once=f"{kind}:{name}")
+def _record(connection: Connection, kind: str, name: str, actor: str, prepared: PreparedSettlement) -> None:
+    events.record(connection, kind, name, actor, add_hash(prepared.document), once=f"{kind}:{name}")
 
 
-def _record_final(connection: Connection, name: str, actor: str, found: Settled) -> None:
-    _record(connection, "period.final", name, actor, found)
-    period = book.read(connection).find(name)
+def _record_final(connection: Connection, name: str, actor: str, prepared: PreparedSettlement) -> None:
+    _record(connection, "period.final", name, actor, prepared)
+    period = read_history(connection).find(name)
     assert period is not None
-    assert period.final == found.settlement  # what is read back is what was meant
-    bodies.record(connection, period, found.contents.receipts, actor)
+    assert period.final == prepared.settlement  # what is read back is what was meant
+    bodies.record(connection, period, prepared.contents.receipts, actor)
 
 
-def _require(there: Book, name: str, move: str) -> Period:
+def _require(history: History, name: str, move: str) -> Period:
     """The period, if it can make the move."""
-    period = there.find(name)
+    period = history.find(name)
     if period is None:
-        closed = ", ".join(each.name for each in there.periods)
+        closed = ", ".join(each.name for each in history.periods)
         raise PeriodError(f"no period {name!r} was closed; there are: {closed or 'none'}")
     possible = POSSIBLE[period.state]
     if move not in possible:
@@ -248,14 +249,14 @@ def _require(there: Book, name: str, move: str) -> Period:
     return period
 
 
-def _closed_already(period: Period) -> PeriodClosedError:
+def _already_closed(period: Period) -> PeriodClosedError:
     after, up_to = period.window
     return PeriodClosedError(
         f"period {period.name!r} is closed already ({period.state}, receipts {after + 1} to {up_to})", period.settlement
     )
 
 
-def _compared(settlement: Settlement, other: Period | None, what: str) -> Preview:
+def _compare(settlement: Settlement, other: Period | None, what: str) -> Preview:
     """A settlement beside another period's, or beside its own draft, where the currency is the same."""
     if other is None or other.settlement.policy.money != settlement.policy.money:
         return Preview(settlement, None, {})

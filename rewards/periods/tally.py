@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, case, func, select
 from sqlmodel import col
 
-from rewards.store import queries as reading
+from rewards.store import queries
 from rewards.store.sums import exact_sum
 from rewards.store.tables import EntryRow, ReceiptRow
 
@@ -45,39 +45,39 @@ class Tally:
 
     def accounts(self) -> dict[str, int]:
         """Account -> micro-credits, of all applications together."""
-        found: Counter[str] = Counter()
+        totals: Counter[str] = Counter()
         for (_, account), amount in self.credit.items():
-            found[account] += amount
-        return dict(found)
+            totals[account] += amount
+        return dict(totals)
 
     def by_application(self) -> dict[str, dict[str, int]]:
         """Application -> account -> micro-credits."""
-        found: dict[str, dict[str, int]] = {application: {} for application in self.tokens}
+        credit: dict[str, dict[str, int]] = {application: {} for application in self.tokens}
         for (application, account), amount in self.credit.items():
-            found.setdefault(application, {})[account] = amount
-        return found
+            credit.setdefault(application, {})[account] = amount
+        return credit
 
 
 def window(connection: Connection, after: int, up_to: int, *, by_application: bool) -> Tally:
     """The receipts with after < sequence ≤ up_to; memory for accounts and applications, not for receipts."""
     if by_application:
-        return _joined(connection, col(ReceiptRow.sequence).between(after + 1, up_to))
-    found = Tally(Counter({EVERY: reading.tokens_between(connection, after, up_to)}))
+        return _sum_by_application(connection, col(ReceiptRow.sequence).between(after + 1, up_to))
+    total = Tally(Counter({EVERY: queries.tokens_between(connection, after, up_to)}))
     for account, amount, receipts in _sums(connection, after, up_to):
-        found.credit[EVERY, account] = int(amount)
-        found.receipts[account] = int(receipts)
-    return found
+        total.credit[EVERY, account] = int(amount)
+        total.receipts[account] = int(receipts)
+    return total
 
 
 def receipts(connection: Connection, sequences: Iterable[int], *, by_application: bool) -> Tally:
     """The receipts of these sequence numbers."""
-    found = Tally()
+    total = Tally()
     for some in batches(sorted(sequences)):
-        found.add(_joined(connection, col(ReceiptRow.sequence).in_(some)))
+        total.add(_sum_by_application(connection, col(ReceiptRow.sequence).in_(some)))
     if not by_application:
-        found.tokens = Counter({EVERY: found.tokens.total()})
-        found.credit = Counter({(EVERY, account): amount for account, amount in found.accounts().items()})
-    return found
+        total.tokens = Counter({EVERY: total.tokens.total()})
+        total.credit = Counter({(EVERY, account): amount for account, amount in total.accounts().items()})
+    return total
 
 
 def entries_between(connection: Connection, after: int, up_to: int) -> int:
@@ -94,7 +94,7 @@ def batches(items: Iterable[Any]) -> Iterator[list[Any]]:
         yield some
 
 
-def _joined(connection: Connection, condition: ColumnElement[bool]) -> Tally:
+def _sum_by_application(connection: Connection, condition: ColumnElement[bool]) -> Tally:
     application, account = col(ReceiptRow.application), col(EntryRow.account)
     tokens = select(application, exact_sum(col(ReceiptRow.tokens))).where(condition).group_by(application)
     entries = (
@@ -103,11 +103,11 @@ def _joined(connection: Connection, condition: ColumnElement[bool]) -> Tally:
         .where(condition)
         .group_by(application, account)
     )
-    found = Tally(Counter({name: int(amount) for name, amount in connection.execute(tokens)}))
+    total = Tally(Counter({name: int(amount) for name, amount in connection.execute(tokens)}))
     for name, credited, amount, receipts in connection.execute(entries):
-        found.credit[name, credited] = int(amount)
-        found.receipts[credited] += int(receipts)
-    return found
+        total.credit[name, credited] = int(amount)
+        total.receipts[credited] += int(receipts)
+    return total
 
 
 def _sums(connection: Connection, after: int, up_to: int) -> Iterator[Any]:
@@ -121,7 +121,7 @@ def _sums(connection: Connection, after: int, up_to: int) -> Iterator[Any]:
     if connection.dialect.name != "sqlite":
         yield from connection.execute(select(account, *sums).where(*window).group_by(account))
         return
-    for name in reading.accounts(connection):
+    for name in queries.accounts(connection):
         amount, receipts = connection.execute(select(*sums).where(account == name, *window)).one()
         if amount is not None:
             yield name, amount, receipts

@@ -22,16 +22,16 @@ from rewards.moments import Clock, text_of
 from rewards.periods import tally
 from rewards.periods.history import Period
 from rewards.settlement.policy import Policy
-from rewards.store import queries as reading
+from rewards.store import queries
 from rewards.store.database import now_us
-from rewards.store.queries import made_from
+from rewards.store.queries import condition_made_from
 from rewards.store.tables import EventRow, ReceiptRow
 
 HOUR_US = 3_600_000_000
 
 
 @dataclass(frozen=True)
-class Frame:
+class PeriodFrame:
     """The receipts of a period by sequence number.
 
     Attributes:
@@ -55,29 +55,29 @@ class Frame:
 
     def holds(self, sequence: int) -> bool:
         """Whether a receipt of this number counts here, if nothing else stands against it."""
-        is_candidate = self.after < sequence <= self.up_to or sequence in self._arrived
-        return is_candidate and sequence not in self._deferred
+        is_candidate = self.after < sequence <= self.up_to or sequence in self._arrived_numbers
+        return is_candidate and sequence not in self._deferred_numbers
 
     @property
-    def handed_in(self) -> frozenset[int]:
+    def arrivals(self) -> frozenset[int]:
         """Receipts before the window that count here."""
-        return self._arrived - self._deferred
+        return self._arrived_numbers - self._deferred_numbers
 
     @property
-    def handed_on(self) -> frozenset[int]:
+    def departures(self) -> frozenset[int]:
         """Receipts of the window that count in a later period."""
         return frozenset(each for each in self.deferred if self.after < each <= self.up_to)
 
     @cached_property
-    def _arrived(self) -> frozenset[int]:
+    def _arrived_numbers(self) -> frozenset[int]:
         return frozenset(self.arrived)
 
     @cached_property
-    def _deferred(self) -> frozenset[int]:
+    def _deferred_numbers(self) -> frozenset[int]:
         return frozenset(self.deferred)
 
 
-def freeze(connection: Connection, previous: Period | None, policy: Policy, until_us: int | None) -> Frame:
+def freeze(connection: Connection, previous: Period | None, policy: Policy, until_us: int | None) -> PeriodFrame:
     """The frame of the period that follows `previous`, if it is closed at this moment.
 
     Raises:
@@ -86,29 +86,29 @@ def freeze(connection: Connection, previous: Period | None, policy: Policy, unti
     clock = Clock(now_us(connection), policy.skew_us)
     after, late_us, arrived = _end(previous, clock)
     if until_us is None:
-        last = reading.last_sequence(connection, None)
+        last = queries.last_sequence(connection, None)
         # A clock that stepped back must not make what is booked look as if it were made in the future.
         until_us = max(clock.now_us, late_us, _latest(connection, clock)) + 1
     else:
         _require_over(until_us, policy.grace_hours, late_us, clock.now_us)
         last = _last_in_time(connection, clock, until_us, until_us + policy.grace_hours * HOUR_US)
     up_to = max(last, after)
-    deferred = _made_after(connection, clock, after, up_to, arrived, until_us)
+    deferred = _find_made_after(connection, clock, after, up_to, arrived, until_us)
     while up_to > after and deferred and deferred[-1] == up_to:
         deferred.pop()
         up_to -= 1
-    return Frame(after, up_to, until_us, tuple(deferred), arrived, late_us, clock.now_us)
+    return PeriodFrame(after, up_to, until_us, tuple(deferred), arrived, late_us, clock.now_us)
 
 
-def refreeze(period: Period, previous: Period | None) -> Frame:
+def refreeze(period: Period, previous: Period | None) -> PeriodFrame:
     """The frame that a closed period was given."""
     as_of_us = period.as_of_us
     clock = None if as_of_us is None else Clock(as_of_us, period.draft.policy.skew_us)
     _, late_us, arrived = _end(previous, clock)
-    return Frame(*period.window, period.until_us, period.deferred, arrived, late_us, as_of_us)
+    return PeriodFrame(*period.window, period.until_us, period.deferred, arrived, late_us, as_of_us)
 
 
-def happened_us(connection: Connection, period: Period, clock: Clock) -> int:
+def time_closed_us(connection: Connection, period: Period, clock: Clock) -> int:
     """When a period was closed; where a wrong clock says a moment to come, the first right stamp after it.
 
     Where nothing has happened since, it is the last right stamp before: what a wrong clock wrote bars nobody for long.
@@ -122,8 +122,8 @@ def happened_us(connection: Connection, period: Period, clock: Clock) -> int:
     )
     later = [select(func.min(at)).where(at <= latest_us, sequence > last) for at, sequence, last in stamps]
     before = [select(func.max(at)).where(at <= latest_us, sequence <= last) for at, sequence, last in stamps]
-    found = [moment for query in later if (moment := connection.execute(query).scalar_one()) is not None]
-    return min(found) if found else max(connection.execute(query).scalar_one() or 0 for query in before)
+    moments = [moment for query in later if (moment := connection.execute(query).scalar_one()) is not None]
+    return min(moments) if moments else max(connection.execute(query).scalar_one() or 0 for query in before)
 
 
 def _end(previous: Period | None, clock: Clock | None) -> tuple[int, int, tuple[int, ...]]:
@@ -143,7 +143,7 @@ def _latest(connection: Connection, clock: Clock) -> int:
 def _last_in_time(connection: Connection, clock: Clock, until_us: int, closes_us: int) -> int:
     """The last receipt that was booked before a moment; of one that is stamped wrong, made before the period's end."""
     sequence, booked = col(ReceiptRow.sequence), col(ReceiptRow.booked_at_us)
-    in_time = reading.last_sequence(connection, closes_us)
+    in_time = queries.last_sequence(connection, closes_us)
     is_wrong = and_(booked > clock.now_us + clock.skew_us, col(ReceiptRow.created_at_us) < until_us)
     return max(in_time, connection.execute(select(func.max(sequence)).where(is_wrong)).scalar_one() or 0)
 
@@ -159,20 +159,20 @@ def _require_over(until_us: int, grace_hours: int, late_us: int, at_us: int) -> 
         )
 
 
-def _made_after(
+def _find_made_after(
     connection: Connection, clock: Clock, after: int, up_to: int, arrived: Iterable[int], until_us: int
 ) -> list[int]:
     """Candidates made at or after a moment, each with the reversal that goes with it, in their order."""
     sequence = col(ReceiptRow.sequence)
-    is_after = made_from(clock, until_us)
+    is_after = condition_made_from(clock, until_us)
     in_window = and_(sequence > after, sequence <= up_to)
     conditions: list[ColumnElement[bool]] = [in_window]
     conditions += [sequence.in_(some) for some in tally.batches(sorted(arrived))]
-    found: set[int] = set()
+    sequences: set[int] = set()
     for condition in conditions:
-        found.update(connection.execute(select(sequence).where(condition, is_after)).scalars())
+        sequences.update(connection.execute(select(sequence).where(condition, is_after)).scalars())
         responses = select(col(ReceiptRow.response_id)).where(condition, is_after)
         with_them = col(ReceiptRow.reverses).in_(responses)
         for other in conditions:
-            found.update(connection.execute(select(sequence).where(other, with_them)).scalars())
-    return sorted(found)
+            sequences.update(connection.execute(select(sequence).where(other, with_them)).scalars())
+    return sorted(sequences)

@@ -126,7 +126,7 @@ def allocate(
     else:
         weights, unclaimed = paid, not paid
         parts = divide(whole, paid, salt=period) if paid else {COMMONS: whole}
-    parts = _capped(period, parts, weights, policy)
+    parts = _cap_parts(period, parts, weights, policy)
     assert sum(parts.values()) == whole
     if is_first_rule:
         pool_fraction = fee_fraction = 0
@@ -206,7 +206,7 @@ def _weights(credit: PeriodCredit, application: str, paid: Mapping[str, int]) ->
     return {account: amount for account, amount in own.items() if amount > 0 and account in paid}
 
 
-def _capped(period: str, parts: dict[str, int], weights: Mapping[str, int], policy: Policy) -> dict[str, int]:
+def _cap_parts(period: str, parts: dict[str, int], weights: Mapping[str, int], policy: Policy) -> dict[str, int]:
     """Parts under the clients' caps: what exceeds them is shared by weight among the clients below theirs.
 
     A share of the excess may reach the next cap, so this repeats, at most once per client. The commons keeps its part,

@@ -83,10 +83,10 @@ class Purse:
     @property
     def is_empty(self) -> bool:
         """Whether nothing at all is carried."""
-        return not (self.carrying or self.pool_fraction or self.fee_fraction)
+        return not (self.open_balances or self.pool_fraction or self.fee_fraction)
 
     @property
-    def carrying(self) -> dict[str, Balance]:
+    def open_balances(self) -> dict[str, Balance]:
         """The balances that are not nothing, in the order of names."""
         return {account: each for account, each in sorted(self.balances.items()) if each != _NOTHING}
 
@@ -101,7 +101,7 @@ class Purse:
             "minor_digits": currency.digits,
             "pool_fraction": str(self.pool_fraction),
             "fee_fraction": str(self.fee_fraction),
-            "balances": [balance.to_document(account) for account, balance in self.carrying.items()],
+            "balances": [balance.to_document(account) for account, balance in self.open_balances.items()],
         }
 
 

@@ -60,20 +60,20 @@ class Settlement:
     standing: Mapping[Currency, Purse] = field(default_factory=dict)
 
     @property
-    def carried(self) -> dict[str, Balance]:
+    def next_balances(self) -> dict[str, Balance]:
         """Account -> what it carries to the next period, in the currency of this one."""
         return {line.account: line.balance for line in self.lines}
 
     @property
     def purses(self) -> dict[Currency, Purse]:
         """Currency -> what is carried in it, of this period's and of every other one."""
-        own = Purse(self.carried, self.pool_fraction, self.fee_fraction)
+        own = Purse(self.next_balances, self.pool_fraction, self.fee_fraction)
         return {**self.standing, self.policy.money: own}
 
     def opening(self, policy: Policy, rule: int = RULE) -> Opening:
         """What the next period begins with if it is settled by this policy."""
         if rule == FIRST_RULE:
-            return Opening(Purse(self.carried))
+            return Opening(Purse(self.next_balances))
         purses = self.purses
         return Opening(purses.pop(policy.money, Purse()), purses)
 

@@ -288,8 +288,8 @@ def _fault(fault: ErrorDetails) -> str:
     """One fault in words: which field, what would be right, what was found."""
     where = [str(part) for part in fault["loc"] if part != "[key]"]
     if not where:
-        found = fault.get("ctx", {}).get("error")
-        return str(found or f"document: must be a mapping of fields, not {_shown.repr(fault['input'])}")
+        error = fault.get("ctx", {}).get("error")
+        return str(error or f"document: must be a mapping of fields, not {_shown.repr(fault['input'])}")
     field = Policy.model_fields.get(where[0])
     if field is None:
         return f"{where[0]}: is no field of a policy; the fields are {', '.join(Policy.model_fields)}"

@@ -89,8 +89,8 @@ __all__ = [
     "Settlement",
     "clawback",
     "falls_due",
+    "find_clawbacks",
     "settle",
-    "taken_back",
 ]
 
 _NOTHING = Opening()
@@ -153,7 +153,9 @@ def settle(
     return settlement
 
 
-def taken_back(paid: Settlement, opening: Opening, without: PeriodCredit, before: Mapping[str, int]) -> dict[str, int]:
+def find_clawbacks(
+    paid: Settlement, opening: Opening, without: PeriodCredit, before: Mapping[str, int]
+) -> dict[str, int]:
     """Client -> minor units that are taken back of a settlement for what was reversed; those without are absent.
 
     Args:
@@ -172,12 +174,12 @@ def taken_back(paid: Settlement, opening: Opening, without: PeriodCredit, before
     alone = replace(without, clawbacks=own, standing_clawbacks={})
     again = settle(paid.period, paid.ordinal, alone, paid.policy, opening, on_hold, paid.rule)
     gained = {line.account: line.gross + line.recovered for line in again.lines}
-    found = {
+    owed = {
         line.account: line.gross + line.recovered - gained.get(line.account, 0) - before.get(line.account, 0)
         for line in paid.lines
         if line.account != COMMONS
     }
-    return {client: amount for client, amount in found.items() if amount > 0}
+    return {client: amount for client, amount in owed.items() if amount > 0}
 
 
 def falls_due(ordinal: int, policy: Policy, opening: Opening, held_clients: frozenset[str]) -> bool:
@@ -230,22 +232,22 @@ def _paid_lines(
 ) -> dict[str, Line]:
     """Account -> its line from gross to payout, with what was recovered where the policy sends it (steps 8 to 10)."""
 
-    def paid(line: Line, recovered: int = 0) -> Line:
+    def pay_line(line: Line, recovered: int = 0) -> Line:
         balance = purse.of(line.account)
         clawback = credit.clawbacks.get(line.account, 0) + balance.clawback
         on_hold = line.account in held_clients
         return pay_client(line, balance, clawback, ordinal=ordinal, policy=policy, on_hold=on_hold, recovered=recovered)
 
-    lines = {line.account: line if line.account == COMMONS else paid(line) for line in gross}
-    recovered = sum(_recovered(line, purse.of(client)) for client, line in lines.items())
-    shared = {} if is_first_rule else _redistributed(salt, recovered, lines, policy)
-    lines |= {line.account: paid(line, shared[line.account]) for line in gross if line.account in shared}
+    lines = {line.account: line if line.account == COMMONS else pay_line(line) for line in gross}
+    recovered = sum(_recovery(line, purse.of(client)) for client, line in lines.items())
+    shared = {} if is_first_rule else _redistribute(salt, recovered, lines, policy)
+    lines |= {line.account: pay_line(line, shared[line.account]) for line in gross if line.account in shared}
     kept = recovered - sum(shared.values())
     lines[COMMONS] = pay_commons(lines[COMMONS], purse.of(COMMONS), kept)
     return lines
 
 
-def _redistributed(period: str, recovered: int, lines: Mapping[str, Line], policy: Policy) -> dict[str, int]:
+def _redistribute(period: str, recovered: int, lines: Mapping[str, Line], policy: Policy) -> dict[str, int]:
     """Client -> its part of what was recovered; nobody has one where the commons keeps it."""
     if policy.commons != "distribute" or not recovered:
         return {}
@@ -268,13 +270,13 @@ def _standing(credit: PeriodCredit, opening: Opening) -> dict[Currency, Purse]:
             balances[client] = replace(balance, clawback=balance.clawback + amount)
         standing[currency] = replace(purse, balances=balances)
     return {
-        currency: replace(purse, balances=purse.carrying)
+        currency: replace(purse, balances=purse.open_balances)
         for currency, purse in sorted(standing.items())
         if not purse.is_empty
     }
 
 
-def _recovered(line: Line, opening: Balance) -> int:
+def _recovery(line: Line, opening: Balance) -> int:
     """What a client gave back: the claw-back and the old debt, less what it still owes."""
     if line.account == COMMONS:
         return 0
@@ -309,7 +311,7 @@ def _check_conservation(settlement: Settlement, purse: Purse) -> None:
         left = line.clawback + line.holdback + line.held + line.payout + line.carried_out
         assert came + line.drawn_holdback + line.recovered == left
     assert settlement.distributable == sum(line.gross for line in settlement.lines)
-    commons_debts = settlement.carried[COMMONS].debt - purse.of(COMMONS).debt
+    commons_debts = settlement.next_balances[COMMONS].debt - purse.of(COMMONS).debt
     before = settlement.pool + sum(balance.money for balance in purse.balances.values()) + commons_debts
     payouts = sum(line.payout for line in settlement.lines)
-    assert before == settlement.fee + payouts + sum(balance.money for balance in settlement.carried.values())
+    assert before == settlement.fee + payouts + sum(balance.money for balance in settlement.next_balances.values())

@@ -33,11 +33,11 @@ def register(connection: Connection, consortium: str, members: Mapping[str, str]
             raise CreditError(f"id {member!r} must be 1 to {_ID_LENGTH} printable characters without a slash")
         if member in (COMMONS, PENDING):
             raise CreditError(f"client {member!r} bears the name of a reserved account; rename the client")
-    everybody = registered(connection)
+    everybody = registrations(connection)
     _require_one_organisation(everybody, consortium, members)
-    there = everybody.get(consortium, {})
+    known = everybody.get(consortium, {})
     for member, name in members.items():
-        if member not in there:
+        if member not in known:
             subject = f"{consortium}/{member}"
             events.record(connection, KIND, subject, "service", {"name": name}, once=f"{KIND}:{subject}")
 
@@ -55,16 +55,16 @@ def _require_one_organisation(
                 )
 
 
-def registered(connection: Connection) -> dict[str, dict[str, str]]:
+def registrations(connection: Connection) -> dict[str, dict[str, str]]:
     """Consortium -> client id -> display name, in the order of registration."""
-    found: dict[str, dict[str, str]] = {}
+    names: dict[str, dict[str, str]] = {}
     # Only these columns: a replica on PostgreSQL may read no others.
     columns = (col(EventRow.subject), col(EventRow.document))
     query = select(*columns).where(col(EventRow.kind) == KIND).order_by(col(EventRow.sequence))
     for subject, document in connection.execute(query):
         consortium, _, member = subject.partition("/")
-        found.setdefault(consortium, {})[member] = json.loads(document)["name"]
-    return found
+        names.setdefault(consortium, {})[member] = json.loads(document)["name"]
+    return names
 
 
 def in_order(connection: Connection) -> list[tuple[str, str]]:

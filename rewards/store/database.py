@@ -16,11 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from rewards.errors import LedgerError, LedgerLostError, LedgerRefusedError
 from rewards.files import private_files
 from rewards.store import schema
-from rewards.store.engines import BUSY_TIMEOUT_MS, connect, preparing, require_locks, write_ahead, writing
+from rewards.store.engines import BUSY_TIMEOUT_MS, connect, preparing_engine, require_locks, write_ahead, writing_engine
 from rewards.store.presence import Files, Origin, loss_of, require_whole
-from rewards.store.url import file_of, parse, shown, shown_url
+from rewards.store.url import file_of, parse, readable_url, url_without_password
 
-__all__ = ["Connection", "Database", "as_it_is", "migrate", "now_us", "prepare"]
+__all__ = ["Connection", "Database", "connect_as_is", "migrate", "now_us", "prepare"]
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,14 +47,14 @@ def prepare(url: str) -> bool:
     """
     parsed = parse(url)
     file = file_of(parsed)
-    with _errors_of(shown(parsed)):
+    with _errors_of(readable_url(parsed)):
         if file is not None:
             require_whole(file)
             _make_private(file)
             require_locks(file)
-        with _connected(parsed) as engine:
-            with preparing(engine).begin() as connection:
-                is_new = schema.make(connection, shown_url(url))
+        with _open_engine(parsed) as engine:
+            with preparing_engine(engine).begin() as connection:
+                is_new = schema.make(connection, url_without_password(url))
             if file is not None:
                 _tighten(file)  # only now: what was named by a slip and is no ledger stays as it is
                 write_ahead(engine)
@@ -72,9 +72,9 @@ def migrate(url: str) -> tuple[str, str]:
     """
     parsed = parse(url)
     file = _required_file(parsed)
-    with _errors_of(shown(parsed)), _connected(parsed) as engine:
-        with preparing(engine).begin() as connection:
-            before = schema.migrate(connection, shown_url(url))
+    with _errors_of(readable_url(parsed)), _open_engine(parsed) as engine:
+        with preparing_engine(engine).begin() as connection:
+            before = schema.migrate(connection, url_without_password(url))
         if file is not None:
             _tighten(file)
             write_ahead(engine)
@@ -82,7 +82,7 @@ def migrate(url: str) -> tuple[str, str]:
 
 
 @contextmanager
-def as_it_is(url: str, *, writing: bool = False) -> Iterator[Connection]:
+def connect_as_is(url: str, *, writing: bool = False) -> Iterator[Connection]:
     """A transaction on whatever schema is there: reading one moment, or alone in changing the schema.
 
     Raises:
@@ -91,11 +91,11 @@ def as_it_is(url: str, *, writing: bool = False) -> Iterator[Connection]:
     parsed = parse(url)
     _required_file(parsed)
     with (
-        _errors_of(shown(parsed)),
-        _connected(parsed) as engine,
-        (preparing(engine) if writing else engine).begin() as there,
+        _errors_of(readable_url(parsed)),
+        _open_engine(parsed) as engine,
+        (preparing_engine(engine) if writing else engine).begin() as connection,
     ):
-        yield there
+        yield connection
 
 
 class Database:
@@ -115,16 +115,18 @@ class Database:
     def __init__(self, url: str) -> None:
         parsed = parse(url)
         self.url = url
-        self._name = shown(parsed)
+        self._name = readable_url(parsed)
         file = _required_file(parsed)
         self.origin = Origin()
         with _errors_of(self._name):
             self._files = None if file is None else Files(file, BUSY_TIMEOUT_MS / 1000)
         self._reader = connect(parsed)
-        self._writer = writing(connect(parsed))  # connections of its own: who waits to write takes none of readers
+        self._writer = writing_engine(
+            connect(parsed)
+        )  # connections of its own: who waits to write takes none of readers
         try:
             with self.read() as connection:
-                schema.require_current(connection, shown_url(url))
+                schema.require_current(connection, url_without_password(url))
         except LedgerError:
             self.close()
             raise
@@ -144,7 +146,7 @@ class Database:
         """
         with _errors_of(self._name):
             self._require_files()
-        with self._renewed_where_damaged(self._reader), _errors_of(self._name), self._reader.begin() as connection:
+        with self._renew_if_damaged(self._reader), _errors_of(self._name), self._reader.begin() as connection:
             if member is not None and self.is_postgresql:
                 connection.execute(text("SET LOCAL ROLE protoken_member"))
                 connection.execute(text("SELECT set_config('protoken.client', :member, true)"), {"member": member})
@@ -153,7 +155,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is alone in writing from its first statement, and durable when the block has ended."""
-        with self._renewed_where_damaged(self._writer), _errors_of(self._name):
+        with self._renew_if_damaged(self._writer), _errors_of(self._name):
             self._require_files()
             with self._writer.begin() as connection:
                 self.origin.require(connection)
@@ -168,7 +170,7 @@ class Database:
             self._files.close()
 
     @contextmanager
-    def _renewed_where_damaged(self, engine: Engine) -> Iterator[None]:
+    def _renew_if_damaged(self, engine: Engine) -> Iterator[None]:
         """Let go of connections that found no database: on SQLite they would say so still when the file is back."""
         try:
             yield
@@ -198,7 +200,7 @@ def _required_file(url: URL) -> Path | None:
     if file is not None:
         require_whole(file)
         if not file.is_file():
-            raise LedgerError(f"no ledger at {shown(url)}: `protoken keys create` or `protoken serve` makes one")
+            raise LedgerError(f"no ledger at {readable_url(url)}: `protoken keys create` or `protoken serve` makes one")
         require_locks(file)
     return file
 
@@ -216,7 +218,7 @@ def _tighten(path: Path) -> None:
 
 
 @contextmanager
-def _connected(url: URL) -> Iterator[Engine]:
+def _open_engine(url: URL) -> Iterator[Engine]:
     engine = connect(url)
     try:
         yield engine

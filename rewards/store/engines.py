@@ -19,9 +19,9 @@ from sqlalchemy.exc import NoSuchModuleError
 
 from rewards.errors import LedgerError
 from rewards.store.presence import existing_file
-from rewards.store.url import file_of, shown
+from rewards.store.url import file_of, readable_url
 
-__all__ = ["BUSY_TIMEOUT_MS", "connect", "preparing", "require_locks", "write_ahead", "writing"]
+__all__ = ["BUSY_TIMEOUT_MS", "connect", "preparing_engine", "require_locks", "write_ahead", "writing_engine"]
 
 BUSY_TIMEOUT_MS = 30_000
 CONNECT_TIMEOUT_S = 5
@@ -54,7 +54,9 @@ def _connect_postgresql(url: URL) -> Engine:
             },
         )
     except (NoSuchModuleError, ModuleNotFoundError) as error:
-        raise LedgerError(f"ledger {shown(url)}: the driver is missing: pip install 'psycopg[binary]'") from error
+        raise LedgerError(
+            f"ledger {readable_url(url)}: the driver is missing: pip install 'psycopg[binary]'"
+        ) from error
 
     @event.listens_for(engine, "connect")
     def require_utf8(connection: Any, _record: Any) -> None:
@@ -62,8 +64,8 @@ def _connect_postgresql(url: URL) -> Engine:
         if encoding != "UTF8":
             connection.close()
             raise LedgerError(
-                f"ledger {shown(url)}: the database's encoding is {encoding}, which cannot hold every name and label;"
-                " make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+                f"ledger {readable_url(url)}: the database's encoding is {encoding}, which cannot hold every name and "
+                "label; make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
             )
 
     return engine
@@ -105,7 +107,7 @@ def require_locks(ledger: Path) -> None:
             ) from error
 
 
-def writing(engine: Engine) -> Engine:
+def writing_engine(engine: Engine) -> Engine:
     """The engine, such that a transaction has the database's one place to write from its first statement.
 
     On PostgreSQL that is a lock which ends with the transaction, behind a function that only who may write may call;
@@ -123,10 +125,10 @@ def writing(engine: Engine) -> Engine:
     return writer
 
 
-def preparing(engine: Engine) -> Engine:
+def preparing_engine(engine: Engine) -> Engine:
     """The engine, such that a transaction is alone in changing the schema; it waits for writers when it changes it."""
     if engine.dialect.name == "sqlite":
-        return writing(engine)
+        return writing_engine(engine)
     writer = engine.execution_options(isolation_level="READ COMMITTED")
 
     @event.listens_for(writer, "begin")

@@ -83,7 +83,7 @@ class Files:
         self._size = _size(path)  # a ledger only grows
         names = [Path(f"{path.resolve()}{ending}") for ending in _BESIDE]  # beside the file that a link leads to
         beside = {file: identity(file) for file in names}
-        self._beside = {file: found for file, found in beside.items() if found is not None}
+        self._beside = {file: status for file, status in beside.items() if status is not None}
 
     def check(self) -> None:
         """Look at the names; some microseconds.
@@ -93,12 +93,12 @@ class Files:
             OSError: they cannot be looked at.
         """
         known = self._size  # before the look: another thread's look may come between
-        found, size = identity(self._path), _size(self._path)
-        if found != self._opened:
+        current, size = identity(self._path), _size(self._path)
+        if current != self._opened:
             self._rescue()  # into wherever it lies now: who moves a file leaves its log behind
-        if found is None:
+        if current is None:
             raise LedgerLostError(f"ledger {self._path} is gone: put the file back", "ledger_missing")
-        if found != self._opened:
+        if current != self._opened:
             raise LedgerLostError(
                 f"ledger {self._path} is another file than the one that was opened: put that back, or start again",
                 "ledger_replaced",
@@ -151,8 +151,8 @@ class Origin:
             first = connection.execute(_FIRST).one_or_none()
             self._known = None if first is None else (first[0], first[1])
             return
-        there = connection.execute(_KNOWN, {"sequence": self._known[0]}).one_or_none()
-        if there is None or tuple(there) != self._known:
+        row = connection.execute(_KNOWN, {"sequence": self._known[0]}).one_or_none()
+        if row is None or tuple(row) != self._known:
             raise LedgerLostError(
                 "another ledger has taken the place of the one that was opened: put that back, or start again",
                 "ledger_replaced",
@@ -162,10 +162,10 @@ class Origin:
 def identity(path: Path) -> tuple[int, int] | None:
     """What a name stands for, by device and inode; None when for nothing."""
     try:
-        found = path.stat()
+        status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _size(path: Path) -> int:

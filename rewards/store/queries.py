@@ -17,7 +17,7 @@ from rewards.store.tables import EntryRow, ReceiptRow
 
 def accounts(connection: Connection) -> list[str]:
     """Every account that may be credited, in the order of names."""
-    return sorted({COMMONS, *(member for members in clients.registered(connection).values() for member in members)})
+    return sorted({COMMONS, *(member for members in clients.registrations(connection).values() for member in members)})
 
 
 def credit_between(connection: Connection, after: int, up_to: int | None) -> dict[str, int]:
@@ -34,8 +34,8 @@ def credit_between(connection: Connection, after: int, up_to: int | None) -> dic
         query = select(names.c.account, of_name)
     else:
         query = select(account, total).where(*window).group_by(account)
-    found = {name: int(amount) for name, amount in connection.execute(query) if amount is not None}
-    return dict(sorted(found.items()))
+    credit = {name: int(amount) for name, amount in connection.execute(query) if amount is not None}
+    return dict(sorted(credit.items()))
 
 
 def tokens_between(connection: Connection, after: int, up_to: int | None) -> int:
@@ -56,7 +56,7 @@ def last_sequence(connection: Connection, before_us: int | None) -> int:
     return connection.execute(select(func.max(sequence))).scalar_one() or 0
 
 
-def booked_at(connection: Connection, sequence: int) -> int | None:
+def booking_time_us(connection: Connection, sequence: int) -> int | None:
     """When the receipt of that number was booked, in microseconds since 1970; None when there is none."""
     booked = select(col(ReceiptRow.booked_at_us)).where(col(ReceiptRow.sequence) == sequence)
     return connection.execute(booked).scalar_one_or_none()
@@ -66,8 +66,8 @@ def _window(sequence: Mapped[Any], after: int, up_to: int | None) -> list[Column
     return [sequence > after] if up_to is None else [sequence > after, sequence <= up_to]
 
 
-def made_from(clock: Clock, moment_us: int) -> ColumnElement[bool]:
-    """The condition that a receipt was made at that moment or later, as `Clock.made_us` has it."""
+def condition_made_from(clock: Clock, moment_us: int) -> ColumnElement[bool]:
+    """The condition that a receipt was made at that moment or later, as `Clock.time_made_us` has it."""
     created_at, booked_at = col(ReceiptRow.created_at_us), col(ReceiptRow.booked_at_us)
     latest_us = clock.now_us + clock.skew_us
     is_told = and_(created_at <= latest_us, created_at <= booked_at + clock.skew_us)

@@ -32,7 +32,7 @@ def make(connection: Connection, url: str) -> bool:
     Raises:
         LedgerError: another version made the ledger, or the database holds something else.
     """
-    if _found(connection, url) is None and not _tables(connection):
+    if _current_revision(connection, url) is None and not _tables(connection):
         _upgrade(connection)
         return True
     require_current(connection, url)
@@ -45,18 +45,18 @@ def require_current(connection: Connection, url: str) -> None:
     Raises:
         LedgerError: it is of an older or a newer program, or none; says what to do.
     """
-    found = _found(connection, url)
-    if found == head():
+    revision = _current_revision(connection, url)
+    if revision == head():
         return
-    _require_ledger(connection, url, found)
-    if found not in _known():
+    _require_ledger(connection, url, revision)
+    if revision not in _known_revisions():
         raise LedgerError(
-            f"ledger {url} was made by a newer protoken: it is of schema {found}, and this one knows those up to "
+            f"ledger {url} was made by a newer protoken: it is of schema {revision}, and this one knows those up to "
             f"{head()}; use that version, or a later one; nothing was changed"
         )
     raise LedgerError(
-        f"ledger {url} was made by an older protoken: it is of schema {found}, and this one needs {head()}; stop the "
-        f"service, keep a copy by `protoken ledger backup FILE --ledger {url}`, then run "
+        f"ledger {url} was made by an older protoken: it is of schema {revision}, and this one needs {head()}; stop "
+        f"the service, keep a copy by `protoken ledger backup FILE --ledger {url}`, then run "
         f"`protoken ledger migrate --ledger {url}`"
     )
 
@@ -67,19 +67,19 @@ def migrate(connection: Connection, url: str) -> str:
     Raises:
         LedgerError: the ledger is of a newer program, or none; nothing was changed.
     """
-    found = _found(connection, url)
-    if found is None or found not in _known():
+    revision = _current_revision(connection, url)
+    if revision is None or revision not in _known_revisions():
         require_current(connection, url)
-    _require_ledger(connection, url, found)
+    _require_ledger(connection, url, revision)
     _upgrade(connection)
-    return str(found)
+    return str(revision)
 
 
 def is_current(connection: Connection, url: str) -> bool:
     """Whether the ledger is of this program's schema; args and errors as for `require_current`, another one's apart."""
-    found = _found(connection, url)
-    _require_ledger(connection, url, found)
-    return found == head()
+    revision = _current_revision(connection, url)
+    _require_ledger(connection, url, revision)
+    return revision == head()
 
 
 def require_empty(connection: Connection, url: str) -> None:
@@ -88,17 +88,17 @@ def require_empty(connection: Connection, url: str) -> None:
     Raises:
         LedgerError: there is one, or something else.
     """
-    if _found(connection, url) is not None or _tables(connection):
+    if _current_revision(connection, url) is not None or _tables(connection):
         raise LedgerError(f"there is a ledger at {url} already, or something else; restore to an empty database")
 
 
 def head() -> str:
     """The revision that this program needs."""
-    return max(_known())
+    return max(_known_revisions())
 
 
 @cache  # a running program's schema does not change
-def _known() -> frozenset[str]:
+def _known_revisions() -> frozenset[str]:
     """The revisions that there are: with each its migration's file begins, and the last is the highest."""
     return frozenset(file.name.partition("_")[0] for file in (_migrations() / "versions").glob("[0-9]*_*.py"))
 
@@ -117,7 +117,7 @@ def _upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-def _found(connection: Connection, url: str) -> str | None:
+def _current_revision(connection: Connection, url: str) -> str | None:
     """The revision that the database says; None where it says none."""
     try:
         if not inspect(connection).has_table(_REVISION_TABLE):
@@ -140,23 +140,23 @@ def _found(connection: Connection, url: str) -> str | None:
 
 def _tables(connection: Connection) -> set[str]:
     """The tables that stand in the way of a new ledger: on PostgreSQL, other programs may have some of their own."""
-    found = set(inspect(connection).get_table_names()) - {_REVISION_TABLE}
-    return found if connection.dialect.name == "sqlite" else found & _OURS
+    names = set(inspect(connection).get_table_names()) - {_REVISION_TABLE}
+    return names if connection.dialect.name == "sqlite" else names & _OURS
 
 
-def _require_ledger(connection: Connection, url: str, found: str | None) -> None:
+def _require_ledger(connection: Connection, url: str, revision: str | None) -> None:
     """Refuse what is no ledger, one that does not say its version, and the one kind that no version migrates."""
     tables = _tables(connection)
     if not tables >= _OURS:
-        what = "holds the tables of something else and no ledger" if tables or found else "holds no ledger yet"
+        what = "holds the tables of something else and no ledger" if tables or revision else "holds no ledger yet"
         raise LedgerError(
             f"{url} {what}; give the ledger a database of its own: `protoken keys create` or `protoken serve` makes it"
         )
-    if found is None:
+    if revision is None:
         raise LedgerError(
             f"ledger {url} does not say of which schema it is, so it was damaged: `protoken ledger restore` a backup"
         )
-    if found == _UNRELEASED:
+    if revision == _UNRELEASED:
         raise LedgerError(
             f"ledger {url} was made before there was a Merkle log, by a version that was never released; "
             "nothing was changed: keep it, and give a new name to the new ledger"

@@ -15,7 +15,7 @@ from sqlalchemy.sql.functions import GenericFunction
 _BITS = 32
 
 
-class _Whole(TypeDecorator[int]):
+class _WholeNumber(TypeDecorator[int]):
     """What the database answers, as an integer; None where there was no row."""
 
     impl = Text
@@ -33,12 +33,12 @@ class _Whole(TypeDecorator[int]):
 class exact_sum(GenericFunction[int]):  # noqa: N801 - it is written as `func.sum` is
     """The sum of a column of 64-bit integers."""
 
-    type = _Whole()
+    type = _WholeNumber()
     inherit_cache = True
 
 
 @compiles(exact_sum)
-def _elsewhere(element: exact_sum, compiler: SQLCompiler, **options: Any) -> str:
+def _on_other_databases(element: exact_sum, compiler: SQLCompiler, **options: Any) -> str:
     return f"SUM({compiler.process(element.clauses, **options)})"
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.exc import ArgumentError
 
 from rewards.errors import LedgerError
 
-__all__ = ["file_of", "parse", "shown", "shown_url", "sqlite_file"]
+__all__ = ["file_of", "parse", "readable_url", "sqlite_file", "url_without_password"]
 
 
 def parse(url: str) -> URL:
@@ -28,7 +28,7 @@ def parse(url: str) -> URL:
         parsed = parsed.set(drivername="postgresql+psycopg")
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
     if not is_file and parsed.get_backend_name() != "postgresql":
-        raise LedgerError(f"a ledger needs a SQLite file or PostgreSQL, as in {examples}, not {shown(parsed)!r}")
+        raise LedgerError(f"a ledger needs a SQLite file or PostgreSQL, as in {examples}, not {readable_url(parsed)!r}")
     if is_file and (parsed.query or "\0" in str(parsed.database)):
         raise LedgerError(f"{url!r}: the URL of a SQLite ledger is the path of its file and takes no options")
     return parsed
@@ -39,7 +39,7 @@ def file_of(url: URL) -> Path | None:
     return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
 
 
-def shown(url: URL) -> str:
+def readable_url(url: URL) -> str:
     """How errors name the database: the file, or the URL without its password."""
     if url.get_backend_name() == "sqlite" and url.database:
         return url.database
@@ -55,7 +55,7 @@ def sqlite_file(url: str) -> Path | None:
     return file_of(parse(url))
 
 
-def shown_url(url: str) -> str:
+def url_without_password(url: str) -> str:
     """A ledger's URL without its password.
 
     Raises:

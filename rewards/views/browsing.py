@@ -21,7 +21,7 @@ from rewards.store.receipts import BookedEntry, BookedReceipt, entries_query, en
 from rewards.store.sums import exact_sum
 from rewards.store.tables import EntryRow, ReceiptRow
 from rewards.views.page import Page
-from rewards.views.selection import Selection, among
+from rewards.views.selection import Selection, condition_among
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,10 @@ def _rows(
     # Of receipts and of their entries: PostgreSQL would not conclude the one from the other, and would read them all.
     numbers = (sequence,) if order[0] is sequence else (sequence, order[0])
     for sequences in _spans(selection, 0 if place is None else place[0]):
-        asked = query.where(*(among(number, sequences) for number in numbers))
+        statement = query.where(*(condition_among(number, sequences) for number in numbers))
         at = place
         while True:
-            rest = asked if at is None else asked.where(tuple_(*order) > tuple_(*at))
+            rest = statement if at is None else statement.where(tuple_(*order) > tuple_(*at))
             read = connection.execute(rest.order_by(*order).limit(limit + 1)).mappings().all()
             yield from (row for row in read if row["sequence"] not in selection.excluded)
             if len(read) <= limit:

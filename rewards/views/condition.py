@@ -8,13 +8,12 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
-from rewards.log import sealing
+from rewards.log import sealer
 from rewards.moments import SKEW_US
-from rewards.store import events
-from rewards.store import queries as reading
+from rewards.store import events, queries
 from rewards.store.tables import EventRow, ReceiptRow
 
-__all__ = ["Condition", "Response", "condition", "last_responses", "misdated"]
+__all__ = ["Condition", "Response", "condition", "count_misdated", "last_responses"]
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,9 @@ class Response:
 
 def condition(connection: Connection) -> Condition:
     """How the books fare; a few look-ups, however big they are, since receipts and events are sealed in their order."""
-    checkpoint = sealing.latest_checkpoint(connection)
-    receipts, happenings = sealing.unsealed(connection)
-    last, last_event = reading.last_sequence(connection, None), events.last_event(connection)
+    checkpoint = sealer.latest_checkpoint(connection)
+    receipts, happenings = sealer.count_unsealed(connection)
+    last, last_event = queries.last_sequence(connection, None), events.last_event(connection)
     booked_us = _at(connection, col(ReceiptRow.booked_at_us), col(ReceiptRow.sequence), last)
     oldest_us = (
         _at(connection, col(ReceiptRow.booked_at_us), col(ReceiptRow.sequence), last - receipts + 1),
@@ -65,7 +64,7 @@ def condition(connection: Connection) -> Condition:
     )
 
 
-def misdated(connection: Connection, after: int, up_to: int) -> int:
+def count_misdated(connection: Connection, after: int, up_to: int) -> int:
     """How many receipts with after < sequence ≤ up_to say that they were made long after they were booked.
 
     Their clock was wrong; they count as made when they were booked.

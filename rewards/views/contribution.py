@@ -19,14 +19,14 @@ from sqlmodel import col
 
 from rewards.errors import LedgerError
 from rewards.moments import SKEW_US
-from rewards.periods import history as book
 from rewards.periods import tally
-from rewards.store import queries as reading
+from rewards.periods.history import last_closed, read_history
+from rewards.store import queries
 from rewards.store.database import Database, now_us
 from rewards.store.sums import exact_sum
 from rewards.store.tables import EntryRow, ReceiptRow
 from rewards.views.selection import Selection, of_open_period, reversals, totals
-from rewards.views.standing import NOTHING, OpenPeriod, Standing, Totals, Trend, summed
+from rewards.views.standing import NOTHING, ConsortiumTotals, OpenPeriod, Standing, Trend, add_amounts
 
 __all__ = ["CHUNK", "Contribution"]
 
@@ -39,7 +39,7 @@ class Contribution:
 
     Args:
         database: the ledger's.
-        duration_bounds_us: upper bounds of `Totals.durations`, increasing, in microseconds.
+        duration_bounds_us: upper bounds of `ConsortiumTotals.durations`, increasing, in microseconds.
     """
 
     def __init__(self, database: Database, duration_bounds_us: Sequence[int] = ()) -> None:
@@ -68,9 +68,9 @@ class Contribution:
             while not is_last:
                 with self._database.read() as connection:
                     _require_same(connection, self._read.sequence, self._last)
-                    found, is_last = _next(connection, self._read, self._bounds_us)
-                    mark = _mark(connection, found.sequence)
-                self._read, self._last = found, mark
+                    standing, is_last = _next(connection, self._read, self._bounds_us)
+                    mark = _mark(connection, standing.sequence)
+                self._read, self._last = standing, mark
             self._now = self._read
 
 
@@ -84,51 +84,51 @@ def _require_same(connection: Connection, sequence: int, mark: str | None) -> No
     """Refuse a ledger in which the last receipt that was read is no longer there, or is another one."""
     if _mark(connection, sequence) == mark:
         return
-    last = reading.last_sequence(connection, None)
+    last = queries.last_sequence(connection, None)
     what = f"ends with receipt {last}, and had {sequence} before" if last < sequence else f"has another {sequence}"
     raise LedgerError(f"the ledger {what}: it is another one; start again to read it from its beginning")
 
 
 def _next(connection: Connection, standing: Standing, bounds_us: Sequence[int]) -> tuple[Standing, bool]:
     """The standing a chunk of receipts further on, and whether there are no more."""
-    after, last = standing.sequence, reading.last_sequence(connection, None)
-    if book.last_closed(connection) != standing.open.previous:
-        standing = replace(standing, open=_opened(connection, after))
+    after, last = standing.sequence, queries.last_sequence(connection, None)
+    if last_closed(connection) != standing.open.previous:
+        standing = replace(standing, open=_open_period(connection, after))
     up_to = min(last, after + CHUNK)
     if after < standing.open.after:
         up_to = min(up_to, standing.open.after)  # a chunk lies on one side of a close
     if up_to > after:
-        trend = _widened(connection, standing.trend)
-        standing = _Chunk(connection, after, up_to, trend.width_us).added(replace(standing, trend=trend), bounds_us)
+        trend = _widen(connection, standing.trend)
+        standing = _Chunk(connection, after, up_to, trend.width_us).add(replace(standing, trend=trend), bounds_us)
     return standing, up_to == last
 
 
-def _opened(connection: Connection, up_to: int) -> OpenPeriod:
+def _open_period(connection: Connection, up_to: int) -> OpenPeriod:
     """The open period after a close, as far as receipts were read."""
-    last = book.read(connection).periods[-1]
+    last = read_history(connection).periods[-1]
     selection = of_open_period(connection, last, up_to)
-    found = totals(connection, selection)
+    sums = totals(connection, selection)
     return OpenPeriod(
-        last.name, last.closed_at_us, selection.after, selection.included, found.tokens, MappingProxyType(found.credit)
+        last.name, last.closed_at_us, selection.after, selection.included, sums.tokens, MappingProxyType(sums.credit)
     )
 
 
-def _widened(connection: Connection, trend: Trend) -> Trend:
+def _widen(connection: Connection, trend: Trend) -> Trend:
     """The trend with buckets long enough for whatever is booked by now."""
     booked, at_us = col(ReceiptRow.booked_at_us), now_us()
     first_us = connection.execute(select(func.min(booked))).scalar_one()
     last_us = connection.execute(select(func.max(booked)).where(booked <= at_us + SKEW_US)).scalar_one() or at_us
-    return trend.widened(min(trend.buckets, default=min(first_us, at_us)), last_us)
+    return trend.widen(min(trend.buckets, default=min(first_us, at_us)), last_us)
 
 
-def _shown_at() -> ColumnElement[int]:
+def _display_time() -> ColumnElement[int]:
     """When a receipt was booked; now where its stamp is of a clock that was wrong, and still to come."""
     booked, at_us = col(ReceiptRow.booked_at_us), now_us()
     return case((booked > at_us + SKEW_US, at_us), else_=booked)
 
 
-class _Row(NamedTuple):
-    """What the receipts of one consortium, kind, slot of `Totals.durations` and bucket of the trend come to."""
+class _ChunkSums(NamedTuple):
+    """What receipts of one consortium, kind, slot of `ConsortiumTotals.durations` and bucket of the trend come to."""
 
     consortium: str
     kind: str
@@ -149,47 +149,49 @@ class _Chunk:
     up_to: int
     width_us: int
 
-    def added(self, standing: Standing, bounds_us: Sequence[int]) -> Standing:
+    def add(self, standing: Standing, bounds_us: Sequence[int]) -> Standing:
         """The standing with these receipts."""
         rows = self._rows(bounds_us)
         by_time = self._by_time(rows)
-        credit = reduce(summed, by_time.values(), NOTHING)
+        credit = reduce(add_amounts, by_time.values(), NOTHING)
         models = dict(standing.models)
         for row in rows:
-            models[row.consortium] = _counted(models.get(row.consortium, Totals()), row, len(bounds_us) + 1)
+            models[row.consortium] = _add_row(models.get(row.consortium, ConsortiumTotals()), row, len(bounds_us) + 1)
         for (consortium, kind), amounts in self._by_model(rows, credit).items():
             models[consortium] = models[consortium].with_credit(kind, amounts)
-        opened = self._opened(standing.open, rows, credit)
-        return Standing(self.up_to, MappingProxyType(models), opened, standing.trend.added(by_time))
+        opened = self._open_period(standing.open, rows, credit)
+        return Standing(self.up_to, MappingProxyType(models), opened, standing.trend.add(by_time))
 
-    def _rows(self, bounds_us: Sequence[int]) -> list[_Row]:
+    def _rows(self, bounds_us: Sequence[int]) -> list[_ChunkSums]:
         sequence, took_us = col(ReceiptRow.sequence), col(ReceiptRow.duration_us)
         slots = [(took_us <= bound_us, slot) for slot, bound_us in enumerate(bounds_us)]
         keys = [
             col(ReceiptRow.consortium).label("consortium"),
             col(ReceiptRow.kind).label("kind"),
             (case(*slots, else_=len(slots)) if slots else literal_column("0")).label("slot"),
-            (_shown_at() // self.width_us).label("bucket"),
+            (_display_time() // self.width_us).label("bucket"),
         ]
         sums = func.count(), exact_sum(col(ReceiptRow.tokens)), exact_sum(took_us), func.max(sequence)
         query = select(*keys, *sums).where(sequence > self.after, sequence <= self.up_to)
-        found: Iterable[Any] = self.connection.execute(query.group_by("consortium", "kind", "slot", "bucket"))
+        rows: Iterable[Any] = self.connection.execute(query.group_by("consortium", "kind", "slot", "bucket"))
         return [
-            _Row(consortium, kind, slot, bucket * self.width_us, receipts, int(tokens), int(duration_us), last)
-            for consortium, kind, slot, bucket, receipts, tokens, duration_us, last in found
+            _ChunkSums(consortium, kind, slot, bucket * self.width_us, receipts, int(tokens), int(duration_us), last)
+            for consortium, kind, slot, bucket, receipts, tokens, duration_us, last in rows
         ]
 
-    def _by_time(self, rows: Sequence[_Row]) -> dict[int, Mapping[str, int]]:
+    def _by_time(self, rows: Sequence[_ChunkSums]) -> dict[int, Mapping[str, int]]:
         """Start of a bucket of the trend -> account -> micro-credits; of a wrong clock's stamps perhaps the next."""
         last = {row.start_us: row.last for row in sorted(rows, key=lambda row: row.last)}
         ends = dict(sorted(last.items(), key=lambda each: each[1]))
         begins = [self.after, *ends.values()]
         return {
-            start_us: reading.credit_between(self.connection, after, end)
+            start_us: queries.credit_between(self.connection, after, end)
             for after, (start_us, end) in zip(begins, ends.items(), strict=False)
         }
 
-    def _by_model(self, rows: Sequence[_Row], credit: Mapping[str, int]) -> dict[tuple[str, str], Mapping[str, int]]:
+    def _by_model(
+        self, rows: Sequence[_ChunkSums], credit: Mapping[str, int]
+    ) -> dict[tuple[str, str], Mapping[str, int]]:
         """(consortium, kind) -> account -> micro-credits.
 
         Most chunks hold the responses of one consortium, and theirs is the whole credit: no receipt is looked up.
@@ -199,15 +201,15 @@ class _Chunk:
         for row in rows:
             receipts[row.consortium] += row.receipts * (row.kind == "response")
         usual = max(receipts, key=lambda consortium: receipts[consortium])
-        found: dict[tuple[str, str], Mapping[str, int]] = {}
+        credit_by_model: dict[tuple[str, str], Mapping[str, int]] = {}
         if any((row.consortium, row.kind) != (usual, "response") for row in rows):
-            found = self._unusual(usual)
+            credit_by_model = self._unusual_credit(usual)
         left = Counter(credit)
-        for amounts in found.values():
+        for amounts in credit_by_model.values():
             left.subtract(amounts)
-        return {**found, (usual, "response"): {account: amount for account, amount in left.items() if amount}}
+        return {**credit_by_model, (usual, "response"): {account: amount for account, amount in left.items() if amount}}
 
-    def _unusual(self, usual: str) -> dict[tuple[str, str], Mapping[str, int]]:
+    def _unusual_credit(self, usual: str) -> dict[tuple[str, str], Mapping[str, int]]:
         """(consortium, kind) -> account -> micro-credits of whatever is no response of the usual consortium."""
         consortium, kind, sequence = col(ReceiptRow.consortium), col(ReceiptRow.kind), col(ReceiptRow.sequence)
         keys = consortium, kind, col(EntryRow.account)
@@ -217,29 +219,29 @@ class _Chunk:
             .where(sequence > self.after, sequence <= self.up_to, or_(consortium != usual, kind == "reversal"))
             .group_by(*keys)
         )
-        found: dict[tuple[str, str], dict[str, int]] = {}
+        credit: dict[tuple[str, str], dict[str, int]] = {}
         for name, of_kind, account, amount in self.connection.execute(query):
             if amount:
-                found.setdefault((name, of_kind), {})[account] = int(amount)
-        return {**found}
+                credit.setdefault((name, of_kind), {})[account] = int(amount)
+        return {**credit}
 
-    def _opened(self, opened: OpenPeriod, rows: Sequence[_Row], credit: Mapping[str, int]) -> OpenPeriod:
+    def _open_period(self, opened: OpenPeriod, rows: Sequence[_ChunkSums], credit: Mapping[str, int]) -> OpenPeriod:
         """The open period with these receipts, but for reversals that take back from an earlier one."""
         if self.after < opened.after:
             return opened
         tokens = opened.tokens + sum(row.tokens for row in rows)
-        credit = summed(opened.credit, credit)
+        credit = add_amounts(opened.credit, credit)
         if any(row.kind == "reversal" for row in rows):
             counts = Selection(after=opened.after, up_to=self.up_to, included=opened.arrived).holds
             own = Selection(after=self.after, up_to=self.up_to)
             foreign = [taking for taking, taken in reversals(self.connection, own) if not counts(taken)]
             taken_back = tally.receipts(self.connection, foreign, by_application=False)
             tokens -= taken_back.tokens.total()
-            credit = summed(credit, taken_back.accounts(), -1)
+            credit = add_amounts(credit, taken_back.accounts(), -1)
         return replace(opened, tokens=tokens, credit=credit)
 
 
-def _counted(totals: Totals, row: _Row, slots: int) -> Totals:
+def _add_row(totals: ConsortiumTotals, row: _ChunkSums, slots: int) -> ConsortiumTotals:
     if row.kind == "reversal":
         return totals.with_reversals(row.receipts, -row.tokens)
     return totals.with_responses(row.receipts, row.tokens, row.slot, slots, row.duration_us)

@@ -46,9 +46,9 @@ def receipts(
     if application is None:
         numbers = list(connection.execute(query).scalars())
     else:  # name by name, each in the order of an index
-        names = usage.booked_names_of(connection, application)
+        names = usage.names_with_receipts(connection, application)
         queries = (query.where(col(ReceiptRow.application) == name) for name in names)
-        numbers = sorted((found for each in queries for found in connection.execute(each).scalars()), reverse=True)
+        numbers = sorted((number for each in queries for number in connection.execute(each).scalars()), reverse=True)
     shown = numbers[:limit]
     rows = read_receipts(connection, sequence.in_(shown), limit=limit) if shown else []
     return Page(rows[::-1], (shown[-1],) if len(numbers) > limit else None)

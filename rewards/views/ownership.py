@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, Connection, select
 from sqlmodel import col
 
-from rewards.log.sealing import SIGNING_KEY_ADDED
+from rewards.log.sealer import SIGNING_KEY_ADDED
 from rewards.periods.bodies import KIND as STATEMENT
 from rewards.store.tables import EntryRow, EventRow, ReceiptRow
 

@@ -16,7 +16,7 @@ from sqlmodel import col
 
 from rewards.periods import Period
 from rewards.periods.tally import batches
-from rewards.store import queries as reading
+from rewards.store import queries
 from rewards.store.receipts import reversal_pairs
 from rewards.store.sums import exact_sum
 from rewards.store.tables import EntryRow, ReceiptRow
@@ -30,10 +30,10 @@ class Selection:
     """Receipts of a period or of all time, narrowed by what is given.
 
     Attributes:
-        after: receipts with after < sequence ≤ up_to,
-        up_to: but for
-        excluded: these of them,
-        included: and with these before them.
+        after: sequence number of the last receipt before the window.
+        up_to: sequence number of the last receipt in it.
+        excluded: numbers in the window that do not count.
+        included: numbers before the window that count all the same.
         model: the consortium that answered, or the hash of its global model.
         applications: the names of the application that asked; empty where it has no receipts.
         kind: "response" or "reversal".
@@ -50,14 +50,14 @@ class Selection:
     @property
     def conditions(self) -> list[ColumnElement[bool]]:
         """What a receipt must have besides its number, as SQL."""
-        found = []
+        conditions = []
         if self.model is not None:
-            found.append(or_(col(ReceiptRow.consortium) == self.model, col(ReceiptRow.model_sha256) == self.model))
+            conditions.append(or_(col(ReceiptRow.consortium) == self.model, col(ReceiptRow.model_sha256) == self.model))
         if self.applications is not None:
-            found.append(col(ReceiptRow.application).in_(self.applications))
+            conditions.append(col(ReceiptRow.application).in_(self.applications))
         if self.kind is not None:
-            found.append(col(ReceiptRow.kind) == self.kind)
-        return found
+            conditions.append(col(ReceiptRow.kind) == self.kind)
+        return conditions
 
     def holds(self, sequence: int) -> bool:
         """Whether a receipt of this number is of the period."""
@@ -65,7 +65,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Totals:
+class ReceiptTotals:
     """What receipts come to: how many they are, their tokens, and micro-credits by account, in the order of names."""
 
     receipts: int
@@ -79,32 +79,32 @@ def of_period(connection: Connection, period: Period, previous: Period | None) -
     arrived = () if previous is None else previous.deferred
     left_out = frozenset(period.left_out)
     out = {sequence for sequence in (*period.deferred, *left_out) if after < sequence <= up_to}
-    there = frozenset((*arrived, *period.taken_in)) - left_out - frozenset(period.deferred)
-    return _counted(connection, after, up_to, frozenset(out), there)
+    early = frozenset((*arrived, *period.taken_in)) - left_out - frozenset(period.deferred)
+    return _without_foreign_reversals(connection, after, up_to, frozenset(out), early)
 
 
 def of_open_period(connection: Connection, last: Period | None, up_to: int | None = None) -> Selection:
     """The receipts booked since the last closed period, to the last one or `up_to`; of holds it knows nothing yet."""
-    up_to = reading.last_sequence(connection, None) if up_to is None else up_to
+    up_to = queries.last_sequence(connection, None) if up_to is None else up_to
     if last is None:
         return Selection(up_to=up_to)
-    return _counted(connection, last.window[1], up_to, frozenset(), frozenset(last.deferred))
+    return _without_foreign_reversals(connection, last.window[1], up_to, frozenset(), frozenset(last.deferred))
 
 
-def totals(connection: Connection, selection: Selection, account: str | None = None) -> Totals:
+def totals(connection: Connection, selection: Selection, account: str | None = None) -> ReceiptTotals:
     """What the receipts of a selection come to; of one account's credit where that is given.
 
     One pass over the window; memory for the accounts alone, and for the numbers that are named one by one.
     """
     window = range(selection.after + 1, selection.up_to + 1)
-    found = _sums(connection, selection, window, account)
+    total = _sums(connection, selection, window, account)
     for sign, sequences in ((-1, selection.excluded), (1, selection.included)):
         for some in batches(sorted(sequences)):
-            found = _added(found, _sums(connection, selection, some, account), sign)
-    return found
+            total = _add(total, _sums(connection, selection, some, account), sign)
+    return total
 
 
-def among(sequence: Mapped[int], sequences: Sequence[int]) -> ColumnElement[bool]:
+def condition_among(sequence: Mapped[int], sequences: Sequence[int]) -> ColumnElement[bool]:
     """The condition that a number is one of these: a range, or as few as one statement takes."""
     if isinstance(sequences, range):
         return sequence.between(sequences.start, sequences.stop - 1)
@@ -121,40 +121,40 @@ def reversals(connection: Connection, selection: Selection) -> Iterator[tuple[in
                 yield taking, taken
 
 
-def _counted(
+def _without_foreign_reversals(
     connection: Connection, after: int, up_to: int, excluded: frozenset[int], included: frozenset[int]
 ) -> Selection:
     """The selection without the reversals that take back from receipts which are not of it."""
-    found = Selection(after, up_to, excluded, included)
-    foreign = {taking for taking, taken in reversals(connection, found) if not found.holds(taken)}
+    selection = Selection(after, up_to, excluded, included)
+    foreign = {taking for taking, taken in reversals(connection, selection) if not selection.holds(taken)}
     out = {sequence for sequence in foreign if after < sequence <= up_to}
     return Selection(after, up_to, excluded | out, included - foreign)
 
 
-def _sums(connection: Connection, selection: Selection, sequences: Sequence[int], account: str | None) -> Totals:
+def _sums(connection: Connection, selection: Selection, sequences: Sequence[int], account: str | None) -> ReceiptTotals:
     """Sums over the receipts of these numbers that meet the selection's conditions."""
     sequence = col(ReceiptRow.sequence)
     counted = select(func.count(), exact_sum(col(ReceiptRow.tokens)))
-    counted = counted.where(among(sequence, sequences), *selection.conditions)
+    counted = counted.where(condition_among(sequence, sequences), *selection.conditions)
     receipts, tokens = connection.execute(counted).one()
     if isinstance(sequences, range) and not selection.conditions and account is None:
-        credit = reading.credit_between(connection, selection.after, selection.up_to)
-        return Totals(receipts, int(tokens or 0), credit)
+        credit = queries.credit_between(connection, selection.after, selection.up_to)
+        return ReceiptTotals(receipts, int(tokens or 0), credit)
     entry_of, owner = col(EntryRow.receipt_sequence), col(EntryRow.account)
-    query = select(owner, exact_sum(col(EntryRow.amount))).where(among(entry_of, sequences)).group_by(owner)
+    query = select(owner, exact_sum(col(EntryRow.amount))).where(condition_among(entry_of, sequences)).group_by(owner)
     if account is not None:
         query = query.where(owner == account)
     if selection.conditions:
         query = query.join_from(EntryRow, ReceiptRow, entry_of == sequence).where(*selection.conditions)
     credit = {name: int(amount) for name, amount in connection.execute(query.order_by(owner))}
-    return Totals(receipts, int(tokens or 0), credit)
+    return ReceiptTotals(receipts, int(tokens or 0), credit)
 
 
-def _added(first: Totals, second: Totals, sign: int) -> Totals:
+def _add(first: ReceiptTotals, second: ReceiptTotals, sign: int) -> ReceiptTotals:
     credit = Counter(first.credit)
     for account, amount in second.credit.items():
         credit[account] += sign * amount
-    return Totals(
+    return ReceiptTotals(
         receipts=first.receipts + sign * second.receipts,
         tokens=first.tokens + sign * second.tokens,
         credit=dict(sorted(credit.items())),

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["FIRST_WIDTH_US", "MOST_BUCKETS", "NOTHING", "OpenPeriod", "Standing", "Totals", "Trend", "summed"]
+__all__ = [
+    "FIRST_WIDTH_US",
+    "MOST_BUCKETS",
+    "NOTHING",
+    "ConsortiumTotals",
+    "OpenPeriod",
+    "Standing",
+    "Trend",
+    "add_amounts",
+]
 
 FIRST_WIDTH_US = 60_000_000
 """How long a bucket of the trend is in a young ledger."""
@@ -17,7 +26,7 @@ NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Totals:
+class ConsortiumTotals:
     """Everything that was ever booked in one consortium. Only grows: what was reversed stands beside what was booked.
 
     Attributes:
@@ -40,7 +49,7 @@ class Totals:
     durations: tuple[int, ...] = ()
     duration_us: int = 0
 
-    def with_responses(self, receipts: int, tokens: int, slot: int, slots: int, duration_us: int) -> Totals:
+    def with_responses(self, receipts: int, tokens: int, slot: int, slots: int, duration_us: int) -> ConsortiumTotals:
         """These and more responses, all of one slot of `durations`."""
         durations = [*(self.durations or [0] * slots)]
         durations[slot] += receipts
@@ -52,15 +61,15 @@ class Totals:
             duration_us=self.duration_us + duration_us,
         )
 
-    def with_reversals(self, reversals: int, tokens: int) -> Totals:
+    def with_reversals(self, reversals: int, tokens: int) -> ConsortiumTotals:
         """These and more reversals, of so many tokens: a positive number."""
         return replace(self, reversals=self.reversals + reversals, reversed_tokens=self.reversed_tokens + tokens)
 
-    def with_credit(self, kind: str, amounts: Mapping[str, int]) -> Totals:
+    def with_credit(self, kind: str, amounts: Mapping[str, int]) -> ConsortiumTotals:
         """These and the amounts of more receipts of a kind: "response", or "reversal", whose amounts are negative."""
         if kind == "reversal":
-            return replace(self, reversed_credit=summed(self.reversed_credit, amounts, -1))
-        return replace(self, credit=summed(self.credit, amounts))
+            return replace(self, reversed_credit=add_amounts(self.reversed_credit, amounts, -1))
+        return replace(self, credit=add_amounts(self.credit, amounts))
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ class Trend:
     width_us: int = FIRST_WIDTH_US
     buckets: Mapping[int, Mapping[str, int]] = field(default_factory=lambda: NOTHING)
 
-    def widened(self, first_us: int, last_us: int) -> Trend:
+    def widen(self, first_us: int, last_us: int) -> Trend:
         """The same with buckets that are long enough for all that was booked between two moments."""
         width_us = self.width_us
         while last_us // width_us - first_us // width_us >= MOST_BUCKETS:
@@ -107,14 +116,14 @@ class Trend:
         buckets: dict[int, Mapping[str, int]] = {}
         for narrow_us, credit in self.buckets.items():
             start_us = narrow_us // width_us * width_us
-            buckets[start_us] = summed(buckets.get(start_us, NOTHING), credit)
+            buckets[start_us] = add_amounts(buckets.get(start_us, NOTHING), credit)
         return Trend(width_us, MappingProxyType(buckets))
 
-    def added(self, credit: Mapping[int, Mapping[str, int]]) -> Trend:
+    def add(self, credit: Mapping[int, Mapping[str, int]]) -> Trend:
         """The same with more credit, by the starts of its buckets."""
         buckets = dict(self.buckets)
         for start_us, amounts in credit.items():
-            buckets[start_us] = summed(buckets.get(start_us, NOTHING), amounts)
+            buckets[start_us] = add_amounts(buckets.get(start_us, NOTHING), amounts)
         return replace(self, buckets=MappingProxyType(dict(sorted(buckets.items()))))
 
 
@@ -130,12 +139,12 @@ class Standing:
     """
 
     sequence: int = 0
-    models: Mapping[str, Totals] = field(default_factory=lambda: NOTHING)
+    models: Mapping[str, ConsortiumTotals] = field(default_factory=lambda: NOTHING)
     open: OpenPeriod = OpenPeriod()
     trend: Trend = Trend()
 
 
-def summed(first: Mapping[str, int], second: Mapping[str, int], sign: int = 1) -> Mapping[str, int]:
+def add_amounts(first: Mapping[str, int], second: Mapping[str, int], sign: int = 1) -> Mapping[str, int]:
     """Account -> both amounts together, in the order of names."""
     accounts = sorted(first.keys() | second.keys())
     return MappingProxyType({account: first.get(account, 0) + sign * second.get(account, 0) for account in accounts})

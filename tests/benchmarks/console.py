@@ -30,7 +30,7 @@ from deployment.kept.replays import Replays
 from rewards import periods
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import seal
+from rewards.log.sealer import seal
 from rewards.settlement.policy import Policy
 from rewards.signing.keys import SigningKey
 from tests.benchmarks.figures import Figure, print_figures

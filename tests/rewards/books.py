@@ -7,7 +7,7 @@ from sqlalchemy import NullPool, create_engine, text
 from rewards.keys.ring import KeyRing
 from rewards.ledger.claims import Claims
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import seal
+from rewards.log.sealer import seal
 from rewards.signing.keys import SigningKey
 from rewards.store.database import now_us
 from tests.rewards.receipts import MEMBERS, make_receipt

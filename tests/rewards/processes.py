@@ -9,4 +9,4 @@ import multiprocessing
 __all__ = ["PROCESSES"]
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["pytest", "psycopg", "rewards.audit", "rewards.periods", "rewards.log.sealing"])
+PROCESSES.set_forkserver_preload(["pytest", "psycopg", "rewards.audit", "rewards.periods", "rewards.log.sealer"])

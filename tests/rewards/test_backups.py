@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import make_url
 
 from rewards.audit.replay import audit
-from rewards.backups import copying as backups
+from rewards.backups import copying
 from rewards.errors import LedgerError
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
@@ -68,7 +68,7 @@ def test_a_backup_while_receipts_are_booked_is_whole(books, tmp_path, monkeypatc
         while len(promised) < 20:
             pass
         before = promised[-1]
-        copied_ = backups.backup(url, tmp_path / "copy.db")
+        copied_ = copying.backup(url, tmp_path / "copy.db")
     finally:
         ending.set()
         thread.join()
@@ -87,7 +87,7 @@ def test_a_backup_while_receipts_are_booked_is_whole(books, tmp_path, monkeypatc
 def test_a_backup_is_its_owner_s_alone_and_lies_alone(books, tmp_path):
     """One file, readable by its owner, durable, and nothing beside it; the ledger's folder is as before."""
     before = names(books)
-    backups.backup(f"sqlite:///{books}/ledger.db", tmp_path / "copy.db")
+    copying.backup(f"sqlite:///{books}/ledger.db", tmp_path / "copy.db")
 
     assert ["books", "copy.db"] == names(tmp_path)
     assert 0o600 == stat.S_IMODE((tmp_path / "copy.db").stat().st_mode)
@@ -109,17 +109,17 @@ def test_a_backup_never_takes_the_place_of_what_is_not_to_be_replaced(books, tmp
         (tmp_path / "nowhere" / "copy.db", "there is no folder"),
     ):
         with pytest.raises(LedgerError, match=why):
-            backups.backup(url, file, replace=file != there)
+            copying.backup(url, file, replace=file != there)
     other = f"sqlite:///{tmp_path}/third.db"
     Ledger.prepare(other)
     with pytest.raises(LedgerError, match=r"ledger.db-wal lies beside it, so that name is a ledger's"):
-        backups.backup(other, books / "ledger.db", replace=True)
+        copying.backup(other, books / "ledger.db", replace=True)
     ledger.close()
 
     assert "somebody's only copy" == there.read_text()
     there.unlink()
-    backups.backup(other, there)
-    assert backups.backup(url, there, replace=True).is_audited
+    copying.backup(other, there)
+    assert copying.backup(url, there, replace=True).is_audited
     assert audit(there).is_ok
 
 
@@ -137,7 +137,7 @@ def test_a_backup_takes_the_place_of_an_older_backup_alone(books, tmp_path, name
     before = other.read_bytes()
 
     with pytest.raises(LedgerError, match="this is no backup of a ledger, and only an older one is replaced"):
-        backups.backup(f"sqlite:///{books}/ledger.db", other, replace=True)
+        copying.backup(f"sqlite:///{books}/ledger.db", other, replace=True)
 
     assert [name] == [each for each in names(tmp_path) if each != "books"]
     assert before == other.read_bytes()
@@ -166,19 +166,19 @@ def test_books_that_are_not_in_order_are_copied_and_that_is_told(books, tmp_path
         connection.exec_driver_sql(
             "UPDATE entries SET amount = amount + 1 WHERE receipt_sequence = 3 AND account = 'bank'"
         )
-    copied_ = backups.backup(f"sqlite:///{books}/ledger.db", tmp_path / "copy.db")
+    copied_ = copying.backup(f"sqlite:///{books}/ledger.db", tmp_path / "copy.db")
 
     assert "entries[3, 'bank']" in str(copied_.difference)
     with pytest.raises(LedgerError, match=r"books in .*copy\.db are not in order, and nothing was restored"):
-        backups.restore(tmp_path / "copy.db", f"sqlite:///{tmp_path}/new.db")
+        copying.restore(tmp_path / "copy.db", f"sqlite:///{tmp_path}/new.db")
     assert ["books", "copy.db"] == names(tmp_path)
 
 
 def test_a_restored_ledger_is_the_ledger(books, tmp_path):
     """It verifies, books on, writes ahead again, and is its owner's alone."""
     url, new = f"sqlite:///{books}/ledger.db", f"sqlite:///{tmp_path}/new.db"
-    backups.backup(url, tmp_path / "copy.db")
-    backups.restore(tmp_path / "copy.db", new)
+    copying.backup(url, tmp_path / "copy.db")
+    copying.restore(tmp_path / "copy.db", new)
     report = audit(new, keys=[KEY.public])
     ledger = Ledger(new)
     with ledger.database.read() as connection:
@@ -194,41 +194,41 @@ def test_a_restored_ledger_is_the_ledger(books, tmp_path):
 def test_a_restore_takes_no_ledger_s_place(books, tmp_path):
     """Where a ledger is, where one's write-ahead log was left, or where a service holds a deleted one: no."""
     url = f"sqlite:///{books}/ledger.db"
-    backups.backup(url, tmp_path / "copy.db")
+    copying.backup(url, tmp_path / "copy.db")
     ledger = Ledger(url)
     ledger.append(make_receipt("last"))
     with pytest.raises(LedgerError, match=r"there is a ledger at .*ledger.db already"):
-        backups.restore(tmp_path / "copy.db", url)
+        copying.restore(tmp_path / "copy.db", url)
     (books / "ledger.db").rename(tmp_path / "away.db")
     with pytest.raises(LedgerError, match=r"ledger.db-wal is there without its ledger"):
-        backups.restore(tmp_path / "copy.db", url)
+        copying.restore(tmp_path / "copy.db", url)
     for end in ("-wal", "-shm"):
         (books / f"ledger.db{end}").unlink()
     with pytest.raises(LedgerError, match=f"process {os.getpid()} has .*ledger.db open, though it is gone"):
-        backups.restore(tmp_path / "copy.db", url)
+        copying.restore(tmp_path / "copy.db", url)
     ledger.close()
 
     assert [] == names(books)
-    assert backups.restore(tmp_path / "copy.db", url).is_audited
+    assert copying.restore(tmp_path / "copy.db", url).is_audited
 
 
 def test_a_restore_through_a_link_finds_who_holds_the_ledger(books, tmp_path):
     """A folder by another name is the same folder: a deleted ledger that is open there is found."""
-    backups.backup(f"sqlite:///{books}/ledger.db", tmp_path / "copy.db")
+    copying.backup(f"sqlite:///{books}/ledger.db", tmp_path / "copy.db")
     (tmp_path / "link").symlink_to(books)
     ledger = Ledger(f"sqlite:///{books}/ledger.db")
     for path in list(books.iterdir()):
         path.unlink()
     with pytest.raises(LedgerError, match=f"process {os.getpid()} has .*ledger.db open, though it is gone"):
-        backups.restore(tmp_path / "copy.db", f"sqlite:///{tmp_path}/link/ledger.db")
+        copying.restore(tmp_path / "copy.db", f"sqlite:///{tmp_path}/link/ledger.db")
     ledger.close()
 
 
 def test_a_restore_to_a_folder_that_is_not_there_names_it(books, tmp_path):
     """What is missing is the folder, not the backup."""
-    backups.backup(f"sqlite:///{books}/ledger.db", tmp_path / "copy.db")
+    copying.backup(f"sqlite:///{books}/ledger.db", tmp_path / "copy.db")
     with pytest.raises(LedgerError, match=rf"there is no folder {tmp_path}/nowhere; make it, or mount it"):
-        backups.restore(tmp_path / "copy.db", f"sqlite:///{tmp_path}/nowhere/ledger.db")
+        copying.restore(tmp_path / "copy.db", f"sqlite:///{tmp_path}/nowhere/ledger.db")
 
 
 def test_a_bare_copy_of_a_ledger_in_use_is_not_taken_for_whole(books, tmp_path):
@@ -240,8 +240,8 @@ def test_a_bare_copy_of_a_ledger_in_use_is_not_taken_for_whole(books, tmp_path):
     whole = audit(url).tokens
     report = audit(bare)
     with pytest.raises(LedgerError, match=r"bare.db is a bare copy .* bare.db-wal .* --incomplete"):
-        backups.restore(bare, f"sqlite:///{tmp_path}/new.db")
-    taken = backups.restore(bare, f"sqlite:///{tmp_path}/new.db", incomplete=True)
+        copying.restore(bare, f"sqlite:///{tmp_path}/new.db")
+    taken = copying.restore(bare, f"sqlite:///{tmp_path}/new.db", incomplete=True)
     shutil.copy(books / "ledger.db-wal", tmp_path / "bare.db-wal")
     brought = audit(bare)
     ledger.close()
@@ -256,30 +256,30 @@ def test_what_is_no_copy_of_a_ledger_is_refused_by_name(tmp_path, content):
     """A file of another kind, or of another database, is named; so is one that is missing."""
     file = tmp_path / "copy.db"
     with pytest.raises(LedgerError, match=r"copy\.db cannot be read: No such file"):
-        backups.restore(file, f"sqlite:///{tmp_path}/new.db")
+        copying.restore(file, f"sqlite:///{tmp_path}/new.db")
     file.write_bytes(content)
     with pytest.raises(LedgerError, match=r"copy\.db is (no backup|of a ledger on PostgreSQL)"):
-        backups.restore(file, f"sqlite:///{tmp_path}/new.db")
+        copying.restore(file, f"sqlite:///{tmp_path}/new.db")
     assert ["copy.db"] == names(tmp_path)
 
 
 def test_a_damaged_copy_is_not_restored(books, tmp_path):
     """Pages that were overwritten are found before the copy is a ledger."""
-    backups.backup(f"sqlite:///{books}/ledger.db", tmp_path / "copy.db")
+    copying.backup(f"sqlite:///{books}/ledger.db", tmp_path / "copy.db")
     data = bytearray((tmp_path / "copy.db").read_bytes())
     data[3 * 4096 : 6 * 4096] = bytes(3 * 4096)
     (tmp_path / "copy.db").write_bytes(data)
     with pytest.raises(LedgerError):
-        backups.restore(tmp_path / "copy.db", f"sqlite:///{tmp_path}/new.db")
+        copying.restore(tmp_path / "copy.db", f"sqlite:///{tmp_path}/new.db")
     assert not (tmp_path / "new.db").exists()
 
 
 def test_a_ledger_of_an_older_version_is_copied_as_it_is(tmp_path):
     """The copy that is made before a migration is of the older schema, and its restore is migrated like the first."""
     before = copied(tmp_path)
-    copied_ = backups.backup(f"sqlite:///{before}/ledger.db", tmp_path / "copy.db")
+    copied_ = copying.backup(f"sqlite:///{before}/ledger.db", tmp_path / "copy.db")
     new = f"sqlite:///{tmp_path}/new.db"
-    backups.restore(tmp_path / "copy.db", new)
+    copying.restore(tmp_path / "copy.db", new)
 
     assert 56 == copied_.rows["receipts"]
     assert not copied_.is_audited
@@ -291,10 +291,10 @@ def test_postgresql_is_backed_up_and_restored_by_its_own_tools(postgresql, tmp_p
     """The dump has every row, is its owner's alone, and fills an empty database that verifies and books on."""
     url, new = new_database(postgresql), new_database(postgresql)
     write_books(url)
-    copied_ = backups.backup(url, tmp_path / "copy.dump")
+    copied_ = copying.backup(url, tmp_path / "copy.dump")
     with pytest.raises(LedgerError, match=r"there is a ledger at .* already"):
-        backups.restore(tmp_path / "copy.dump", url)
-    restored = backups.restore(tmp_path / "copy.dump", new)
+        copying.restore(tmp_path / "copy.dump", url)
+    restored = copying.restore(tmp_path / "copy.dump", new)
 
     assert 0o600 == stat.S_IMODE((tmp_path / "copy.dump").stat().st_mode)
     assert copied_.rows == restored.rows
@@ -315,8 +315,8 @@ def test_postgresql_is_backed_up_and_restored_by_its_own_tools(postgresql, tmp_p
 def test_an_older_ledger_on_postgresql_is_copied_as_it_is(postgresql, tmp_path, server_tools):
     """So that there is something to go back to when it is migrated."""
     new = new_database(postgresql)
-    copied_ = backups.backup(copied_to_postgresql(postgresql), tmp_path / "copy.dump")
-    backups.restore(tmp_path / "copy.dump", new)
+    copied_ = copying.backup(copied_to_postgresql(postgresql), tmp_path / "copy.dump")
+    copying.restore(tmp_path / "copy.dump", new)
 
     assert 56 == copied_.rows["receipts"]
     Ledger.migrate(new)
@@ -327,11 +327,11 @@ def test_a_cut_dump_is_not_restored(postgresql, tmp_path, server_tools):
     """A dump that lost its end fills nothing: the error is one line of PostgreSQL's, and the database stays empty."""
     url, new = new_database(postgresql), new_database(postgresql)
     write_books(url)
-    backups.backup(url, tmp_path / "copy.dump")
+    copying.backup(url, tmp_path / "copy.dump")
     data = (tmp_path / "copy.dump").read_bytes()
     (tmp_path / "copy.dump").write_bytes(data[: len(data) // 2])
     with pytest.raises(LedgerError, match="pg_restore failed: ") as caught:
-        backups.restore(tmp_path / "copy.dump", new)
+        copying.restore(tmp_path / "copy.dump", new)
     with psycopg.connect(new) as connection:
         tables = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()
 
@@ -344,7 +344,7 @@ def test_without_postgresql_s_tools_the_command_is_told(postgresql_url, tmp_path
     monkeypatch.setenv("PATH", str(tmp_path))
     url = make_url(postgresql_url).set(password="a secret").render_as_string(hide_password=False)
     with pytest.raises(LedgerError, match="pg_dump --format=custom --file=FILE") as caught:
-        backups.backup(url, tmp_path / "copy.dump")
+        copying.backup(url, tmp_path / "copy.dump")
 
     assert "a secret" not in str(caught.value)
     assert [] == names(tmp_path)
@@ -361,7 +361,7 @@ def test_tools_of_another_version_are_told_in_one_line(postgresql_url, tmp_path,
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:/bin:/usr/bin")
     with pytest.raises(LedgerError, match=r"server version: 16.4; pg_dump version: 12.1") as caught:
-        backups.backup(postgresql_url, tmp_path / "copy.dump")
+        copying.backup(postgresql_url, tmp_path / "copy.dump")
 
     assert "\n" not in str(caught.value)
     assert ["bin"] == names(tmp_path)

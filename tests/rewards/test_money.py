@@ -16,27 +16,31 @@ from tests.rewards.amounts import AMOUNTS, DIGITS, plainly, readably
 @pytest.mark.parametrize("amount", AMOUNTS)
 def test_an_amount_is_written_with_its_sign_and_digits(amount: int, digits: int) -> None:
     """Both spellings are those of the table, and read back as what they were."""
-    assert plainly(amount, digits) == money.plain(amount, digits)
-    assert readably(amount, digits) == money.shown(amount, "", digits)
-    assert f"{readably(amount, digits)} EUR" == money.shown(amount, "EUR", digits)
+    assert plainly(amount, digits) == money.write_plain(amount, digits)
+    assert readably(amount, digits) == money.write_readable(amount, "", digits)
+    assert f"{readably(amount, digits)} EUR" == money.write_readable(amount, "EUR", digits)
     assert {amount} == {
-        money.parsed(text, digits)
-        for text in (money.plain(amount, digits), money.shown(amount, "", digits), money.shown(amount, "EUR", digits))
+        money.parse(text, digits)
+        for text in (
+            money.write_plain(amount, digits),
+            money.write_readable(amount, "", digits),
+            money.write_readable(amount, "EUR", digits),
+        )
     }
 
 
 @given(st.integers(), st.integers(0, 4))
 def test_whatever_is_written_reads_back(amount: int, digits: int) -> None:
     """No amount loses its sign, a digit or a unit, however large."""
-    assert amount == money.parsed(money.plain(amount, digits), digits)
-    assert amount == money.parsed(money.shown(amount, "EUR", digits), digits)
+    assert amount == money.parse(money.write_plain(amount, digits), digits)
+    assert amount == money.parse(money.write_readable(amount, "EUR", digits), digits)
 
 
 @pytest.mark.parametrize("text", ["", "-", "1.5", "1.005", "1.00.0", "--1.00", "1e2", "NaN", "1,00", "٣.00", "+1.00"])
 def test_what_is_no_amount_is_refused(text: str) -> None:
     """Other decimal places, another sign or other figures are no amount of the currency."""
     with pytest.raises(MoneyError, match="is no amount with 2 decimal places"):
-        money.parsed(text, 2)
+        money.parse(text, 2)
 
 
 @pytest.mark.parametrize(

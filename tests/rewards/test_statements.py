@@ -11,7 +11,7 @@ from rewards import money, periods, statements
 from rewards.errors import SignatureError, StatementError
 from rewards.files.plain_text import one_line
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import seal
+from rewards.log.sealer import seal
 from rewards.periods import holds
 from rewards.settlement.policy import Policy
 from rewards.signing.documents import sign_document
@@ -180,7 +180,7 @@ def test_written_statements_are_found_by_period_and_client(ledger):
 
     def found(**narrowed) -> list[str]:
         with ledger.database.read() as connection:
-            return [event.subject for event in statements.written(connection, **{"limit": 99, **narrowed})]
+            return [event.subject for event in statements.find_statements(connection, **{"limit": 99, **narrowed})]
 
     assert 6 == len(found())
     assert ["2026-11/bank", "2026-11/clinic", "2026-11/rider"] == found(period="2026-11")
@@ -200,10 +200,10 @@ def test_names_that_differ_in_case_are_different_names(ledger):
     periods.close(ledger, "Q", POLICY, "me")
     with ledger.database.read() as connection:
         for client in ("bank", "BANK", "a bank", "Ä", "ä", "Bank"):
-            found = [event.subject for event in statements.written(connection, client=client, limit=99)]
+            found = [event.subject for event in statements.find_statements(connection, client=client, limit=99)]
             assert [f"{period}/{client}" for period in ("2026-11", "q", "Q") if client != "Bank"] == found
         for period in ("q", "Q"):
-            found = [event.subject for event in statements.written(connection, period=period, limit=99)]
+            found = [event.subject for event in statements.find_statements(connection, period=period, limit=99)]
             assert {f"{period}/{client}" for client in statements.clients(connection, period)} == set(found)
             assert 7 == len(found)
 
@@ -236,7 +236,7 @@ def test_a_page_shows_all_and_runs_nothing(ledger):
 
     assert one_line(HOSTILE) in page.text
     assert not page.tags & {"script", "img", "link", "iframe", "object", "form", "a"}
-    amount = money.plain(int(document["distributable"]), 2)
+    amount = money.write_plain(int(document["distributable"]), 2)
     assert f"{amount}EUR" in "".join(page.text.split()), "the amounts are grouped by narrow spaces"
     assert all(label in page.text for label in statement_page.LABELS.values())
     assert "&amp;nbsp" not in statement_page.page(document)

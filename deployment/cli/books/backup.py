@@ -8,10 +8,10 @@ import typer
 from deployment.cli.options import Json, LedgerUrl
 from deployment.cli.output import ProgressBar, print_json
 from deployment.settings import ledger_url
-from rewards.backups import copying as backups
+from rewards.backups import copying
 from rewards.errors import LedgerError
 from rewards.ledger.ledger import Ledger
-from rewards.store.url import shown_url
+from rewards.store.url import url_without_password
 
 __all__ = ["backup", "migrate", "restore"]
 
@@ -28,8 +28,8 @@ def backup(
     """
     url = ledger_url(ledger)
     with ProgressBar() as progress:
-        copied = backups.backup(url, file, replace=replace, progress=progress)
-    _show(copied, file, f"{shown_url(url)} is copied to {file}", as_json=as_json)
+        copied = copying.backup(url, file, replace=replace, progress=progress)
+    _show(copied, file, f"{url_without_password(url)} is copied to {file}", as_json=as_json)
     if copied.difference is not None:
         raise LedgerError(f"{file} is a true copy, but of books that are not in order: {copied.difference}")
 
@@ -48,8 +48,8 @@ def restore(
     """
     url = ledger_url(ledger)
     with ProgressBar() as progress:
-        copied = backups.restore(file, url, incomplete=incomplete, progress=progress)
-    _show(copied, file, f"{shown_url(url)} is restored from {file}", as_json=as_json)
+        copied = copying.restore(file, url, incomplete=incomplete, progress=progress)
+    _show(copied, file, f"{url_without_password(url)} is restored from {file}", as_json=as_json)
 
 
 def migrate(ledger: LedgerUrl = None, as_json: Json = False) -> None:
@@ -60,14 +60,14 @@ def migrate(ledger: LedgerUrl = None, as_json: Json = False) -> None:
     url = ledger_url(ledger)
     before, now = Ledger.migrate(url)
     if as_json:
-        print_json({"ledger": shown_url(url), "before": before, "schema": now})
+        print_json({"ledger": url_without_password(url), "before": before, "schema": now})
     elif before == now:
-        typer.echo(f"{shown_url(url)} is of schema {now} already; nothing was changed")
+        typer.echo(f"{url_without_password(url)} is of schema {now} already; nothing was changed")
     else:
-        typer.echo(f"{shown_url(url)} is of schema {now} now; it was of {before}")
+        typer.echo(f"{url_without_password(url)} is of schema {now} now; it was of {before}")
 
 
-def _show(copied: backups.Copied, file: Path, line: str, *, as_json: bool) -> None:
+def _show(copied: copying.CopyReport, file: Path, line: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"file": str(file), "rows": copied.rows, "audited": copied.is_audited})
         return

@@ -15,8 +15,8 @@ from deployment.settings import ledger_url
 from rewards.errors import LogError
 from rewards.ledger.ledger import Ledger
 from rewards.log import proofs
-from rewards.log.sealing import latest_checkpoint
-from rewards.log.sealing import seal as seal_log
+from rewards.log.sealer import latest_checkpoint
+from rewards.log.sealer import seal as seal_log
 
 __all__ = ["checkpoint", "proof", "seal"]
 

@@ -137,7 +137,7 @@ def _show_standing(settlement: Settlement) -> None:
             (
                 account,
                 *(
-                    money.shown(amount, *currency)
+                    money.write_readable(amount, *currency)
                     for amount in (
                         balance.carry,
                         balance.held,
@@ -146,7 +146,7 @@ def _show_standing(settlement: Settlement) -> None:
                     )
                 ),
             )
-            for account, balance in purse.carrying.items()
+            for account, balance in purse.open_balances.items()
         ]
         title = f"standing in {currency.code} until a period is settled in it"
         print_table(title, ("account", "carried", "held", "kept back", "to take back"), rows)
@@ -158,7 +158,7 @@ def _document(settlement: Settlement) -> JsonObject:
 
 
 def _money(settlement: Settlement, minor_units: int) -> str:
-    return money.shown(minor_units, settlement.policy.currency, settlement.policy.minor_digits)
+    return money.write_readable(minor_units, settlement.policy.currency, settlement.policy.minor_digits)
 
 
 def _microseconds(moment: datetime | None) -> int | None:

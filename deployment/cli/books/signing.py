@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deployment.errors import StartError
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import latest_checkpoint, register_signing_key, verify_keys
+from rewards.log.sealer import latest_checkpoint, register_signing_key, verify_keys
 from rewards.signing.keys import SigningKey
 
 __all__ = ["make_signing_key"]

@@ -23,7 +23,7 @@ from rewards.errors import SignatureError, StatementError
 from rewards.files.plain_text import one_line
 from rewards.files.strict_json import JsonObject
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import seal
+from rewards.log.sealer import seal
 from rewards.signing.keys import VerifyKey
 
 __all__ = ["app"]

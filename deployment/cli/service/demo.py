@@ -49,7 +49,7 @@ from rewards.files.plain_text import one_line
 from rewards.files.strict_json import JsonObject
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import seal
+from rewards.log.sealer import seal
 from rewards.settlement.policy_file import load_policy
 from rewards.settlement.rule import Settlement
 from rewards.signing.keys import SigningKey
@@ -278,7 +278,7 @@ def _show_free_riders(recipe: Recipe, settlement: Settlement) -> None:
     for client in recipe.clients:
         if client.free_rider:
             line = next(line for line in settlement.lines if line.account == client.id)
-            earned = money.shown(line.payout, settlement.policy.currency, settlement.policy.minor_digits)
+            earned = money.write_readable(line.payout, settlement.policy.currency, settlement.policy.minor_digits)
             say(
                 f"{client.name} ({client.id}) trained on nothing, claimed {client.examples} examples,"
                 f" and earned {earned}: {float(line.share):.2%} of the pool."

@@ -11,11 +11,10 @@ from fastapi import Depends, Request
 
 from rewards.errors import LedgerError
 from rewards.ledger.ledger import Ledger
-from rewards.log import sealing
-from rewards.log.sealing import SealedCheckpoint
-from rewards.periods import history as book
-from rewards.store import events
-from rewards.store import queries as reading
+from rewards.log import sealer
+from rewards.log.sealer import SealedCheckpoint
+from rewards.periods.history import PERIOD_KINDS
+from rewards.store import events, queries
 from rewards.store.database import now_us
 from rewards.views.contribution import Contribution
 from rewards.views.standing import Standing
@@ -139,14 +138,14 @@ class Figures:
         standing = self._contribution.now
         last = standing.open.previous
         with self._ledger.database.read() as connection:
-            moves = [] if last is None else events.find(connection, kinds=book.PERIOD_KINDS, subject=last)
+            moves = [] if last is None else events.find(connection, kinds=PERIOD_KINDS, subject=last)
             return Reading(
                 standing,
                 self._ledger.clients(),
-                reading.booked_at(connection, standing.sequence),
+                queries.booking_time_us(connection, standing.sequence),
                 moves[-1].kind.removeprefix("period.") if moves else None,
-                sealing.latest_checkpoint(connection),
-                sum(sealing.unsealed(connection)),
+                sealer.latest_checkpoint(connection),
+                sum(sealer.count_unsealed(connection)),
                 at_us,
             )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from deployment.console.figures.reading import Reading
 from deployment.console.rendering import colours
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
-from rewards.views.standing import Totals, Trend
+from rewards.views.standing import ConsortiumTotals, Trend
 
 __all__ = ["ClientFigures", "ModelFigures", "Seen", "seen"]
 
@@ -148,7 +148,7 @@ def _figures(reading: Reading, account: str, name: str, colour: str) -> ClientFi
     )
 
 
-def _net(totals: Totals, account: str) -> int:
+def _net(totals: ConsortiumTotals, account: str) -> int:
     return totals.credit.get(account, 0) - totals.reversed_credit.get(account, 0)
 
 

@@ -72,7 +72,7 @@ def _of_books(books: Books, visible: str | None, client: str) -> dict[str, Any]:
     """Statements, payouts, and for who sees everybody the holds, newest first; no payouts while the ledger is away."""
     try:
         with books.ledger.database.read(member=visible) as connection:
-            written = statements.written(connection, client=client, limit=1000)
+            written = statements.find_statements(connection, client=client, limit=1000)
         closed = periods.all(books.ledger)[::-1]
         found = holds.all_holds(books.ledger)[::-1] if visible is None else []
     except LedgerError:

@@ -80,7 +80,7 @@ def _of_member(books: Books, client: str, shown: Seen) -> dict[str, Any]:
     columns = timeline(shown.trend, shown.read_at_us)
     written: list[dict[str, Any]] | None = None
     with suppress(LedgerError), books.ledger.database.read(member=client) as connection:
-        found = statements.written(connection, client=client, limit=1000)[-STATEMENTS:][::-1]
+        found = statements.find_statements(connection, client=client, limit=1000)[-STATEMENTS:][::-1]
         written = [event.document | {"written_at_us": event.at_us} for event in found]
     return {
         "shown": shown,

@@ -54,7 +54,7 @@ async def _asks_as(request: Request, viewer: TheViewer, books: TheBooks) -> Key 
     if key_id is None:
         return None
     try:
-        key = await asyncio.to_thread(books.keys.valid, key_id)
+        key = await asyncio.to_thread(books.keys.find_valid, key_id)
     except KeyRefusedError:
         return None
     return key if key.role == "application" else None

@@ -20,7 +20,7 @@ from deployment.errors import ApiError
 from deployment.schemas.log import Size
 from rewards.credit import canonical_bytes
 from rewards.errors import LogError, SignatureError
-from rewards.log import proofs, sealing
+from rewards.log import proofs, sealer
 from rewards.signing.keys import VerifyKey as PublicKey
 from rewards.signing.notes import Checkpoint as Signed
 from rewards.signing.notes import open_note
@@ -163,7 +163,7 @@ def _page(
 ) -> HTMLResponse:
     is_reader = viewer.key.role in READERS
     with books.ledger.database.read() as connection:
-        receipts, events = sealing.unsealed(connection)
+        receipts, events = sealer.count_unsealed(connection)
     audits: Audits = request.app.state.audits
     return render(
         request,

@@ -23,7 +23,7 @@ _LOOKED_AT = ("sequence", "kind", "response_id", "reverses", "created_at_us", "b
 
 
 @dataclass(frozen=True)
-class Frame:
+class CountFrame:
     """Which receipts a period is about, and what came before it.
 
     Attributes:
@@ -48,7 +48,7 @@ class Frame:
 
 
 @dataclass
-class Counted:
+class Count:
     """What a frame comes to.
 
     Attributes:
@@ -75,13 +75,13 @@ class Counted:
 
     def accounts(self) -> dict[str, int]:
         """Account -> micro-credits."""
-        found: Counter[str] = Counter()
+        totals: Counter[str] = Counter()
         for (_, account), amount in self.credit.items():
-            found[account] += amount
-        return dict(found)
+            totals[account] += amount
+        return dict(totals)
 
 
-def count(source: Source, frame: Frame, held: Sequence[str]) -> Counted:
+def count(source: Source, frame: CountFrame, held: Sequence[str]) -> Count:
     """Count a frame.
 
     Args:
@@ -89,14 +89,14 @@ def count(source: Source, frame: Frame, held: Sequence[str]) -> Counted:
         frame: which receipts.
         held: responses that were under a hold when it was settled.
     """
-    return _Count(source, frame, held).run()
+    return _CountRun(source, frame, held).run()
 
 
-class _Count:
-    def __init__(self, source: Source, frame: Frame, held: Sequence[str]) -> None:
+class _CountRun:
+    def __init__(self, source: Source, frame: CountFrame, held: Sequence[str]) -> None:
         self._source = source
         self._frame = frame
-        self._found = Counted()
+        self._counts = Count()
         out = {each for period in frame.earlier.values() for each in period["left_out"]}
         out -= {each for period in frame.earlier.values() for each in period["taken_in"]}
         held_now = {row["sequence"] for each in held for row in self._receipts(response_id=each)}
@@ -105,28 +105,28 @@ class _Count:
         self._still_out = (out & held_now) - reversed_here
         self._taken_in = out - self._still_out
 
-    def run(self) -> Counted:
-        found, frame = self._found, self._frame
+    def run(self) -> Count:
+        counts, frame = self._counts, self._frame
         for receipt, amounts in self._window():
             if self._is_deferred(receipt):
-                found.deferred.append(receipt["sequence"])
+                counts.deferred.append(receipt["sequence"])
             else:
                 self._judge(receipt, amounts)
         for sequence in sorted(frame.arrived):
             for receipt in self._receipts(sequence=sequence):
                 if self._is_deferred(receipt):
-                    found.deferred.append(sequence)
+                    counts.deferred.append(sequence)
                 else:
                     self._judge(receipt, self._amounts(sequence))
         for sequence in sorted(self._taken_in):
             for receipt in self._receipts(sequence=sequence):
                 self._add(receipt, self._amounts(sequence))
-                found.late.update(self._amounts(sequence))
+                counts.late.update(self._amounts(sequence))
         for sequence in self._left_out | self._still_out:
-            found.held.update(self._amounts(sequence))
-        found.deferred.sort()
-        found.left_out, found.taken_in = sorted(self._left_out), sorted(self._taken_in)
-        return found
+            counts.held.update(self._amounts(sequence))
+        counts.deferred.sort()
+        counts.left_out, counts.taken_in = sorted(self._left_out), sorted(self._taken_in)
+        return counts
 
     def _judge(self, receipt: Row, amounts: dict[str, int]) -> None:
         """Count a receipt of the frame, or say why not."""
@@ -138,26 +138,26 @@ class _Count:
         else:
             (original,) = self._receipts(response_id=receipt["reverses"])
             if not self._is_framed(original["sequence"]) and original["sequence"] not in self._taken_in:
-                self._take_back(counted_in(original["sequence"], self._frame.earlier), receipt, amounts)
+                self._take_back(period_of_receipt(original["sequence"], self._frame.earlier), receipt, amounts)
                 return
             is_late = original["sequence"] in self._taken_in or self._is_late(original)
         self._add(receipt, amounts)
         if is_late:
-            self._found.late.update(amounts)
+            self._counts.late.update(amounts)
 
     def _take_back(self, name: str, reversal: Row, amounts: dict[str, int]) -> None:
-        found, application = self._found, reversal["application"]
-        found.reversed.setdefault(name, Counter()).update({account: -amount for account, amount in amounts.items()})
-        found.reversed_tokens.setdefault(name, Counter())[application] -= reversal["tokens"]
-        credit = found.reversed_credit.setdefault(name, Counter())
+        counts, application = self._counts, reversal["application"]
+        counts.reversed.setdefault(name, Counter()).update({account: -amount for account, amount in amounts.items()})
+        counts.reversed_tokens.setdefault(name, Counter())[application] -= reversal["tokens"]
+        credit = counts.reversed_credit.setdefault(name, Counter())
         credit.update({(application, account): -amount for account, amount in amounts.items()})
 
     def _add(self, receipt: Row, amounts: dict[str, int]) -> None:
         application = receipt["application"]
-        self._found.tokens[application] += receipt["tokens"]
+        self._counts.tokens[application] += receipt["tokens"]
         for account, amount in amounts.items():
-            self._found.credit[application, account] += amount
-            self._found.receipts[account] += (amount > 0) - (amount < 0)
+            self._counts.credit[application, account] += amount
+            self._counts.receipts[account] += (amount > 0) - (amount < 0)
 
     def _is_late(self, response: Row) -> bool:
         return self._is_in_window(response["sequence"]) and response["created_at_us"] < self._frame.late_us
@@ -223,16 +223,16 @@ class _Count:
             yield receipt, amounts
 
 
-def counted_in(sequence: int, periods: dict[str, Document]) -> str:
+def period_of_receipt(sequence: int, periods: dict[str, Document]) -> str:
     """The name of the last of these periods in which a receipt counts; empty when it counts in none."""
-    found, arrived = "", frozenset[int]()
+    last, arrived = "", frozenset[int]()
     for name, period in periods.items():
         is_in_window = period["window"]["after"] < sequence <= period["window"]["up_to"]
         is_framed = (sequence in arrived or is_in_window) and sequence not in period["deferred"]
         if sequence in period["taken_in"] or (is_framed and sequence not in period["left_out"]):
-            found = name
+            last = name
         arrived = frozenset(period["deferred"])
-    return found
+    return last
 
 
 def _receipts() -> Any:

@@ -12,19 +12,19 @@ COMMONS = "commons"
 TRILLION = 10**12
 
 
-def divided(total: int, weights: Mapping[str, int], salt: str) -> dict[str, int]:
+def divide(total: int, weights: Mapping[str, int], salt: str) -> dict[str, int]:
     """`total` in proportion to the weights; what is left goes one by one to the largest remainders."""
     whole = sum(weights.values())
-    found = {account: total * weight // whole for account, weight in weights.items()}
+    parts = {account: total * weight // whole for account, weight in weights.items()}
     remainders = {account: total * weight % whole for account, weight in weights.items()}
-    while sum(found.values()) < total:
+    while sum(parts.values()) < total:
         first = _first(remainders, salt)
-        found[first] += 1
+        parts[first] += 1
         del remainders[first]
-    return found
+    return parts
 
 
-def in_whole_units(due: Mapping[str, int], residues: Mapping[str, int], salt: str) -> dict[str, int]:
+def round_to_units(due: Mapping[str, int], residues: Mapping[str, int], salt: str) -> dict[str, int]:
     """Minor units for trillionths that are due, such that no client's residue reaches a unit; the rest is the commons'.
 
     A client that is due no fraction gets what it is due. Of the others, one whose fraction and residue make a unit or
@@ -32,19 +32,19 @@ def in_whole_units(due: Mapping[str, int], residues: Mapping[str, int], salt: st
     which the commons stands with its own, whatever that is.
     """
     total = sum(due.values()) // TRILLION
-    found = {account: amount // TRILLION for account, amount in due.items()}
+    units = {account: amount // TRILLION for account, amount in due.items()}
     sums = {account: amount % TRILLION + residues[account] for account, amount in due.items()}
     broken = {account for account in due if account != COMMONS and due[account] % TRILLION}
     for client in broken:
-        found[client] += sums[client] >= TRILLION
+        units[client] += sums[client] >= TRILLION
     waiting = {client: sums[client] for client in broken if 0 < sums[client] < TRILLION}
     waiting[COMMONS] = sums[COMMONS]
-    while waiting and sum(found.values()) < total:
+    while waiting and sum(units.values()) < total:
         first = _first(waiting, salt)
-        found[first] += 1
+        units[first] += 1
         del waiting[first]
-    found[COMMONS] += total - sum(found.values())
-    return found
+    units[COMMONS] += total - sum(units.values())
+    return units
 
 
 def _first(numbers: Mapping[str, int], salt: str) -> str:

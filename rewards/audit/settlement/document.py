@@ -13,8 +13,17 @@ from typing import Any
 
 from rewards.audit import hashing
 from rewards.audit.hashing import Document
-from rewards.audit.settlement.dividing import COMMONS, divided
-from rewards.audit.settlement.rule import FIRST_RULE, Carried, Currency, Earned, Entitlement, Purse, entitle, pay
+from rewards.audit.settlement.dividing import COMMONS, divide
+from rewards.audit.settlement.rule import (
+    FIRST_RULE,
+    AccountBalance,
+    Currency,
+    Earnings,
+    Entitlement,
+    Purse,
+    entitle,
+    pay,
+)
 from rewards.audit.settlement.terms import Terms
 
 _COMMONS_HAS_NONE = (
@@ -23,7 +32,7 @@ _COMMONS_HAS_NONE = (
 
 
 @dataclass
-class Settled:
+class ExpectedSettlement:
     """A period as it must have been settled.
 
     Attributes:
@@ -55,17 +64,19 @@ class Settled:
     @property
     def sha256(self) -> str:
         """Hash of the document."""
-        return sha256(hashing.canonical(self.document).encode()).hexdigest()
+        return sha256(hashing.canonical_text(self.document).encode()).hexdigest()
 
-    def carried(self) -> dict[Currency, Purse]:
+    def next_purses(self) -> dict[Currency, Purse]:
         """What the next period begins with, by currency."""
         own = Purse(pool=self.entitlement.pool_left, fee=self.entitlement.fee_left)
         for account, line in self.lines.items():
             holdbacks = {each["released_in"]: each["amount"] for each in line["holdbacks"]}
-            own.accounts[account] = Carried(int(line["residue"]), line["carried_out"], line["held_total"], holdbacks)
+            own.accounts[account] = AccountBalance(
+                int(line["residue"]), line["carried_out"], line["held_total"], holdbacks
+            )
         return {**self.standing, self.terms.currency: own}
 
-    def gained(self) -> dict[str, int]:
+    def gains(self) -> dict[str, int]:
         """Account -> what the period gave it: its gross, and its part of what others gave back (12)."""
         return {account: line["gross"] + line["recovered"] for account, line in self.lines.items()}
 
@@ -82,12 +93,14 @@ class Circumstances:
     """
 
     window: tuple[int, int]
-    before: Settled | None
+    before: ExpectedSettlement | None
     held_clients: frozenset[str]
     clawbacks: Mapping[Currency, Mapping[str, int]]
 
 
-def settle(name: str, policy: Mapping[str, Any], earned: Earned, around: Circumstances, rule: int) -> Settled:
+def settle(
+    name: str, policy: Mapping[str, Any], earned: Earnings, around: Circumstances, rule: int
+) -> ExpectedSettlement:
     """Settle a period by a rule.
 
     Raises:
@@ -97,36 +110,36 @@ def settle(name: str, policy: Mapping[str, Any], earned: Earned, around: Circums
     opening, standing = _opening(around.before, terms, rule)
     ordinal = 1 if around.before is None else around.before.ordinal + 1
     own_clawbacks = around.clawbacks.get(terms.currency, {})
-    told = Earned(earned.tokens, earned.credit, earned.late, earned.held, earned.mentioned | {
+    told = Earnings(earned.tokens, earned.credit, earned.late, earned.held, earned.mentioned | {
         *own_clawbacks, *earned.late, *earned.held})  # fmt: skip
     entitlement = entitle(name, terms, told, opening, rule)
-    found = Settled(name, ordinal, rule, policy, entitlement, opening, around)
+    settlement = ExpectedSettlement(name, ordinal, rule, policy, entitlement, opening, around)
     recovered = dict.fromkeys(entitlement.gross, 0)
-    _pay_clients(found, terms, own_clawbacks, around.held_clients, recovered)
-    back = sum(_gave_back(found, client) for client in found.lines)
+    _pay_clients(settlement, terms, own_clawbacks, around.held_clients, recovered)
+    back = sum(_repayment(settlement, client) for client in settlement.lines)
     credit = told.accounts()
     if terms.distributes and rule != FIRST_RULE and back:  # 9
         weights = {
             client: credit[client]
-            for client, line in found.lines.items()
+            for client, line in settlement.lines.items()
             if credit[client] > 0 and not line["clawback"] and line["carried_in"] >= 0
         }
-        shares = divided(back, weights, name) if weights else {}
+        shares = divide(back, weights, name) if weights else {}
         recovered |= shares
         back -= sum(shares.values())
-        _pay_clients(found, terms, own_clawbacks, around.held_clients, recovered)
-    found.lines[COMMONS] = _commons(entitlement, opening, back)
-    found.standing = _standing(standing, around.clawbacks, terms.currency)
-    _write(found, told, around.window)
-    return found
+        _pay_clients(settlement, terms, own_clawbacks, around.held_clients, recovered)
+    settlement.lines[COMMONS] = _commons(entitlement, opening, back)
+    settlement.standing = _standing(standing, around.clawbacks, terms.currency)
+    _write(settlement, told, around.window)
+    return settlement
 
 
-def gained_without(period: Settled, earned: Earned) -> dict[str, int]:
+def gains_without(period: ExpectedSettlement, earned: Earnings) -> dict[str, int]:
     """Account -> what a period would have given it with this credit instead (12)."""
-    return settle(period.name, period.policy, earned, period.around, period.rule).gained()
+    return settle(period.name, period.policy, earned, period.around, period.rule).gains()
 
 
-def taken_by_first_rule(line: Mapping[str, Any], reversed_credit: int) -> int:
+def clawback_by_first_rule(line: Mapping[str, Any], reversed_credit: int) -> int:
     """What the first rule takes back of a line once so much of its credit was reversed."""
     credit = int(line["credit"])
     if line["gross"] <= 0 or credit <= 0:
@@ -134,34 +147,38 @@ def taken_by_first_rule(line: Mapping[str, Any], reversed_credit: int) -> int:
     return int(min(line["gross"], reversed_credit * line["gross"] // credit))
 
 
-def _opening(before: Settled | None, terms: Terms, rule: int) -> tuple[Purse, dict[Currency, Purse]]:
+def _opening(before: ExpectedSettlement | None, terms: Terms, rule: int) -> tuple[Purse, dict[Currency, Purse]]:
     """1: the purse of the policy's currency, and those that stand; by the first rule whatever there is is its own."""
-    purses = {} if before is None else before.carried()
+    purses = {} if before is None else before.next_purses()
     if rule == FIRST_RULE:
         return (Purse() if before is None else purses[before.terms.currency]), {}
     return purses.pop(terms.currency, Purse()), purses
 
 
 def _pay_clients(
-    found: Settled, terms: Terms, clawbacks: Mapping[str, int], held: frozenset[str], recovered: Mapping[str, int]
+    settlement: ExpectedSettlement,
+    terms: Terms,
+    clawbacks: Mapping[str, int],
+    held: frozenset[str],
+    recovered: Mapping[str, int],
 ) -> None:
-    for client in found.entitlement.gross:
+    for client in settlement.entitlement.gross:
         if client != COMMONS:
-            own = found.opening.of(client)
-            found.lines[client] = pay(
+            own = settlement.opening.of(client)
+            settlement.lines[client] = pay(
                 client,
-                found.entitlement,
+                settlement.entitlement,
                 terms,
                 own,
-                found.ordinal,
+                settlement.ordinal,
                 clawback=clawbacks.get(client, 0) + own.clawback,
                 recovered=recovered[client],
                 on_hold=client in held,
             )
 
 
-def _gave_back(found: Settled, client: str) -> int:
-    line = found.lines[client]
+def _repayment(settlement: ExpectedSettlement, client: str) -> int:
+    line = settlement.lines[client]
     return int(line["clawback"] + max(-line["carried_in"], 0) - max(-line["carried_out"], 0))
 
 
@@ -177,23 +194,25 @@ def _standing(
     standing: Mapping[Currency, Purse], clawbacks: Mapping[Currency, Mapping[str, int]], own: Currency
 ) -> dict[Currency, Purse]:
     """11: other currencies' purses with their claw-backs added, without what carries nothing."""
-    found: dict[Currency, Purse] = {}
+    purses: dict[Currency, Purse] = {}
     for currency in sorted({*standing, *clawbacks} - {own}):
         before = standing.get(currency, Purse())
         purse = Purse(dict(before.accounts), before.pool, before.fee)
         for client, amount in clawbacks.get(currency, {}).items():
             was = purse.of(client)
-            purse.accounts[client] = Carried(was.residue, was.carry, was.held, was.holdbacks, was.clawback + amount)
-        purse.accounts = purse.carrying()
+            purse.accounts[client] = AccountBalance(
+                was.residue, was.carry, was.held, was.holdbacks, was.clawback + amount
+            )
+        purse.accounts = purse.open_balances()
         if purse != Purse():
-            found[currency] = purse
-    return found
+            purses[currency] = purse
+    return purses
 
 
-def _write(found: Settled, earned: Earned, window: tuple[int, int]) -> None:
+def _write(settlement: ExpectedSettlement, earned: Earnings, window: tuple[int, int]) -> None:
     """Complete the lines, and put the document together."""
-    entitlement, credit = found.entitlement, earned.accounts()
-    for account, line in found.lines.items():
+    entitlement, credit = settlement.entitlement, earned.accounts()
+    for account, line in settlement.lines.items():
         part = entitlement.parts.get(account, 0)
         common = gcd(part, entitlement.whole)
         line |= {
@@ -204,23 +223,23 @@ def _write(found: Settled, earned: Earned, window: tuple[int, int]) -> None:
             "share": f"{part // common}/{entitlement.whole // common}",
             "residue": str(entitlement.residues[account]),
         }
-    found.lines = {account: found.lines[account] for account in sorted(found.lines)}
-    found.document = {
-        "period": found.name,
-        "ordinal": found.ordinal,
+    settlement.lines = {account: settlement.lines[account] for account in sorted(settlement.lines)}
+    settlement.document = {
+        "period": settlement.name,
+        "ordinal": settlement.ordinal,
         "window": {"after": window[0], "up_to": window[1]},
         "tokens": sum(earned.tokens.values()),
-        "policy": dict(found.policy),
+        "policy": dict(settlement.policy),
         "pool": entitlement.pool,
         "fee": entitlement.fee,
         "distributable": entitlement.pool - entitlement.fee,
-        "lines": list(found.lines.values()),
+        "lines": list(settlement.lines.values()),
         "unclaimed": entitlement.unclaimed,
     }
-    if found.rule != FIRST_RULE:
-        found.document |= {
-            "rule": found.rule,
+    if settlement.rule != FIRST_RULE:
+        settlement.document |= {
+            "rule": settlement.rule,
             "pool_fraction": str(entitlement.pool_left),
             "fee_fraction": str(entitlement.fee_left),
-            "standing": [purse.document(currency) for currency, purse in found.standing.items()],
+            "standing": [purse.document(currency) for currency, purse in settlement.standing.items()],
         }

@@ -16,9 +16,15 @@ from sqlmodel import col
 from rewards.audit import hashing
 from rewards.audit.hashing import Document
 from rewards.audit.report import DifferenceError, canonical_object, first_difference
-from rewards.audit.settlement.counting import COMMONS, Counted, Frame, count
-from rewards.audit.settlement.document import Circumstances, Settled, gained_without, settle, taken_by_first_rule
-from rewards.audit.settlement.rule import FIRST_RULE, SECOND_RULE, Currency, Earned
+from rewards.audit.settlement.counting import COMMONS, Count, CountFrame, count
+from rewards.audit.settlement.document import (
+    Circumstances,
+    ExpectedSettlement,
+    clawback_by_first_rule,
+    gains_without,
+    settle,
+)
+from rewards.audit.settlement.rule import FIRST_RULE, SECOND_RULE, Currency, Earnings
 from rewards.audit.settlement.statements import statement
 from rewards.audit.settlement.terms import Terms
 from rewards.audit.source import Row, Source
@@ -37,35 +43,35 @@ _KINDS = (
 _AFTER = {"period.disputed": ("draft",), "period.final": ("draft", "disputed"), "period.paid": ("final",)}
 
 
-def check(source: Source) -> None:
+def check_settlements(source: Source) -> None:
     """Follow the events of periods, holds and statements, and compute anew what they say.
 
     Raises:
         DifferenceError: an event is not what the rows before it lead to; or a statement is missing.
     """
-    book = _Book(source)
+    history = _History(source)
     query = select(EventRow).where(col(EventRow.kind).in_(_KINDS)).order_by(col(EventRow.sequence))
     for event in source.rows(query):
         document = canonical_object("events", event["sequence"], "document", event["document"])
         try:
-            book.follow(event, document)
+            history.follow(event, document)
         except DifferenceError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             expected = f"a {event['kind']} that fits the receipts"
             raise DifferenceError(
-                "events", event["sequence"], "document", found=repr(error), expected=expected
+                "events", event["sequence"], "document", actual=repr(error), expected=expected
             ) from error
-    book.check_statements()
+    history.check_statements()
 
 
 class _Period:
     """A period as its events leave it, and what was computed for it."""
 
-    def __init__(self, document: Document, settlement: Settled) -> None:
+    def __init__(self, document: Document, settlement: ExpectedSettlement) -> None:
         self.document = document
         self.settlement = settlement
-        self.counted = Counted()
+        self.counted = Count()
         self.final_at = 0  # sequence of the event
         self.moves: list[Document] = []
         self.told: set[str] = set()  # clients with a statement
@@ -76,7 +82,7 @@ class _Period:
         return str(self.moves[-1]["kind"]).removeprefix("period.")
 
 
-class _Book:
+class _History:
     """What the events up to one say."""
 
     def __init__(self, source: Source) -> None:
@@ -118,24 +124,24 @@ class _Book:
             for client in period.registered:
                 if client not in period.told:
                     what = f"the statement of {client!r} for {name!r}"
-                    raise DifferenceError("events", period.final_at, "statements", found=None, expected=what)
+                    raise DifferenceError("events", period.final_at, "statements", actual=None, expected=what)
 
     def _check_order(self, event: Row) -> None:
         """A period begins once, after the one before it is final."""
         name = event["subject"]
         if name in self._periods:
-            raise DifferenceError("events", event["sequence"], "subject", found=name, expected="a period that is new")
+            raise DifferenceError("events", event["sequence"], "subject", actual=name, expected="a period that is new")
         for other, period in self._periods.items():
             if period.state in ("draft", "disputed"):
                 what = f"period {other!r} to be final first"
-                raise DifferenceError("events", event["sequence"], "kind", found=event["kind"], expected=what)
+                raise DifferenceError("events", event["sequence"], "kind", actual=event["kind"], expected=what)
 
     def _move(self, event: Row) -> None:
         period = self._periods.get(event["subject"])
         state = None if period is None else period.state
         if period is None or state not in _AFTER[event["kind"]]:
             what = f"{event['kind']} after {' or '.join(_AFTER[event['kind']])}"
-            raise DifferenceError("events", event["sequence"], "kind", found=f"after {state}", expected=what)
+            raise DifferenceError("events", event["sequence"], "kind", actual=f"after {state}", expected=what)
         period.moves.append(event)
 
     def _rule(self, event: Row, settlement: Document) -> int:
@@ -143,7 +149,7 @@ class _Book:
         rule = settlement.get("rule", FIRST_RULE)
         had_second = any(period.settlement.rule == SECOND_RULE for period in self._periods.values())
         if rule != SECOND_RULE and (had_second or rule != FIRST_RULE):
-            raise DifferenceError("events", event["sequence"], "document", found=f"rule {rule}", expected="rule 2")
+            raise DifferenceError("events", event["sequence"], "document", actual=f"rule {rule}", expected="rule 2")
         return int(rule)
 
     def _check_settled(self, event: Row, document: Document, policy: Document, rule: int) -> None:
@@ -155,18 +161,18 @@ class _Book:
         drafted = self._periods[name].document if name in self._periods else document
         terms = Terms.of(policy)
         frame = _frame(drafted, earlier, terms.skew_us)
-        counted = count(self._source, frame, self._held("response"))
+        counted = count(self._source, frame, self._held_targets("response"))
         told = {line["account"] for line in document["settlement"]["lines"]} & {COMMONS, *self._registered}
         taken = _clawbacks(counted, earlier) if rule != FIRST_RULE else {}
         around = Circumstances(
             window=(frame.after, frame.up_to),
             before=earlier[before[-1]].settlement if before else None,
-            held_clients=frozenset(self._held("client")),
+            held_clients=frozenset(self._held_targets("client")),
             clawbacks=_by_currency(taken, earlier)
             if rule != FIRST_RULE
             else {terms.currency: _first_rule(counted, earlier)},
         )
-        settlement = settle(name, policy, _earned(counted, told), around, rule)
+        settlement = settle(name, policy, _earnings(counted, told), around, rule)
         expected = _document(frame, counted, settlement, drafted.get("as_of_us"), taken)
         _require_same(sequence, "document", document, expected)
         period = self._periods.setdefault(name, _Period(expected, settlement))
@@ -183,23 +189,23 @@ class _Book:
         period = self._periods.get(name)
         if period is None or not period.final_at or client not in period.registered or client in period.told:
             expected = "a client's one statement of a period that is final"
-            raise DifferenceError("events", sequence, "subject", found=event["subject"], expected=expected)
+            raise DifferenceError("events", sequence, "subject", actual=event["subject"], expected=expected)
         whose = {"client": client, "consortium": period.registered[client][0], "name": period.registered[client][1]}
         own = statement(period.document, period.settlement, period.moves, client)
         receipts = {"receipts": period.counted.receipts[client]}
         _require_same(sequence, "document", document, {**whose, **own, **receipts})
         period.told.add(client)
 
-    def _held(self, kind: str) -> list[str]:
+    def _held_targets(self, kind: str) -> list[str]:
         return [hold["target"] for hold in self._holds.values() if hold["kind"] == kind]
 
 
-def _frame(document: Document, earlier: dict[str, _Period], skew_us: int) -> Frame:
+def _frame(document: Document, earlier: dict[str, _Period], skew_us: int) -> CountFrame:
     """The frame of a period: its window begins where the one before ended; where it ends, the period says."""
     last = list(earlier.values())[-1].document if earlier else None
     latest_us = document["as_of_us"] + skew_us if "as_of_us" in document else None
     late_us = 0 if last is None else last["until_us"]
-    return Frame(
+    return CountFrame(
         after=0 if last is None else last["window"]["up_to"],
         up_to=document["window"]["up_to"],
         until_us=document["until_us"],
@@ -211,8 +217,8 @@ def _frame(document: Document, earlier: dict[str, _Period], skew_us: int) -> Fra
     )
 
 
-def _earned(counted: Counted, told: set[str]) -> Earned:
-    return Earned(
+def _earnings(counted: Count, told: set[str]) -> Earnings:
+    return Earnings(
         tokens=counted.tokens,
         credit=counted.credit,
         late={account: amount for account, amount in counted.late.items() if amount},
@@ -221,9 +227,9 @@ def _earned(counted: Counted, told: set[str]) -> Earned:
     )
 
 
-def _clawbacks(counted: Counted, earlier: dict[str, _Period]) -> dict[str, dict[str, int]]:
+def _clawbacks(counted: Count, earlier: dict[str, _Period]) -> dict[str, dict[str, int]]:
     """Earlier period -> client -> minor units: the period settled again without all that was reversed of it so far."""
-    found: dict[str, dict[str, int]] = {}
+    amounts: dict[str, dict[str, int]] = {}
     for name, period in earlier.items():
         if name not in counted.reversed:
             continue
@@ -231,48 +237,48 @@ def _clawbacks(counted: Counted, earlier: dict[str, _Period]) -> dict[str, dict[
         for each in (*(other.counted for other in earlier.values()), counted):
             tokens.subtract(each.reversed_tokens.get(name, {}))
             credit.subtract(each.reversed_credit.get(name, {}))
-        had, would = period.settlement.gained(), gained_without(period.settlement, Earned(tokens, credit))
-        before = _taken_before(name, earlier)
+        had, would = period.settlement.gains(), gains_without(period.settlement, Earnings(tokens, credit))
+        before = _earlier_clawbacks(name, earlier)
         taken = {client: had[client] - would.get(client, 0) - before[client] for client in had if client != COMMONS}
-        found[name] = {client: amount for client, amount in taken.items() if amount > 0}
-    return {name: taken for name, taken in found.items() if taken}
+        amounts[name] = {client: amount for client, amount in taken.items() if amount > 0}
+    return {name: taken for name, taken in amounts.items() if taken}
 
 
 def _by_currency(taken: Mapping[str, dict[str, int]], earlier: dict[str, _Period]) -> dict[Currency, dict[str, int]]:
-    found: dict[Currency, Counter[str]] = {}
+    sums: dict[Currency, Counter[str]] = {}
     for name, amounts in taken.items():
-        found.setdefault(earlier[name].settlement.terms.currency, Counter()).update(amounts)
-    return {currency: dict(amounts) for currency, amounts in found.items()}
+        sums.setdefault(earlier[name].settlement.terms.currency, Counter()).update(amounts)
+    return {currency: dict(amounts) for currency, amounts in sums.items()}
 
 
-def _taken_before(name: str, earlier: dict[str, _Period]) -> Counter[str]:
+def _earlier_clawbacks(name: str, earlier: dict[str, _Period]) -> Counter[str]:
     """Client -> minor units that were taken back of a period, by whichever rule."""
-    found: Counter[str] = Counter()
+    amounts: Counter[str] = Counter()
     before: dict[str, _Period] = {}
     for other, period in earlier.items():
         if period.settlement.rule == FIRST_RULE and name in before:
-            found.update(_first_rule(period.counted, before, only=name))
+            amounts.update(_first_rule(period.counted, before, only=name))
         else:
-            found.update(period.document.get("clawbacks", {}).get(name, {}))
+            amounts.update(period.document.get("clawbacks", {}).get(name, {}))
         before[other] = period
-    return found
+    return amounts
 
 
-def _first_rule(counted: Counted, earlier: Mapping[str, _Period], only: str | None = None) -> dict[str, int]:
+def _first_rule(counted: Count, earlier: Mapping[str, _Period], only: str | None = None) -> dict[str, int]:
     """Client -> minor units: what all reversals so far take back from its line of a period, less what was taken."""
-    found: Counter[str] = Counter()
-    for name, credit in _reversed(counted).items():
+    amounts: Counter[str] = Counter()
+    for name, credit in _reversed_credit(counted).items():
         if only not in (None, name):
             continue
         lines = earlier[name].settlement.lines
         for client, amount in credit.items():
             taken = sum(period.document["reversed"].get(name, {}).get(client, 0) for period in earlier.values())
-            so_far = taken_by_first_rule(lines[client], taken)
-            found[client] += taken_by_first_rule(lines[client], taken + amount) - so_far
-    return {client: amount for client, amount in found.items() if amount}
+            so_far = clawback_by_first_rule(lines[client], taken)
+            amounts[client] += clawback_by_first_rule(lines[client], taken + amount) - so_far
+    return {client: amount for client, amount in amounts.items() if amount}
 
 
-def _reversed(counted: Counted) -> dict[str, dict[str, int]]:
+def _reversed_credit(counted: Count) -> dict[str, dict[str, int]]:
     return {
         name: {client: amount for client, amount in credit.items() if amount and client != COMMONS}
         for name, credit in counted.reversed.items()
@@ -280,9 +286,9 @@ def _reversed(counted: Counted) -> dict[str, dict[str, int]]:
 
 
 def _document(
-    frame: Frame,
-    counted: Counted,
-    settlement: Settled,
+    frame: CountFrame,
+    counted: Count,
+    settlement: ExpectedSettlement,
     as_of_us: int | None,
     taken: Mapping[str, dict[str, int]],
 ) -> Document:
@@ -294,16 +300,16 @@ def _document(
         "deferred": counted.deferred,
         "left_out": counted.left_out,
         "taken_in": counted.taken_in,
-        "reversed": _reversed(counted),
+        "reversed": _reversed_credit(counted),
         "settlement": settlement.document,
     }
     if settlement.rule != FIRST_RULE:
         document |= {"as_of_us": as_of_us, "clawbacks": taken}
-    return {**document, "sha256": sha256(hashing.canonical(document).encode()).hexdigest()}
+    return {**document, "sha256": sha256(hashing.canonical_text(document).encode()).hexdigest()}
 
 
-def _require_same(sequence: int, field: str, found: Any, expected: Any) -> None:
-    difference = first_difference(field, found, expected)
+def _require_same(sequence: int, field: str, actual: Any, expected: Any) -> None:
+    difference = first_difference(field, actual, expected)
     if difference is not None:
         where, is_there, must_be = difference
-        raise DifferenceError("events", sequence, where, found=is_there, expected=must_be)
+        raise DifferenceError("events", sequence, where, actual=is_there, expected=must_be)

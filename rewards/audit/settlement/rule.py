@@ -14,7 +14,7 @@ from math import floor
 from typing import Any
 
 from rewards.audit.hashing import Document
-from rewards.audit.settlement.dividing import COMMONS, TRILLION, divided, in_whole_units
+from rewards.audit.settlement.dividing import COMMONS, TRILLION, divide, round_to_units
 from rewards.audit.settlement.terms import Terms
 
 Currency = tuple[str, int]
@@ -22,7 +22,7 @@ FIRST_RULE, SECOND_RULE = 1, 2
 
 
 @dataclass
-class Carried:
+class AccountBalance:
     """What one account carries in one currency."""
 
     residue: int = 0
@@ -39,24 +39,26 @@ class Carried:
     def document(self, account: str) -> Document:
         """As the document of a settlement lists what stands."""
         named = {"account": account, "residue": str(self.residue), "carry": self.carry, "held": self.held}
-        return {**named, "holdbacks": released_in(self.holdbacks), "clawback": self.clawback}
+        return {**named, "holdbacks": list_holdbacks(self.holdbacks), "clawback": self.clawback}
 
 
 @dataclass
 class Purse:
     """What is carried in one currency: by account, and what rounding kept of pools and fees."""
 
-    accounts: dict[str, Carried] = field(default_factory=dict)
+    accounts: dict[str, AccountBalance] = field(default_factory=dict)
     pool: int = 0
     fee: int = 0
 
-    def of(self, account: str) -> Carried:
+    def of(self, account: str) -> AccountBalance:
         """What an account carries; nothing where it is not named."""
-        return self.accounts.get(account, Carried())
+        return self.accounts.get(account, AccountBalance())
 
-    def carrying(self) -> dict[str, Carried]:
+    def open_balances(self) -> dict[str, AccountBalance]:
         """The accounts that carry something, in the order of names."""
-        return {account: self.accounts[account] for account in sorted(self.accounts) if self.of(account) != Carried()}
+        return {
+            account: self.accounts[account] for account in sorted(self.accounts) if self.of(account) != AccountBalance()
+        }
 
     def document(self, currency: Currency) -> Document:
         """As the document of a settlement lists what stands."""
@@ -65,12 +67,12 @@ class Purse:
             "minor_digits": currency[1],
             "pool_fraction": str(self.pool),
             "fee_fraction": str(self.fee),
-            "balances": [each.document(account) for account, each in self.carrying().items()],
+            "balances": [each.document(account) for account, each in self.open_balances().items()],
         }
 
 
 @dataclass(frozen=True)
-class Earned:
+class Earnings:
     """What is divided by: tokens by application, credit by application and account, and what is shown beside it."""
 
     tokens: Mapping[str, int]
@@ -81,10 +83,10 @@ class Earned:
 
     def accounts(self) -> Counter[str]:
         """Account -> micro-credits."""
-        found = Counter(dict.fromkeys(self.mentioned, 0))
+        totals = Counter(dict.fromkeys(self.mentioned, 0))
         for (_, account), amount in self.credit.items():
-            found[account] += amount
-        return found
+            totals[account] += amount
+        return totals
 
     def of_application(self, application: str) -> dict[str, int]:
         """Account -> micro-credits in the responses of one application."""
@@ -106,7 +108,7 @@ class Entitlement:
     residues: dict[str, int] = field(default_factory=dict)
 
 
-def entitle(name: str, terms: Terms, earned: Earned, purse: Purse, rule: int) -> Entitlement:
+def entitle(name: str, terms: Terms, earned: Earnings, purse: Purse, rule: int) -> Entitlement:
     """Steps 2 to 7: from the pool to everybody's gross."""
     tokens = max(sum(earned.tokens.values()), 0)
     if terms.price is not None:  # 2
@@ -125,23 +127,23 @@ def entitle(name: str, terms: Terms, earned: Earned, purse: Purse, rule: int) ->
         weights: Mapping[str, int] = parts
     else:
         weights, unclaimed = {account: credit[account] for account in paid}, not paid
-        parts = divided(whole, weights, name) if paid else {COMMONS: whole}
-    parts = _capped(name, terms, parts, weights, whole)
-    found = Entitlement(pool, fee, pool_left, fee_left, parts, whole, unclaimed)
+        parts = divide(whole, weights, name) if paid else {COMMONS: whole}
+    parts = _cap_parts(name, terms, parts, weights, whole)
+    entitlement = Entitlement(pool, fee, pool_left, fee_left, parts, whole, unclaimed)
     accounts = {COMMONS, *credit, *parts, *purse.accounts}  # 7
     due = {account: parts.get(account, 0) if pool > fee else 0 for account in accounts}
     residues = {account: purse.of(account).residue for account in accounts}
-    found.gross = in_whole_units(due, residues, name)
-    found.residues = {each: residues[each] + due[each] - found.gross[each] * TRILLION for each in accounts}
-    return found
+    entitlement.gross = round_to_units(due, residues, name)
+    entitlement.residues = {each: residues[each] + due[each] - entitlement.gross[each] * TRILLION for each in accounts}
+    return entitlement
 
 
 def _by_application(
-    name: str, terms: Terms, earned: Earned, paid: set[str], whole: int, rule: int
+    name: str, terms: Terms, earned: Earnings, paid: set[str], whole: int, rule: int
 ) -> tuple[dict[str, int], bool]:
     """Step 5 where each application's fee is divided by the credit in its own responses."""
     parts, unclaimed = Counter({COMMONS: 0}), True
-    brought = divided(whole, terms.fees, name) if any(terms.fees.values()) else {}
+    brought = divide(whole, terms.fees, name) if any(terms.fees.values()) else {}
     for application, fee in terms.fees.items():
         tokens = earned.tokens.get(application, 0)
         own = earned.of_application(application)
@@ -151,39 +153,48 @@ def _by_application(
             worth = Fraction(fee) if terms.most is None else Fraction(terms.most * tokens, 10**6)
             worth = Fraction(floor(worth)) if rule == FIRST_RULE else worth
             to_clients = floor(brought[application] * min(Fraction(fee), worth) / fee)
-            parts.update(divided(to_clients, weights, name))
+            parts.update(divide(to_clients, weights, name))
         elif weights:
             parts.update(dict.fromkeys(weights, 0))
     parts[COMMONS] += whole - sum(parts.values())
     return dict(parts), unclaimed
 
 
-def _capped(name: str, terms: Terms, parts: dict[str, int], weights: Mapping[str, int], whole: int) -> dict[str, int]:
+def _cap_parts(
+    name: str, terms: Terms, parts: dict[str, int], weights: Mapping[str, int], whole: int
+) -> dict[str, int]:
     """Step 6: what exceeds the clients' caps, shared by weight among those who are below theirs."""
     open_clients = {client for client in parts if client != COMMONS}
     caps = {client: int(whole * terms.caps.get(client, terms.cap)) for client in open_clients}
     if all(parts[client] <= caps[client] for client in open_clients):
         return parts
-    left, found = sum(parts[client] for client in open_clients), dict.fromkeys(parts, 0)
+    left, capped = sum(parts[client] for client in open_clients), dict.fromkeys(parts, 0)
     while True:
         of_all = sum(weights[client] for client in open_clients)
         over = {client for client in open_clients if weights[client] * left > caps[client] * of_all}
         if not over:
             break
         for client in over:
-            found[client] = caps[client]
+            capped[client] = caps[client]
             left -= caps[client]
         open_clients -= over
     open_weights = {client: weights[client] for client in open_clients}
     if any(open_weights.values()):
-        found |= divided(left, open_weights, name)
-    found[COMMONS] = whole - sum(amount for account, amount in found.items() if account != COMMONS)
-    return found
+        capped |= divide(left, open_weights, name)
+    capped[COMMONS] = whole - sum(amount for account, amount in capped.items() if account != COMMONS)
+    return capped
 
 
-def pay(account: str, found: Entitlement, terms: Terms, own: Carried, ordinal: int, **given: Any) -> Document:
+def pay(
+    account: str, entitlement: Entitlement, terms: Terms, own: AccountBalance, ordinal: int, **given: Any
+) -> Document:
     """Step 8: a client's line from its gross to its payout. `given`: clawback, recovered, on_hold."""
-    gross, clawback, recovered, on_hold = found.gross[account], given["clawback"], given["recovered"], given["on_hold"]
+    gross, clawback, recovered, on_hold = (
+        entitlement.gross[account],
+        given["clawback"],
+        given["recovered"],
+        given["on_hold"],
+    )
     released = sum(amount for release, amount in own.holdbacks.items() if release <= ordinal)
     released_hold = 0 if on_hold else own.held
     holdback = floor(gross * terms.holdback)
@@ -212,10 +223,10 @@ def pay(account: str, found: Entitlement, terms: Terms, own: Carried, ordinal: i
         "payout": payout,
         "carried_out": payable - held - payout,
         "held_total": own.held - released_hold + held,
-        "holdbacks": released_in(+kept),
+        "holdbacks": list_holdbacks(+kept),
     }
 
 
-def released_in(holdbacks: Mapping[int, int]) -> list[dict[str, int]]:
+def list_holdbacks(holdbacks: Mapping[int, int]) -> list[dict[str, int]]:
     """Holdbacks as documents list them, oldest first."""
     return [{"released_in": release, "amount": holdbacks[release]} for release in sorted(holdbacks)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rewards.audit.hashing import Document
-from rewards.audit.settlement.document import Settled
+from rewards.audit.settlement.document import ExpectedSettlement
 
 _MONEY = (
     "gross",
@@ -21,7 +21,7 @@ _MONEY = (
 )
 
 
-def statement(period: Document, settlement: Settled, moves: Sequence[Document], client: str) -> Document:
+def statement(period: Document, settlement: ExpectedSettlement, moves: Sequence[Document], client: str) -> Document:
     """The statement of a client, but for whose it is and for the number of receipts.
 
     Args:
@@ -58,13 +58,13 @@ def statement(period: Document, settlement: Settled, moves: Sequence[Document], 
     }
 
 
-def _standing(settlement: Settled, client: str) -> list[Document]:
+def _standing(settlement: ExpectedSettlement, client: str) -> list[Document]:
     """What stands for the client in each other currency, in their order; nothing where nothing does."""
-    found = []
+    entries = []
     for (code, digits), purse in sorted(settlement.standing.items()):
         if client in purse.accounts:
             own = purse.accounts[client]
             amounts = {name: str(getattr(own, name)) for name in ("residue", "carry", "held", "clawback")}
             holdbacks = [{"released_in": each, "amount": str(own.holdbacks[each])} for each in sorted(own.holdbacks)]
-            found.append({"currency": code, "minor_digits": digits, **amounts, "holdbacks": holdbacks})
-    return found
+            entries.append({"currency": code, "minor_digits": digits, **amounts, "holdbacks": holdbacks})
+    return entries

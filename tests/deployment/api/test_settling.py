@@ -19,7 +19,7 @@ from rewards.credit import canonical_bytes
 from rewards.errors import SignatureError
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import seal
+from rewards.log.sealer import seal
 from rewards.signing.keys import SigningKey
 from rewards.store import events
 from rewards.store.database import now_us

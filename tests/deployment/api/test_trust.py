@@ -13,7 +13,7 @@ from deployment.kept.replays import Replays
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from rewards.log import proofs
-from rewards.log.sealing import register_signing_key
+from rewards.log.sealer import register_signing_key
 from rewards.signing.keys import SigningKey, VerifyKey
 from rewards.signing.notes import open_checkpoint
 from tests.deployment.api.conftest import make_receipt

@@ -8,7 +8,7 @@ from rewards import periods
 from rewards.credit import Receipt, canonical_bytes
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import seal
+from rewards.log.sealer import seal
 from rewards.periods import holds
 from rewards.settlement.policy import Policy
 from rewards.settlement.policy_file import load_policy

@@ -17,7 +17,7 @@ from deployment.replica.messages import ModelCard
 from deployment.replica.recovery import Recovery
 from deployment.spool.spool import Spool
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import latest_checkpoint, seal, verify_keys
+from rewards.log.sealer import latest_checkpoint, seal, verify_keys
 from rewards.signing.keys import SigningKey
 from tests.fixtures import copied
 from tests.rewards.books import KEY, ORIGIN

@@ -14,7 +14,7 @@ from deployment.cli.on_demand import Deferred, loaded
 from rewards import periods, statements
 from rewards.ledger.ledger import Ledger
 from rewards.log import proofs
-from rewards.log.sealing import seal
+from rewards.log.sealer import seal
 from rewards.settlement.policy import Policy
 from tests.rewards.books import KEY, ORIGIN
 from tests.rewards.receipts import MEMBERS, make_receipt

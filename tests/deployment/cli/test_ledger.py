@@ -10,7 +10,7 @@ import pytest
 from deployment.cli import main
 from rewards.ledger.ledger import Ledger
 from rewards.log import proofs
-from rewards.log.sealing import latest_checkpoint
+from rewards.log.sealer import latest_checkpoint
 from rewards.signing.keys import SigningKey
 from tests.rewards.books import KEY, ORIGIN, OTHER_KEY, write_books
 from tests.rewards.receipts import MEMBERS, make_receipt

@@ -8,7 +8,7 @@ import pytest
 
 from rewards import periods
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import seal, verify_keys
+from rewards.log.sealer import seal, verify_keys
 from rewards.settlement.policy import Policy
 from tests.deployment.cli.test_ledger import run
 from tests.rewards.books import KEY, ORIGIN, OTHER_KEY

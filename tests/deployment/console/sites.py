@@ -19,7 +19,7 @@ from rewards import periods
 from rewards.credit import Receipt, canonical_bytes, receipt_amounts
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import seal
+from rewards.log.sealer import seal
 from rewards.settlement.policy import Policy
 from rewards.signing.keys import SigningKey
 from tests.deployment.api.world import ORIGIN, World, make_world

@@ -20,7 +20,7 @@ from rewards import periods, statements
 from rewards.files.plain_text import cell, json_line, many_lines, one_line
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import seal
+from rewards.log.sealer import seal
 from rewards.periods import holds
 from rewards.settlement.policy import Policy
 from rewards.signing.keys import SigningKey

@@ -48,7 +48,7 @@ def test_both_ways_to_write_credit_read_back_as_it_is(micro: int) -> None:
 )
 def test_money_has_the_digits_of_its_currency(minor: int, digits: int, text: str) -> None:
     """And a minus that is one."""
-    assert text == money.shown(minor, "EUR", digits)
+    assert text == money.write_readable(minor, "EUR", digits)
 
 
 def test_a_share_that_is_not_nothing_is_not_shown_as_nothing() -> None:

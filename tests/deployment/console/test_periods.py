@@ -16,7 +16,7 @@ from deployment.books.books import Books
 from rewards import periods
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import seal
+from rewards.log.sealer import seal
 from rewards.periods import holds
 from rewards.settlement.policy import Policy
 from rewards.signing.keys import SigningKey

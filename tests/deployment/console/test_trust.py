@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from deployment.console.figures.audits import Audits
 from rewards.ledger.ledger import Ledger
 from rewards.log import proofs
-from rewards.log.sealing import seal
+from rewards.log.sealer import seal
 from rewards.signing.keys import SigningKey
 from rewards.signing.notes import Checkpoint, sign_checkpoint
 from rewards.store import events

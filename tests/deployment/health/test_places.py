@@ -10,7 +10,7 @@ from deployment.errors import StartError
 from deployment.health.places import ledger_folder, log_origin, signing_key
 from rewards.errors import SignatureError
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import seal, verify_keys
+from rewards.log.sealer import seal, verify_keys
 from rewards.signing.keys import SigningKey
 
 

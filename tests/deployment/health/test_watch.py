@@ -26,7 +26,7 @@ from deployment.spool.spool import Spool
 from rewards.errors import LedgerError
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import Sealer, register_signing_key, unsealed
+from rewards.log.sealer import Sealer, count_unsealed, register_signing_key
 from rewards.signing.keys import SigningKey
 from rewards.store.continuity import Continuity
 from tests.deployment.gateway.engines import ScriptedEngine
@@ -325,4 +325,4 @@ class TestBooks:
 
 def _sealed_receipts(ledger: Ledger) -> int:
     with ledger.database.read() as connection:
-        return ledger.last_sequence() - unsealed(connection)[0]
+        return ledger.last_sequence() - count_unsealed(connection)[0]

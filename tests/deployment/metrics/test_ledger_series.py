@@ -16,7 +16,7 @@ from deployment.metrics.families import ClientLabels, Families
 from rewards import periods
 from rewards.credit import COMMONS
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import seal
+from rewards.log.sealer import seal
 from rewards.periods import holds
 from rewards.settlement.policy import Policy
 from tests.deployment.metrics.scrapes import exemplars, exporter, promtool_says, samples

@@ -16,8 +16,8 @@ from deployment.replica.messages import ModelCard
 from deployment.replica.recovery import Recovery
 from deployment.spool.records import Progress, commons_receipt, receipt_from, record_of
 from deployment.spool.spool import Spool
-from rewards.errors import ConflictError, CreditError, LedgerError, LedgerRefusedError
-from rewards.ledger.ledger import Booked, Ledger
+from rewards.errors import CreditError, LedgerError, LedgerRefusedError, ReceiptConflictError
+from rewards.ledger.ledger import Booking, Ledger
 from tests.rewards.receipts import MEMBERS, make_receipt
 
 CARD = ModelCard("demo", "a" * 64, ("bank", "clinic", "rider"), 128)
@@ -122,7 +122,7 @@ def test_spooled_receipt_is_booked_told_and_forgotten(booker: Booker, moving: Mo
     booker.book(receipt, told)
     outcome, seconds = told.outcome()
 
-    assert isinstance(outcome, Booked)
+    assert isinstance(outcome, Booking)
     assert ("one", receipt.payload_sha256) == (outcome.response_id, outcome.payload_sha256)
     assert seconds < BOOKING_PATIENCE_S
     assert ([], 0) == (spool.live(), len(booker))
@@ -142,7 +142,7 @@ def test_a_receipt_that_the_database_refuses_waits_alone(booker: Booker, moving:
     booker.book(receipts[3], told)
     outcome, seconds = told.outcome()
 
-    assert isinstance(outcome, Booked) and seconds < BOOKING_PATIENCE_S
+    assert isinstance(outcome, Booking) and seconds < BOOKING_PATIENCE_S
     assert ["ahead"] == [record["id"] for record in spool.live()]
     moving.refuses = ""
     until(lambda: moving.is_booked("ahead"))
@@ -184,13 +184,13 @@ def test_return_of_the_database_is_used_at_once(booker: Booker, moving: MovingLe
     until(lambda: moving.last_sequence() == 5, 6)
 
 
-@pytest.mark.parametrize("kind", [ConflictError, CreditError])
+@pytest.mark.parametrize("kind", [ReceiptConflictError, CreditError])
 def test_receipt_that_the_ledger_refuses_is_set_aside(
     booker: Booker, moving: MovingLedger, spool: Spool, kind: type[Exception]
 ) -> None:
     """A response id that is taken, or a client nobody registered: its caller is told why, and the record is kept."""
     moving.append(make_receipt("taken", tokens=3))
-    refused = make_receipt("taken") if kind is ConflictError else make_receipt("other", shares={"stranger": 0.5})
+    refused = make_receipt("taken") if kind is ReceiptConflictError else make_receipt("other", shares={"stranger": 0.5})
     spool.append([record_of(refused)])
     told = Told()
     booker.book(refused, told)
@@ -233,7 +233,7 @@ def test_receipt_under_way_is_not_given_up_before_its_end_is_known(booker: Booke
     assert first.outcomes.empty(), "it was said to be withheld, and is booked"
     moving.answers.set()
 
-    assert isinstance(first.outcome()[0], Booked)
+    assert isinstance(first.outcome()[0], Booking)
     until(lambda: len(booker) == 0, 10)
     assert (1, None) == (moving.last_sequence(), moving.receipt("behind"))
 
@@ -258,7 +258,7 @@ def test_same_receipt_twice_is_booked_once(booker: Booker, moving: MovingLedger)
     booker.book(make_receipt("one"), told)
     outcome, _ = told.outcome()
 
-    assert isinstance(outcome, Booked)
+    assert isinstance(outcome, Booking)
     assert (True, 1) == (outcome.replayed, moving.last_sequence())
 
 

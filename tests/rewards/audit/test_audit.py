@@ -23,7 +23,7 @@ from rewards.audit.tree import Tree
 from rewards.errors import LedgerError, SignatureError
 from rewards.ledger.ledger import Ledger
 from rewards.log.merkle import MemoryNodes, root
-from rewards.log.sealing import seal
+from rewards.log.sealer import seal
 from rewards.signing.notes import Checkpoint, sign_checkpoint
 from rewards.store import events
 from tests.rewards.books import BOOKS, KEY, ORIGIN, OTHER_KEY, unguarded, write_books

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.audit.settlement.document import Circumstances, gained_without
+from rewards.audit.settlement.document import Circumstances, gains_without
 from rewards.audit.settlement.document import settle as settle_again
-from rewards.audit.settlement.rule import Earned
+from rewards.audit.settlement.rule import Earnings
 from rewards.audit.settlement.terms import Terms
 from rewards.settlement.policy import Policy
-from rewards.settlement.rule import FIRST_RULE, RULE, Opening, settle, taken_back
+from rewards.settlement.rule import FIRST_RULE, RULE, Opening, find_clawbacks, settle
 from tests.rewards.settlement.settlement_cases import CHAINS, cases, policies, windows
 
 CHAINS_OF_POLICIES = st.lists(st.tuples(windows(), policies()), min_size=1, max_size=5)
@@ -32,7 +32,7 @@ def earned(credit):
         for account, amount in amounts.items()
     }
     mentioned = frozenset(credit.credit)
-    return Earned(credit.tokens_by_application or {}, by_application, credit.late, credit.held, mentioned)
+    return Earnings(credit.tokens_by_application or {}, by_application, credit.late, credit.held, mentioned)
 
 
 def both(chain, rule):
@@ -75,10 +75,12 @@ def test_both_take_back_alike(chain, other):
     """What a period gave because of some responses is the same to both, whatever is taken out of it."""
     for paid, again, credit, opening in both(chain, RULE):
         without = replace(other.credit, window=credit.window)
-        had, would = again.gained(), gained_without(again, earned(without))
+        had, would = again.gains(), gains_without(again, earned(without))
         found = {client: had[client] - would.get(client, 0) for client in had if client != "commons"}
 
-        assert taken_back(paid, opening, without, {}) == {client: each for client, each in found.items() if each > 0}
+        assert find_clawbacks(paid, opening, without, {}) == {
+            client: each for client, each in found.items() if each > 0
+        }
 
 
 SHARED = {

@@ -15,7 +15,7 @@ from rewards.audit.replay import audit
 from rewards.credit import canonical_bytes
 from rewards.errors import RewardsError
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealing import seal
+from rewards.log.sealer import seal
 from rewards.periods import holds
 from rewards.settlement.policy import Policy
 from rewards.store.database import now_us

@@ -390,17 +390,17 @@ def test_a_sound_key_is_one_that_the_table_takes(role, client, budget, rate, exp
 def test_the_last_use_is_noted_at_most_once_a_minute(keys):
     """The first use is noted, another soon after is not, and one a minute later is."""
     presented = make(keys)
-    keys.used(keys.check(presented))
+    keys.note_use(keys.check(presented))
     first = keys.check(presented).last_used_at_us
-    keys.used(keys.check(presented))
+    keys.note_use(keys.check(presented))
 
     assert first is not None
     assert first == keys.check(presented).last_used_at_us
     fresh = keys.check(presented)
     change(keys, presented, last_used_at_us=first - 61_000_000)
-    keys.used(fresh)  # what was read of the key says that it was noted just now
+    keys.note_use(fresh)  # what was read of the key says that it was noted just now
     assert first - 61_000_000 == keys.check(presented).last_used_at_us
-    keys.used(keys.check(presented))
+    keys.note_use(keys.check(presented))
     assert first <= keys.check(presented).last_used_at_us
 
 
@@ -410,7 +410,7 @@ def test_a_last_use_that_cannot_be_noted_disturbs_nobody(keys, caplog):
     key = keys.check(presented)
     with keys.database.write() as connection:
         connection.execute(text("DROP TABLE api_keys"))
-    keys.used(key)
+    keys.note_use(key)
 
     assert f"key {key.key_id} was not noted" in caplog.text
     assert presented.split("_", 2)[2] not in caplog.text
@@ -444,10 +444,10 @@ def test_a_valid_key_is_found_by_its_id(keys):
     change(keys, old, expires_at_us=now_us() - 1)
     keys.revoke(id_of(revoked), actor="tester")
 
-    assert keys.check(presented) == keys.valid(id_of(presented))
+    assert keys.check(presented) == keys.find_valid(id_of(presented))
     for key_id, why in ((id_of(old), "expired"), (id_of(revoked), "revoked"), ("0" * 12, "unknown"), ("", "unknown")):
         with pytest.raises(KeyRefusedError) as refused:
-            keys.valid(key_id)
+            keys.find_valid(key_id)
         assert why == refused.value.reason
 
 
@@ -455,10 +455,10 @@ def test_what_is_derived_of_the_pepper_is_another_secret_for_each_purpose(keys, 
     """The same for the same pepper and purpose, and neither the pepper nor a hash of a key."""
     again, without = KeyRing(url, PEPPER), KeyRing(url, None)
 
-    assert keys.derived(b"sessions") == again.derived(b"sessions")
-    assert 4 == len({PEPPER, keys.derived(b"sessions"), keys.derived(b"forms"), keys.derived(b"")})
-    assert {32} == {len(keys.derived(purpose)) for purpose in (b"", b"sessions")}
+    assert keys.derive(b"sessions") == again.derive(b"sessions")
+    assert 4 == len({PEPPER, keys.derive(b"sessions"), keys.derive(b"forms"), keys.derive(b"")})
+    assert {32} == {len(keys.derive(purpose)) for purpose in (b"", b"sessions")}
     with pytest.raises(KeyRingError, match="without the pepper"):
-        without.derived(b"sessions")
+        without.derive(b"sessions")
     again.close()
     without.close()

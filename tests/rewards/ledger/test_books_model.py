@@ -25,7 +25,7 @@ from sqlalchemy import event, make_url
 
 from rewards import periods
 from rewards.credit import COMMONS
-from rewards.errors import ConflictError, HoldError, PeriodEmptyError, PeriodError, ReversalError
+from rewards.errors import HoldError, PeriodEmptyError, PeriodError, ReceiptConflictError, ReversalError
 from rewards.ledger.ledger import Ledger
 from rewards.periods import holds
 from rewards.periods.errors import PeriodClosedError
@@ -109,7 +109,7 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
         known = self._find(name)
         receipt = make_receipt(name, tokens, shares)
         if known is not None and (known["tokens"], known["amounts"]) != (tokens, dict(receipt.amounts)):
-            with pytest.raises(ConflictError, match=f"receipt {known['sequence']},"):
+            with pytest.raises(ReceiptConflictError, match=f"receipt {known['sequence']},"):
                 self.ledger.append(receipt)
             return
         booked = self._survive(crash, lambda: self.ledger.append(receipt))
@@ -132,7 +132,7 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
             elif known["created"] == created_at_us:
                 assert (known["sequence"], True) == (outcome.sequence, outcome.replayed)
             else:
-                assert isinstance(outcome, ConflictError)
+                assert isinstance(outcome, ReceiptConflictError)
 
     @rule(name=st.sampled_from([*NAMES, "r0-now", "r1-now", "r2-now"]), crash=st.integers(0, 9))
     def reverse(self, name, crash):
@@ -261,7 +261,7 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
         if not hasattr(self, "ledger"):
             return
         with self.ledger.database.read() as connection:
-            active = {each.hold_id: (each.kind, each.target) for each in holds.active(connection)}
+            active = {each.hold_id: (each.kind, each.target) for each in holds.active_holds(connection)}
         stored = periods.all(self.ledger)
 
         assert {key: (each["kind"], each["target"]) for key, each in self.holds.items() if each["active"]} == active

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import text
 
 from rewards.credit import Receipt
-from rewards.errors import ConflictError, CreditError, LedgerError, ReversalError
-from rewards.ledger.ledger import Booked, Ledger
+from rewards.errors import CreditError, LedgerError, ReceiptConflictError, ReversalError
+from rewards.ledger.ledger import Booking, Ledger
 from tests.rewards.receipts import MEMBERS, make_receipt
 
 COLUMN_OF = {
@@ -72,7 +72,7 @@ def test_same_id_with_another_payload_is_refused(ledger):
     """The same response id with another payload is a conflict that names the id and writes nothing."""
     ledger.append(make_receipt("r"))
     before = ledger.balances()
-    with pytest.raises(ConflictError, match="'r'"):
+    with pytest.raises(ReceiptConflictError, match="'r'"):
         ledger.append(make_receipt("r", tokens=8))
 
     assert before == ledger.balances()
@@ -222,8 +222,8 @@ def test_many_receipts_in_one_transaction_have_an_outcome_each(ledger):
     ]
     outcomes = ledger.append_many(batch)
 
-    assert [False, True, ConflictError, CreditError, False] == [
-        outcome.replayed if isinstance(outcome, Booked) else type(outcome) for outcome in outcomes
+    assert [False, True, ReceiptConflictError, CreditError, False] == [
+        outcome.replayed if isinstance(outcome, Booking) else type(outcome) for outcome in outcomes
     ]
     assert ["a", "c"] == [receipt.response_id for receipt in ledger.receipts_after(0)]
 
@@ -259,7 +259,7 @@ def test_refused_write_leaves_the_ledger_usable(ledger):
     """After a conflict the next receipt takes the next number: nothing half-done, no gap."""
     ledger.append(make_receipt("r"))
     for _ in range(20):
-        with pytest.raises(ConflictError):
+        with pytest.raises(ReceiptConflictError):
             ledger.append(make_receipt("r", tokens=9))
 
     assert 2 == ledger.append(make_receipt("s")).sequence

@@ -10,7 +10,7 @@ from multiprocessing.synchronize import Barrier
 import pytest
 
 from rewards import periods
-from rewards.errors import ConflictError
+from rewards.errors import ReceiptConflictError
 from rewards.ledger.ledger import Ledger
 from rewards.periods.errors import PeriodClosedError
 from rewards.settlement.policy import Policy
@@ -110,7 +110,7 @@ def test_threads_racing_with_different_payloads_have_one_winner(ledger):
     def run(tokens):
         try:
             ledger.append(make_receipt("r", tokens))
-        except ConflictError:
+        except ReceiptConflictError:
             return None
         return tokens
 

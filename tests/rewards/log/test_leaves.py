@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.errors import LogError
-from rewards.log.leaves import event_leaf, opened_leaf, opening, receipt_leaf
+from rewards.log.leaves import event_leaf, leaf_of_opening, opening, receipt_leaf
 
 RECEIPT = {
     "sequence": 3,
@@ -112,7 +112,7 @@ def test_an_opening_leads_to_the_leaf(amounts, data):
     account = data.draw(st.sampled_from(sorted(amounts)))
     shown = opening(RECEIPT, amounts, account)
 
-    assert receipt_leaf(RECEIPT, amounts) == opened_leaf(json.loads(json.dumps(shown)))
+    assert receipt_leaf(RECEIPT, amounts) == leaf_of_opening(json.loads(json.dumps(shown)))
     assert (account, str(amounts[account])) == (shown["entry"]["account"], shown["entry"]["amount"])
 
 
@@ -121,10 +121,10 @@ def test_an_opening_of_the_version_before_still_opens():
     shown = opening(RECEIPT, AMOUNTS, "bank")
     leaf, text = receipt_leaf(RECEIPT, AMOUNTS), shown["entry"]["amount"]
 
-    assert leaf == opened_leaf(with_value(shown, ("entry", "amount"), int(text)))
+    assert leaf == leaf_of_opening(with_value(shown, ("entry", "amount"), int(text)))
     for other in (True, float(text), f"0{text}", f"+{text}", f"{text} ", ""):
         with pytest.raises(LogError, match=r"opening\.entry\.amount"):
-            opened_leaf(with_value(shown, ("entry", "amount"), other))
+            leaf_of_opening(with_value(shown, ("entry", "amount"), other))
 
 
 @pytest.mark.parametrize("account", AMOUNTS)
@@ -172,7 +172,7 @@ def test_every_altered_field_of_an_opening_is_detected():
             old = old[step]
         for value in altered(old):
             with suppress(LogError):
-                assert leaf != opened_leaf(with_value(shown, path, value)), path
+                assert leaf != leaf_of_opening(with_value(shown, path, value)), path
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_every_altered_field_of_an_opening_is_detected():
 def test_what_is_no_opening_is_refused(document, named):
     """Another form is refused with the field named."""
     with pytest.raises(LogError, match=named):
-        opened_leaf(document)
+        leaf_of_opening(document)
 
 
 def test_an_opening_has_one_spelling():
@@ -195,9 +195,9 @@ def test_an_opening_has_one_spelling():
     first, second, third = shown["others"]
     for others in ([second, first, third], [first, first, second], [first.upper(), second, third], [1], "x", {}):
         with pytest.raises(LogError, match=r"opening\.others"):
-            opened_leaf({**shown, "others": others})
+            leaf_of_opening({**shown, "others": others})
     with pytest.raises(LogError, match="opening"):
-        opened_leaf(with_value(shown, ("entry", "amount"), float("nan")))
+        leaf_of_opening(with_value(shown, ("entry", "amount"), float("nan")))
 
 
 def test_only_an_account_of_the_receipt_is_shown_it():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.credit import COMMONS
-from rewards.settlement.rule import Opening, PeriodCredit, settle, taken_back
+from rewards.settlement.rule import Opening, PeriodCredit, find_clawbacks, settle
 from tests.rewards.settlement.settlement_cases import APPLICATIONS, CLIENTS, cases, policies
 from tests.rewards.settlement.settlement_oracle import gross_alone, new_purse, settle_slowly
 
@@ -50,7 +50,7 @@ def test_a_claw_back_is_what_the_responses_had_added(policy, first, responses):
         expected = {
             client: gross[client] - without.get(client, 0) - taken[client] for client in gross if client != COMMONS
         }
-        found = taken_back(paid, opening, left, taken)
+        found = find_clawbacks(paid, opening, left, taken)
 
         assert {client: amount for client, amount in expected.items() if amount > 0} == found
         taken.update(found)
@@ -66,6 +66,6 @@ def test_when_everything_is_reversed_everything_is_taken_back(policy, responses)
     taken = Counter()
     for last in range(len(responses)):
         left = credit_of(responses[last + 1 :])
-        taken.update(taken_back(paid, Opening(), left, taken))
+        taken.update(find_clawbacks(paid, Opening(), left, taken))
 
     assert {line.account: line.gross for line in paid.lines if line.account != COMMONS and line.gross} == +taken

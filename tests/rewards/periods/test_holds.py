@@ -59,7 +59,7 @@ def test_a_hold_is_listed_until_it_is_released(booked):
     first, second = hold(booked, "client", "bank"), hold(booked, "response", "of-clinic")
     release(booked, first)
     with booked.database.read() as connection:
-        active = holds.active(connection)
+        active = holds.active_holds(connection)
 
     assert ("hold-1", "hold-2") == (first, second)
     assert [("hold-2", "response", "of-clinic", "it looks copied", "operator", None)] == [

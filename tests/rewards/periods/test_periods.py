@@ -223,7 +223,7 @@ def test_residues_holdbacks_and_carried_money_pass_from_period_to_period(ledger)
             gross[1][client] - halves[1] + halves[0],
             gross[2][client] - halves[2] + halves[1],
         ] == [each[client] for each in paid]
-        assert ((4, halves[2]),) == last.carried[client].holdbacks
+        assert ((4, halves[2]),) == last.next_balances[client].holdbacks
 
 
 def test_a_period_ends_at_the_moment_given(booked):

@@ -23,7 +23,7 @@ def settle_all(*periods, held=(), **policy):
             Opening(Purse(carried)),
             frozenset({"bank"} if ordinal in held else ()),
         )
-        carried = settlement.carried
+        carried = settlement.next_balances
         lines.append(settlement.lines)
     return lines
 
@@ -109,7 +109,7 @@ def test_the_commons_owes_what_rounding_gave_to_clients():
     later = settle("q", 2, PeriodCredit((0, 1), 1, {COMMONS: 1}), policy, short.opening(policy))
 
     assert [(1, 1), (1, 1), (-1, 0)] == [(line.gross, line.payout) for line in short.lines]
-    assert (-1, Balance(residue=0, carry=-1)) == (short.lines[2].carried_out, short.carried[COMMONS])
+    assert (-1, Balance(residue=0, carry=-1)) == (short.lines[2].carried_out, short.next_balances[COMMONS])
     assert (5, -1, 4) == (later.lines[2].gross, later.lines[2].carried_in, later.lines[2].payout)
 
 

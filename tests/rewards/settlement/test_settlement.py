@@ -103,7 +103,7 @@ def test_every_line_is_what_the_slow_rules_say(policies, windows):
                 purse.fee_fraction,
                 {
                     account: [each.residue, each.carry, each.held, each.holdbacks, each.clawback]
-                    for account, each in purse.carrying.items()
+                    for account, each in purse.open_balances.items()
                 },
             ]
             for money, purse in settlement.purses.items()
@@ -315,7 +315,7 @@ def test_an_account_with_only_a_balance_has_a_line():
     settlement = settle("p", 2, period_credit({COMMONS: 1}), EUR, carrying({"bank": Balance(residue=7, held=30)}))
 
     assert ["bank", COMMONS] == [line.account for line in settlement.lines]
-    assert (30, Balance(residue=7)) == (settlement.lines[0].payout, settlement.carried["bank"])
+    assert (30, Balance(residue=7)) == (settlement.lines[0].payout, settlement.next_balances["bank"])
 
 
 def test_large_numbers_are_text():

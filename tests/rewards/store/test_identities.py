@@ -15,7 +15,7 @@ from rewards.audit.replay import audit
 from rewards.keys.ring import KeyRing
 from rewards.ledger.claims import Claims
 from rewards.ledger.ledger import Ledger
-from rewards.ledger.usage import booked_names_of, is_of, names_of, tokens_of
+from rewards.ledger.usage import is_of, names_of, names_with_receipts, tokens_of
 from rewards.views import latest
 from rewards.views.selection import Selection, totals
 from tests.rewards.conftest import new_database
@@ -107,8 +107,8 @@ def test_receipts_of_before_stay_the_application_s(url):
             ledger.append(replace(make_receipt(response_id), application=application))
         with ledger.database.read() as connection:
             assert ((21, 4), (21, 4), (7, 3)) == tuple(tokens_of(connection, each) for each in (shop, second, other))
-            assert sorted((shop, second)) == booked_names_of(connection, second)
-            selection = Selection(applications=tuple(booked_names_of(connection, shop)))
+            assert sorted((shop, second)) == names_with_receipts(connection, second)
+            selection = Selection(applications=tuple(names_with_receipts(connection, shop)))
             assert (3, 21) == (totals(connection, selection).receipts, totals(connection, selection).tokens)
             seen, place = [], None
             while True:

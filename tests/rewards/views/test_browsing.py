@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rewards import periods
 from rewards.credit import COMMONS, Receipt, receipt_amounts
 from rewards.ledger.ledger import Ledger
-from rewards.periods import history as book
 from rewards.periods import holds
+from rewards.periods.history import read_history
 from rewards.settlement.policy import Policy
 from rewards.store.database import now_us
 from rewards.views import browsing, selection
@@ -195,12 +195,12 @@ def test_the_sums_of_a_period_are_those_it_was_settled_by(ledger, monkeypatch):
     ledger.append(receipt(11))
     holds.release(ledger, "hold-1", "answered", "tester")
     with ledger.database.read() as connection:
-        there = book.read(connection)
+        there = read_history(connection)
         still_open = selection.totals(connection, selection.of_open_period(connection, there.periods[-1]))
     monkeypatch.setattr("rewards.periods.window.now_us", lambda *_: now_us() + 2 * SOON_US)
     periods.close(ledger, "second", POLICY, "tester")
     with ledger.database.read() as connection:
-        there = book.read(connection)
+        there = read_history(connection)
         sums = [
             selection.totals(connection, selection.of_period(connection, period, there.before(period.ordinal)))
             for period in there.periods
@@ -234,7 +234,7 @@ def test_a_reversal_in_the_grace_hours_is_of_no_period(ledger, monkeypatch):
     first = periods.close(ledger, "first", policy, "tester", until_us=end_us)
     ledger.append(receipt(7))
     with ledger.database.read() as connection:
-        there = book.read(connection)
+        there = read_history(connection)
         still_open = selection.of_open_period(connection, there.periods[-1])
         open_tokens = selection.totals(connection, still_open).tokens
     second = periods.close(ledger, "second", policy, "tester")

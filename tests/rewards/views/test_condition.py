@@ -1,6 +1,6 @@
 """What a watcher asks about the books: sealed or not, the last responses, events by kind, clients in order."""
 
-from rewards.log.sealing import latest_checkpoint, seal
+from rewards.log.sealer import latest_checkpoint, seal
 from rewards.store import clients, events
 from rewards.views.condition import Condition, condition, last_responses
 from tests.rewards.books import KEY, ORIGIN

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from rewards import periods
 from rewards.errors import LedgerError, PeriodEmptyError
-from rewards.periods import history as book
+from rewards.periods.history import read_history
 from rewards.settlement.policy import Policy
 from rewards.store.database import now_us
 from rewards.views import contribution, selection
@@ -98,7 +98,7 @@ def require_right(ledger, standing: Standing) -> None:
     """Compare everything with a sum over all receipts, and the open period with what `/shares` adds up."""
     receipts = everything(ledger)
     with ledger.database.read() as connection:
-        there = book.read(connection).periods
+        there = read_history(connection).periods
         last = there[-1] if there else None
         opened = selection.totals(connection, selection.of_open_period(connection, last))
     buckets = list(standing.trend.buckets)

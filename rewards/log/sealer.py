@@ -15,13 +15,11 @@ from sqlmodel import col
 
 from rewards.errors import LedgerLostError, LogError, SignatureError
 from rewards.ledger.ledger import Ledger
-from rewards.log import leaves
-from rewards.log import merkle as log
+from rewards.log import leaves, merkle
 from rewards.moments import stamp
 from rewards.signing.keys import SigningKey, VerifyKey
 from rewards.signing.notes import Checkpoint, sign_checkpoint
-from rewards.store import events
-from rewards.store import queries as reading
+from rewards.store import events, queries
 from rewards.store.continuity import Continuity
 from rewards.store.database import now_us
 from rewards.store.tables import CheckpointRow, EntryRow, EventRow, LeafRow, NodeRow, ReceiptRow
@@ -69,10 +67,10 @@ class StoredNodes:
             LogError: the log does not reach so far.
         """
         place = col(NodeRow.level) == level, col(NodeRow.node_index) == index
-        found = self._connection.execute(select(col(NodeRow.hash)).where(*place)).scalar_one_or_none()
-        if found is None:
+        stored = self._connection.execute(select(col(NodeRow.hash)).where(*place)).scalar_one_or_none()
+        if stored is None:
             raise LogError(f"the log has no complete node {index} at level {level}")
-        return bytes.fromhex(found)
+        return bytes.fromhex(stored)
 
 
 def seal(ledger: Ledger, key: SigningKey, origin: str, continuity: Continuity | None = None) -> Checkpoint | None:
@@ -159,9 +157,9 @@ def checkpoint_at(connection: Connection, size: int | None) -> SealedCheckpoint 
     return None if row is None else SealedCheckpoint(**row)
 
 
-def unsealed(connection: Connection) -> tuple[int, int]:
+def count_unsealed(connection: Connection) -> tuple[int, int]:
     """How many receipts, and how many events, are not in the log yet."""
-    receipts = reading.last_sequence(connection, None) - _last_sealed(connection, "receipt")
+    receipts = queries.last_sequence(connection, None) - _last_sealed(connection, "receipt")
     return receipts, events.last_event(connection) - _last_sealed(connection, "event")
 
 
@@ -247,7 +245,7 @@ def _seal_page(connection: Connection, page: list[tuple[str, int, bytes]], key: 
     checkpoint = Checkpoint(
         origin,
         size + len(page),
-        log.root(StoredNodes(connection), size + len(page)),
+        merkle.root(StoredNodes(connection), size + len(page)),
         # Signed too, so that neither the moment nor a checkpoint between two others can be altered unseen.
         (f"sealed_at_us {sealed_at_us}", f"previous_size {size}"),
     )
@@ -267,7 +265,7 @@ def _grow(connection: Connection, size: int, page: list[tuple[str, int, bytes]])
     numbered = enumerate(page, start=size)
     rows = [{"leaf_index": index, "source": source, "sequence": number} for index, (source, number, _) in numbered]
     connection.execute(insert(LeafRow), rows)
-    grown = log.grow(StoredNodes(connection), size, [value for _, _, value in page])
+    grown = merkle.grow(StoredNodes(connection), size, [value for _, _, value in page])
     connection.execute(
         insert(NodeRow), [{"level": level, "node_index": index, "hash": value.hex()} for level, index, value in grown]
     )

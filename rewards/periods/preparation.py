@@ -9,15 +9,15 @@ from sqlalchemy import Connection
 
 from rewards.files.strict_json import JsonObject
 from rewards.periods.clawbacks import by_currency, clawbacks, first_rule
-from rewards.periods.contents import Contents, contents
-from rewards.periods.history import Book
-from rewards.periods.window import Frame
+from rewards.periods.contents import PeriodContents, contents
+from rewards.periods.history import History
+from rewards.periods.window import PeriodFrame
 from rewards.settlement.policy import Policy
 from rewards.settlement.rule import FIRST_RULE, RULE, Opening, Settlement, falls_due, settle
 
 
 @dataclass(frozen=True)
-class Settled:
+class PreparedSettlement:
     """A settlement that is not written yet, and all that is written with it.
 
     Attributes:
@@ -30,8 +30,8 @@ class Settled:
     """
 
     ordinal: int
-    frame: Frame
-    contents: Contents
+    frame: PeriodFrame
+    contents: PeriodContents
     clawbacks: Mapping[str, Mapping[str, int]]
     settlement: Settlement
     is_empty: bool
@@ -55,14 +55,20 @@ class Settled:
         return document
 
 
-def settled(
-    connection: Connection, there: Book, name: str, ordinal: int, frame: Frame, policy: Policy, rule: int = RULE
-) -> Settled:
+def prepare_settlement(
+    connection: Connection,
+    history: History,
+    name: str,
+    ordinal: int,
+    frame: PeriodFrame,
+    policy: Policy,
+    rule: int = RULE,
+) -> PreparedSettlement:
     """Settle a frame with the holds of this moment.
 
     Args:
         connection: a transaction of the ledger.
-        there: every period before, and the holds.
+        history: every period before, and the holds.
         name: of the period.
         ordinal: its number.
         frame: its receipts.
@@ -73,19 +79,19 @@ def settled(
         CreditError: amounts that no ledger has.
         LedgerError: entries do not sum to tokens; somebody wrote past the ledger.
     """
-    earlier = there.periods[: ordinal - 1]
+    earlier = history.periods[: ordinal - 1]
     by_application = policy.allocation == "user_centric"
-    found = contents(connection, frame, earlier, there.held("response"), by_application=by_application)
+    sums = contents(connection, frame, earlier, history.held_targets("response"), by_application=by_application)
     taken: Mapping[str, Mapping[str, int]] = {}
     if rule == FIRST_RULE:
-        standing = {policy.money: first_rule(earlier, found.reversed)}
+        standing = {policy.money: first_rule(earlier, sums.reversed)}
     else:
-        taken = clawbacks(connection, frame, earlier, found.reversed)
+        taken = clawbacks(connection, frame, earlier, sums.reversed)
         standing = by_currency(earlier, taken)
     own = standing.pop(policy.money, {})
-    credit = replace(found.credit, clawbacks=own, standing_clawbacks=standing)
+    credit = replace(sums.credit, clawbacks=own, standing_clawbacks=standing)
     opening = earlier[-1].settlement.opening(policy, rule) if earlier else Opening()
-    held = there.held("client")
+    held = history.held_targets("client")
     settlement = settle(name, ordinal, credit, policy, opening, held, rule)
-    is_empty = found.is_empty and not falls_due(ordinal, policy, opening, held)
-    return Settled(ordinal, frame, found, taken, settlement, is_empty)
+    is_empty = sums.is_empty and not falls_due(ordinal, policy, opening, held)
+    return PreparedSettlement(ordinal, frame, sums, taken, settlement, is_empty)

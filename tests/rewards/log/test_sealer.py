@@ -10,10 +10,10 @@ from sqlalchemy import select, text
 
 from rewards.errors import LedgerError, LogError, SignatureError
 from rewards.ledger.ledger import Ledger
-from rewards.log import sealing
+from rewards.log import sealer
 from rewards.log.leaves import event_leaf, receipt_leaf
 from rewards.log.merkle import MemoryNodes, root
-from rewards.log.sealing import (
+from rewards.log.sealer import (
     Sealer,
     StoredNodes,
     checkpoint_at,
@@ -112,7 +112,7 @@ def test_a_checkpoint_says_when_and_after_what_it_was_sealed(ledger, monkeypatch
     """Moment and size of the one before are signed, and a clock that steps back does not turn history around."""
     seal(ledger, KEY, ORIGIN)
     behind = now_us() - 300_000_000
-    monkeypatch.setattr(sealing, "now_us", lambda *_: behind)
+    monkeypatch.setattr(sealer, "now_us", lambda *_: behind)
     ledger.append(make_receipt("r"))
     seal(ledger, KEY, ORIGIN)
     first, second = checkpoints_of(ledger)
@@ -171,7 +171,7 @@ def test_a_log_keeps_its_name(ledger):
 
 def test_a_backlog_is_sealed_in_pages(ledger, monkeypatch):
     """What waits is sealed page by page, each in a transaction and under a checkpoint of its own."""
-    monkeypatch.setattr(sealing, "PAGE_LEAVES", 5)
+    monkeypatch.setattr(sealer, "PAGE_LEAVES", 5)
     ledger.append_many([make_receipt(f"r{number}") for number in range(13)])
     seal(ledger, KEY, ORIGIN)
     tree = MemoryNodes(hashes_of(ledger))
@@ -182,9 +182,9 @@ def test_a_backlog_is_sealed_in_pages(ledger, monkeypatch):
 
 def test_pages_before_a_failure_stay(ledger, monkeypatch):
     """When the database fails in the middle of a page, the page is not there at all, and the next seal brings it."""
-    monkeypatch.setattr(sealing, "PAGE_LEAVES", 5)
+    monkeypatch.setattr(sealer, "PAGE_LEAVES", 5)
     ledger.append_many([make_receipt(f"r{number}") for number in range(8)])
-    sound, calls = sealing.sign_checkpoint, []
+    sound, calls = sealer.sign_checkpoint, []
 
     def failing(checkpoint, key):
         calls.append(checkpoint)
@@ -192,7 +192,7 @@ def test_pages_before_a_failure_stay(ledger, monkeypatch):
             raise SignatureError("the key is away")
         return sound(checkpoint, key)
 
-    monkeypatch.setattr(sealing, "sign_checkpoint", failing)
+    monkeypatch.setattr(sealer, "sign_checkpoint", failing)
     with pytest.raises(SignatureError):
         seal(ledger, KEY, ORIGIN)
 
@@ -203,7 +203,7 @@ def test_pages_before_a_failure_stay(ledger, monkeypatch):
 
 def test_a_backlog_is_sealed_in_flat_memory(ledger, monkeypatch):
     """Memory is that of a page: four times the backlog needs no more of it."""
-    monkeypatch.setattr(sealing, "PAGE_LEAVES", 200)
+    monkeypatch.setattr(sealer, "PAGE_LEAVES", 200)
     peaks = []
     for first, last in ((0, 1000), (1000, 5000)):
         ledger.append_many([make_receipt(f"r{number}") for number in range(first, last)])

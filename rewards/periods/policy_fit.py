@@ -23,7 +23,7 @@ def require_fit(connection: Connection, policy: Policy) -> None:
             no request; it is named, and those that are known are.
     """
     if policy.caps:
-        known = {client for members in clients.registered(connection).values() for client in members}
+        known = {client for members in clients.registrations(connection).values() for client in members}
         _require("caps", "client", policy.caps, known)
     if policy.fees:
         called = select(col(ReceiptRow.application)).where(col(ReceiptRow.application).in_(policy.fees)).distinct()
@@ -36,10 +36,10 @@ def _require(field: str, what: str, named: Iterable[str], known: set[str]) -> No
     if unknown:
         raise PolicyError(
             f"{field}: no {what} {', '.join(map(repr, unknown))} is known to this ledger; "
-            f"known are: {_listed(sorted(known))}"
+            f"known are: {_list_names(sorted(known))}"
         )
 
 
-def _listed(names: list[str]) -> str:
+def _list_names(names: list[str]) -> str:
     rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + rest if names else "none"
