@@ -6,6 +6,7 @@ line on stderr that names what is wrong. Where nobody foresaw what went wrong, P
     books/     commands over the books: they need the ledger's database or a file, and no model
     models/    commands that load, build or check models
     service/   commands that start the service or show it
+    configs    where `configs/` is, in a checkout and in an installed wheel alike
     extras     which modules each extra of the installation brings, and what to install
     on_demand  commands that are imported when they are called
     options    options that several nouns of the command line share

@@ -16,7 +16,6 @@ EXTRAS = {
         *_ATTRIBUTION,
         "ray",
         "fastapi",
-        "starlette",
         "httpx",
         "prometheus_client",
         "markupsafe",

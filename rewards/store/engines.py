@@ -55,7 +55,7 @@ def _connect_postgresql(url: URL) -> Engine:
         )
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise LedgerError(
-            f"ledger {readable_url(url)}: the driver is missing: pip install 'psycopg[binary]'"
+            f"ledger {readable_url(url)}: the driver is missing: pip install 'protoken[postgresql]'"
         ) from error
 
     @event.listens_for(engine, "connect")

@@ -16,6 +16,7 @@ from attribution.evaluation.small_models import from_scratch
 from attribution.evaluation.workshop import Workshop
 from attribution.files.destinations import prepare_folder
 from attribution.training.recipe import DEFAULT_BASE
+from deployment.cli.configs import configs_folder
 from deployment.cli.output import ProgressBar, print_json, print_table, say
 
 __all__ = ["evaluate"]
@@ -43,9 +44,12 @@ def evaluate(
             " a small one trained on --data first.",
         ),
     ] = DEFAULT_BASE,
-    configs: Annotated[Path, typer.Option("--configs", help="Folder of the experiments' YAML files.")] = Path(
-        "configs/evaluation"
-    ),
+    configs: Annotated[
+        Path | None,
+        typer.Option(
+            "--configs", help="Folder of the experiments' YAML files; default: those that came with protoken."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for results and report.")] = Path("var/evaluation"),
     work: Annotated[
         Path, typer.Option("--work", help="Folder for bundles and finished cases; a restart goes on from there.")
@@ -60,7 +64,7 @@ def evaluate(
 ) -> None:
     """Run experiments, store their results, and write one report of all results in the folder."""
     profile = Profile.QUICK if quick else Profile.FULL
-    plans = _plans(configs, experiments, retrain=retrain)
+    plans = _plans(configs or configs_folder() / "evaluation", experiments, retrain=retrain)
     require_report_place(out, CATALOGUE)  # before hours of experiments
     prepare_folder(work)
     domains = load_domains(data) if data is not None else {}

@@ -25,6 +25,7 @@ from attribution.errors import BundleError
 from attribution.training.federate import build_bundle
 from attribution.training.recipe import Recipe, load_recipe
 from deployment.cli.books.period import show_settlement
+from deployment.cli.configs import configs_folder
 from deployment.cli.options import ACTOR
 from deployment.cli.output import (
     ProgressBar,
@@ -86,9 +87,10 @@ class _Answer:
 
 
 def demo(
-    configuration: Annotated[Path, typer.Option("--configs", help="Folder with demo/ and policy.yaml.")] = Path(
-        "configs"
-    ),
+    configs: Annotated[
+        Path | None,
+        typer.Option("--configs", help="Folder with demo/ and policy.yaml; default: the one that came with protoken."),
+    ] = None,
     work: Annotated[Path, typer.Option("--work", help="Folder for the bundle and the ledger.")] = Path("var/demo"),
     picture: Annotated[Path | None, typer.Option("--picture", help="Write what was shown to this SVG file.")] = None,
     keep: Annotated[
@@ -101,6 +103,7 @@ def demo(
     console.record = picture is not None
     if picture:
         require_picture_place(picture)
+    configuration = configs or configs_folder()
     recipe = load_recipe(configuration / "demo" / "consortium.yaml")
     with demo_folder(work):
         _run(recipe, configuration, work, picture, keep=keep)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from deployment.cli.configs import configs_folder
 from tests.attribution import consortia
 from tests.deployment.cli.test_commands import run
 
@@ -105,7 +106,7 @@ class TestEvaluate:
     @pytest.mark.parametrize(
         ("arguments", "code", "named"),
         [
-            (["E99"], 1, "no experiment 'E99' in configs/evaluation; there are E1, E2"),
+            (["E99"], 1, f"no experiment 'E99' in {configs_folder()}/evaluation; there are E1, E2"),
             (["E1", "--configs", "EMPTY"], 1, "holds no experiment's YAML file"),
             (["E1"], 1, "give --data FOLDER"),
             (["E1", "--data", "EMPTY"], 1, "holds no DOMAIN.jsonl"),
