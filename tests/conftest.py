@@ -1,6 +1,10 @@
-"""A real PostgreSQL server for whichever tests want one; skipped by name where it is missing, but not in CI."""
+"""A real PostgreSQL server for whichever tests want one, and markers by what a test needs.
+
+The server is skipped by name where it is missing, but not in CI.
+"""
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib import import_module
@@ -8,6 +12,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
+from tests.needs import STARTS, needs_of
 
 
 @pytest.fixture(scope="session")
@@ -26,5 +32,25 @@ def postgresql() -> Iterator[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: what is wrong in a line shows before a model is loaded."""
+    """Mark what a test needs, and put fast tests first: what is wrong in a line shows before a model is loaded."""
+    for item in items:
+        for need in sorted(needs_of(item)):
+            item.add_marker(need)
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+_started: list[str] = []
+
+
+def pytest_configure() -> None:
+    """Note whatever is started, from now on."""
+    sys.addaudithook(lambda event, _: _started.append(event) if event in STARTS else None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test that starts something although its code does not look like it is told: `make fast` would run it."""
+    _started.clear()
+    yield
+    if _started and not item.get_closest_marker("process"):
+        pytest.fail(f"starts a process or a server by a way that tests/needs.py does not know: {sorted({*_started})}")
