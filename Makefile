@@ -38,9 +38,11 @@ fast test test-attribution test-rewards test-deployment: export OMP_WAIT_POLICY 
 fast test test-attribution test-rewards test-deployment: export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/pytest --numprocesses 2
 
-# What a test needs, tests/needs.py reads off the test.
-fast: setup  ## tests that need nothing but Python and files: a minute
-	$(PYTEST) --quiet -m "not slow and not postgresql and not process"
+# What a test needs, tests/needs.py reads off the test. Tests by thousands of random cases try some of them here.
+fast: export PROTOKEN_SETTLEMENT_CASES := 25
+fast: export PROTOKEN_MODEL_STEPS := 200
+fast: setup  ## tests of pure modules and of ledgers on SQLite: a minute
+	$(PYTEST) --quiet -m "not (slow or postgresql or process or model or app)"
 
 test-attribution test-rewards test-deployment: setup
 	$(PYTEST) tests/$(@:test-%=%)

@@ -1,7 +1,7 @@
-"""What a test needs beside this process and files: read off its code and its fixtures, so that no list is kept by hand.
+"""What a test needs beside Python and files: read off its code and its fixtures, so that no list is kept by hand.
 
-Knows nothing of what a test is about. Whoever reaches, by name, a module that starts processes or listens on ports
-needs one; whoever asks for the server of PostgreSQL, or has it as a parameter, needs that.
+Knows nothing of what a test is about. Whoever names, however far away within tests, one of the modules or functions
+below needs what goes with it; whoever asks for the server of PostgreSQL, or has it as a parameter, needs that.
 """
 
 from collections.abc import Iterator
@@ -11,14 +11,18 @@ from typing import Any
 
 import pytest
 
-STARTERS = {"subprocess", "multiprocessing", "uvicorn", "playwright", "psutil", "fork", "create_server", "bind"}
-"""Modules and functions by which tests start something: another Python, promtool, a server on a port, a browser."""
+NAMES = {
+    "process": {"subprocess", "multiprocessing", "uvicorn", "playwright", "psutil", "fork", "create_server", "bind"},
+    "model": {"torch", "transformers"},
+    "app": {"TestClient"},
+}
+"""By marker: by which modules and functions a test starts a process, server or browser, or runs a model or the app."""
 STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "socket.bind"}
 """The audit events of a start. https://docs.python.org/3/library/audit_events.html"""
 
 
 def needs_of(item: pytest.Item) -> set[str]:
-    """The markers that a test should bear, of `postgresql` and `process`."""
+    """The markers that a test should bear: `postgresql`, and those of `NAMES`."""
     needs: set[str] = set()
     if not isinstance(item, pytest.Function):
         return needs
@@ -27,36 +31,36 @@ def needs_of(item: pytest.Item) -> set[str]:
         needs.add("postgresql")
     fixtures = item._fixtureinfo.name2fixturedefs.values()
     functions = [item.function, *(fixture.func for fixtures_of_name in fixtures for fixture in fixtures_of_name)]
-    if any(starts_something(function) for function in functions):
-        needs.add("process")
-    return needs
+    names = set().union(*(names_in(function) for function in functions))
+    return needs | {marker for marker, those in NAMES.items() if names & those}
 
 
 @cache
-def starts_something(function: Any) -> bool:
-    """Whether a function of the tests, or one that it names, starts a process or a server."""
-    return _starts(function, set())
+def names_in(function: Any) -> frozenset[str]:
+    """Whatever a function of the tests names, and what those of the tests name that it names, however far away."""
+    names: set[str] = set()
+    _look(function, names, set())
+    return frozenset(names)
 
 
-def _starts(value: Any, seen: set[int]) -> bool:
-    """Whether a value is, or a function's code names, something that starts a process or a server."""
-    if isinstance(value, ModuleType):
-        return value.__name__.split(".")[0] in STARTERS
-    if id(value) in seen:
-        return False
+def _look(value: Any, names: set[str], seen: set[int]) -> None:
+    home = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None) or ""
+    names.add(home.split(".")[0])
+    if id(value) in seen or not home.startswith("tests"):
+        return
     seen.add(id(value))
-    home = getattr(value, "__module__", None) or ""
-    if home.split(".")[0] in STARTERS:
-        return True
-    if not home.startswith("tests"):
-        return False
-    return any(_reaches(function, seen) for function in _functions(value))
+    for function in _functions(value):
+        _look_within(function, names, seen)
 
 
-def _reaches(function: FunctionType, seen: set[int]) -> bool:
-    names = {*_names(function.__code__)}
-    named = [function.__globals__[name] for name in names if name in function.__globals__]
-    return any(name.split(".")[0] in STARTERS for name in names) or any(_starts(each, seen) for each in named)
+def _look_within(function: FunctionType, names: set[str], seen: set[int]) -> None:
+    """Look at what a function names, be it in its own module or in another that it names."""
+    of_code = {*_names(function.__code__)}
+    names |= {name.split(".")[0] for name in of_code}
+    named = [function.__globals__[name] for name in of_code if name in function.__globals__]
+    modules = [each for each in named if isinstance(each, ModuleType) and each.__name__.startswith("tests.")]
+    for value in [*named, *(vars(module)[name] for module in modules for name in of_code if name in vars(module))]:
+        _look(value, names, seen)
 
 
 def _functions(value: Any) -> Iterator[FunctionType]:

@@ -6,7 +6,7 @@ from subprocess import run
 
 import pytest
 
-from tests.needs import needs_of, starts_something
+from tests.needs import NAMES, names_in, needs_of
 
 
 def call() -> None:
@@ -18,6 +18,10 @@ class Caller:
         call()
 
 
+def starts(function) -> bool:
+    return bool(names_in(function) & NAMES["process"])
+
+
 def test_whatever_starts_a_process_is_seen_however_far_away():
     """By the module, by a name out of it, in a function within, over a helper's class, and imported on the spot."""
 
@@ -27,11 +31,11 @@ def test_whatever_starts_a_process_is_seen_however_far_away():
         Process()
 
     assert [True] * 5 == [
-        starts_something(call),
-        starts_something(lambda: run(["true"], check=True)),
-        starts_something(lambda: [call for _ in range(2)]),
-        starts_something(lambda: Caller().start()),
-        starts_something(on_the_spot),
+        starts(call),
+        starts(lambda: run(["true"], check=True)),
+        starts(lambda: [call for _ in range(2)]),
+        starts(lambda: Caller().start()),
+        starts(on_the_spot),
     ]
 
 
@@ -44,7 +48,7 @@ def test_what_starts_nothing_is_fast():
     def odd(number: int) -> bool:
         return number != 0 and even(number - 1)
 
-    assert [False, False] == [starts_something(even), starts_something(lambda: sys.path)]
+    assert [False, False] == [starts(even), starts(lambda: sys.path)]
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])

@@ -23,6 +23,26 @@ CREDITS = st.one_of(
 MONEY = st.one_of(st.integers(0, 12), st.integers(0, 10**6), st.sampled_from([0, 1, 2**49]))
 CLAWBACKS = st.dictionaries(st.sampled_from(CLIENTS), MONEY.map(lambda money: money % 10**6), max_size=2)
 PERCENTS = st.sampled_from([0, 1, "2.5", "33.333333", 50, "0.000001", "99.999999", 100])
+ACCOUNTS = st.sampled_from([*CLIENTS, "commons"])
+# What draws is made once: made anew for each draw, as within a composite, it takes ten times what is tested.
+_SOME = st.booleans()
+_CURRENCY = st.sampled_from([*[CURRENCIES[0]] * 3, *CURRENCIES])
+_COMMONS = st.sampled_from(["retain", "distribute"])
+_SOURCE = st.sampled_from(["pool", "pool", "price", "user_centric"])
+_PRICE = st.integers(0, 10**7)
+_FEES = st.dictionaries(st.sampled_from(APPLICATIONS), st.integers(0, 10**5), min_size=1)
+_FEE_PERCENT = st.sampled_from([0, "2.5", "33.333333", 50])
+_HOLDBACK_PERCENT = st.sampled_from([0, 10, "33.333333", 50])
+_HOLDBACK_PERIODS = st.integers(1, 3)
+_MINIMUM = st.sampled_from([0, 1, 5, 1000])
+_CAPS = st.dictionaries(st.sampled_from(CLIENTS), PERCENTS, max_size=3)
+_BY_APPLICATION = st.dictionaries(
+    st.sampled_from(APPLICATIONS), st.dictionaries(ACCOUNTS, CREDITS, max_size=6), max_size=3
+)
+_TOKENS = st.integers(-2, 2_000_000)
+_CREDIT_OF_ONE = st.dictionaries(ACCOUNTS, CREDITS, max_size=1)
+_STANDING = st.dictionaries(st.sampled_from(CURRENCIES), CLAWBACKS, max_size=1)
+_HELD_CLIENTS = st.frozensets(st.sampled_from(CLIENTS), max_size=2)
 
 
 @dataclass(frozen=True)
@@ -36,39 +56,36 @@ class Window:
 @st.composite
 def policies(draw: st.DrawFn) -> Policy:
     """A valid policy of either allocation, with any of the other rules."""
-    currency = draw(st.sampled_from([*[CURRENCIES[0]] * 3, *CURRENCIES]))
+    currency = draw(_CURRENCY)
     document = {"currency": currency.code, "minor_digits": currency.digits}
-    document["commons"] = draw(st.sampled_from(["retain", "distribute"]))
-    source = draw(st.sampled_from(["pool", "pool", "price", "user_centric"]))
+    document["commons"] = draw(_COMMONS)
+    source = draw(_SOURCE)
     if source == "pool":
         document["pool"] = draw(MONEY)
     elif source == "price":
-        document["price_per_million_tokens"] = draw(st.integers(0, 10**7))
+        document["price_per_million_tokens"] = draw(_PRICE)
     else:
         document["allocation"] = "user_centric"
-        document["fees"] = draw(st.dictionaries(st.sampled_from(APPLICATIONS), st.integers(0, 10**5), min_size=1))
-        if draw(st.booleans()):
-            document["max_price_per_million_tokens"] = draw(st.integers(0, 10**7))
-    if draw(st.booleans()):
-        document["fee_percent"] = draw(st.sampled_from([0, "2.5", "33.333333", 50]))
-        document["holdback_percent"] = draw(st.sampled_from([0, 10, "33.333333", 50]))
+        document["fees"] = draw(_FEES)
+        if draw(_SOME):
+            document["max_price_per_million_tokens"] = draw(_PRICE)
+    if draw(_SOME):
+        document["fee_percent"] = draw(_FEE_PERCENT)
+        document["holdback_percent"] = draw(_HOLDBACK_PERCENT)
         if document["holdback_percent"]:
-            document["holdback_release_after"] = draw(st.integers(1, 3))
-        document["minimum_payout"] = draw(st.sampled_from([0, 1, 5, 1000]))
-    if draw(st.booleans()):
+            document["holdback_release_after"] = draw(_HOLDBACK_PERIODS)
+        document["minimum_payout"] = draw(_MINIMUM)
+    if draw(_SOME):
         document["cap_percent"] = draw(PERCENTS)
-        document["caps"] = draw(st.dictionaries(st.sampled_from(CLIENTS), PERCENTS, max_size=3))
+        document["caps"] = draw(_CAPS)
     return Policy.from_mapping(document)
 
 
 @st.composite
 def windows(draw: st.DrawFn) -> Window:
     """Credit of a period by application, with its sums."""
-    accounts = st.sampled_from([*CLIENTS, "commons"])
-    by_application = draw(
-        st.dictionaries(st.sampled_from(APPLICATIONS), st.dictionaries(accounts, CREDITS, max_size=6), max_size=3)
-    )
-    tokens = {application: draw(st.integers(-2, 2_000_000)) for application in by_application}
+    by_application = draw(_BY_APPLICATION)
+    tokens = {application: draw(_TOKENS) for application in by_application}
     credit: Counter[str] = Counter()
     for amounts in by_application.values():
         for account, amount in amounts.items():
@@ -80,12 +97,12 @@ def windows(draw: st.DrawFn) -> Window:
             credit=dict(credit),
             by_application=by_application,
             tokens_by_application=tokens,
-            late=draw(st.dictionaries(accounts, CREDITS, max_size=1)),
-            held=draw(st.dictionaries(accounts, CREDITS, max_size=1)),
+            late=draw(_CREDIT_OF_ONE),
+            held=draw(_CREDIT_OF_ONE),
             clawbacks=draw(CLAWBACKS),
-            standing_clawbacks=draw(st.dictionaries(st.sampled_from(CURRENCIES), CLAWBACKS, max_size=1)),
+            standing_clawbacks=draw(_STANDING),
         ),
-        draw(st.frozensets(st.sampled_from(CLIENTS), max_size=2)),
+        draw(_HELD_CLIENTS),
     )
 
 
