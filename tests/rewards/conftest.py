@@ -21,6 +21,12 @@ def new_database(postgresql: str, template: str = "template1") -> str:
     return postgresql.replace("/postgres?", f"/{name}?")
 
 
+def drop_database(postgresql: str, url: str) -> None:
+    """Drop a database whoever still holds it open: hundreds would fill the disk, and be deleted for minutes."""
+    with psycopg.connect(postgresql, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {make_url(url).database} WITH (FORCE)")
+
+
 @pytest.fixture(scope="session")
 def prepared_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared, empty ledger on SQLite, to be copied."""
@@ -45,9 +51,11 @@ def sqlite_url(tmp_path: Path, prepared_file: Path) -> str:
 
 
 @pytest.fixture
-def postgresql_url(postgresql: str, prepared_database: str) -> str:
-    """The URL of a prepared, empty ledger on PostgreSQL."""
-    return new_database(postgresql, prepared_database)
+def postgresql_url(postgresql: str, prepared_database: str) -> Iterator[str]:
+    """The URL of a prepared, empty ledger on PostgreSQL, which is gone after the test."""
+    url = new_database(postgresql, prepared_database)
+    yield url
+    drop_database(postgresql, url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

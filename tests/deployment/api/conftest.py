@@ -4,6 +4,7 @@ A module that is to run on both databases says `pytest.mark.parametrize("url", D
 """
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,18 +15,22 @@ from rewards.signing.keys import SigningKey
 from tests.deployment.api.world import ORIGIN
 from tests.deployment.conftest import CLIENTS, OTHER, OTHER_CLIENTS
 from tests.deployment.gateway.engines import CARD
-from tests.rewards.conftest import new_database
+from tests.rewards.conftest import drop_database, new_database
 
 MODELS = {CARD.name: CARD.global_sha256, OTHER: "cd" * 32}
 
 
 @pytest.fixture
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a prepared ledger in which two consortia are registered; on SQLite, unless a module says otherwise."""
     if getattr(request, "param", "sqlite") == "postgresql":
-        return new_database(request.getfixturevalue("postgresql"), request.getfixturevalue("shared_database"))
-    shutil.copy(request.getfixturevalue("shared_file"), tmp_path / "ledger.db")
-    return f"sqlite:///{tmp_path}/ledger.db"
+        postgresql = request.getfixturevalue("postgresql")
+        url = new_database(postgresql, request.getfixturevalue("shared_database"))
+        yield url
+        drop_database(postgresql, url)
+    else:
+        shutil.copy(request.getfixturevalue("shared_file"), tmp_path / "ledger.db")
+        yield f"sqlite:///{tmp_path}/ledger.db"
 
 
 @pytest.fixture
