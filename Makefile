@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo serve fast test test-attribution test-rewards test-deployment lint \
+.PHONY: help setup demo serve fast test test-attribution test-rewards test-deployment mutants lint \
 	bench-attribution bench-ledger bench-console pictures clean
 
 help:  ## this list
@@ -56,6 +56,12 @@ test-deployment:  ## all tests of deployment/, with PostgreSQL, Prometheus' prom
 test: lint  ## lint, types and every test, the real model behind the real service included
 	$(PYTEST) --quiet -m "not slow"
 	$(PYTEST) -m slow --dist loadfile
+
+# Hours, and not part of any other command. `.venv/bin/mutmut results` names those that no test noticed.
+mutants: export PROTOKEN_SETTLEMENT_CASES := 20
+mutants: setup  ## whether tests notice every change to settlement and the log
+	$(BIN)/pip install --quiet mutmut==3.8.1
+	$(BIN)/mutmut run
 
 lint: setup  ## style, form and types
 	$(BIN)/ruff check

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import Phase, settings
 
-from tests.needs import STARTS, needs_of
+from tests.needs import NOT_FAST, STARTS, needs_of
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
+# No random case has to be quick: on a busy machine that would fail now and then.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+# For `make mutants`: the same cases each time, and the first that fails will do.
+settings.register_profile("mutants", deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate))
+
 _started: list[str] = []
 
 
@@ -52,5 +59,5 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """A test that starts something although its code does not look like it is told: `make fast` would run it."""
     _started.clear()
     yield
-    if _started and not item.get_closest_marker("process"):
+    if _started and not any(item.get_closest_marker(marker) for marker in NOT_FAST):
         pytest.fail(f"starts a process or a server by a way that tests/needs.py does not know: {sorted({*_started})}")

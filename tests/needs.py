@@ -17,7 +17,9 @@ NAMES = {
     "app": {"TestClient"},
 }
 """By marker: by which modules and functions a test starts a process, server or browser, or runs a model or the app."""
-STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "socket.bind"}
+NOT_FAST = ("slow", "postgresql", *NAMES)
+"""The markers of tests that `make fast` leaves out."""
+STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 """The audit events of a start. https://docs.python.org/3/library/audit_events.html"""
 
 

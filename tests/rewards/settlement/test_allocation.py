@@ -186,3 +186,19 @@ def test_a_pool_too_large_for_json_is_refused():
     """A price times tokens beyond 2**53 - 1 minor units is refused, never rounded."""
     with pytest.raises(CreditError, match=r"pool is \d+ minor units"):
         parts({"bank": 1}, tokens=2_000_000, price_per_million_tokens=2**53 - 1)
+
+
+def test_credit_that_came_to_nothing_needs_no_application():
+    """A client whose responses were all reversed has credit of 0, which no application need name."""
+    assert {"bank": 1, COMMONS: 0} == parts(
+        {"bank": 5, "clinic": 0},
+        by_application={"shop": {"bank": 5}},
+        tokens_by_application={"shop": 1},
+        allocation="user_centric",
+        fees={"shop": 1},
+    )
+
+
+def test_a_period_without_a_receipt_has_a_window():
+    """What only falls due is settled in a window that ends where it began."""
+    assert (5, 5) == PeriodCredit((5, 5), 0, {}).window

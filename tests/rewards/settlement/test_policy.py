@@ -85,3 +85,37 @@ def test_a_policy_cannot_change():
     """A policy is frozen: what a period was settled by stays what it was."""
     with pytest.raises(ValidationError):
         Policy(pool=1, currency="EUR").pool = 2
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        ({"currency": "EUR"}, "pool, price_per_million_tokens: neither is given; give exactly one of the two"),
+        (
+            {"currency": "EUR", "pool": 1, "price_per_million_tokens": 1},
+            "pool, price_per_million_tokens: both is given; give exactly one of the two",
+        ),
+        ([1], "document: must be a mapping of fields, not [1]"),
+        (
+            {"currency": "EUR", "pool": 1, "fee": 3},
+            f"fee: is no field of a policy; the fields are {', '.join(Policy.model_fields)}",
+        ),
+        (
+            {"currency": "EUR", "pool": 1, "caps": {"commons": 5}},
+            f"caps.commons: must be {Policy.model_fields['caps'].description}, not 'commons'",
+        ),
+        (
+            {"pool": -1},
+            (
+                f"currency: is missing; must be {Policy.model_fields['currency'].description}; "
+                f"pool: must be {Policy.model_fields['pool'].description}, not -1"
+            ),
+        ),
+    ],
+)
+def test_a_fault_is_told_whole(document, told):
+    """Where it is, what would be right and what was found, letter by letter; several faults one after the other."""
+    with pytest.raises(PolicyError) as refusal:
+        Policy.from_mapping(document)
+
+    assert f"policy: {told}" == str(refusal.value)

@@ -134,3 +134,10 @@ def test_the_commons_absorbs_what_several_clients_are_due_at_once():
     assert {"bank": 1, "clinic": 1, COMMONS: -1} == whole_units(
         {"bank": UNIT // 2, "clinic": UNIT // 2, COMMONS: 0}, owed, "p"
     )
+
+
+def test_a_whole_entitlement_is_paid_as_it_is():
+    """Whoever is due whole units gets them, however near to a unit its residue is; the one left is another's."""
+    entitlements = {COMMONS: UNIT // 2, "bank": 3 * UNIT, "clinic": UNIT // 2}
+
+    assert 3 == whole_units(entitlements, {"bank": UNIT - 1}, "salt")["bank"]
