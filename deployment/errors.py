@@ -47,7 +47,7 @@ __all__ = [
     "UnsupportedMediaError",
     "envelope",
     "ledger_away",
-    "told_of",
+    "log_text_of",
 ]
 
 LEDGER_RETRY_AFTER_S = 5
@@ -73,7 +73,7 @@ def envelope(message: str, kind: str, *, param: str | None = None, code: str | N
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def told_of(error: BaseException) -> str:
+def log_text_of(error: BaseException) -> str:
     """What a log says of a failure within somebody's request: its class and where it came about.
 
     Not its message, which may quote the request, and prompts are in no log.

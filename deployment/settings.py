@@ -16,7 +16,15 @@ from deployment.errors import SettingsError
 from rewards.files import strict_yaml
 from rewards.keys import pepper
 
-__all__ = ["ENVIRONMENT_PREFIX", "Settings", "ledger_url", "load_settings", "pepper_of", "pepper_path", "shown_url"]
+__all__ = [
+    "ENVIRONMENT_PREFIX",
+    "Settings",
+    "ledger_url",
+    "load_settings",
+    "pepper_of",
+    "pepper_path",
+    "url_without_secrets",
+]
 
 ENVIRONMENT_PREFIX = "PROTOKEN_"
 _SQLITE = "sqlite:///"
@@ -40,7 +48,7 @@ def _absolute_url(url: str) -> str:
     if not url.startswith(_SQLITE):
         raise ValueError(
             f"the ledger is a file, as in {_LEDGER}, or a database, as in {_POSTGRESQL}user@host/database, "
-            f"not {shown_url(url)!r}"
+            f"not {url_without_secrets(url)!r}"
         )
     path = url.removeprefix(_SQLITE)
     if path in {"", ":memory:"}:
@@ -57,7 +65,7 @@ def _names_database(url: str) -> bool:
         return False
 
 
-def shown_url(url: str) -> str:
+def url_without_secrets(url: str) -> str:
     """A ledger's URL as it may be shown: without password and options, and not at all where it is odd."""
     if url.startswith(_SQLITE):
         return url
@@ -69,7 +77,7 @@ def shown_url(url: str) -> str:
     return f"{kind}://{user}{':***' if colon else ''}{at}{place.partition('?')[0]}"
 
 
-def _listed(given: Any) -> Any:
+def _split_list(given: Any) -> Any:
     """A list as the environment spells it, its items apart by commas."""
     return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given
 
@@ -111,7 +119,7 @@ class Settings(BaseModel):
     texts_window_s: float = Field(default=7 * 86_400.0, gt=0, allow_inf_nan=False)
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
-    cors_origins: Annotated[tuple[Origin, ...], BeforeValidator(_listed)] = ()
+    cors_origins: Annotated[tuple[Origin, ...], BeforeValidator(_split_list)] = ()
     metrics_port: int = Field(default=9464, ge=0, le=65535)
     replica_metrics_port: int = Field(default=9465, ge=0, le=65535)
     replicas: int = Field(default=1, ge=1)

@@ -105,7 +105,7 @@ BOTH_DOMAINS = {
     "deployment.cli.output",
     "deployment.cli.service.demo",
     "deployment.health.parts",
-    "deployment.replica.crediting",
+    "deployment.replica.recorder",
     "deployment.replica.deployment",
     "deployment.replica.receipts",
 }

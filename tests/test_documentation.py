@@ -25,14 +25,14 @@ from deployment.cli import app
 from deployment.cli.books import keys
 from deployment.cli.on_demand import loaded
 from deployment.console import pages as console_pages
-from deployment.console.figures import reading as figures
+from deployment.console.figures import snapshot as figures
 from deployment.console.sessions import LONGEST_S
 from deployment.gateway import routes
-from deployment.gateway.claiming import CLAIM_PATIENCE_S
+from deployment.gateway.claims import CLAIM_PATIENCE_S
 from deployment.gateway.silence import ANSWER_TIMEOUT_S, SILENCE_S
 from deployment.metrics.catalogue import MOST_CLIENTS
-from deployment.replica.booker import BOOKING_PATIENCE_S
-from deployment.replica.crediting import PROGRESS_TOKENS
+from deployment.replica.booking_queue import BOOKING_PATIENCE_S
+from deployment.replica.recorder import PROGRESS_TOKENS
 from deployment.replica.recovery import ADOPTION_INTERVAL_S
 from deployment.settings import Settings
 from rewards.keys.rules import ROLES

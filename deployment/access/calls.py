@@ -53,7 +53,7 @@ class _Event:
 
 
 @dataclass
-class _Counted:
+class _CallCount:
     """Calls of one key to one route with one outcome, since the last event of them."""
 
     role: str
@@ -75,7 +75,7 @@ class Calls:
         self._clock = clock
         self._changed = threading.Condition()
         self._waiting: list[_Event] = []
-        self._counted: dict[tuple[str, str, int], _Counted] = {}  # as many as there are keys, routes and outcomes
+        self._counted: dict[tuple[str, str, int], _CallCount] = {}  # as many as there are keys, routes and outcomes
         self._thread: threading.Thread | None = None
         self._is_closing = False
 
@@ -114,14 +114,14 @@ class Calls:
             else:
                 self.count(key, scope.get("method", "WEBSOCKET"), counted_as, status)
 
-        async def watched(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             if message["type"].endswith(".response.start") and not is_noted:
                 await note(message["status"])
             await send(message)
 
         status = FAILED
         try:
-            await app(scope, receive, watched)
+            await app(scope, receive, send_and_note)
         except asyncio.CancelledError:
             status = CLIENT_LEFT
             raise
@@ -132,7 +132,9 @@ class Calls:
     async def write(self, key: Key, scope: Scope, status: int) -> None:
         """Write down one call and its outcome, for somebody who has no app to watch."""
         method = scope.get("method", "WEBSOCKET")[:_METHOD_LENGTH]
-        event = _Event(_shown(scope["path"]), key.key_id, {"method": method, "status": status, "role": key.role})
+        event = _Event(
+            _printable_path(scope["path"]), key.key_id, {"method": method, "status": status, "role": key.role}
+        )
         with self._changed:
             self._waiting.append(event)
             self._wake()
@@ -151,7 +153,7 @@ class Calls:
             now = self._clock()
             counted = self._counted.get((key.key_id, route, status))
             if counted is None:
-                counted = _Counted(key.role, now - now % MINUTE_S + MINUTE_S)
+                counted = _CallCount(key.role, now - now % MINUTE_S + MINUTE_S)
                 self._counted[key.key_id, route, status] = counted
             counted.count += 1
             counted.methods[method if method in _METHODS else "other"] += 1
@@ -197,42 +199,42 @@ class Calls:
         is_over = any(each.due_at <= now for each in self._counted.values())
         return bool(self._waiting) or is_over or (self._is_closing and bool(self._counted))
 
-    def _take_due(self) -> dict[tuple[str, str, int], _Counted]:
+    def _take_due(self) -> dict[tuple[str, str, int], _CallCount]:
         now = self._clock()
         due = {each: of for each, of in self._counted.items() if of.due_at <= now or self._is_closing}
         for each in due:
             del self._counted[each]
         return due
 
-    def _put_back(self, counted: dict[tuple[str, str, int], _Counted]) -> None:
+    def _put_back(self, counted: dict[tuple[str, str, int], _CallCount]) -> None:
         """Count on from what could not be written, until the next minute ends; on closing it is lost, as was logged."""
         with self._changed:
             if self._is_closing:
                 return
             for each, of in counted.items():
-                later = self._counted.setdefault(each, _Counted(of.role, self._clock() + MINUTE_S))
+                later = self._counted.setdefault(each, _CallCount(of.role, self._clock() + MINUTE_S))
                 later.count += of.count
                 later.methods += of.methods
 
-    def _write(self, found: list[_Event]) -> bool:
+    def _write(self, due: list[_Event]) -> bool:
         """Write events in one transaction; whether that went well."""
         try:
             with self._database.write() as connection:
-                for event in found:
+                for event in due:
                     events.record(connection, KIND, event.subject, event.actor, event.document)
         except RewardsError as error:
-            for event in found:
+            for event in due:
                 _LOG.error("call not recorded: key %s, %s, %s: %s", event.actor, event.subject, event.document, error)
             return False
         return True
 
 
-def _event_of(counted: tuple[str, str, int], of: _Counted) -> _Event:
+def _event_of(counted: tuple[str, str, int], of: _CallCount) -> _Event:
     key_id, route, status = counted
     method = " ".join(sorted(of.methods))
     return _Event(route, key_id, {"method": method, "status": status, "role": of.role, "count": of.count})
 
 
-def _shown(path: str) -> str:
+def _printable_path(path: str) -> str:
     """A path as the book holds it: any database takes it, it is not endless, and a key in it is not readable."""
     return quote(_KEY.sub("ptk_...", path)[:_PATH_LENGTH], safe="/:@!$&'()*+,;=~", errors="replace")

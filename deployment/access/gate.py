@@ -26,7 +26,7 @@ from deployment.errors import (
     ledger_away,
 )
 from deployment.health.watch import Watch
-from deployment.http.failures import answer, told
+from deployment.http.failures import answer, to_api_error
 from deployment.http.protocol import is_console
 from rewards.errors import KeyRefusedError, LedgerError, LedgerLostError
 from rewards.keys.ring import Key, KeyRing
@@ -40,7 +40,7 @@ __all__ = [
     "Gate",
     "Rule",
     "caller",
-    "matching",
+    "compile_rules",
     "roles_for",
     "rule_for",
     "visible_client",
@@ -91,12 +91,12 @@ class Rule(NamedTuple):
     route: str
 
 
-def matching(rules: Iterable[_Rule]) -> tuple[Rule, ...]:
+def compile_rules(rules: Iterable[_Rule]) -> tuple[Rule, ...]:
     """Rules as they are looked through."""
     return tuple(Rule(methods.split(), _pattern(path), roles, path) for methods, path, roles in rules)
 
 
-_PATTERNS: Final = matching(RULES)
+_PATTERNS: Final = compile_rules(RULES)
 
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
@@ -172,7 +172,7 @@ class Gate:
             return
         try:
             self._watch.require(None if scope["path"].startswith(_APPLICATIONS) else "ledger")
-            key = await self._known(Headers(scope=scope).get("authorization", ""))
+            key = await self._find_key(Headers(scope=scope).get("authorization", ""))
         except ApiError as error:
             await answer(error)(scope, receive, send)
             return
@@ -181,7 +181,7 @@ class Gate:
         if refusal is not None:
             await answer(refusal)(scope, receive, send)
         elif scope["path"].startswith(_AUDITED):
-            await self._calls.watch(self._app, key, scope, receive, send, refused_as=_refused_as(key, scope))
+            await self._calls.watch(self._app, key, scope, receive, send, refused_as=_route_of_refusal(key, scope))
         else:
             await self._app(scope, receive, send)
 
@@ -197,14 +197,14 @@ class Gate:
         if rule is None:
             return NotFoundError(f"there is no {method} {path} here", code="unknown_route")
         refusal = ForbiddenError(
-            f"{method} {path} needs {_needed(rule.roles)}; the key {key.key_id} has role {key.role!r}",
+            f"{method} {path} needs {_describe_need(rule.roles)}; the key {key.key_id} has role {key.role!r}",
             code="wrong_role",
         )
         if path.startswith(_AUDITED):
             self._calls.count(key, method, rule.route, refusal.status)
         return refusal
 
-    async def _known(self, authorization: str) -> Key:
+    async def _find_key(self, authorization: str) -> Key:
         """The valid key of an `Authorization` header."""
         scheme, _, presented = authorization.partition(" ")
         presented = presented.strip()
@@ -214,22 +214,22 @@ class Gate:
                 code="missing_api_key",
             )
         try:
-            return await self._keys.known(presented)
+            return await self._keys.find(presented)
         except KeyRefusedError as error:
             raise UnauthenticatedError(str(error), code="invalid_api_key") from error
         except LedgerLostError as error:
-            raise told(error) from error
+            raise to_api_error(error) from error
         except LedgerError as error:
             raise ledger_away("the ledger is away, and this API key cannot be checked; try again") from error
 
 
-def _refused_as(key: Key, scope: Scope) -> str | None:
+def _route_of_refusal(key: Key, scope: Scope) -> str | None:
     """What a member's call that is refused after all is counted under; of who runs the service each is written down."""
     rule = rule_for(_PATTERNS, scope.get("method", "WEBSOCKET"), scope["path"]) if key.role == "member" else None
     return None if rule is None else rule.route
 
 
-def _needed(roles: tuple[str, ...]) -> str:
+def _describe_need(roles: tuple[str, ...]) -> str:
     return f"a key of role {' or '.join(roles)}" if roles else "what no role may do"
 
 
@@ -247,7 +247,7 @@ class BodyLimit:
         declared = Headers(scope=scope).get("content-length", "")
         size = int(declared) if declared.isdecimal() else 0
 
-        async def counted() -> Message:
+        async def receive_counted() -> Message:
             nonlocal size
             message = await receive()
             size += 0 if declared else len(message.get("body", b""))
@@ -255,4 +255,4 @@ class BodyLimit:
                 raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
             return message
 
-        await self._app(scope, counted, send)
+        await self._app(scope, receive_counted, send)

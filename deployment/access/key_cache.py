@@ -24,7 +24,7 @@ MOST_KEYS = 10_000  # some hundred bytes each
 
 
 @dataclass
-class _Answer:
+class _CachedKey:
     key: Key
     checked_at: float
     ask_again_at: float
@@ -42,9 +42,9 @@ class KeyCache:
         self._check = check
         self._clock = clock
         self._lock = threading.Lock()
-        self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
+        self._answers: OrderedDict[bytes, _CachedKey] = OrderedDict()
 
-    def recent(self, presented: str) -> Key | None:
+    def recall(self, presented: str) -> Key | None:
         """The key, if it was checked recently; None when the database is to be asked. Never waits.
 
         Of those who come when an answer gets old, the first is to ask, and the others do with the old one meanwhile.
@@ -60,7 +60,7 @@ class KeyCache:
             if now >= answer.ask_again_at:
                 answer.ask_again_at = now + FRESH_S
                 return None
-        return _unexpired(answer.key)
+        return _require_unexpired(answer.key)
 
     def ask(self, presented: str) -> Key:
         """The key by the database or, where that is away, by its last answer.
@@ -81,9 +81,9 @@ class KeyCache:
                 answer = self._answers.get(digest)
             if answer is None or self._clock() - answer.checked_at > AWAY_S:
                 raise
-            return _unexpired(answer.key)
+            return _require_unexpired(answer.key)
         with self._lock:
-            self._answers[digest] = _Answer(key, asked_at, asked_at + FRESH_S)
+            self._answers[digest] = _CachedKey(key, asked_at, asked_at + FRESH_S)
             self._answers.move_to_end(digest)
             if len(self._answers) > MOST_KEYS:
                 self._answers.popitem(last=False)
@@ -94,7 +94,7 @@ def _digest(presented: str) -> bytes:
     return sha256(presented.encode()).digest()  # so that no secret lies in memory for longer than a request
 
 
-def _unexpired(key: Key) -> Key:
+def _require_unexpired(key: Key) -> Key:
     if key.state(now_us()) == "expired":
         raise KeyRefusedError(f"the API key {key.key_id} has expired", "expired")
     return key

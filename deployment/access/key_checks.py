@@ -34,14 +34,14 @@ class KeyChecks:
         self._lock = threading.Lock()
         self._to_note: set[str] = set()
 
-    async def known(self, presented: str) -> Key:
+    async def find(self, presented: str) -> Key:
         """The valid key that was presented; that it was used is noted when the ledger has time for it.
 
         Raises:
             KeyRefusedError: there is none.
             LedgerError: the database is away, and it was not asked lately.
         """
-        key = self._cache.recent(presented)
+        key = self._cache.recall(presented)
         if key is None:
             key = await asyncio.get_running_loop().run_in_executor(self._checking, self._cache.ask, presented)
             self._note(key)
@@ -53,9 +53,9 @@ class KeyChecks:
             if key.key_id in self._to_note:
                 return
             self._to_note.add(key.key_id)
-        self._noting.submit(self._used, key)
+        self._noting.submit(self._write_use, key)
 
-    def _used(self, key: Key) -> None:
+    def _write_use(self, key: Key) -> None:
         with self._lock:
             self._to_note.discard(key.key_id)
         self._keys.note_use(key)

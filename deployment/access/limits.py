@@ -30,7 +30,7 @@ Clock = Callable[[], float]
 
 
 class Ticket:
-    """Leave to generate once. Its tokens stay reserved until `end`, or the end of its `with`."""
+    """A permission to generate one response. Its tokens stay reserved until `end` is called, or its `with` ends."""
 
     def __init__(self, end: Callable[[int], None] | None = None) -> None:
         self._end = end
@@ -68,7 +68,7 @@ class Limits:
         self._budgets: dict[str, _Budget] = {}
 
     def admit(self, key: Key, max_tokens: int, response_id: str) -> Ticket:
-        """Leave for one response of at most `max_tokens`. May read the ledger, so not for an event loop.
+        """A ticket for one response of at most `max_tokens`. May read the ledger, so not for an event loop.
 
         Raises:
             OverloadedError: the application asks too often; `retry_after_s` says when it may again.

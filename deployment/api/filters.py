@@ -22,7 +22,7 @@ from rewards.store import queries
 from rewards.store.database import Connection
 from rewards.views.selection import Selection, of_open_period, of_period
 
-__all__ = ["EntryFilters", "Filters", "Narrowed", "OpenPeriodFilters", "ReceiptFilters", "narrowed"]
+__all__ = ["EntryFilters", "Filters", "Narrowing", "OpenPeriodFilters", "ReceiptFilters", "narrow"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -59,7 +59,7 @@ class ReceiptFilters(EntryFilters):
 
 
 @dataclass(frozen=True)
-class Narrowed:
+class Narrowing:
     """What is to be read.
 
     Attributes:
@@ -75,13 +75,13 @@ class Narrowed:
     previous: Period | None
 
 
-def narrowed(books: Books, visible: str | None, asked: Filters) -> Narrowed:
+def narrow(books: Books, visible: str | None, filters: Filters) -> Narrowing:
     """What a caller asked for, as far as the caller may see it.
 
     Args:
         books: where it is read.
         visible: the only client that the caller may see; None is all of them.
-        asked: the query.
+        filters: the query.
 
     Raises:
         NotFoundError: a period, client or model that is not there, or not for this caller.
@@ -89,32 +89,32 @@ def narrowed(books: Books, visible: str | None, asked: Filters) -> Narrowed:
     registered = books.ledger.clients()
     consortia = {name for name, members in registered.items() if visible is None or visible in members}
     everybody = {COMMONS, *(client for members in registered.values() for client in members)}
-    if asked.client is not None and asked.client not in (everybody if visible is None else {visible}):
-        raise NotFoundError(f"there is no client {asked.client!r} here", param="client", code="client_not_found")
-    if asked.model is not None and asked.model not in consortia and _SHA256.fullmatch(asked.model) is None:
-        raise NotFoundError(f"there is no model {asked.model!r} here", param="model", code="model_not_found")
+    if filters.client is not None and filters.client not in (everybody if visible is None else {visible}):
+        raise NotFoundError(f"there is no client {filters.client!r} here", param="client", code="client_not_found")
+    if filters.model is not None and filters.model not in consortia and _SHA256.fullmatch(filters.model) is None:
+        raise NotFoundError(f"there is no model {filters.model!r} here", param="model", code="model_not_found")
     with books.ledger.database.read() as connection:
-        selection, period, previous = _period(connection, asked)
-        application = getattr(asked, "application", None)
+        selection, period, previous = _period(connection, filters)
+        application = getattr(filters, "application", None)
         applications = None if application is None else tuple(usage.names_with_receipts(connection, application))
-    named = {name: getattr(asked, name, None) for name in ("model", "kind")} | {"applications": applications}
-    return Narrowed(
+    named = {name: getattr(filters, name, None) for name in ("model", "kind")} | {"applications": applications}
+    return Narrowing(
         selection=Selection(selection.after, selection.up_to, selection.excluded, selection.included, **named),
-        account=visible or asked.client,
+        account=visible or filters.client,
         period=period,
         previous=previous,
     )
 
 
-def _period(connection: Connection, asked: Filters) -> tuple[Selection, Period | None, Period | None]:
-    if asked.period is None and not isinstance(asked, OpenPeriodFilters):
+def _period(connection: Connection, filters: Filters) -> tuple[Selection, Period | None, Period | None]:
+    if filters.period is None and not isinstance(filters, OpenPeriodFilters):
         return Selection(up_to=queries.last_sequence(connection, None)), None, None
-    there = read_history(connection)
-    if asked.period is None:
-        last = there.periods[-1] if there.periods else None
+    history = read_history(connection)
+    if filters.period is None:
+        last = history.periods[-1] if history.periods else None
         return of_open_period(connection, last), None, last
-    period = there.find(asked.period)
+    period = history.find(filters.period)
     if period is None:
-        raise NotFoundError(f"no period {asked.period!r} is closed", param="period", code="period_not_found")
-    previous = there.before(period.ordinal)
+        raise NotFoundError(f"no period {filters.period!r} is closed", param="period", code="period_not_found")
+    previous = history.before(period.ordinal)
     return of_period(connection, period, previous), period, previous

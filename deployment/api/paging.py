@@ -10,7 +10,7 @@ from deployment.http.cursors import Cursor, cursor_at
 
 __all__ = ["Limit", "Listing", "Paging", "first_of"]
 
-Row = TypeVar("Row")
+Item = TypeVar("Item")
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="The most rows of a page.")]
 
@@ -27,17 +27,17 @@ class Paging(BaseModel):
     cursor: Cursor = None
 
 
-class Listing(BaseModel, Generic[Row]):
+class Listing(BaseModel, Generic[Item]):
     """One page of rows."""
 
     object: Literal["list"] = "list"
-    data: list[Row]
+    data: list[Item]
     next_cursor: str | None = Field(description="For the page after this one; null where this is the last.")
 
 
 def first_of(
-    route: str, rows: Sequence[Row], limit: int, place: Callable[[Row], Sequence[int | str]]
-) -> tuple[Sequence[Row], str | None]:
+    route: str, rows: Sequence[Item], limit: int, place: Callable[[Item], Sequence[int | str]]
+) -> tuple[Sequence[Item], str | None]:
     """The first `limit` of the rows that are left of a list, and the cursor of the others; None where there are none.
 
     Args:

@@ -21,7 +21,7 @@ from deployment.health.watch import Watch
 from deployment.kept.replays import Replays
 from deployment.kept.texts import Texts
 from deployment.settings import Settings, pepper_of, pepper_path
-from deployment.spool.unbooked import spooled_tokens
+from deployment.spool.backlog import spooled_tokens
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import require_known
@@ -65,18 +65,18 @@ class Ingress:
 
 def _parts(settings: Settings, ledger: Ledger, spool: Path) -> dict[str, parts.Check]:
     """What this ingress stands on, as it is now; a bundle or signing key that this machine does not have is none."""
-    found = {
+    checks = {
         "ledger": Continuity(ledger.database).check,
         "spool": parts.folder("spool", spool, spool / "replays"),
         "pepper": parts.secret("pepper", pepper_path(settings.ledger, settings.pepper_file)),
     }
     if settings.texts is not None:
-        found["texts"] = parts.folder("texts", settings.texts)
+        checks["texts"] = parts.folder("texts", settings.texts)
     if settings.signing_key.exists():
-        found["signing_key"] = parts.signing_key("signing_key", settings.signing_key, partial(_require_known, ledger))
+        checks["signing_key"] = parts.signing_key("signing_key", settings.signing_key, partial(_require_known, ledger))
     if settings.bundle.exists():
-        found["bundle"] = parts.bundle("bundle", settings.bundle)
-    return found
+        checks["bundle"] = parts.bundle("bundle", settings.bundle)
+    return checks
 
 
 def _require_known(ledger: Ledger, key: VerifyKey) -> None:

@@ -56,29 +56,29 @@ def document(app: FastAPI) -> None:
 
     @cache
     def openapi() -> JsonObject:
-        found = get_openapi(
+        schema = get_openapi(
             title=TITLE,
             version=version(TITLE),
             description=_DESCRIPTION,
             routes=app.routes,
             tags=[{"name": name, "description": meaning} for name, meaning in _TAGS],
         )
-        _complete(found)
-        return found
+        _complete(schema)
+        return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _complete(found: JsonObject) -> None:
+def _complete(schema: JsonObject) -> None:
     """Add what is true of every route."""
-    components = found.setdefault("components", {})
+    components = schema.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     _, errors = models_json_schema([(ErrorBody, "serialization")], ref_template="#/components/schemas/{model}")
     schemas.update(errors["$defs"])
     components["securitySchemes"] = {"bearer": _SCHEME}
-    for path, item in found["paths"].items():
+    for path, item in schema["paths"].items():
         for method, operation in item.items():
             is_open = (method.upper(), path) in OPEN_ROUTES
             operation["security"] = [] if is_open else [{"bearer": []}]

@@ -11,7 +11,7 @@ from deployment.http.protocol import WholeAnswers
 __all__ = ["proxy_middleware"]
 
 
-class ProxyRoutesClosed:
+class ProxyRouteGuard:
     """ASGI middleware for Serve's proxy, whose own `/-/routes` and `/-/healthz` would answer anybody."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -28,7 +28,7 @@ class ProxyRoutesClosed:
 def proxy_middleware() -> list[Middleware]:
     """Called by Serve's proxy when it starts, which `serving` tells it by name."""
     return [
-        Middleware(ProxyRoutesClosed),
+        Middleware(ProxyRouteGuard),
         Middleware(SharedHealth),
         Middleware(WholeAnswers),
         Middleware(RequestId),

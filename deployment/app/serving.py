@@ -24,17 +24,17 @@ from ray.serve.schema import LoggingConfig
 from attribution.bundle.bundle import open_bundle
 from deployment.app.ingress import Ingress
 from deployment.app.proxy import proxy_middleware
-from deployment.cluster.guardian import guarded
+from deployment.cluster.guardian import start_guardian
 from deployment.errors import StartError
 from deployment.health.places import log_origin, require_folder, signing_key
 from deployment.metrics.exporter import Exporter
 from deployment.replica.deployment import Replica
-from deployment.settings import Settings, pepper_of, shown_url
+from deployment.settings import Settings, pepper_of, url_without_secrets
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import Sealer
 from rewards.settlement.policy_file import load_policy
 
-__all__ = ["build_graph", "run", "serving"]
+__all__ = ["build_graph", "run", "start_service"]
 
 _LOG = logging.getLogger(__name__)
 APPLICATION = "protoken"
@@ -87,7 +87,7 @@ def run(settings: Settings) -> None:
             raise KeyboardInterrupt
         stop.set()
 
-    with serving(settings):
+    with start_service(settings):
         # Only now: Ray puts its own handler in place when it starts.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
@@ -95,7 +95,7 @@ def run(settings: Settings) -> None:
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[None]:
+def start_service(settings: Settings) -> Iterator[None]:
     """The whole service, up and answering for as long as the `with` lasts. Raises as `run` does."""
     _require_ports(settings)
     manifest = open_bundle(settings.bundle).manifest  # refused here, not by a replica that Serve would start again
@@ -103,7 +103,7 @@ def serving(settings: Settings) -> Iterator[None]:
         load_policy(settings.policy)
     _require_folders(settings)
     if Ledger.prepare(settings.ledger):
-        _LOG.warning("made a new ledger: %s", shown_url(settings.ledger))
+        _LOG.warning("made a new ledger: %s", url_without_secrets(settings.ledger))
     pepper_of(settings.ledger, settings.pepper_file)
     with ExitStack() as stack:
         ledger = stack.enter_context(closing(Ledger(settings.ledger)))
@@ -117,7 +117,7 @@ def serving(settings: Settings) -> Iterator[None]:
         after_ray = stack.enter_context(ExitStack())
         stack.callback(_stop, settings.shutdown_timeout_s)
         _start(settings)
-        guardian = guarded()
+        guardian = start_guardian()
         if guardian is not None:
             after_ray.enter_context(guardian)  # leaving this ends its input, and by then its agents have ended
         yield
@@ -180,9 +180,9 @@ def _start(settings: Settings) -> None:
         _metrics_export_port=settings.replica_metrics_port or None,
     )
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    wanted, found = settings.gpus_per_replica * settings.replicas, ray.cluster_resources().get("GPU", 0)
-    if wanted > found:  # Serve would wait for them without end
-        raise StartError(f"the replicas ask for {wanted:g} GPUs and Ray finds {found:g}; set gpus_per_replica")
+    wanted, available = settings.gpus_per_replica * settings.replicas, ray.cluster_resources().get("GPU", 0)
+    if wanted > available:  # Serve would wait for them without end
+        raise StartError(f"the replicas ask for {wanted:g} GPUs and Ray finds {available:g}; set gpus_per_replica")
     try:
         serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port), logging_config=quiet)
         serve.run(build_graph(settings), name=APPLICATION, logging_config=quiet)

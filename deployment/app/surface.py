@@ -22,7 +22,7 @@ from deployment.app.openapi import TITLE, document
 from deployment.books.books import Books
 from deployment.console.app import PREFIX, build_console
 from deployment.gateway import routes
-from deployment.gateway.answering import Answers, Engine
+from deployment.gateway.answers import Answers, Engine
 from deployment.gateway.idempotency import Idempotency
 from deployment.gateway.service import Service
 from deployment.health.watch import Watch
@@ -65,8 +65,8 @@ def build_app(
     watch = watch or Watch({})
     limits, calls = Limits(books.ledger, spooled=spooled), Calls(books.keys.database)
     gate = Middleware(Gate, keys=books.keys, calls=calls, limits=limits, watch=watch)
-    around = _around(gate, cors_origins)
-    app = FastAPI(title=TITLE, lifespan=partial(_closing, calls), docs_url=None, redoc_url=None, middleware=around)
+    around = _middleware(gate, cors_origins)
+    app = FastAPI(title=TITLE, lifespan=partial(_close_calls, calls), docs_url=None, redoc_url=None, middleware=around)
     idempotency = Idempotency(Claims(books.ledger.database), replays)
     answers = Answers(engine, limits, idempotency, default_max_tokens, texts, keep_alive_s)
     app.state.service = Service(engine, answers, books.ledger, watch, max_tokens_cap, int(time.time()))
@@ -81,14 +81,14 @@ def build_app(
     return app
 
 
-def _around(gate: Middleware, cors_origins: Sequence[str]) -> list[Middleware]:
+def _middleware(gate: Middleware, cors_origins: Sequence[str]) -> list[Middleware]:
     """What each request passes through, from the outside in: whoever has no key learns of no body, and sends none."""
     before = [Middleware(RequestId), Middleware(CrossOrigin, origins=cors_origins), Middleware(LastResort)]
     return [*before, Middleware(Heads), gate, Middleware(JsonBodies), Middleware(BodyLimit)]
 
 
 @asynccontextmanager
-async def _closing(calls: Calls, _app: FastAPI) -> AsyncGenerator[None]:
+async def _close_calls(calls: Calls, _app: FastAPI) -> AsyncGenerator[None]:
     yield
     await asyncio.to_thread(calls.close)
 

@@ -63,7 +63,7 @@ code { font: 8pt/1.4 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospac
 
 def page(document: Mapping[str, Any]) -> str:
     """One page of HTML for a statement as `statements.issue` gave it; prints on one sheet of A4."""
-    period, name = _escaped(document["period"]), _escaped(document["name"])
+    period, name = _escape(document["period"]), _escape(document["name"])
     payout = _amount(document, document["money"]["payout"])
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -76,7 +76,7 @@ def page(document: Mapping[str, Any]) -> str:
 </head>
 <body>
 <header>
-<div><p>{_escaped(document["consortium"])} · statement of period {period}</p><h1>{name}</h1></div>
+<div><p>{_escape(document["consortium"])} · statement of period {period}</p><h1>{name}</h1></div>
 <p class="paid">to be paid<b>{payout}</b></p>
 </header>
 <div class="columns">
@@ -85,9 +85,9 @@ def page(document: Mapping[str, Any]) -> str:
 </div>
 <h2>Money</h2>
 {_money(document)}
-{_facts(_standing(document)) if document.get("standing") else ""}
+{_facts(_standing_rows(document)) if document.get("standing") else ""}
 <h2>Signature</h2>
-<div class="signed">{_facts(_signed(document))}
+<div class="signed">{_facts(_signature_rows(document))}
 <p>To check it offline, have the statement as JSON and the consortium's public key, and run<br>
 <code>protoken statement verify FILE.json --public-key KEY</code></p></div>
 </body>
@@ -113,8 +113,8 @@ def title(document: Mapping[str, Any]) -> str:
 
 def rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What a statement says as pairs of name and value: the period, the credit, each line of money, the signature."""
-    amounts = [(LABELS[line], _plain(document, document["money"][line])) for line in _lines(document)]
-    return [*_period(document), *_credit(document), *amounts, *_standing(document), *_signed(document)]
+    amounts = [(LABELS[line], _amount_with_currency(document, document["money"][line])) for line in _lines(document)]
+    return [*_period(document), *_credit(document), *amounts, *_standing_rows(document), *_signature_rows(document)]
 
 
 def percent(share: str, decimals: int = 4) -> str:
@@ -132,23 +132,23 @@ def _period(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Closed", text_of(document["closed_at_us"])),
         ("Final", text_of(document["final_at_us"])),
         ("Ledger receipts", f"{after + 1}–{up_to}" if up_to > after else "none of its own"),
-        ("Tokens in all", _grouped(document["tokens"])),
-        ("To be shared", _plain(document, document["distributable"])),
+        ("Tokens in all", _group_thousands(document["tokens"])),
+        ("To be shared", _amount_with_currency(document, document["distributable"])),
     ]
 
 
 def _credit(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("Client", document["client"]),
-        ("Responses credited", _grouped(document["receipts"])),
-        ("Credit, in millionths of a token", _grouped(document["credit"])),
-        ("of it late", _grouped(document["late_credit"])),
-        ("not counted, as held", _grouped(document["held_credit"])),
+        ("Responses credited", _group_thousands(document["receipts"])),
+        ("Credit, in millionths of a token", _group_thousands(document["credit"])),
+        ("of it late", _group_thousands(document["late_credit"])),
+        ("not counted, as held", _group_thousands(document["held_credit"])),
         ("Share", percent(document["share"])),
     ]
 
 
-def _signed(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _signature_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     signature, log = document["signature"], document["log"]
     origin = log["checkpoint"].partition("\n")[0]
     return [
@@ -173,17 +173,17 @@ def _lines(document: Mapping[str, Any]) -> list[str]:
     return [line for line in LABELS if line in document["money"]]
 
 
-def _standing(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _standing_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What stands in other currencies, until a period is settled in them."""
-    found = []
+    rows = []
     for each in document.get("standing", ()):
         kept = int(each["held"]) + sum(int(holdback["amount"]) for holdback in each["holdbacks"])
         amount = max(int(each["carry"]), 0) + kept
-        found.append((f"Standing in {each['currency']}", _plain(each, amount)))
+        rows.append((f"Standing in {each['currency']}", _amount_with_currency(each, amount)))
         owed = int(each["clawback"]) + max(-int(each["carry"]), 0)
         if owed:
-            found.append((f"Owed in {each['currency']}", _plain(each, owed)))
-    return found
+            rows.append((f"Owed in {each['currency']}", _amount_with_currency(each, owed)))
+    return rows
 
 
 def _row(document: Mapping[str, Any], line: str, minor_units: int, style: str = "") -> str:
@@ -193,25 +193,26 @@ def _row(document: Mapping[str, Any], line: str, minor_units: int, style: str = 
 
 
 def _facts(pairs: Iterable[tuple[str, str]]) -> str:
-    return f"<dl>{''.join(f'<dt>{_escaped(name)}</dt><dd>{_escaped(value)}</dd>' for name, value in pairs)}</dl>"
+    return f"<dl>{''.join(f'<dt>{_escape(name)}</dt><dd>{_escape(value)}</dd>' for name, value in pairs)}</dl>"
 
 
 def _amount(document: Mapping[str, Any], minor_units: int | str) -> str:
-    return _escaped(_plain(document, minor_units))
+    return _escape(_amount_with_currency(document, minor_units))
 
 
-def _plain(document: Mapping[str, Any], minor_units: int | str) -> str:
-    return f"{_apart(money.write_readable(int(minor_units), '', document['minor_digits']))}\u00a0{document['currency']}"
+def _amount_with_currency(document: Mapping[str, Any], minor_units: int | str) -> str:
+    amount = money.write_readable(int(minor_units), "", document["minor_digits"])
+    return f"{_space_thousands(amount)}\u00a0{document['currency']}"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return escape(one_line(text))
 
 
-def _grouped(number: int | str) -> str:
-    return _apart(money.write_readable(int(number), "", 0))
+def _group_thousands(number: int | str) -> str:
+    return _space_thousands(money.write_readable(int(number), "", 0))
 
 
-def _apart(written: str) -> str:
+def _space_thousands(written: str) -> str:
     """Thousands apart by a narrow space that does not break."""
     return written.replace(",", "\u202f")

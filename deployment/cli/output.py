@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attribution.files.destinations import prepare_folder, require_own_file, write_file
-from deployment.schemas.fields import spelt
+from deployment.schemas.fields import spell
 from rewards.files.plain_text import json_lines, many_lines, one_line
 
 __all__ = [
@@ -73,7 +73,7 @@ class ProgressBar:
 
 def print_json(document: object) -> None:
     """One JSON document on stdout; a number that not every reader keeps exact is decimal text."""
-    text = json.dumps(spelt(document), ensure_ascii=False, indent=2, allow_nan=False)
+    text = json.dumps(spell(document), ensure_ascii=False, indent=2, allow_nan=False)
     print(json_lines(text))  # noqa: T201
 
 

@@ -11,13 +11,13 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["guarded"]
+__all__ = ["start_guardian"]
 
 _AGENTS = (b"ray::DashboardAgent", b"ray::RuntimeEnvAgent")
 _PROC = Path("/proc")
 
 
-def guarded() -> "subprocess.Popen[bytes] | None":
+def start_guardian() -> "subprocess.Popen[bytes] | None":
     """Start a guardian of the agents below this process; None where there are none, or no /proc to find them in."""
     agents = [f"{pid}:{start}" for pid, start in _agents(os.getpid())]
     if not agents:
@@ -27,14 +27,14 @@ def guarded() -> "subprocess.Popen[bytes] | None":
 
 
 def _agents(ancestor: int) -> list[tuple[int, str]]:
-    found = {int(path.name): _parent_and_start(int(path.name)) for path in _PROC.glob("[0-9]*")}
+    processes = {int(path.name): _parent_and_start(int(path.name)) for path in _PROC.glob("[0-9]*")}
     below = {ancestor}
-    for _ in found:  # as deep as it may be
-        more = {pid for pid, (parent, _start) in found.items() if parent in below} - below
+    for _ in processes:  # as deep as it may be
+        more = {pid for pid, (parent, _start) in processes.items() if parent in below} - below
         if not more:
             break
         below |= more
-    return [(pid, found[pid][1]) for pid in below - {ancestor} if _title(pid).startswith(_AGENTS)]
+    return [(pid, processes[pid][1]) for pid in below - {ancestor} if _title(pid).startswith(_AGENTS)]
 
 
 def _title(pid: int) -> bytes:

@@ -15,8 +15,8 @@ from deployment.access.calls import Calls
 from deployment.books.books import Books
 from deployment.console.errors import handle_failures, last_resort
 from deployment.console.figures.audits import Audits
-from deployment.console.figures.reading import Figures
-from deployment.console.gate import PREFIX, Gate, roles_for
+from deployment.console.figures.snapshot import Figures
+from deployment.console.gate import PREFIX, SessionGate, roles_for
 from deployment.console.pages import clients, holds, overview, periods, playground, responses, statements, trust
 from deployment.console.pages import sign_in as signing_in
 from deployment.console.rendering import PAGES
@@ -57,7 +57,7 @@ def build_console(service: Service, books: Books, texts: Texts | None, calls: Ca
         middleware=[
             Middleware(PageHeaders),
             Middleware(LastResort, answered=last_resort),
-            Middleware(Gate, keys=books.keys, sessions=sessions, calls=calls),
+            Middleware(SessionGate, keys=books.keys, sessions=sessions, calls=calls),
         ],
     )
     app.state.service, app.state.books, app.state.texts = service, books, texts
@@ -102,7 +102,7 @@ class PageHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and add the headers that the answer does not have."""
 
-        async def headed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 if message["status"] == 200 and _is_versioned(scope):
@@ -111,7 +111,7 @@ class PageHeaders:
                     headers.setdefault(name, value)
             await send(message)
 
-        await self._app(scope, receive, headed)
+        await self._app(scope, receive, send_with_headers)
 
 
 def _is_versioned(scope: Scope) -> bool:

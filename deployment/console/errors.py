@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope
 
 from deployment.console.rendering import render
 from deployment.errors import ApiError, InternalError
-from deployment.http.failures import FORESEEN, told
+from deployment.http.failures import FORESEEN, to_api_error
 
 __all__ = ["handle_failures", "last_resort", "page_of"]
 
@@ -22,8 +22,8 @@ def page_of(request: Request, error: ApiError) -> HTMLResponse:
 def handle_failures(app: FastAPI) -> None:
     """Let the console answer every foreseen failure with a page."""
     for error in FORESEEN:
-        app.add_exception_handler(error, _foreseen)
-    app.add_exception_handler(HTTPException, _http)
+        app.add_exception_handler(error, _foreseen_page)
+    app.add_exception_handler(HTTPException, _http_page)
 
 
 def last_resort(scope: Scope, receive: Receive) -> HTMLResponse:
@@ -31,11 +31,11 @@ def last_resort(scope: Scope, receive: Receive) -> HTMLResponse:
     return page_of(Request(scope, receive), InternalError("something went wrong here, and it is in the log"))
 
 
-async def _foreseen(request: Request, error: Exception) -> HTMLResponse:
-    return page_of(request, told(error))
+async def _foreseen_page(request: Request, error: Exception) -> HTMLResponse:
+    return page_of(request, to_api_error(error))
 
 
-async def _http(request: Request, error: Exception) -> HTMLResponse:
+async def _http_page(request: Request, error: Exception) -> HTMLResponse:
     assert isinstance(error, HTTPException)
     message = "there is no such page" if error.status_code in {404, 405} else error.detail
     return _page(request, error.status_code, message, dict(error.headers or {}))

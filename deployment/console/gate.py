@@ -15,7 +15,7 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployment.access.calls import Calls
-from deployment.access.gate import READERS, matching, rule_for
+from deployment.access.gate import READERS, compile_rules, rule_for
 from deployment.access.key_checks import KeyChecks
 from deployment.console.errors import page_of
 from deployment.console.sessions import COOKIE, Sessions
@@ -27,11 +27,11 @@ from deployment.errors import (
     UnavailableError,
     ledger_away,
 )
-from deployment.http.failures import told
+from deployment.http.failures import to_api_error
 from rewards.errors import KeyRefusedError, LedgerError, LedgerLostError
 from rewards.keys.ring import Key, KeyRing
 
-__all__ = ["OPEN", "PREFIX", "RULES", "Gate", "roles_for"]
+__all__ = ["OPEN", "PREFIX", "RULES", "SessionGate", "roles_for"]
 
 PREFIX: Final = "/console"
 OPEN: Final = ("anybody",)
@@ -61,7 +61,7 @@ RULES: Final = (
     ("POST",            "/trust/consistency",                   _FIGURES),
 )  # fmt: skip
 
-_PATTERNS: Final = matching(RULES)
+_PATTERNS: Final = compile_rules(RULES)
 
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
@@ -75,7 +75,7 @@ def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     return None if rule is None else rule.roles
 
 
-class Gate:
+class SessionGate:
     """ASGI middleware that lets a request through only with a session of the right role, which it notes in the state.
 
     What changes something, and what operators, auditors and admins look at, is written down in the ledger as calls of
@@ -119,7 +119,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         try:
-            key = await self._signed_in(request)
+            key = await self._find_key(request)
         except UnavailableError as error:
             await page_of(request, error)(scope, receive, send)
             return
@@ -135,17 +135,17 @@ class Gate:
             route = f"{PREFIX}{'/**' if rule is None else rule.route}" if is_counted else None
             await self._calls.watch(app, key, scope, receive, send, route=route)
 
-    async def _signed_in(self, request: Request) -> Key | None:
+    async def _find_key(self, request: Request) -> Key | None:
         """The valid key of the request's session, noted in its state with the session; None when there is none."""
         session = self._sessions.read(request.cookies.get(COOKIE, ""))
         if session is None:
             return None
         try:
-            key = await self._keys.known(session.key_id)
+            key = await self._keys.find(session.key_id)
         except KeyRefusedError:
             return None
         except LedgerLostError as error:
-            raise told(error) from error
+            raise to_api_error(error) from error
         except LedgerError as error:
             raise ledger_away("the ledger is away, and your key cannot be checked; try again in a moment") from error
         request.state.key, request.state.csrf = key, self._sessions.csrf(session)

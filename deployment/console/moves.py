@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 
 from deployment.errors import ApiError
-from deployment.http.failures import told
+from deployment.http.failures import to_api_error
 from rewards.errors import CreditError, HoldError, PeriodError, PolicyError
 
 __all__ = ["REFUSALS", "Refusal", "attempt"]
@@ -47,5 +47,5 @@ def attempt(move: Callable[[], Done], confirmed: str) -> Done | Refusal:
         fault = error.errors()[0]
         return Refusal(f"Nothing was done: {fault['loc'][0]}: {fault['msg'].removeprefix('Value error, ')}.", 400)
     except REFUSALS as error:
-        refusal = told(error)
+        refusal = to_api_error(error)
         return Refusal(f"Nothing was done: {refusal.message}.", refusal.status)

@@ -14,7 +14,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 
 from deployment.access.gate import caller, visible_to
-from deployment.console.charts import svg as charts
+from deployment.console.charts import svg
 from rewards import money
 from rewards.credit import COMMONS
 from rewards.files.plain_text import many_lines
@@ -84,7 +84,7 @@ def render(request: Request, name: str, status: int = 200, **context: Any) -> HT
     state, sessions = request.state, request.app.state.sessions
     key: Key | None = getattr(state, "key", None)
     path = request.url.path.removeprefix(HERE) or "/"
-    flash = sessions.flashed(request.cookies.get(FLASH, ""))
+    flash = sessions.read_flash(request.cookies.get(FLASH, ""))
     page = _ENVIRONMENT.get_template(name).render(
         key=key,
         csrf=getattr(state, "csrf", ""),
@@ -141,7 +141,7 @@ def exact(micro: int) -> Markup:
     return Markup('{}<span class="fine">{}</span>').format(text[:-_FINE_DIGITS], text[-_FINE_DIGITS:])
 
 
-def whole(count: int) -> str:
+def whole_number(count: int) -> str:
     """A whole number with its thousands apart."""
     return money.write_readable(count, "", 0)
 
@@ -173,15 +173,15 @@ def ago(at_us: int, now: int) -> Markup:
     return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(at, words)
 
 
-def short(text: str) -> str:
+def shorten(text: str) -> str:
     """A long id, cut after twelve characters."""
     return text if len(text) <= 14 else f"{text[:12]}…"
 
 
 @pass_context
 def _colour(context: Context, account: str) -> str:
-    found: Mapping[str, str] = context["colours"]()
-    return found.get(account, COMMONS)
+    colours_of: Mapping[str, str] = context["colours"]()
+    return colours_of.get(account, COMMONS)
 
 
 def colours(clients: Mapping[str, str], visible: str | None) -> dict[str, str]:
@@ -219,14 +219,14 @@ _ENVIRONMENT = Environment(
 _ENVIRONMENT.filters |= {
     "credit": credit,
     "exact": exact,
-    "compact": charts.compact,
-    "whole": whole,
+    "compact": svg.compact,
+    "whole": whole_number,
     "money": money.write_readable,
     "tokens": tokens,
     "percent": percent,
     "moment": moment,
     "ago": ago,
-    "short": short,
+    "short": shorten,
     "colour": _colour,
 }
-_ENVIRONMENT.globals |= {"bar": charts.bar, "swatch": charts.swatch}
+_ENVIRONMENT.globals |= {"bar": svg.bar, "swatch": svg.swatch}

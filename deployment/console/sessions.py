@@ -71,7 +71,7 @@ class Sessions:
         """
         return self._connections.dumps(application, salt=csrf)
 
-    def connected(self, csrf: str, cookie: str) -> str | None:
+    def read_connection(self, csrf: str, cookie: str) -> str | None:
         """The id of the application's key that a session asks with; None where none was presented in it."""
         try:
             return str(self._connections.loads(cookie, max_age=LONGEST_S, salt=csrf))
@@ -82,7 +82,7 @@ class Sessions:
         """A text that the next page shows once, as the value of a cookie."""
         return self._flashes.dumps(text)
 
-    def flashed(self, cookie: str) -> str | None:
+    def read_flash(self, cookie: str) -> str | None:
         """The text of such a cookie; None when it is none of ours, or is old."""
         try:
             return str(self._flashes.loads(cookie, max_age=FLASH_S))

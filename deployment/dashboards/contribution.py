@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from deployment.dashboards.frame import Band, board
+from deployment.dashboards.layout import Band, board
 from deployment.dashboards.panels import WHOLE, figure, graph, listing
 from deployment.dashboards.queries import Query, age, once, once_per_second, select
 from deployment.metrics.catalogue import series
@@ -168,7 +168,7 @@ def _forecast() -> Band:
         "Credit in the next 24 hours, at the present rate",
         "Tokens that each client will be credited in 24 hours if it earns as it did in the last hour.",
         "short",
-        Query(f"{_DAY_S} * sum by (client) ({_earned_lately()})", "{{client}}"),
+        Query(f"{_DAY_S} * sum by (client) ({_recent_earnings()})", "{{client}}"),
         stacked=True,
     )
     pool = graph(
@@ -221,7 +221,7 @@ def _largest() -> str:
     return f"max by (job) ({_SHARES}) / (sum by (job) ({_SHARES}) > 0)"
 
 
-def _earned_lately() -> str:
+def _recent_earnings() -> str:
     """Tokens per second of each client and model in the last hour: a forecast does not depend on the zoom."""
     earned = select("protoken_attributed_tokens_total", "client", "model")
     return f"max by (job, client, model) (rate({earned}[1h]))"

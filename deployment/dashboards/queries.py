@@ -10,7 +10,7 @@ from typing import Final
 
 from deployment.metrics.catalogue import series
 
-__all__ = ["Query", "age", "fresh", "once", "once_per_second", "per_second", "quantile", "select"]
+__all__ = ["Query", "age", "live_gauge", "once", "once_per_second", "per_second", "quantile", "select"]
 
 HEARTBEAT_S: Final = 60
 """A replica that has told nothing for so long counts as dead; it tells every few seconds."""
@@ -46,7 +46,7 @@ def select(name: str, *filters: str, suffix: str = "") -> str:
     if missing := set(filters) - set(each.labels):
         raise KeyError(f"{name} has no label {sorted(missing)}")
     matchers = ", ".join(f'{label}=~"${label}"' for label in ("job", "instance", *filters))
-    return f"{each.exported}{suffix}{{{matchers}}}"
+    return f"{each.exported_name}{suffix}{{{matchers}}}"
 
 
 def once(name: str, *filters: str) -> str:
@@ -71,7 +71,7 @@ def quantile(part: float, name: str, by: str, *filters: str) -> str:
     return f"histogram_quantile({part}, {rates}) >= 0"  # which drops the NaN of a time with no observations
 
 
-def fresh(name: str, *filters: str) -> str:
+def live_gauge(name: str, *filters: str) -> str:
     """A gauge of the replicas that are alive, one series each."""
     heartbeat = f"time() - {select(_HEARTBEAT, *filters)} < {HEARTBEAT_S}"
     return f"({select(name, *filters)} and on (job, instance, replica) ({heartbeat}))"

@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from deployment.dashboards.frame import Band, board
+from deployment.dashboards.layout import Band, board
 from deployment.dashboards.panels import WHOLE, AnyPanel, figure, graph, listing
-from deployment.dashboards.queries import Query, age, fresh, once, once_per_second, per_second, quantile, select
+from deployment.dashboards.queries import Query, age, live_gauge, once, once_per_second, per_second, quantile, select
 from deployment.metrics.catalogue import series
 
 __all__ = ["service"]
@@ -45,7 +45,7 @@ def _now() -> Band:
         "Tokens per second",
         _help("protoken_replica_generated_tokens_total"),
         _TOKENS_PER_SECOND,
-        Query(f"sum({_generating()})", "tokens"),
+        Query(f"sum({_generation_rate()})", "tokens"),
         decimals=1,
         empty="0",
     )
@@ -53,14 +53,14 @@ def _now() -> Band:
         "Running now",
         _help("protoken_replica_running_requests"),
         WHOLE,
-        Query(f"sum({fresh('protoken_replica_running_requests', 'model')})", "running"),
+        Query(f"sum({live_gauge('protoken_replica_running_requests', 'model')})", "running"),
         empty="no replica",
     )
     waiting = figure(
         "Waiting now",
         _help("protoken_replica_waiting_requests"),
         WHOLE,
-        Query(f"sum({fresh('protoken_replica_waiting_requests', 'model')})", "waiting"),
+        Query(f"sum({live_gauge('protoken_replica_waiting_requests', 'model')})", "waiting"),
         steps=((1, "orange"),),
         empty="no replica",
     )
@@ -68,7 +68,7 @@ def _now() -> Band:
         "Ledger lag",
         _help("protoken_replica_ledger_lag_seconds"),
         "s",
-        Query(f"max({fresh('protoken_replica_ledger_lag_seconds', 'model')})", "lag"),
+        Query(f"max({live_gauge('protoken_replica_ledger_lag_seconds', 'model')})", "lag"),
         steps=((5, "orange"), (60, "red")),
         empty="no replica",
     )
@@ -81,7 +81,7 @@ def _answers() -> Band:
         "Generated tokens",
         _help("protoken_replica_generated_tokens_total"),
         _TOKENS_PER_SECOND,
-        Query(_generating(), "{{model}}"),
+        Query(_generation_rate(), "{{model}}"),
     )
     outcomes = graph(
         "Requests by outcome",
@@ -102,8 +102,8 @@ def _load() -> Band:
         "Requests running and waiting",
         "Requests that are being decoded, and those that wait for a place in the batch; of live replicas only.",
         WHOLE,
-        Query(f"sum by (model) ({fresh('protoken_replica_running_requests', 'model')})", "running {{model}}"),
-        Query(f"sum by (model) ({fresh('protoken_replica_waiting_requests', 'model')})", "waiting {{model}}"),
+        Query(f"sum by (model) ({live_gauge('protoken_replica_running_requests', 'model')})", "running {{model}}"),
+        Query(f"sum by (model) ({live_gauge('protoken_replica_waiting_requests', 'model')})", "waiting {{model}}"),
         empty="no live replica",
     )
     attribution = _latency("Attribution of one response", "protoken_replica_attribution_seconds")
@@ -111,7 +111,7 @@ def _load() -> Band:
         "Live replicas",
         "Replicas that told their series within the last minute.",
         WHOLE,
-        Query(f"count by (model) ({fresh('protoken_replica_heartbeat_timestamp_seconds', 'model')})", "{{model}}"),
+        Query(f"count by (model) ({live_gauge('protoken_replica_heartbeat_timestamp_seconds', 'model')})", "{{model}}"),
         empty="no live replica",
     )
     return Band("Load and attribution", ((9, ((places, 8), (attribution, 8), (replicas, 8))),))
@@ -122,7 +122,7 @@ def _ledger() -> Band:
         "Ledger lag",
         _help("protoken_replica_ledger_lag_seconds"),
         "s",
-        Query(f"max by (model) ({fresh('protoken_replica_ledger_lag_seconds', 'model')})", "{{model}}"),
+        Query(f"max by (model) ({live_gauge('protoken_replica_ledger_lag_seconds', 'model')})", "{{model}}"),
         steps=((60, "red"),),
         empty="no live replica",
     )
@@ -130,7 +130,7 @@ def _ledger() -> Band:
         "Receipts in the spool",
         _help("protoken_replica_spooled_receipts"),
         WHOLE,
-        Query(f"sum by (model) ({fresh('protoken_replica_spooled_receipts', 'model')})", "{{model}}"),
+        Query(f"sum by (model) ({live_gauge('protoken_replica_spooled_receipts', 'model')})", "{{model}}"),
         empty="no live replica",
     )
     booked = graph(
@@ -167,7 +167,7 @@ def _log() -> Band:
         "Age of the oldest unsealed row",
         "How long the oldest row that no checkpoint covers has been in the books; 0 when there is none.",
         "s",
-        Query(_unsealed_for(), "age"),
+        Query(_unsealed_age(), "age"),
         steps=((60, "red"),),
     )
     leaves = graph(
@@ -218,7 +218,7 @@ def _help(name: str) -> str:
     return series(name).help
 
 
-def _generating() -> str:
+def _generation_rate() -> str:
     return per_second("protoken_replica_generated_tokens_total", "model", "model")
 
 
@@ -236,6 +236,6 @@ def _imbalance() -> str:
     return f"max(abs(sum by (job, instance) ({generated}) - sum by (job, instance) ({parts})))"
 
 
-def _unsealed_for() -> str:
+def _unsealed_age() -> str:
     oldest = once("protoken_log_oldest_unsealed_timestamp_seconds")
     return f"(time() - {oldest}) * ({oldest} > bool 0)"

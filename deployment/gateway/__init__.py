@@ -1,10 +1,10 @@
 """The OpenAI-compatible endpoint: requests in, jobs to the replicas, answers out. Knows no model and no money.
 
-answering      from a job to its HTTP answer, whole or streamed: limits, idempotency, the end
-claiming       claims of idempotency keys made and released in threads of their own
+answers        from a job to its HTTP answer, whole or streamed: limits, idempotency, the end
+claims         claims of idempotency keys made and released in threads of their own
 health         what `GET /health` tells, part by part
 idempotency    `Idempotency-Key`: a repeated request gets the first response, or is told why not
-recent         an answer that many want, asked for once
+recent_answer  an answer that many want, asked for once
 replicas       the replicas of the model behind a Serve handle, made to look like the gateway's `Engine`
 routes         the OpenAI-compatible routes, and `GET /health`
 service        what routes and pages work with, and how a request becomes a job

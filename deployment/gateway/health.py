@@ -3,16 +3,16 @@
 from fastapi.responses import JSONResponse
 
 from deployment.errors import UnavailableError
-from deployment.gateway.answering import Engine
+from deployment.gateway.answers import Engine
 from deployment.health.watch import Watch
 
-__all__ = ["MODEL", "told_of"]
+__all__ = ["MODEL", "health_answer"]
 
 MODEL = "model"
 """The part that is the replicas; the others are those of the watch."""
 
 
-async def told_of(engine: Engine, watch: Watch) -> JSONResponse:
+async def health_answer(engine: Engine, watch: Watch) -> JSONResponse:
     """200 where all is well; else 503, and an error in OpenAI's shape beside the parts."""
     parts: dict[str, str] = {MODEL: "ok", **watch.parts}
     problem: UnavailableError | None = None

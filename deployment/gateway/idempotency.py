@@ -27,13 +27,13 @@ from deployment.errors import (
     UnprocessableError,
     ledger_away,
 )
-from deployment.gateway.claiming import BusyError, Claiming
+from deployment.gateway.claims import AsyncClaims, BusyError
 from deployment.kept.replays import Replay, Replays
 from deployment.replica.messages import Admitted, Event, Failed, Finished, Job
 from rewards.errors import LedgerError, ReusedKeyError
 from rewards.ledger.claims import Claim, Claims
 
-__all__ = ["Attempt", "Idempotency", "Repeated", "checked_key", "request_hash"]
+__all__ = ["Attempt", "EarlierResponse", "Idempotency", "check_key", "request_hash"]
 
 _LOG = logging.getLogger(__name__)
 HEADER = "Idempotency-Key"
@@ -43,7 +43,7 @@ ELSEWHERE_RETRY_AFTER_S = 5
 RELEASE_PATIENCE_S = 1.0
 
 
-def checked_key(given: Sequence[str]) -> str | None:
+def check_key(given: Sequence[str]) -> str | None:
     """The one key among the headers of a request, or None when there is none.
 
     Raises:
@@ -67,7 +67,7 @@ def request_hash(route: str, request: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Repeated:
+class EarlierResponse:
     """The response that a key stands for, to be given again."""
 
     response_id: str
@@ -78,12 +78,12 @@ class Idempotency:
     """The keys of one ingress. Lives in one event loop; what waits for disk or database runs in threads."""
 
     def __init__(self, claims: Claims, replays: Replays) -> None:
-        self._claiming = Claiming(claims)
+        self._claiming = AsyncClaims(claims)
         self._replays = replays
         self._running: dict[tuple[str, str], str] = {}  # (application, key's hash) -> request's hash
         self._following: set[asyncio.Task[None]] = set()
 
-    async def begin(self, job: Job, key: str, request_sha256: str) -> "Attempt | Repeated":
+    async def begin(self, job: Job, key: str, request_sha256: str) -> "Attempt | EarlierResponse":
         """An attempt that may claim the key, or the response that was made for the same request before.
 
         Raises:
@@ -94,7 +94,7 @@ class Idempotency:
         mine = (job.application, sha256(key.encode()).hexdigest())
         running = self._running.get(mine)
         if running is not None:
-            raise _in_progress(HERE_RETRY_AFTER_S) if running == request_sha256 else _reused()
+            raise _in_progress_error(HERE_RETRY_AFTER_S) if running == request_sha256 else _reused_error()
         self._running[mine] = request_sha256
         attempt = Attempt(self, mine, request_sha256, job)
         try:
@@ -104,23 +104,23 @@ class Idempotency:
             raise _unknown() from error
         except ReusedKeyError as error:
             self.forget(attempt)
-            raise _reused() from error
+            raise _reused_error() from error
         except BaseException:
             self.forget(attempt)
             raise
-        return attempt if standing is None else await self.given(attempt, standing)
+        return attempt if standing is None else await self.find_earlier(attempt, standing)
 
-    async def given(self, attempt: "Attempt", claim: Claim) -> Repeated:
+    async def find_earlier(self, attempt: "Attempt", claim: Claim) -> EarlierResponse:
         """The response that another attempt made under the key; raises as `begin` where it cannot be given."""
         self.forget(attempt)
-        found = await asyncio.to_thread(self._replays.find, claim.response_id)
-        if found is not None:
-            return Repeated(claim.response_id, found)
+        replay = await asyncio.to_thread(self._replays.find, claim.response_id)
+        if replay is not None:
+            return EarlierResponse(claim.response_id, replay)
         if claim.receipt_sha256 is not None:
-            raise _expired(claim)
+            raise _expired_error(claim)
         if time.time() - claim.created_at_us / 1e6 > self._replays.window_s:
-            raise _unresolved(claim)
-        raise _in_progress(ELSEWHERE_RETRY_AFTER_S)
+            raise _unresolved_error(claim)
+        raise _in_progress_error(ELSEWHERE_RETRY_AFTER_S)
 
     async def claim(self, attempt: "Attempt") -> Claim:
         """Claim the key of an attempt, for which this waits a little; raises as `begin`."""
@@ -134,7 +134,7 @@ class Idempotency:
         except LedgerError as error:
             raise _unknown() from error
         except ReusedKeyError as error:
-            raise _reused() from error
+            raise _reused_error() from error
 
     async def keep(self, attempt: "Attempt", pieces: Sequence[str], end: Finished) -> None:
         """Keep a finished response to be given again; where the disk refuses, it is given only this once."""
@@ -186,7 +186,7 @@ class Attempt:
         self._is_begun = False
         self._is_over = False
 
-    async def claim(self) -> Repeated | None:
+    async def claim(self) -> EarlierResponse | None:
         """Claim the key; the response of somebody who was faster, if there is one. Raises as `Idempotency.begin`."""
         try:
             claim = await self._idempotency.claim(self)
@@ -195,11 +195,11 @@ class Attempt:
             raise
         if not claim.is_new:
             self._is_over = True
-            return await self._idempotency.given(self, claim)
+            return await self._idempotency.find_earlier(self, claim)
         self._is_claimed = True
         return None
 
-    async def followed(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    async def follow(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
         """The events of the response, of which the first that tells is waited for even when the caller goes before it.
 
         Only then is it certain what becomes of the claim: a refusal frees it, and tokens have a receipt; that a job is
@@ -208,7 +208,7 @@ class Attempt:
         """
         self._is_begun = True
         admitted = asyncio.Event()
-        first = asyncio.get_running_loop().create_task(_telling(events, admitted), context=Context())
+        first = asyncio.get_running_loop().create_task(_first_telling_event(events, admitted), context=Context())
         hears = asyncio.ensure_future(admitted.wait())
         try:
             await asyncio.wait({first, hears}, return_when=asyncio.FIRST_COMPLETED)
@@ -226,7 +226,7 @@ class Attempt:
             async for event in events:
                 yield event
 
-    async def finished(self, pieces: Sequence[str], end: Finished) -> None:
+    async def finish(self, pieces: Sequence[str], end: Finished) -> None:
         """There is a whole response, which its receipt and its text stand for from now on. Before its end is sent."""
         self._is_over = True
         try:
@@ -234,7 +234,7 @@ class Attempt:
         finally:
             self._idempotency.forget(self)
 
-    async def failed(self) -> None:
+    async def fail(self) -> None:
         """There is none. On return the key may be used for another attempt, unless the database is away."""
         self._is_over = True
         await asyncio.wait([self._idempotency.release(self)], timeout=RELEASE_PATIENCE_S)
@@ -250,7 +250,7 @@ class Attempt:
             self._idempotency.forget(self)
 
 
-async def _telling(events: AsyncGenerator[Event, None], admitted: asyncio.Event) -> Event:
+async def _first_telling_event(events: AsyncGenerator[Event, None], admitted: asyncio.Event) -> Event:
     """The first event that tells what became of a job; whether it was admitted is told as soon as it is known."""
     event = await anext(events)
     while isinstance(event, Admitted):
@@ -263,7 +263,7 @@ def _unknown() -> UnavailableError:
     return ledger_away(f"the ledger is away, and whether this {HEADER} was used cannot be known; try again")
 
 
-def _unresolved(claim: Claim) -> ConflictError:
+def _unresolved_error(claim: Claim) -> ConflictError:
     return ConflictError(
         f"a response to this {HEADER} was begun, as {claim.response_id}, and no receipt of it is booked: it may be on "
         "its way, so that none is made twice; if it never comes, a new key asks for a new response",
@@ -274,7 +274,7 @@ def _unresolved(claim: Claim) -> ConflictError:
     )
 
 
-def _reused() -> UnprocessableError:
+def _reused_error() -> UnprocessableError:
     return UnprocessableError(
         f"this {HEADER} was used for another request; a new request needs a new key",
         param=HEADER,
@@ -282,7 +282,7 @@ def _reused() -> UnprocessableError:
     )
 
 
-def _in_progress(retry_after_s: int) -> ConflictError:
+def _in_progress_error(retry_after_s: int) -> ConflictError:
     return ConflictError(
         f"the response to this {HEADER} is being made; try again for it",
         param=HEADER,
@@ -291,7 +291,7 @@ def _in_progress(retry_after_s: int) -> ConflictError:
     )
 
 
-def _expired(claim: Claim) -> ConflictError:
+def _expired_error(claim: Claim) -> ConflictError:
     return ConflictError(
         f"the response to this {HEADER} was made and credited, as response {claim.response_id} with receipt "
         f"{claim.receipt_sha256}; its text is no longer kept, and only a new key asks for a new response",

@@ -11,7 +11,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployment.errors import UnavailableError
-from deployment.gateway.recent import Recent
+from deployment.gateway.recent_answer import RecentAnswer
 from deployment.gateway.silence import ANSWER_TIMEOUT_S, SILENCE_S, TRIES
 from deployment.replica.messages import Event, Failed, Job, ModelCard, Report
 
@@ -28,7 +28,7 @@ class HandleEngine:
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
-        self._report = Recent(self._ask)
+        self._report = RecentAnswer(self._ask)
         # A thread of its own: a controller that hangs must not take those in which keys are checked.
         self._asking = ThreadPoolExecutor(1, "protoken-controller")
 
@@ -45,10 +45,10 @@ class HandleEngine:
         for code, message in (await self._report.get(FRESH_S)).lost:
             raise UnavailableError(message, code=code, retry_after_s=5)
 
-    async def running(self) -> int | None:
+    async def count_replicas(self) -> int | None:
         """How many replicas run, as Serve's controller has it; None when it does not answer."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._asking, self._running)
+            return await asyncio.get_running_loop().run_in_executor(self._asking, self._count_running)
         except (RayError, RayServeException):
             return None
 
@@ -92,10 +92,10 @@ class HandleEngine:
         finally:
             coming.cancel()
 
-    def _running(self) -> int | None:
+    def _count_running(self) -> int | None:
         application = serve.status().applications.get(self._handle.app_name)
-        found = None if application is None else application.deployments.get(self._handle.deployment_name)
-        return None if found is None else found.replica_states.get("RUNNING", 0)
+        state = None if application is None else application.deployments.get(self._handle.deployment_name)
+        return None if state is None else state.replica_states.get("RUNNING", 0)
 
     async def _ask(self) -> Report:
         try:

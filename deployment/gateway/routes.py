@@ -1,6 +1,6 @@
 """The OpenAI-compatible routes, and `GET /health`. No rule of the domain lives here.
 
-How an answer comes about is told in `answering`.
+How an answer comes about is told in `answers`.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from fastapi.responses import JSONResponse, Response
 
 from deployment.access.gate import caller
 from deployment.errors import NotFoundError
-from deployment.gateway.health import told_of
-from deployment.gateway.idempotency import checked_key
-from deployment.gateway.service import Service, TheService, job_of, served
+from deployment.gateway.health import health_answer
+from deployment.gateway.idempotency import check_key
+from deployment.gateway.service import Service, TheService, job_of, require_model
 from deployment.replica.messages import ChatMessage, ModelCard
 from deployment.schemas.errors import Answers, failures
 from deployment.schemas.requests import ChatRequest, CompletionRequest
@@ -31,7 +31,7 @@ _OF_RECEIPT = ("model_sha256", "method", "settings", "version", "tokens", "measu
 
 
 async def _idempotency_key(request: Request) -> str | None:
-    return checked_key(request.headers.getlist("idempotency-key"))
+    return check_key(request.headers.getlist("idempotency-key"))
 
 
 async def _caller(request: Request) -> Key:
@@ -58,7 +58,7 @@ _COMPLETED: Answers = {
 @service_router.get("/health")
 async def health(service: TheService) -> JSONResponse:
     """Whether a replica answers and all is there that the service stands on, part by part: 200, or 503."""
-    return await told_of(service.engine, service.watch)
+    return await health_answer(service.engine, service.watch)
 
 
 @router.get("/v1/models")
@@ -70,7 +70,7 @@ async def list_models(service: TheService) -> ModelList:
 @router.get("/v1/models/{name}", responses=failures(404))
 async def get_model(service: TheService, name: str) -> ModelObject:
     """One model by its name."""
-    return _model_object(service, await served(service, name))
+    return _model_object(service, await require_model(service, name))
 
 
 @router.get("/v1/attributions/{response_id}", responses=failures(404))

@@ -7,14 +7,14 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from deployment.errors import InvalidRequestError, NotFoundError
-from deployment.gateway.answering import Answers, Engine
+from deployment.gateway.answers import Answers, Engine
 from deployment.health.watch import Watch
 from deployment.replica.messages import ChatMessage, Job, ModelCard
 from deployment.schemas.requests import ChatRequest, CompletionRequest
 from rewards.keys.ring import Key
 from rewards.ledger.ledger import Ledger
 
-__all__ = ["Service", "TheService", "job_of", "served"]
+__all__ = ["Service", "TheService", "job_of", "require_model"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ async def _service(request: Request) -> Service:
 TheService = Annotated[Service, Depends(_service)]
 
 
-async def served(service: Service, name: str) -> ModelCard:
+async def require_model(service: Service, name: str) -> ModelCard:
     """The model of that name.
 
     Raises:
@@ -68,7 +68,7 @@ async def job_of(
         UnavailableError: no replica answers, or what the service stands on is lost.
     """
     service.watch.require()
-    card = await served(service, request.model)
+    card = await require_model(service, request.model)
     most = min(service.max_tokens_cap or card.context_length, card.context_length)
     if request.token_limit is not None and request.token_limit > most:
         raise InvalidRequestError(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployment.gateway.recent import Recent
+from deployment.gateway.recent_answer import RecentAnswer
 
 __all__ = ["SharedHealth"]
 
@@ -27,7 +27,7 @@ class SharedHealth:
     def __init__(self, app: ASGIApp, shared_s: float = SHARED_S) -> None:
         self._app = app
         self._shared_s = shared_s
-        self._recent = Recent(self._ask)
+        self._recent = RecentAnswer(self._ask)
         self._scope: Scope = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -17,7 +17,7 @@ ANSWER_TIMEOUT_S = 4.0
 TRIES = 3
 """How often a replica that has begun a response may fail to say so; one that has not begun has one chance."""
 KEEP_ALIVE = ": keep-alive\n\n"
-"""A comment among server-sent events, which clients skip: there is an answer, it is only not there yet."""
+"""A comment among server-sent events, which callers skip: there is an answer, it is only not there yet."""
 
 
 async def or_silence(

@@ -27,7 +27,7 @@ def folder(part: str, *paths: Path) -> Check:
     def check() -> None:
         for path, was in opened.items():
             if identity(path) != was:
-                raise _lost(part, path)
+                raise _loss_of(part, path)
 
     return check
 
@@ -42,7 +42,7 @@ def secret(part: str, path: Path) -> Check:
         except (FileNotFoundError, NotADirectoryError):
             is_same = False
         if not is_same:
-            raise _lost(part, path)
+            raise _loss_of(part, path)
 
     return check
 
@@ -60,7 +60,7 @@ def signing_key(part: str, path: Path, require_known: Callable[[VerifyKey], None
     def check() -> None:
         nonlocal accepted
         if not path.is_file():
-            raise _lost(part, path)
+            raise _loss_of(part, path)
         try:
             public = SigningKey.load(path).public
         except SignatureError as error:
@@ -84,12 +84,12 @@ def bundle(part: str, path: Path) -> Check:
         says()
         for file, size in sizes.items():
             if not file.is_file() or file.stat().st_size != size:
-                raise _lost(part, file)
+                raise _loss_of(part, file)
 
     return check
 
 
-def _lost(part: str, path: Path) -> PartLostError:
+def _loss_of(part: str, path: Path) -> PartLostError:
     if path.exists():
         return PartLostError(f"{path} is another one than when the service started", f"{part}_replaced")
     return PartLostError(f"{path} is gone", f"{part}_missing")

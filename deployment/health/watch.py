@@ -81,18 +81,18 @@ class Watch:
     def _run(self, part: str, check: Check) -> None:
         while not self._closing.is_set():
             try:
-                found = _look(part, check)
+                fault = _look(part, check)
             except Exception:  # noqa: BLE001 - whatever it was, the next look may tell; without a thread nothing does
                 _LOG.exception("the %s could not be looked at", part)
             else:
-                self._note(part, found)
+                self._note(part, fault)
             self._closing.wait(self._interval_s)
 
-    def _note(self, part: str, found: "Fault | None") -> None:
-        before, self._found[part] = self._found[part], found
-        if found is not None and found != before:
-            _LOG.error("%s; until that is mended nothing is served: %s", found.message, found.cause)
-        elif found is None and before is not None:
+    def _note(self, part: str, fault: "Fault | None") -> None:
+        before, self._found[part] = self._found[part], fault
+        if fault is not None and fault != before:
+            _LOG.error("%s; until that is mended nothing is served: %s", fault.message, fault.cause)
+        elif fault is None and before is not None:
             _LOG.warning("what was wrong is mended: %s", before.message)
 
 

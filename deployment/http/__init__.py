@@ -2,5 +2,5 @@
 
 cursors   places in lists, as text that whoever gets it keeps as it is
 failures  every failure in OpenAI's shape, every answer with a request id
-protocol  HTTP as clients speak it: HEAD, HTTP/1.0, bodies in another form, other origins
+protocol  HTTP as callers speak it: HEAD, HTTP/1.0, bodies in another form, other origins
 """

@@ -41,7 +41,7 @@ from rewards.errors import (
 from rewards.files.plain_text import one_line
 from rewards.periods.errors import PeriodClosedError
 
-__all__ = ["FORESEEN", "LOST", "LastResort", "RequestId", "answer", "handle_failures", "told"]
+__all__ = ["FORESEEN", "LOST", "LastResort", "RequestId", "answer", "handle_failures", "to_api_error"]
 
 _LOG = logging.getLogger(__name__)
 RETRY_AFTER_S = 5
@@ -70,7 +70,7 @@ LOST: Final = {
 """What anybody is told of a ledger that is lost, by its code; where it lies is in the service's own log."""
 
 FORESEEN: Final[tuple[type[Exception], ...]] = (ApiError, RequestValidationError, LedgerError, *_REFUSALS)
-"""Every failure that `told` knows what to say of."""
+"""Every failure that `to_api_error` knows what to say of."""
 
 
 def answer(error: ApiError) -> JSONResponse:
@@ -81,16 +81,16 @@ def answer(error: ApiError) -> JSONResponse:
 def handle_failures(app: FastAPI) -> None:
     """Let `app` answer every foreseen failure in OpenAI's shape."""
     for error in FORESEEN:
-        app.add_exception_handler(error, _foreseen)
-    app.add_exception_handler(HTTPException, _http)
+        app.add_exception_handler(error, _answer_foreseen)
+    app.add_exception_handler(HTTPException, _answer_http)
 
 
-def told(error: Exception) -> ApiError:
+def to_api_error(error: Exception) -> ApiError:
     """What a caller is told of a failure of one of the classes in FORESEEN."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RequestValidationError):
-        return _invalid(error)
+        return _invalid_request(error)
     # What the books refuse is a LedgerError too: the most telling class of the error decides.
     refused = next((_REFUSALS[kind] for kind in type(error).__mro__ if kind in _REFUSALS), None)
     if isinstance(error, LedgerLostError):
@@ -103,11 +103,11 @@ def told(error: Exception) -> ApiError:
     return refusal(str(error), code=code)
 
 
-async def _foreseen(_request: Request, error: Exception) -> JSONResponse:
-    return answer(told(error))
+async def _answer_foreseen(_request: Request, error: Exception) -> JSONResponse:
+    return answer(to_api_error(error))
 
 
-def _invalid(error: RequestValidationError) -> InvalidRequestError:
+def _invalid_request(error: RequestValidationError) -> InvalidRequestError:
     problem = error.errors()[0]
     if problem["type"] == "json_invalid":
         reason = problem["ctx"]["error"]
@@ -139,7 +139,7 @@ def _code(problem: Mapping[str, Any]) -> str:
 _CODE_OF_STATUS = {404: "unknown_route", 405: "method_not_allowed", 413: "request_too_large"}
 
 
-def _unreadable(cause: BaseException | None) -> InvalidRequestError:
+def _unreadable_body(cause: BaseException | None) -> InvalidRequestError:
     """Why a body could not be taken as JSON at all, by what the parser raised."""
     match cause:
         case UnicodeDecodeError():
@@ -151,10 +151,10 @@ def _unreadable(cause: BaseException | None) -> InvalidRequestError:
     return InvalidRequestError(reason, code=code)
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def _answer_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 400:  # FastAPI's word for a body that its JSON parser did not take
-        return answer(_unreadable(error.__cause__))
+        return answer(_unreadable_body(error.__cause__))
     message = error.detail
     if error.status_code in {404, 405}:
         message = f"there is no {request.method} {request.url.path} here"
@@ -163,7 +163,7 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
-def _plain(_scope: Scope, _receive: Receive) -> Response:
+def _answer_internal(_scope: Scope, _receive: Receive) -> Response:
     return answer(InternalError("internal error", code="internal_error"))
 
 
@@ -175,7 +175,7 @@ class LastResort:
         answered: makes the answer.
     """
 
-    def __init__(self, app: ASGIApp, answered: Callable[[Scope, Receive], Response] = _plain) -> None:
+    def __init__(self, app: ASGIApp, answered: Callable[[Scope, Receive], Response] = _answer_internal) -> None:
         self._app = app
         self._answered = answered
 
@@ -183,13 +183,13 @@ class LastResort:
         """Pass the request on; where the answer has begun, all that is left is to break it off."""
         started = False
 
-        async def watched(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal started
             started = started or message["type"] == "http.response.start"
             await send(message)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send_and_note)
         except Exception:
             if scope["type"] != "http" or started:
                 raise
@@ -216,9 +216,9 @@ class RequestId:
         request_id = given if _GOOD_REQUEST_ID.fullmatch(given) else str(uuid4())
         MutableHeaders(scope=scope)[_REQUEST_ID] = request_id
 
-        async def stamped(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)[_REQUEST_ID] = request_id
             await send(message)
 
-        await self._app(scope, receive, stamped)
+        await self._app(scope, receive, send_with_id)

@@ -1,4 +1,4 @@
-"""HTTP as clients speak it: HEAD, HTTP/1.0, bodies in another form, and pages of other origins.
+"""HTTP as callers speak it: HEAD, HTTP/1.0, bodies in another form, and pages of other origins.
 
 ASGI middleware that knows the protocol and no route but the console's, which has forms and an origin of its own.
 """
@@ -40,32 +40,32 @@ class Heads:
             await self._app(scope, receive, send)
             return
 
-        async def without_body(message: Message) -> None:
+        async def send_head(message: Message) -> None:
             if message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)
 
-        await self._app({**scope, "method": "GET"}, receive, without_body)
+        await self._app({**scope, "method": "GET"}, receive, send_head)
 
 
 class WholeAnswers:
-    """HTTP/1.0 knows no chunks (RFC 9112, section 7.1): its clients get each answer whole, with its length.
+    """HTTP/1.0 knows no chunks (RFC 9112, section 7.1): who speaks it gets each answer whole, with its length.
 
-    The server would send chunks all the same. A stream waits for its end here, as such a client cannot tell.
+    The server would send chunks all the same. A stream waits for its end here, as such a caller cannot tell.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; collect the answer of an HTTP/1.0 client that does not say its length."""
+        """Pass the request on; collect the answer of an HTTP/1.0 caller that does not say its length."""
         if scope["type"] != "http" or scope["http_version"] != "1.0":
             await self._app(scope, receive, send)
             return
         start: Message | None = None
         parts: list[bytes] = []
 
-        async def collected(message: Message) -> None:
+        async def collect(message: Message) -> None:
             nonlocal start
             if message["type"] == "http.response.start" and "content-length" not in Headers(scope=message):
                 start = message
@@ -79,7 +79,7 @@ class WholeAnswers:
             else:
                 await send(message)
 
-        await self._app(scope, receive, collected)
+        await self._app(scope, receive, collect)
 
 
 class JsonBodies:

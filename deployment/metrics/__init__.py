@@ -6,6 +6,6 @@ exporter   `/metrics` of the ledger on a port of its own
 families   values by series and labels, as prometheus_client has them
 ledger     every series of the catalogue that the ledger feeds
 preview    what the open period would pay now, computed beside the scrapes
-reading    what is read of the ledger for one scrape, each thing once
 replica    every series of the catalogue that a replica feeds
+snapshot   what is read of the ledger for one scrape, each thing once
 """

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["preferred"]
+__all__ = ["preferred_format"]
 
 _FORMATS: Final = ("text/plain", "application/openmetrics-text")
 
 
-def preferred(accept: str) -> str:
+def preferred_format(accept: str) -> str:
     """The media range of the format that is wanted most; empty where neither is, or nothing is said.
 
     Of ranges of equal weight the one that was named first is taken, as scrapers order them. Weight 0 means never.

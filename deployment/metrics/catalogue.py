@@ -52,7 +52,7 @@ class Series:
     buckets: tuple[float, ...] = ()
 
     @property
-    def exported(self) -> str:
+    def exported_name(self) -> str:
         """The name by which Prometheus knows it."""
         return f"ray_{self.name}" if self.source == "replica" else self.name
 

@@ -14,7 +14,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
 
 from deployment.errors import StartError
-from deployment.metrics.accept import preferred
+from deployment.metrics.accept import preferred_format
 from deployment.metrics.ledger import LedgerCollector
 from deployment.metrics.preview import PREVIEW_EVERY_S, Previews
 from rewards.errors import LedgerError
@@ -74,7 +74,7 @@ class Exporter:
         if not self._is_read.wait(FIRST_READING_PATIENCE_S):
             return _unavailable(start_response, "the ledger is being read for the first time; scrape again")
         try:
-            wanted = {**environ, "HTTP_ACCEPT": preferred(environ.get("HTTP_ACCEPT", ""))}
+            wanted = {**environ, "HTTP_ACCEPT": preferred_format(environ.get("HTTP_ACCEPT", ""))}
             answer: Iterable[bytes] = self._metrics(wanted, start_response)
         except LedgerError as error:
             return _unavailable(start_response, str(error))

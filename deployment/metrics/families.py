@@ -28,17 +28,17 @@ class ClientLabels:
         self.all = tuple(dict.fromkeys(self._of(client) for _, client in pairs))
         self.models: dict[str, tuple[str, ...]] = {}
         for consortium, client in pairs:
-            there = self.models.get(consortium, ())
-            self.models[consortium] = tuple(dict.fromkeys((*there, self._of(client))))
+            labels = self.models.get(consortium, ())
+            self.models[consortium] = tuple(dict.fromkeys((*labels, self._of(client))))
 
-    def folded(self, amounts: Mapping[str, int], labels: Iterable[str]) -> dict[str, int]:
+    def fold(self, amounts: Mapping[str, int], labels: Iterable[str]) -> dict[str, int]:
         """Label -> amount of all accounts under it but the commons; 0 for each of the labels without any."""
-        found = dict.fromkeys(labels, 0)
+        amount_by_label = dict.fromkeys(labels, 0)
         for account, amount in amounts.items():
             if account != COMMONS:
                 label = self._of(account)
-                found[label] = found.get(label, 0) + amount
-        return found
+                amount_by_label[label] = amount_by_label.get(label, 0) + amount
+        return amount_by_label
 
     def _of(self, client: str) -> str:
         return client if client in self._own else OTHER

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from deployment.metrics.catalogue import DURATION_BUCKETS_S
 from deployment.metrics.families import Families
 from deployment.metrics.preview import Previews
-from deployment.metrics.reading import Reader, Reading
+from deployment.metrics.snapshot import LedgerSnapshot, SnapshotReader
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
 from rewards.ledger.ledger import Ledger
 from rewards.periods import POSSIBLE, holds
@@ -35,11 +35,11 @@ class LedgerCollector(Collector):
     """
 
     def __init__(self, ledger: Ledger, previews: Previews | None = None) -> None:
-        self._reader = Reader(ledger)
+        self._reader = SnapshotReader(ledger)
         self._previews = previews
         self._reading = threading.Lock()
 
-    def read(self) -> Reading:
+    def read(self) -> LedgerSnapshot:
         """Read what is new; the first time that is everything, and may take long.
 
         Raises:
@@ -56,27 +56,27 @@ class LedgerCollector(Collector):
         """
         reading = self.read()
         families = Families()
-        _booked(families, reading)
-        _open_period(families, reading)
-        _settled(families, reading, self._previews)
-        _books(families, reading)
+        _set_booked(families, reading)
+        _set_open_period(families, reading)
+        _set_settled(families, reading, self._previews)
+        _set_books(families, reading)
         yield from families
 
 
-def _booked(families: Families, reading: Reading) -> None:
+def _set_booked(families: Families, reading: LedgerSnapshot) -> None:
     """What was booked and reversed, by model; a registered client that earned nothing shows its zero."""
     for model in dict.fromkeys((*reading.clients.models, *reading.standing.models)):
         totals = reading.standing.models.get(model, ConsortiumTotals(durations=(0,) * _SLOTS))
         labels = reading.clients.models.get(model, ())
         families.set("protoken_generated_tokens_total", totals.tokens, model)
-        for client, credit in reading.clients.folded(totals.credit, labels).items():
+        for client, credit in reading.clients.fold(totals.credit, labels).items():
             families.set("protoken_attributed_tokens_total", credit / MICRO_CREDITS_PER_TOKEN, client, model)
         commons = totals.credit.get(COMMONS, 0)
         families.set("protoken_commons_tokens_total", commons / MICRO_CREDITS_PER_TOKEN, model)
         families.set("protoken_receipts_total", totals.receipts, model)
         families.set("protoken_reversals_total", totals.reversals, model)
         families.set("protoken_reversed_tokens_total", totals.reversed_tokens, model)
-        for client, credit in reading.clients.folded(totals.reversed_credit, labels).items():
+        for client, credit in reading.clients.fold(totals.reversed_credit, labels).items():
             families.set("protoken_reversed_client_tokens_total", credit / MICRO_CREDITS_PER_TOKEN, client, model)
         families.observe(
             "protoken_request_duration_seconds",
@@ -87,17 +87,17 @@ def _booked(families: Families, reading: Reading) -> None:
         )
 
 
-def _open_period(families: Families, reading: Reading) -> None:
+def _set_open_period(families: Families, reading: LedgerSnapshot) -> None:
     opened = reading.standing.open
     whole = sum(opened.credit.values())
     families.set("protoken_open_period_start_timestamp_seconds", (opened.opened_at_us or 0) / 1_000_000)
     families.set("protoken_open_period_tokens", opened.tokens)
-    for client, credit in reading.clients.folded(opened.credit, reading.clients.all).items():
+    for client, credit in reading.clients.fold(opened.credit, reading.clients.all).items():
         families.set("protoken_share_ratio", credit / whole if whole else 0.0, client)
     families.set("protoken_commons_share_ratio", opened.credit.get(COMMONS, 0) / whole if whole else 0.0)
 
 
-def _settled(families: Families, reading: Reading, previews: Previews | None) -> None:
+def _set_settled(families: Families, reading: LedgerSnapshot, previews: Previews | None) -> None:
     """What would be paid now, where a policy is set; what was awarded; periods and holds."""
     clients, paid = reading.clients, dict(reading.paid)
     if previews is not None:
@@ -107,11 +107,11 @@ def _settled(families: Families, reading: Reading, previews: Previews | None) ->
             currency = outlook.settlement.policy.currency
             previewed = {line.account: line.payout for line in outlook.settlement.lines}
             families.set("protoken_pool_preview_minor_units", outlook.settlement.pool, currency)
-            for client, amount in clients.folded(previewed, clients.all).items():
+            for client, amount in clients.fold(previewed, clients.all).items():
                 families.set("protoken_payout_preview_minor_units", amount, client, currency)
             families.set("protoken_settlement_duration_seconds", outlook.seconds)
     for currency, payouts in paid.items():
-        for client, amount in clients.folded(payouts, clients.all).items():
+        for client, amount in clients.fold(payouts, clients.all).items():
             families.set("protoken_final_payout_minor_units_total", amount, client, currency)
     states = [period.state for period in reading.book.periods]
     for state in POSSIBLE:
@@ -120,7 +120,7 @@ def _settled(families: Families, reading: Reading, previews: Previews | None) ->
         families.set("protoken_holds", len(reading.book.held_targets(scope)), scope)
 
 
-def _books(families: Families, reading: Reading) -> None:
+def _set_books(families: Families, reading: LedgerSnapshot) -> None:
     condition = reading.condition
     families.set("protoken_ledger_last_booking_timestamp_seconds", condition.booked_at_us / 1_000_000)
     families.set("protoken_ledger_misdated_receipts", reading.misdated)

@@ -56,7 +56,7 @@ class Previews:
     def renew(self) -> None:
         """Compute the preview. Whatever fails is logged, and leaves none."""
         try:
-            self._last = self._computed()
+            self._last = self._compute()
         except PeriodError as reason:  # nothing was booked, or a draft stands before it
             _LOG.info("there is no preview of the open period: %s", reason)
             self._last = None
@@ -64,15 +64,15 @@ class Previews:
             _LOG.exception("the open period cannot be previewed; it is tried again")
             self._last = None
 
-    def _computed(self) -> Outlook:
+    def _compute(self) -> Outlook:
         policy = load_policy(self._policy)
         self.currency = policy.currency
         closed = [period.name for period in periods.all(self._ledger)]
         begun = time.perf_counter()
-        settlement = periods.preview(self._ledger, _unused(closed), policy).settlement
+        settlement = periods.preview(self._ledger, _unused_name(closed), policy).settlement
         return Outlook(closed[-1] if closed else None, settlement, time.perf_counter() - begun)
 
 
-def _unused(names: list[str]) -> str:
+def _unused_name(names: list[str]) -> str:
     """A name that no period has."""
     return next(name for name in (f"open-{number}" for number in range(len(names) + 1)) if name not in names)

@@ -68,7 +68,7 @@ class ReplicaMetrics:
         self._thread = threading.Thread(target=self._beat, name="protoken-heartbeat", daemon=True)
         self._thread.start()
 
-    def stepped(self, first_s: Sequence[float], between_s: Sequence[float]) -> None:
+    def note_step(self, first_s: Sequence[float], between_s: Sequence[float]) -> None:
         """A step brought one token to each of some requests: the first one so long after the request, or a next one."""
         generated = len(first_s) + len(between_s)
         if generated:
@@ -78,7 +78,7 @@ class ReplicaMetrics:
         for seconds in between_s:
             self._tell("protoken_replica_inter_token_seconds", seconds)
 
-    def attributed(self, seconds: float) -> None:
+    def note_attribution(self, seconds: float) -> None:
         """A response was attributed, in so long."""
         self._tell("protoken_replica_attribution_seconds", seconds)
 
@@ -90,7 +90,7 @@ class ReplicaMetrics:
         """So many receipts wait for the ledger, the oldest of them for so long."""
         self._set(protoken_replica_spooled_receipts=receipts, protoken_replica_ledger_lag_seconds=seconds)
 
-    def ended(self, outcome: str, seconds: float) -> None:
+    def note_end(self, outcome: str, seconds: float) -> None:
         """A request ended this long after it came."""
         self._tell("protoken_replica_request_duration_seconds", seconds, outcome=outcome)
         self._tell("protoken_replica_requests_total", 1, outcome=outcome)

@@ -17,7 +17,7 @@ from deployment.health import parts
 from deployment.health.places import ledger_folder
 from deployment.health.watch import RETRY_AFTER_S, Watch
 from deployment.metrics.replica import ReplicaMetrics
-from deployment.replica.booker import Booker
+from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.messages import Event, Failed, Finished, Job, Report
 from deployment.replica.recovery import Recovery
 from deployment.replica.worker import Capacity, Worker
@@ -51,13 +51,13 @@ class Replica:
         self._metrics = ReplicaMetrics(model.name)
         self._ledger = Ledger(settings.replica_ledger or settings.ledger)
         self._spool = Spool(ledger_folder(settings.spool, self._ledger))
-        self._booker = Booker(self._ledger, self._spool, self._metrics.lag)
+        self._bookings = BookingQueue(self._ledger, self._spool, self._metrics.lag)
         self._worker = Worker(
             model,
             Batch(model),
             attribute=partial(attribute, method="credit", nodes=settings.nodes),
             spool=self._spool,
-            booker=self._booker,
+            bookings=self._bookings,
             capacity=Capacity(settings.max_batch, settings.max_waiting, settings.default_max_tokens),
             observer=self._metrics,
         )
@@ -68,7 +68,7 @@ class Replica:
                 "bundle": parts.bundle("bundle", settings.bundle),
             }
         )
-        self._recovery = Recovery(self._spool, self._booker, self._ledger, self._worker.card, self._worker.recover)
+        self._recovery = Recovery(self._spool, self._bookings, self._ledger, self._worker.card, self._worker.recover)
 
     async def report(self) -> Report:
         """How this replica is."""
@@ -97,7 +97,7 @@ class Replica:
         Raises:
             WorkerDiedError: a thread has ended; Serve replaces the replica, and the next one takes over its spool.
         """
-        for part in (self._worker, self._booker, self._recovery):
+        for part in (self._worker, self._bookings, self._recovery):
             if not part.alive:
                 raise WorkerDiedError(f"the thread of {type(part).__name__} died; see the replica's log")
 
@@ -107,7 +107,7 @@ class Replica:
             self._watch.close()
             self._worker.stop(STOP_TIMEOUT_S)
             self._recovery.close()
-            self._booker.close()
+            self._bookings.close()
             self._spool.close()
             self._ledger.close()
             self._metrics.close()

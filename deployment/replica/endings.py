@@ -6,43 +6,43 @@ Knows what an application is told; knows not when.
 import logging
 
 from attribution.errors import ContextLengthError, PromptError
-from deployment.errors import told_of
+from deployment.errors import log_text_of
 from deployment.replica.messages import Event, Failed, Finished, Job
 
-__all__ = ["failed", "no_disk", "outcome", "overloaded", "stopped", "unattributed"]
+__all__ = ["attribution_failure", "disk_failure", "failure_of", "outcome", "overload_failure", "stop_failure"]
 
 _LOG = logging.getLogger(__name__)
 RETRY_AFTER_S = 1
 
 
-def failed(job: Job, error: Exception) -> Failed:
+def failure_of(job: Job, error: Exception) -> Failed:
     """What an application is told of a failure in its own row: 400 where its request is at fault, else 500."""
     if isinstance(error, PromptError):
         code = "context_length_exceeded" if isinstance(error, ContextLengthError) else "invalid_value"
         param = "prompt" if isinstance(job.prompt, str) and error.parameter == "messages" else error.parameter
         return Failed(400, str(error), code, param)
-    _LOG.error("response %s fails: %s", job.response_id, told_of(error))
+    _LOG.error("response %s fails: %s", job.response_id, log_text_of(error))
     message = "this response failed, and no other; the same request may fail again, so it is not to be repeated at once"
     return Failed(500, message, "response_failed", hopeless=True)
 
 
-def unattributed(*, credited: bool) -> Failed:
+def attribution_failure(*, credited: bool) -> Failed:
     """A response that no score can be had of, or none that is a number."""
     message = "the response could not be attributed, so it is withheld"
     return Failed(500, message, "attribution_failed", credited=credited, hopeless=True)
 
 
-def overloaded(why: str) -> Failed:
+def overload_failure(why: str) -> Failed:
     """A job for which there is no place."""
     return Failed(429, f"{why}; try again later", "overloaded", retry_after_s=RETRY_AFTER_S)
 
 
-def stopped() -> Failed:
+def stop_failure() -> Failed:
     """A job that the end of the replica cut, or that came after it."""
     return Failed(503, "the model is stopping or was restarted; try again", "engine_unavailable", retry_after_s=5)
 
 
-def no_disk() -> Failed:
+def disk_failure() -> Failed:
     """A stream whose progress cannot be spooled."""
     return Failed(503, "the disk for receipts cannot be written, so the response ends here", "ledger_unavailable")
 

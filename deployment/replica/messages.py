@@ -129,7 +129,7 @@ class Failed:
     """The end of a response that cannot be had; `status` is the HTTP status it would be answered with.
 
     `credited` when tokens of it were booked all the same, and `hopeless` when the same request would end so again: then
-    a client shall not try again by itself.
+    a caller shall not try again by itself.
     `is_open` when whoever tells it does not know what came of the response: its receipt may yet be booked.
     """
 

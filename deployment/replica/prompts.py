@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.records import Sampling
-from deployment.replica.crediting import Row
-from deployment.replica.endings import failed, overloaded
+from deployment.replica.endings import failure_of, overload_failure
 from deployment.replica.messages import Failed, Job
+from deployment.replica.recorder import ActiveRequest
 
 __all__ = ["ENCODING_PATIENCE_S", "Encoder"]
 
@@ -33,7 +33,11 @@ class Encoder:
     """
 
     def __init__(
-        self, model: FederatedModel, batch: Batch, default_max_tokens: int, done: Callable[[Row, Failed | None], None]
+        self,
+        model: FederatedModel,
+        batch: Batch,
+        default_max_tokens: int,
+        done: Callable[[ActiveRequest, Failed | None], None],
     ) -> None:
         self._model = model
         self._batch = batch
@@ -43,7 +47,7 @@ class Encoder:
         self._long = ThreadPoolExecutor(1, "protoken-long-encoder")
         model.encode_text("")  # what a tokenizer makes ready on its first call is there before threads share it
 
-    def take(self, row: Row) -> None:
+    def take(self, row: ActiveRequest) -> None:
         """Read the prompt of a row as soon as there is a thread for it.
 
         Raises:
@@ -57,18 +61,18 @@ class Encoder:
         for pool in (self._short, self._long):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _read(self, row: Row) -> None:
+    def _read(self, row: ActiveRequest) -> None:
         if row.ended:
             return
         if row.seconds > ENCODING_PATIENCE_S:
-            self._done(row, overloaded("too many long prompts wait to be read"))
+            self._done(row, overload_failure("too many long prompts wait to be read"))
             return
         try:
             prompt_ids = self._encode(row.job)
             sampling = self._sampling(row.job, len(prompt_ids))
             self._batch.check(prompt_ids, sampling)
         except Exception as error:  # noqa: BLE001 - the row's, whatever it is
-            self._done(row, failed(row.job, error))
+            self._done(row, failure_of(row.job, error))
             return
         row.prompt_ids, row.sampling = tuple(prompt_ids), sampling
         self._done(row, None)

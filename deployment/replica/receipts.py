@@ -10,10 +10,10 @@ from attribution.records import AttributedResponse
 from deployment.replica.messages import ModelCard, Summary, TokenCredit
 from rewards.credit import Receipt, receipt_amounts
 
-__all__ = ["Asked", "receipt_of", "summary_of", "token_credits"]
+__all__ = ["ResponseOrigin", "receipt_of", "summary_of", "token_credits"]
 
 
-class Asked(Protocol):
+class ResponseOrigin(Protocol):
     """Who asked for a response, and when: what a job and the progress of one have in common."""
 
     @property
@@ -30,7 +30,11 @@ class Asked(Protocol):
 
 
 def receipt_of(
-    asked: Asked, card: ModelCard, response: AttributedResponse, duration_us: int, cut: Mapping[str, Any] | None = None
+    origin: ResponseOrigin,
+    card: ModelCard,
+    response: AttributedResponse,
+    duration_us: int,
+    cut: Mapping[str, Any] | None = None,
 ) -> Receipt:
     """The receipt of a response. `duration_us` runs from the moment the job was taken to the end of attribution.
 
@@ -41,16 +45,16 @@ def receipt_of(
     """
     tokens = len(response.token_ids)
     return Receipt(
-        response_id=asked.response_id,
-        created_at_us=asked.created_at_us,
-        application=asked.application,
+        response_id=origin.response_id,
+        created_at_us=origin.created_at_us,
+        application=origin.application,
         consortium=card.name,
         model_sha256=card.global_sha256,
         method=response.method,
         settings=response.settings,
         version=response.version,
         tokens=tokens,
-        amounts=receipt_amounts(asked.response_id, tokens, response.shares, response.base_share),
+        amounts=receipt_amounts(origin.response_id, tokens, response.shares, response.base_share),
         measurement={
             "response_scores": dict(response.response_scores),
             "base_share": response.base_share,

@@ -8,11 +8,11 @@ import logging
 import threading
 from collections.abc import Callable
 
-from deployment.errors import told_of
-from deployment.replica.booker import Booker
+from deployment.errors import log_text_of
+from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.messages import ModelCard
 from deployment.spool.lines import Record
-from deployment.spool.records import Progress, commons_receipt, receipt_from
+from deployment.spool.records import ProgressRecord, commons_receipt, receipt_from
 from deployment.spool.spool import Spool
 from rewards.errors import CreditError, LedgerError
 from rewards.ledger.ledger import Ledger
@@ -28,7 +28,7 @@ class Recovery:
 
     Args:
         spool: the own one, to which their records go.
-        booker: books receipts.
+        bookings: books receipts.
         ledger: asked whether a stream is booked already.
         card: what this process serves.
         attribute: is handed the progress of a stream that the served model generated; books what comes of it.
@@ -38,14 +38,14 @@ class Recovery:
     def __init__(
         self,
         spool: Spool,
-        booker: Booker,
+        bookings: BookingQueue,
         ledger: Ledger,
         card: ModelCard,
-        attribute: Callable[[Progress], None],
+        attribute: Callable[[ProgressRecord], None],
         interval_s: float = ADOPTION_INTERVAL_S,
     ) -> None:
         self._spool = spool
-        self._booker = booker
+        self._bookings = bookings
         self._ledger = ledger
         self._card = card
         self._attribute = attribute
@@ -84,7 +84,7 @@ class Recovery:
             except CreditError as error:
                 self._spool.set_aside(record, str(error))
             except Exception as error:  # noqa: BLE001 - this record's, which stays in the spool; the others are booked
-                _LOG.error("record %r of a dead process waits for the next one: %s", record["id"], told_of(error))
+                _LOG.error("record %r of a dead process waits for the next one: %s", record["id"], log_text_of(error))
 
     def _book(self, record: Record) -> None:
         """Book a receipt as it is; give a stream to the model, or to the commons when its model is not served here.
@@ -93,15 +93,15 @@ class Recovery:
             CreditError: the record holds neither.
         """
         if record["kind"] == "receipt":
-            self._booker.book(receipt_from(record))
+            self._bookings.book(receipt_from(record))
             return
-        progress = Progress.from_record(record)
+        progress = ProgressRecord.from_record(record)
         if self._is_booked(progress.response_id):
-            self._spool.done([progress.response_id])
+            self._spool.mark_done([progress.response_id])
         elif progress.model_sha256 == self._card.global_sha256:
             self._attribute(progress)
         else:
-            self._booker.book(commons_receipt(progress, "the model that generated it is not served any more"))
+            self._bookings.book(commons_receipt(progress, "the model that generated it is not served any more"))
 
     def _is_booked(self, response_id: str) -> bool:
         """Whether the ledger has it: its end was booked, and only the news of that was lost. False when unknown."""

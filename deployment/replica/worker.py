@@ -16,13 +16,13 @@ from typing import Protocol
 from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.records import Step
-from deployment.errors import SpoolError, told_of
-from deployment.replica.booker import Booker
-from deployment.replica.crediting import Accounts, Attribute, Deliver, Row
-from deployment.replica.endings import failed, no_disk, outcome, overloaded, stopped
+from deployment.errors import SpoolError, log_text_of
+from deployment.replica.booking_queue import BookingQueue
+from deployment.replica.endings import disk_failure, failure_of, outcome, overload_failure, stop_failure
 from deployment.replica.messages import Admitted, Event, Failed, Job, ModelCard
 from deployment.replica.prompts import Encoder
-from deployment.spool.records import Progress
+from deployment.replica.recorder import ActiveRequest, Attribute, CreditRecorder, Deliver
+from deployment.spool.records import ProgressRecord
 from deployment.spool.spool import Spool
 
 __all__ = ["Capacity", "Observer", "Worker"]
@@ -31,18 +31,18 @@ _LOG = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
-    """Who is told how requests fare. Outcomes are `finished`, `cancelled`, `refused` and `failed`."""
+    """Who is told how requests fare. Outcomes are `finished`, `cancelled`, `refused` and `failure_of`."""
 
-    def stepped(self, first_s: Sequence[float], between_s: Sequence[float]) -> None:
+    def note_step(self, first_s: Sequence[float], between_s: Sequence[float]) -> None:
         """A step brought one token to each of some requests: the first one so long after the request, or a next one."""
 
-    def attributed(self, seconds: float) -> None:
+    def note_attribution(self, seconds: float) -> None:
         """A response was attributed, in so long."""
 
     def load(self, running: int, waiting: int) -> None:
         """So many requests are being decoded, and so many wait."""
 
-    def ended(self, outcome: str, seconds: float) -> None:
+    def note_end(self, outcome: str, seconds: float) -> None:
         """A request ended this long after it came."""
 
 
@@ -59,7 +59,7 @@ class Worker:
     """Continuous batching at the iteration level, in a thread of its own.
 
     `submit`, `cancel` and `recover` may be called from any thread; events are delivered from the worker's, from the
-    booker's, from those that read prompts, or from the caller's where a job is refused at once.
+    booking queue's, from those that read prompts, or from the caller's where a job is refused at once.
     """
 
     def __init__(
@@ -69,27 +69,27 @@ class Worker:
         *,
         attribute: Attribute,
         spool: Spool,
-        booker: Booker,
+        bookings: BookingQueue,
         capacity: Capacity,
         observer: Observer,
     ) -> None:
         self.card = ModelCard(model.name, model.global_sha256, model.client_ids, model.context_length)
         self._model = model
         self._batch = batch
-        self._accounts = Accounts(
-            model, self.card, attribute=attribute, spool=spool, booker=booker, attributed=observer.attributed
+        self._recorder = CreditRecorder(
+            model, self.card, attribute=attribute, spool=spool, bookings=bookings, attributed=observer.note_attribution
         )
         self._capacity = capacity
         self._observer = observer
         self._changed = threading.Condition()
-        self._encoder = Encoder(model, batch, capacity.default_max_tokens, self._encoded)
+        self._encoder = Encoder(model, batch, capacity.default_max_tokens, self._take_encoded)
         self._ending = threading.Lock()
-        self._encoding: dict[str, Row] = {}
-        self._waiting: deque[Row] = deque()
-        self._running: dict[str, Row] = {}
+        self._encoding: dict[str, ActiveRequest] = {}
+        self._waiting: deque[ActiveRequest] = deque()
+        self._running: dict[str, ActiveRequest] = {}
         self._cancelled: set[str] = set()
         self._load = 0, 0
-        self._recovering: deque[Progress] = deque()
+        self._recovering: deque[ProgressRecord] = deque()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="protoken-worker", daemon=True)
         self._thread.start()
@@ -104,7 +104,7 @@ class Worker:
 
         The first of a streamed job is `Admitted`, once its prompt was read, unless it is refused.
         """
-        row = Row(job, deliver)
+        row = ActiveRequest(job, deliver)
         with self._changed:
             gone = self._stopping or not self.alive
             taken = len(self._encoding) + len(self._waiting) + len(self._running)
@@ -115,10 +115,10 @@ class Worker:
                 self._encoder.take(row)
                 return
         if gone:
-            self._end(row, stopped())
+            self._end(row, stop_failure())
         else:
             message = f"all {self._capacity.max_batch} places and {self._capacity.max_waiting} waiting places are taken"
-            self._end(row, overloaded(message))
+            self._end(row, overload_failure(message))
 
     def cancel(self, response_id: str) -> None:
         """Let a job go: at once when it waits, at the next step when it runs. Nothing happens when it has ended."""
@@ -135,7 +135,7 @@ class Worker:
                 self._cancelled.add(response_id)
                 self._changed.notify()
 
-    def recover(self, progress: Progress) -> None:
+    def recover(self, progress: ProgressRecord) -> None:
         """Credit a stream that a dead process left, between steps; until that is done it stays in the spool."""
         with self._changed:
             self._recovering.append(progress)
@@ -148,7 +148,7 @@ class Worker:
             self._changed.notify()
         self._thread.join(timeout_s)
 
-    def _encoded(self, row: Row, refused: Failed | None) -> None:
+    def _take_encoded(self, row: ActiveRequest, refused: Failed | None) -> None:
         """The prompt of a row was read: it waits for a place in the batch, unless it is refused or let go."""
         with self._changed:
             still = self._encoding.get(row.job.response_id) is row
@@ -169,11 +169,11 @@ class Worker:
                 self._admit()
                 self._advance(self._batch.step())
                 for response_id, error in self._batch.take_failures().items():
-                    self._withdraw(response_id, failed(self._running[response_id].job, error))
+                    self._withdraw(response_id, failure_of(self._running[response_id].job, error))
                 if self._recovering:
-                    self._accounts.recover(self._recovering.popleft())
+                    self._recorder.recover(self._recovering.popleft())
             for response_id in list(self._running):
-                self._withdraw(response_id, stopped())
+                self._withdraw(response_id, stop_failure())
         finally:
             self._abandon()
 
@@ -192,13 +192,13 @@ class Worker:
         for row in joining:
             self._join(row)
 
-    def _join(self, row: Row) -> None:
+    def _join(self, row: ActiveRequest) -> None:
         assert row.sampling is not None, "a row waits only once its prompt was read"
         try:
             self._batch.join(row.job.response_id, row.prompt_ids, row.sampling)
         except Exception as error:  # noqa: BLE001 - this row's, whatever it is
             del self._running[row.job.response_id]
-            self._end(row, failed(row.job, error))
+            self._end(row, failure_of(row.job, error))
 
     def _advance(self, steps: Sequence[Step]) -> None:
         """What a step brought: progress is spooled before its text is shown, and then come the ends."""
@@ -208,7 +208,7 @@ class Worker:
             row = self._running[step.key]
             seconds = row.take(step.token_id)
             (between_s if len(row.token_ids) > 1 else first_s).append(seconds)
-        self._observer.stepped(first_s, between_s)
+        self._observer.note_step(first_s, between_s)
         ended = [step for step in steps if step.finish_reason is not None]
         self._show([step for step in steps if step.finish_reason is None])
         for step in ended:
@@ -218,7 +218,7 @@ class Worker:
         """Deliver the texts of rows that go on; a stream whose progress the disk refuses ends here."""
         due = [row for step in steps if (row := self._running[step.key]).is_due]
         try:
-            self._accounts.record(due)
+            self._recorder.record(due)
         except Exception:  # noqa: BLE001 - whose it is shows when each is recorded apart
             for row in due:
                 self._record(row)
@@ -228,53 +228,53 @@ class Worker:
                 try:
                     row.show(step.text)
                 except Exception as error:  # noqa: BLE001 - nobody is there to take it
-                    _LOG.error("text of response %s finds nobody: %s", step.key, told_of(error))
+                    _LOG.error("text of response %s finds nobody: %s", step.key, log_text_of(error))
                     self._withdraw(step.key)
 
-    def _record(self, row: Row) -> None:
+    def _record(self, row: ActiveRequest) -> None:
         try:
-            self._accounts.record([row])
+            self._recorder.record([row])
         except SpoolError as error:
             _LOG.error("response %s ends, as its progress cannot be spooled: %s", row.job.response_id, error)
-            self._withdraw(row.job.response_id, no_disk())
+            self._withdraw(row.job.response_id, disk_failure())
         except Exception as error:  # noqa: BLE001 - this row's, whatever it is
-            self._withdraw(row.job.response_id, failed(row.job, error))
+            self._withdraw(row.job.response_id, failure_of(row.job, error))
 
-    def _finish(self, row: Row, text: str) -> None:
+    def _finish(self, row: ActiveRequest, text: str) -> None:
         """Book a response that ended, and let its last event follow."""
         try:
-            self._accounts.finish(row, self._batch.leave(row.job.response_id), text, partial(self._end, row))
+            self._recorder.finish(row, self._batch.leave(row.job.response_id), text, partial(self._end, row))
         except Exception as error:  # noqa: BLE001 - this row's, whatever it is
-            credited = not row.ended and self._accounts.give_to_commons(row, error)
-            self._end(row, replace(failed(row.job, error), credited=credited))
+            credited = not row.ended and self._recorder.give_to_commons(row, error)
+            self._end(row, replace(failure_of(row.job, error), credited=credited))
         del self._running[row.job.response_id]
 
     def _withdraw(self, response_id: str, why: Failed | None = None) -> None:
         """Take a row out before its end and book what it had; whoever still listens is told `why`."""
         row = self._running[response_id]
         try:
-            credited = self._accounts.withdraw(row, self._batch.leave(response_id))
+            credited = self._recorder.withdraw(row, self._batch.leave(response_id))
         except Exception as error:  # noqa: BLE001 - this row's, whatever it is
-            credited = self._accounts.give_to_commons(row, error)
+            credited = self._recorder.give_to_commons(row, error)
         del self._running[response_id]
         self._end(row, why and replace(why, credited=credited))
 
-    def _end(self, row: Row, event: Event | None) -> None:
+    def _end(self, row: ActiveRequest, event: Event | None) -> None:
         """Count how a row ended, once, and deliver its last event; None when nobody listens any more."""
         with self._ending:
             before, row.ended = row.ended, True
         if before:
             return
-        self._observer.ended(outcome(event), row.seconds)
+        self._observer.note_end(outcome(event), row.seconds)
         if event is not None:
             self._deliver(row, event)
 
-    def _deliver(self, row: Row, event: Event) -> None:
+    def _deliver(self, row: ActiveRequest, event: Event) -> None:
         """Tell a row's caller; one that cannot be told is gone, and keeps nobody else from being told."""
         try:
             row.deliver(event)
         except Exception as error:  # noqa: BLE001 - the caller's, whatever it is
-            _LOG.error("response %s finds nobody to tell: %s", row.job.response_id, told_of(error))
+            _LOG.error("response %s finds nobody to tell: %s", row.job.response_id, log_text_of(error))
 
     def _tell_load(self) -> None:
         """Tell how many run and wait; under the lock, so that the last one told is the last one there was."""
@@ -294,4 +294,4 @@ class Worker:
             self._encoding.clear()
             self._tell_load()
         for row in left:
-            self._end(row, stopped())
+            self._end(row, stop_failure())

@@ -60,10 +60,10 @@ class ErrorBody(BaseModel):
 
 def failures(*statuses: int) -> Answers:
     """What a route declares as its `responses`: these statuses, each with the body of a refusal."""
-    found: Answers = {}
+    responses: Answers = {}
     for status in statuses:
-        found[status] = {"model": ErrorBody, "description": _MEANINGS.get(status, HTTPStatus(status).phrase)}
+        responses[status] = {"model": ErrorBody, "description": _MEANINGS.get(status, HTTPStatus(status).phrase)}
         if status in {429, 503}:
             schema = {"type": "integer", "minimum": 0, "maximum": LARGEST}
-            found[status]["headers"] = {"Retry-After": {"description": "Seconds until then.", "schema": schema}}
-    return found
+            responses[status]["headers"] = {"Retry-After": {"description": "Seconds until then.", "schema": schema}}
+    return responses

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 from rewards.files.plain_text import is_telling
 from rewards.files.strict_json import JsonObject
 
-__all__ = ["LARGEST", "Count", "Digits", "Document", "Moment", "Name", "Reason", "Whole", "spelt"]
+__all__ = ["LARGEST", "Count", "Digits", "Document", "Moment", "Name", "Reason", "Whole", "spell"]
 
 LARGEST = 2**53 - 1
 """The largest integer that every reader of JSON keeps exact."""
@@ -22,7 +22,7 @@ _WHOLE = r"^(0|-?[1-9][0-9]*)$"
 _NO_NUL = r"^[^\x00]+$"  # PostgreSQL's texts hold everything else
 
 
-def _telling(reason: str) -> str:
+def _require_telling(reason: str) -> str:
     if not is_telling(reason):
         raise ValueError(f"must be printable text that says why, on one line, not {reason!r}")
     return reason
@@ -31,7 +31,7 @@ def _telling(reason: str) -> str:
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=_NO_NUL)]
 """An id or a name of something."""
 
-Reason = Annotated[str, Field(min_length=1, max_length=1000, pattern=_NO_NUL), AfterValidator(_telling)]
+Reason = Annotated[str, Field(min_length=1, max_length=1000, pattern=_NO_NUL), AfterValidator(_require_telling)]
 """Why, for whoever reads the books."""
 
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
@@ -62,14 +62,14 @@ Whole = Annotated[
 """Micro-credits, tokens or minor units: an integer here, and decimal text on the wire."""
 
 
-def spelt(document: Any) -> Any:
+def spell(document: Any) -> Any:
     """A document as it may be sent: an integer that not every reader of JSON keeps exact becomes decimal text."""
     if isinstance(document, Mapping):
-        return {name: spelt(value) for name, value in document.items()}
+        return {name: spell(value) for name, value in document.items()}
     if isinstance(document, Sequence) and not isinstance(document, str | bytes):
-        return [spelt(value) for value in document]
+        return [spell(value) for value in document]
     return str(document) if isinstance(document, int) and abs(document) > LARGEST else document
 
 
-Document = Annotated[JsonObject, PlainSerializer(spelt, return_type=JsonObject)]
-"""A document of the books as it stands there; `spelt` where a number is too large."""
+Document = Annotated[JsonObject, PlainSerializer(spell, return_type=JsonObject)]
+"""A document of the books as it stands there; `spell` where a number is too large."""

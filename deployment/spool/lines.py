@@ -13,7 +13,7 @@ from typing import Any
 
 from deployment.errors import SpoolError
 
-__all__ = ["Contents", "Live", "Record", "check", "document_of", "is_wiped", "line_of", "read", "wiped"]
+__all__ = ["Live", "Record", "SpoolContents", "check", "document_of", "is_wiped", "line_of", "read", "wiped_line"]
 
 _CRC_BYTES = 9  # eight hex digits and a space
 _WIPED = b"wiped "
@@ -67,7 +67,7 @@ class Live:
 
 
 @dataclass
-class Contents:
+class SpoolContents:
     """What a file says: live records, numbers of unreadable lines (from 1), and whether its end is torn."""
 
     live: Live = field(default_factory=Live)
@@ -114,27 +114,27 @@ def document_of(line: bytes) -> Record | None:
     return document if isinstance(document, dict) else None
 
 
-def read(data: bytes) -> Contents:
+def read(data: bytes) -> SpoolContents:
     """Replay a file line by line. An end without a newline is torn: its append never returned; the rest is damage."""
-    found = Contents()
+    contents = SpoolContents()
     *lines, tail = data.split(b"\n")
     if tail and document_of(tail[:-1]) is not None:  # whole but for its newline, which is another byte now
-        found.damaged_lines.append(len(lines) + 1)
+        contents.damaged_lines.append(len(lines) + 1)
         lines.append(tail[:-1])
     else:
-        found.torn = bool(tail)
+        contents.torn = bool(tail)
     for number, line in enumerate(lines, start=1):
         if (name := _name_of_wiped(line)) is not None:
-            found.live.reserve(name)
+            contents.live.reserve(name)
             continue
         document = document_of(line)
-        if document is None or not _replay(document, line + b"\n", found.live):
-            found.damaged_lines.append(number)
-    found.live.close()
-    return found
+        if document is None or not _replay(document, line + b"\n", contents.live):
+            contents.damaged_lines.append(number)
+    contents.live.close()
+    return contents
 
 
-def wiped(name: str, length: int) -> bytes:
+def wiped_line(name: str, length: int) -> bytes:
     """What a line of an id becomes, without its newline: as long as it was, so that the others stay where they are."""
     text = json.dumps(name, ensure_ascii=False).encode()
     return (_WIPED + b"%08x %s " % (zlib.crc32(text), text)).ljust(length, b"#")

@@ -14,7 +14,7 @@ from deployment.spool.lines import Record
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, Receipt
 from rewards.errors import CreditError
 
-__all__ = ["RECOVERED", "Progress", "commons_receipt", "receipt_from", "record_of"]
+__all__ = ["RECOVERED", "ProgressRecord", "commons_receipt", "receipt_from", "record_of"]
 
 UNATTRIBUTED = "none"
 """Method and version of a receipt for tokens that no model could attribute any more."""
@@ -25,7 +25,7 @@ RECOVERED: Final[Mapping[str, Any]] = {"recovered": True}
 
 
 @dataclass(frozen=True)
-class Progress:
+class ProgressRecord:
     """A stream on its way: what is needed to attribute and book its tokens so far, should nobody finish it.
 
     `created_at_us` is when it was asked for, in microseconds since 1970; `duration_us` how long it has taken since.
@@ -46,7 +46,7 @@ class Progress:
         return {"id": self.response_id, "kind": "progress", "progress": asdict(self)}
 
     @classmethod
-    def from_record(cls, record: Record) -> "Progress":
+    def from_record(cls, record: Record) -> "ProgressRecord":
         """The progress that a record of that kind holds.
 
         Raises:
@@ -61,7 +61,7 @@ class Progress:
             raise CreditError(f"record {record['id']!r} is no progress of a stream: {why}") from None
 
 
-_PROGRESS = TypeAdapter(Progress)
+_PROGRESS = TypeAdapter(ProgressRecord)
 
 
 def record_of(receipt: Receipt) -> Record:
@@ -81,7 +81,7 @@ def receipt_from(record: Record) -> Receipt:
         raise CreditError(f"record {record['id']!r} is no receipt: {error}") from error
 
 
-def commons_receipt(progress: Progress, why: str, cut: Mapping[str, Any] = RECOVERED) -> Receipt:
+def commons_receipt(progress: ProgressRecord, why: str, cut: Mapping[str, Any] = RECOVERED) -> Receipt:
     """The receipt of a stream's tokens that nobody can attribute: all of it is the commons'.
 
     `cut` tells how far the stream came, as it does in a receipt of one that could be attributed.

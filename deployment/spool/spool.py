@@ -22,10 +22,10 @@ from deployment.spool.files import (
     write_all,
 )
 from deployment.spool.lines import Live, Record, check, line_of, read
-from deployment.spool.wiping import Wiper, erase, keep_no_tokens, retire, without_tokens
+from deployment.spool.wiper import Wiper, erase, keep_no_tokens, retire, without_tokens
 from rewards.files import private_files
 
-__all__ = ["COMPACT_BYTES", "Adopted", "Spool"]
+__all__ = ["COMPACT_BYTES", "Adoption", "Spool"]
 
 _LOG = logging.getLogger(__name__)
 COMPACT_BYTES = 8 * 2**20
@@ -34,7 +34,7 @@ _GROWTH_BYTES = 64 * 2**10  # a compaction that the disk refused is tried again 
 
 
 @dataclass(frozen=True)
-class Adopted:
+class Adoption:
     """What was found in the file of a dead process.
 
     Attributes:
@@ -82,7 +82,7 @@ class Spool:
         """Length of the file in bytes, dead lines included."""
         return self._size
 
-    def live(self) -> list[Record]:
+    def live_records(self) -> list[Record]:
         """The records that the ledger does not have yet, in the order in which their ids first appeared."""
         with self._lock:
             return self._live.records()
@@ -129,7 +129,7 @@ class Spool:
             self._wiper.wipe({record["id"] for record in records}, self._live)
             self._compact_if_worthwhile()
 
-    def done(self, ids: Collection[str]) -> None:
+    def mark_done(self, ids: Collection[str]) -> None:
         """Forget records that the ledger has. Not fsynced: after a crash they may come back, and are booked already.
 
         Their tokens are wiped from the file, and when nothing is left it is emptied, so that nobody's tokens lie about
@@ -175,9 +175,9 @@ class Spool:
             _LOG.error("record %r cannot be booked (%s), nor set aside: %s", name, why, reason(error))
             return
         _LOG.error("record %r cannot be booked and is set aside in %s: %s", name, path, why)
-        self.done([name])
+        self.mark_done([name])
 
-    def adopt(self) -> list[Adopted]:
+    def adopt(self) -> list[Adoption]:
         """Take over the files of dead processes: their live records go to this spool durably, then the file goes.
 
         A damaged file is kept aside as `<name>.damaged`, without the lines that hold tokens or may. A file that cannot
@@ -277,18 +277,18 @@ class Spool:
         sync_folder(self.path.parent)
         self._named = True
 
-    def _adopt(self, path: Path) -> Adopted | None:
+    def _adopt(self, path: Path) -> Adoption | None:
         """The records of another file, or None when its process lives, somebody else was first, or the disk refuses."""
         fd = None
         try:
             fd = open_locked(path, os.O_RDWR)
             if fd is None:
                 return None
-            found = read(path.read_bytes())
-            records = found.live.records()
+            contents = read(path.read_bytes())
+            records = contents.live.records()
             self.append(records)
-            path = retire(path, found)
-            return Adopted(path, tuple(records), tuple(found.damaged_lines), found.torn)
+            path = retire(path, contents)
+            return Adoption(path, tuple(records), tuple(contents.damaged_lines), contents.torn)
         except FileNotFoundError:
             return None
         except (OSError, SpoolError) as error:

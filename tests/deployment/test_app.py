@@ -11,7 +11,7 @@ from ray import serve
 from ray.exceptions import RayActorError
 
 from attribution.errors import BundleError
-from deployment.app.serving import serving
+from deployment.app.serving import start_service
 from deployment.errors import StartError
 from deployment.health.places import require_folder
 from deployment.settings import Settings
@@ -27,7 +27,7 @@ def test_taken_port_is_named(tmp_path: Path, name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         settings = Settings(bundle=tmp_path, ledger=f"sqlite:///{tmp_path}/ledger.db", **(ports | {name: port}))
-        with pytest.raises(StartError, match=f"127.0.0.1:{port}"), serving(settings):
+        with pytest.raises(StartError, match=f"127.0.0.1:{port}"), start_service(settings):
             pytest.fail("the service started")
 
     assert not ray.is_initialized()
@@ -41,7 +41,7 @@ def test_missing_bundle_is_named(tmp_path: Path) -> None:
     ledger = f"sqlite:///{tmp_path}/ledger.db"
     settings = Settings(bundle=tmp_path / "absent", ledger=ledger, port=port, replica_metrics_port=0)
 
-    with pytest.raises(BundleError, match="absent"), serving(settings):
+    with pytest.raises(BundleError, match="absent"), start_service(settings):
         pytest.fail("the service started")
     assert not ray.is_initialized()
 
@@ -64,7 +64,7 @@ def refusal(tmp_path: Path, bundle: Path, **wrong: Any) -> str:
     places = {name: tmp_path / name for name in ("spool", "signing_key")}
     ports = {"port": free_port(), "metrics_port": 0, "replica_metrics_port": 0}
     settings = Settings(**{"bundle": bundle, "ledger": f"sqlite:///{tmp_path}/ledger.db", **places, **ports, **wrong})
-    with pytest.raises((StartError, RewardsError)) as raised, serving(settings):
+    with pytest.raises((StartError, RewardsError)) as raised, start_service(settings):
         pytest.fail("the service started")
     assert not ray.is_initialized()
     message = str(raised.value)

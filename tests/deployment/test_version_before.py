@@ -9,7 +9,7 @@ from attribution.bundle.bundle import open_bundle, verify_bundle
 from deployment.health.places import ledger_folder
 from deployment.kept.replays import Replays
 from deployment.kept.texts import Texts
-from deployment.replica.booker import Booker
+from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.messages import ModelCard
 from deployment.replica.recovery import Recovery
 from deployment.spool.spool import Spool
@@ -42,14 +42,14 @@ def test_its_spooled_receipt_is_booked_and_its_stream_recovered(before, ledger):
     bundle = open_bundle(before / "bundle")
     card = ModelCard("valley", bundle.manifest.global_.sha256, bundle.client_ids, 128)
     spool = Spool(ledger_folder(before / "spool", ledger))
-    booker = Booker(ledger, spool, lambda _spooled, _seconds: None)
+    bookings = BookingQueue(ledger, spool, lambda _spooled, _seconds: None)
     streams, given = [], threading.Event()
 
     def attribute(progress):
         streams.append(progress)
         given.set()
 
-    recovery = Recovery(spool, booker, ledger, card, attribute)
+    recovery = Recovery(spool, bookings, ledger, card, attribute)
     try:
         assert given.wait(10)
         deadline = time.monotonic() + 10
@@ -57,7 +57,7 @@ def test_its_spooled_receipt_is_booked_and_its_stream_recovered(before, ledger):
             time.sleep(0.02)
     finally:
         recovery.close()
-        booker.close()
+        bookings.close()
         spool.close()
 
     assert [(STREAM, 16)] == [(progress.response_id, len(progress.token_ids)) for progress in streams]

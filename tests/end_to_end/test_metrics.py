@@ -22,8 +22,8 @@ from tests.end_to_end.service import Service, free_port, new_ledger, replica_of,
 
 pytestmark = pytest.mark.slow
 TOLD_TIMEOUT_S = 90  # Ray's processes tell each other about every ten seconds
-GENERATED = series("protoken_replica_generated_tokens_total").exported
-HEARTBEAT = series("protoken_replica_heartbeat_timestamp_seconds").exported
+GENERATED = series("protoken_replica_generated_tokens_total").exported_name
+HEARTBEAT = series("protoken_replica_heartbeat_timestamp_seconds").exported_name
 MONEY = [each.name for each in of_source("ledger") if each.kind == "counter"]
 
 
@@ -116,9 +116,9 @@ def test_every_replica_series_tells_what_the_traffic_was(running):
     for name in ("spooled_receipts", "ledger_lag_seconds", "running_requests", "waiting_requests"):
         until(lambda name=name: sums(name) == {"real": 0})
     for each in of_source("replica"):
-        names = {f"{each.exported}_bucket"} if each.buckets else {each.exported}
+        names = {f"{each.exported_name}_bucket"} if each.buckets else {each.exported_name}
         told = [sample for sample in samples if sample.name in names]
-        assert told, f"{each.exported} is not exported"
+        assert told, f"{each.exported_name} is not exported"
         assert all({*each.labels, "replica"} <= sample.labels.keys() for sample in told)
         bounds = {float(sample.labels["le"]) for sample in told if "le" in sample.labels}
         assert {*each.buckets} == bounds - {float("inf")}

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from deployment.replica.booker import BOOKING_PATIENCE_S, Booker
+from deployment.replica.booking_queue import BOOKING_PATIENCE_S, BookingQueue
 from deployment.spool.records import record_of
 from deployment.spool.spool import Spool
 from rewards.audit.replay import audit
 from rewards.errors import LedgerError
 from rewards.ledger.ledger import Ledger
-from tests.deployment.replica.test_booker import Told, until
+from tests.deployment.replica.test_booking_queue import Told, until
 from tests.rewards.receipts import make_receipt
 
 PAGES = 2**30  # as many as SQLite ever allows
@@ -64,19 +64,19 @@ def test_full_disk_is_named_and_no_receipt_is_half_booked(ledger: Ledger, disk: 
 def test_responses_end_on_the_spool_while_the_ledgers_disk_is_full(ledger: Ledger, disk: Disk, tmp_path: Path) -> None:
     """Who waits is told in time that it is not booked yet, and all of it is booked once when there is room."""
     spool = Spool(tmp_path / "spool")
-    booker = Booker(ledger, spool, lambda *_: None)
+    bookings = BookingQueue(ledger, spool, lambda *_: None)
     disk.pages = 1
     callers = []
     for number in range(200):
         receipt, told = make_receipt(f"r{number}"), Told()
         spool.append([record_of(receipt)])
-        booker.book(receipt, told)
+        bookings.book(receipt, told)
         callers.append(told)
     outcomes = [told.outcome() for told in callers]
-    waiting = len(booker)
+    waiting = len(bookings)
     disk.pages = PAGES
-    until(lambda: len(booker) == 0)
-    booker.close()
+    until(lambda: len(bookings) == 0)
+    bookings.close()
     spool.close()
 
     assert None in [outcome for outcome, _ in outcomes]

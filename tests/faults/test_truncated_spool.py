@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from deployment.replica.booker import Booker
+from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.messages import ModelCard
 from deployment.replica.recovery import Recovery
 from deployment.spool.lines import line_of
-from deployment.spool.records import Progress, record_of
+from deployment.spool.records import ProgressRecord, record_of
 from deployment.spool.spool import Spool
 from rewards.audit.replay import audit
 from rewards.ledger.ledger import Ledger
-from tests.deployment.replica.test_booker import PROGRESS, until
+from tests.deployment.replica.test_booking_queue import PROGRESS, until
 from tests.rewards.receipts import make_receipt
 
 CARD = ModelCard("demo", "a" * 64, ("bank", "clinic", "rider"), 128)
@@ -54,7 +54,7 @@ def test_spool_that_is_cut_anywhere_is_booked_as_far_as_it_stands(
     """Dead processes' files, each cut at another byte: every whole record counts as if nothing had come after it."""
     folder = tmp_path / "spool"
     spool = Spool(folder)
-    booker = Booker(ledger, spool, lambda *_: None)
+    bookings = BookingQueue(ledger, spool, lambda *_: None)
     expected: dict[str, int] = {}
     size = sum(len(line) for _, line in lines_of_a_life(0))
     for life, cut in enumerate(range(0, size + 1, BYTES_APART)):
@@ -64,15 +64,15 @@ def test_spool_that_is_cut_anywhere_is_booked_as_far_as_it_stands(
             expected |= lines[whole - 1][0]
         (folder / f"spool-{life}.jsonl").write_bytes(data)
 
-    def attribute(progress: Progress) -> None:
+    def attribute(progress: ProgressRecord) -> None:
         receipt = make_receipt(progress.response_id, len(progress.token_ids))
         spool.append([record_of(receipt)])
-        booker.book(receipt)
+        bookings.book(receipt)
 
-    recovery = Recovery(spool, booker, ledger, CARD, attribute, interval_s=0.05)
-    until(lambda: [spool.path] == list(folder.iterdir()) and not spool.live())
+    recovery = Recovery(spool, bookings, ledger, CARD, attribute, interval_s=0.05)
+    until(lambda: [spool.path] == list(folder.iterdir()) and not spool.live_records())
     recovery.close()
-    booker.close()
+    bookings.close()
     spool.close()
 
     receipts = {receipt.response_id: receipt.tokens for receipt in ledger.receipts_after(0)}

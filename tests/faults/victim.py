@@ -1,4 +1,4 @@
-"""The booking half of a replica as a process to be killed: real spool, booker and recovery, tokens out of thin air.
+"""The booking half of a replica as a process to kill: real spool, booking queue and recovery, tokens out of thin air.
 
 `python -m tests.faults.victim MODE LEDGER SPOOL PREFIX SEED`, where MODE is `replica` (streams without end, shown as
 the worker shows them), `writer` (the group commit alone, eight threads) or `drain` (take over what the dead left, book
@@ -15,10 +15,10 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from deployment.replica.booker import Booker
+from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.messages import ModelCard
 from deployment.replica.recovery import Recovery
-from deployment.spool.records import Progress, record_of
+from deployment.spool.records import ProgressRecord, record_of
 from deployment.spool.spool import Spool
 from rewards.errors import LedgerError
 from rewards.ledger.ledger import Ledger
@@ -26,7 +26,7 @@ from rewards.ledger.writer import LedgerWriter
 from tests.rewards.receipts import MEMBERS, make_receipt
 
 CARD = ModelCard("demo", "a" * 64, tuple(MEMBERS), 128)
-PROGRESS_TOKENS = 16  # as `deployment.replica.crediting`, which would bring torch with it
+PROGRESS_TOKENS = 16  # as `deployment.replica.recorder`, which would bring torch with it
 STREAMS = 4
 THREADS = 8
 DRAINED_AFTER_S = 1.0
@@ -46,10 +46,10 @@ def open_ledger(url: str) -> Ledger:
             time.sleep(0.1)
 
 
-def progress_of(response_id: str, tokens: int) -> Progress:
+def progress_of(response_id: str, tokens: int) -> ProgressRecord:
     """A stream's progress; its receipt is that of as many tokens."""
     asked = make_receipt(response_id, 1)
-    return Progress(
+    return ProgressRecord(
         response_id=response_id,
         application=asked.application,
         created_at_us=asked.created_at_us,
@@ -62,15 +62,15 @@ def progress_of(response_id: str, tokens: int) -> Progress:
     )
 
 
-def book(spool: Spool, booker: Booker, response_id: str, tokens: int) -> None:
+def book(spool: Spool, bookings: BookingQueue, response_id: str, tokens: int) -> None:
     """Spool a receipt and book it; returns when somebody who waits for it would be told."""
     receipt, told = make_receipt(response_id, tokens), threading.Event()
     spool.append([record_of(receipt)])
-    booker.book(receipt, lambda _outcome: told.set())
+    bookings.book(receipt, lambda _outcome: told.set())
     told.wait()
 
 
-def stream(spool: Spool, booker: Booker, name: str, numbers: random.Random) -> None:
+def stream(spool: Spool, bookings: BookingQueue, name: str, numbers: random.Random) -> None:
     """Responses without end, each token shown only when at most 15 before it are not spooled."""
     for number in count():
         response_id, spooled = f"{name}-{number}", 0
@@ -82,7 +82,7 @@ def stream(spool: Spool, booker: Booker, name: str, numbers: random.Random) -> N
                 spooled = tokens
             say("shown", response_id, tokens)
             time.sleep(0.001)
-        book(spool, booker, response_id, length)
+        book(spool, bookings, response_id, length)
         say("ended", response_id, length)
 
 
@@ -101,19 +101,19 @@ def main(mode: str, url: str, folder: str, prefix: str, seed: str) -> None:
     if mode == "writer":
         run(partial(write, LedgerWriter(ledger)), THREADS, prefix, seed)
     spool = Spool(Path(folder))
-    booker = Booker(ledger, spool, lambda *_: None)
+    bookings = BookingQueue(ledger, spool, lambda *_: None)
 
-    def recover(progress: Progress) -> None:
+    def recover(progress: ProgressRecord) -> None:
         receipt = make_receipt(progress.response_id, len(progress.token_ids))
         spool.append([record_of(receipt)])
-        booker.book(receipt)
+        bookings.book(receipt)
 
-    recovery = Recovery(spool, booker, ledger, CARD, recover, interval_s=0.3)
+    recovery = Recovery(spool, bookings, ledger, CARD, recover, interval_s=0.3)
     if mode == "replica":
-        run(partial(stream, spool, booker), STREAMS, prefix, seed)
-    drain(spool, booker)
+        run(partial(stream, spool, bookings), STREAMS, prefix, seed)
+    drain(spool, bookings)
     recovery.close()
-    booker.close()
+    bookings.close()
     spool.close()
 
 
@@ -125,12 +125,12 @@ def run(work: object, threads: int, prefix: str, seed: str) -> None:
     threading.Event().wait()
 
 
-def drain(spool: Spool, booker: Booker) -> None:
+def drain(spool: Spool, bookings: BookingQueue) -> None:
     """Wait until nothing is live in any spool, and has not been for a while."""
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < DRAINED_AFTER_S:
         others = [path for path in spool.path.parent.glob("spool-*.jsonl") if path != spool.path]
-        if len(spool) or len(booker) or others:
+        if len(spool) or len(bookings) or others:
             quiet_since = time.monotonic()
         time.sleep(0.05)
 

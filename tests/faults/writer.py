@@ -1,4 +1,4 @@
-"""The program that is killed: the real worker over a small real model, with spool, booker and takeover.
+"""The program that is killed: the real worker over a small real model, with spool, booking queue and takeover.
 
 `python -m tests.faults.writer FOLDER` loads the model once, into FOLDER, and then forks a process for each line of its
 input (an `Order` as JSON), so that a life begins within a few hundredths of a second of the death before it. A life
@@ -26,7 +26,7 @@ from attribution.attribute import attribute
 from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.records import Step
-from deployment.replica.booker import Booker
+from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.messages import Delta, Event, Finished, Job
 from deployment.replica.recovery import Recovery
 from deployment.replica.worker import Capacity, Worker
@@ -71,16 +71,16 @@ class Counting(Batch):
 class Observed:
     """Nobody watches how requests fare."""
 
-    def stepped(self, first_s: Sequence[float], between_s: Sequence[float]) -> None:
+    def note_step(self, first_s: Sequence[float], between_s: Sequence[float]) -> None:
         """Tokens came."""
 
-    def attributed(self, seconds: float) -> None:
+    def note_attribution(self, seconds: float) -> None:
         """It was."""
 
     def load(self, running: int, waiting: int) -> None:
         """They are so many."""
 
-    def ended(self, outcome: str, seconds: float) -> None:
+    def note_end(self, outcome: str, seconds: float) -> None:
         """It ended."""
 
 
@@ -94,18 +94,20 @@ class Life:
         self._batch = Counting(model)
         ledger = Ledger(order.url)
         self._spool = Spool(Path(order.spool))
-        self._booker = Booker(ledger, self._spool, lambda receipts, seconds: self.say(lag=seconds, receipts=receipts))
+        self._bookings = BookingQueue(
+            ledger, self._spool, lambda receipts, seconds: self.say(lag=seconds, receipts=receipts)
+        )
         self._worker = Worker(
             model,
             self._batch,
             attribute=partial(attribute, method="credit"),
             spool=self._spool,
-            booker=self._booker,
+            bookings=self._bookings,
             capacity=Capacity(max_batch=8, max_waiting=100, default_max_tokens=16),
             observer=Observed(),
         )
         self._recovery = Recovery(
-            self._spool, self._booker, ledger, self._worker.card, self._worker.recover, interval_s=0.2
+            self._spool, self._bookings, ledger, self._worker.card, self._worker.recover, interval_s=0.2
         )
         self._callers = [threading.Thread(target=self._call, args=(n,), daemon=True) for n in range(order.callers)]
 
@@ -119,7 +121,7 @@ class Life:
         ending.wait()
         self._worker.stop(30)
         self._recovery.close()
-        self._booker.close()
+        self._bookings.close()
         self._spool.close()
         self.say(left=os.getpid())
 

@@ -21,21 +21,21 @@ _LIST = "clients"
 
 
 @router.get("/clients", summary="The clients and their credit")
-def clients(books: TheBooks, visible: Visible, asked: Annotated[Paging, Query()]) -> Listing[Client]:
+def clients(books: TheBooks, visible: Visible, paging: Annotated[Paging, Query()]) -> Listing[Client]:
     """Every client by id, with all the credit that it ever got. A member's key sees itself alone."""
-    place = place_of(_LIST, asked.cursor, str)
+    place = place_of(_LIST, paging.cursor, str)
     by_id = sorted(_clients(books, visible), key=lambda client: client.id)
     rest = [client for client in by_id if place is None or client.id > str(place[0])]
-    shown, cursor = first_of(_LIST, rest, asked.limit, lambda client: (client.id,))
+    shown, cursor = first_of(_LIST, rest, paging.limit, lambda client: (client.id,))
     return Listing(data=shown, next_cursor=cursor)
 
 
 @router.get("/clients/{client}", summary="One client and its credit", responses=failures(404))
 def client(books: TheBooks, visible: Visible, client: Annotated[Name, Path()]) -> Client:
     """One client, with all the credit that it ever got. For a member's key there is no other than its own."""
-    for found in _clients(books, visible):
-        if found.id == client:
-            return found
+    for each in _clients(books, visible):
+        if each.id == client:
+            return each
     raise NotFoundError(f"there is no client {client!r} here", param="client", code="client_not_found")
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from deployment.api.dependencies import TheBooks, Visible
-from deployment.api.filters import Filters, narrowed
+from deployment.api.filters import Filters, narrow
 from deployment.schemas.credit import Credit
 from deployment.schemas.errors import failures
 from rewards.views.selection import totals
@@ -16,19 +16,19 @@ router = APIRouter(tags=["credit"])
 
 
 @router.get("/credit", summary="Credit by account", responses=failures(404))
-def credit(books: TheBooks, visible: Visible, asked: Annotated[Filters, Query()]) -> Credit:
+def credit(books: TheBooks, visible: Visible, filters: Annotated[Filters, Query()]) -> Credit:
     """All that was ever booked, or what a closed period was settled by: receipts, tokens, and credit by account.
 
     A reversal that takes back from an earlier period is settled in money; its credit is of all time alone. A member's
     key sees its own account.
     """
-    wanted = narrowed(books, visible, asked)
+    wanted = narrow(books, visible, filters)
     with books.ledger.database.read(member=visible) as connection:
-        found = totals(connection, wanted.selection, wanted.account)
-    balances = found.credit if wanted.account is None else {wanted.account: found.credit.get(wanted.account, 0)}
+        sums = totals(connection, wanted.selection, wanted.account)
+    balances = sums.credit if wanted.account is None else {wanted.account: sums.credit.get(wanted.account, 0)}
     return Credit(
         period=None if wanted.period is None else wanted.period.name,
-        receipts=found.receipts if visible is None else None,
-        tokens=found.tokens if visible is None else None,
+        receipts=sums.receipts if visible is None else None,
+        tokens=sums.tokens if visible is None else None,
         balances=dict(balances),
     )

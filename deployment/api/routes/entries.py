@@ -5,7 +5,7 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Query
 
 from deployment.api.dependencies import TheBooks, Visible
-from deployment.api.filters import EntryFilters, narrowed
+from deployment.api.filters import EntryFilters, narrow
 from deployment.api.paging import Listing
 from deployment.http.cursors import cursor_at, place_of
 from deployment.schemas.credit import Entry
@@ -20,19 +20,19 @@ _LIST = "entries"
 
 
 @router.get("/entries", summary="Entries, oldest first", responses=failures(404))
-def entries(books: TheBooks, visible: Visible, asked: Annotated[EntryFilters, Query()]) -> Listing[Entry]:
+def entries(books: TheBooks, visible: Visible, filters: Annotated[EntryFilters, Query()]) -> Listing[Entry]:
     """Each account's credit of each receipt, in the order of booking, then of accounts.
 
     Summed by account they are `/credit` under the same filters. What is booked while a caller pages on comes on a later
     page. A member's key sees its own entries, and not which application asked.
     """
-    place = cast("tuple[int, str] | None", place_of(_LIST, asked.cursor, int, str))
-    wanted = narrowed(books, visible, asked)
+    place = cast("tuple[int, str] | None", place_of(_LIST, filters.cursor, int, str))
+    wanted = narrow(books, visible, filters)
     with books.ledger.database.read(member=visible) as connection:
         page = browsing.entries(
             connection,
             wanted.selection,
-            limit=asked.limit,
+            limit=filters.limit,
             place=place,
             account=wanted.account,
             with_application=visible is None,

@@ -26,11 +26,11 @@ class EventFilters(Paging):
 
 
 @router.get("/events", summary="Events, oldest first")
-def list_events(books: TheBooks, asked: Annotated[EventFilters, Query()]) -> Listing[Event]:
+def list_events(books: TheBooks, filters: Annotated[EventFilters, Query()]) -> Listing[Event]:
     """Moves of periods, holds, statements, clients, keys and privileged calls, in the order in which they happened."""
-    (after,) = place_of(_LIST, asked.cursor, int) or (0,)
-    kinds = None if asked.kind is None else [asked.kind]
+    (after,) = place_of(_LIST, filters.cursor, int) or (0,)
+    kinds = None if filters.kind is None else [filters.kind]
     with books.ledger.database.read() as connection:
-        rest = events.find(connection, kinds=kinds, subject=asked.subject, after=int(after), limit=asked.limit + 1)
-    shown, cursor = first_of(_LIST, rest, asked.limit, lambda event: (event.sequence,))
+        rest = events.find(connection, kinds=kinds, subject=filters.subject, after=int(after), limit=filters.limit + 1)
+    shown, cursor = first_of(_LIST, rest, filters.limit, lambda event: (event.sequence,))
     return Listing(data=[Event.model_validate(vars(event)) for event in shown], next_cursor=cursor)

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from deployment.api.dependencies import TheBooks
-from deployment.api.filters import Filters, narrowed
+from deployment.api.filters import Filters, narrow
 from deployment.books.books import Books
 from deployment.schemas.errors import Answers, failures
 from deployment.schemas.receipts import Receipt
@@ -64,18 +64,18 @@ def _file(media_type: str, example: str) -> Answers:
     response_class=StreamingResponse,
     responses=_file("text/csv", _HEADER),
 )
-def entries(books: TheBooks, asked: Annotated[Filters, Query()]) -> StreamingResponse:
+def entries(books: TheBooks, filters: Annotated[Filters, Query()]) -> StreamingResponse:
     """Each account's credit of each receipt, in the order of booking, under a line of names.
 
     A text that a spreadsheet would take for a formula has an apostrophe before it.
     """
-    wanted = narrowed(books, None, asked)
+    wanted = narrow(books, None, filters)
 
     def read(connection: Connection, place: Any) -> Page[BookedEntry]:
         return browsing.entries(connection, wanted.selection, limit=PAGE_ROWS, place=place, account=wanted.account)
 
     pages = (_csv(page) for page in _pages(books, read))
-    return _streamed(chain([_HEADER], pages), "text/csv", "entries.csv")
+    return _stream(chain([_HEADER], pages), "text/csv", "entries.csv")
 
 
 @router.get(
@@ -84,30 +84,30 @@ def entries(books: TheBooks, asked: Annotated[Filters, Query()]) -> StreamingRes
     response_class=StreamingResponse,
     responses=_file("application/x-ndjson", '{"specversion":"1.0","type":"protoken.receipt.v1","id":"cmpl-7"}\n'),
 )
-def receipts(books: TheBooks, asked: Annotated[Filters, Query()]) -> StreamingResponse:
+def receipts(books: TheBooks, filters: Annotated[Filters, Query()]) -> StreamingResponse:
     """One CloudEvents 1.0 event in JSON a line, one for each receipt, in the order of booking.
 
     `id` is the response's id, `source` its consortium, `subject` the key that asked, `time` when it was booked, and
     `data` the receipt, its tokens and micro-credits as decimal text. A meter that sums `data.tokens` by subject counts
     what to bill; reversals are negative.
     """
-    wanted = narrowed(books, None, asked)
+    wanted = narrow(books, None, filters)
 
     def read(connection: Connection, place: Any) -> Page[BookedReceipt]:
         return browsing.receipts(connection, wanted.selection, limit=PAGE_ROWS, place=place, account=wanted.account)
 
     pages = ("".join(map(_event, page)) for page in _pages(books, read))
-    return _streamed(pages, "application/x-ndjson", "receipts.jsonl")
+    return _stream(pages, "application/x-ndjson", "receipts.jsonl")
 
 
 def _pages(books: Books, read: Read[Row]) -> Iterator[Sequence[Row]]:
     """Every page, each read in a transaction of its own when it is wanted; but the first is read here."""
     with books.ledger.database.read() as connection:
         first = read(connection, None)
-    return chain([first.rows], _further(books, read, first.place))
+    return chain([first.rows], _further_pages(books, read, first.place))
 
 
-def _further(books: Books, read: Read[Row], place: Any) -> Iterator[Sequence[Row]]:
+def _further_pages(books: Books, read: Read[Row], place: Any) -> Iterator[Sequence[Row]]:
     while place is not None:
         with books.ledger.database.read() as connection:
             page = read(connection, place)
@@ -115,7 +115,7 @@ def _further(books: Books, read: Read[Row], place: Any) -> Iterator[Sequence[Row
         yield page.rows
 
 
-def _streamed(parts: Iterable[str], media_type: str, name: str) -> StreamingResponse:
+def _stream(parts: Iterable[str], media_type: str, name: str) -> StreamingResponse:
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(parts, media_type=media_type, headers=headers)
 

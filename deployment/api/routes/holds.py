@@ -28,15 +28,15 @@ class HoldFilters(Paging):
 
 
 @router.get("/holds", summary="Holds, oldest first")
-def holds(books: TheBooks, asked: Annotated[HoldFilters, Query()]) -> Listing[Hold]:
+def holds(books: TheBooks, filters: Annotated[HoldFilters, Query()]) -> Listing[Hold]:
     """Every hold that was ever placed, in that order."""
-    (after,) = place_of(_LIST, asked.cursor, int) or (0,)
+    (after,) = place_of(_LIST, filters.cursor, int) or (0,)
     rest = [
         (number, hold)
         for number, hold in enumerate(all_holds(books), start=1)
-        if number > int(after) and asked.active in (None, hold.released_at_us is None)
+        if number > int(after) and filters.active in (None, hold.released_at_us is None)
     ]
-    shown, cursor = first_of(_LIST, rest, asked.limit, lambda numbered: (numbered[0],))
+    shown, cursor = first_of(_LIST, rest, filters.limit, lambda numbered: (numbered[0],))
     return Listing(data=[hold for _, hold in shown], next_cursor=cursor)
 
 
@@ -47,12 +47,12 @@ def hold(books: TheBooks, hold_id: HoldId) -> Hold:
 
 
 @router.post("/holds", summary="Place a hold", status_code=201, responses=failures(404, 409))
-def place(books: TheBooks, caller: Caller, asked: HoldRequest) -> Hold:
+def place(books: TheBooks, caller: Caller, request: HoldRequest) -> Hold:
     """Hold a client's payouts or a response's credit; a draft period that it touches becomes disputed."""
-    return place_hold(books, asked.kind, asked.target, asked.reason, caller.key_id)
+    return place_hold(books, request.kind, request.target, request.reason, caller.key_id)
 
 
 @router.post("/holds/{hold_id}/release", summary="End a hold", responses=failures(404, 409))
-def release(books: TheBooks, caller: Caller, hold_id: HoldId, asked: Release) -> Hold:
+def release(books: TheBooks, caller: Caller, hold_id: HoldId, request: Release) -> Hold:
     """What was held counts in the period that is settled next."""
-    return release_hold(books, hold_id, asked.reason, caller.key_id)
+    return release_hold(books, hold_id, request.reason, caller.key_id)

@@ -26,13 +26,13 @@ router = APIRouter(tags=["log"])
 _KEYS = "log/keys"
 
 
-class _Asked(BaseModel):
+class _Query(BaseModel):
     """A query; a parameter that it does not have is refused."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class OfCheckpoint(_Asked):
+class OfCheckpoint(_Query):
     """Which checkpoint is meant."""
 
     size: Size | None = Field(None, description="Of the checkpoint; the latest without it.")
@@ -45,47 +45,47 @@ class OfLeaf(OfCheckpoint):
     sequence: Annotated[int, Field(ge=1, le=LARGEST)] = Field(description="Its number.")
 
 
-class OfGrowth(_Asked):
+class OfGrowth(_Query):
     """Between which two checkpoints."""
 
     first: Size = Field(description="The size of the checkpoint that you hold.")
     second: Size | None = Field(None, description="The size of a newer one; the latest without it.")
 
 
-class OfEntry(_Asked):
+class OfEntry(_Query):
     """Whose entry of a response."""
 
     client: Name | None = Field(None, description="Whose entry; a member's key proves its own.")
 
 
 @router.get("/log/checkpoint", summary="A signed checkpoint", responses=failures(404))
-def checkpoint(books: TheBooks, asked: Annotated[OfCheckpoint, Query()]) -> Checkpoint:
+def checkpoint(books: TheBooks, query: Annotated[OfCheckpoint, Query()]) -> Checkpoint:
     """The latest signed root of the log, or the one of a size. Keep the note: it shows if history is ever rewritten."""
-    return signed_checkpoint(books, asked.size)
+    return signed_checkpoint(books, query.size)
 
 
 @router.get("/log/keys", summary="The public keys that the books name, oldest first")
-def keys(books: TheBooks, asked: Annotated[Paging, Query()]) -> Listing[VerifyKey]:
+def keys(books: TheBooks, paging: Annotated[Paging, Query()]) -> Listing[VerifyKey]:
     """Every key that ever signed for the ledger. Compare them with what you got from elsewhere."""
-    (after,) = place_of(_KEYS, asked.cursor, int) or (0,)
+    (after,) = place_of(_KEYS, paging.cursor, int) or (0,)
     rest = [(number, key) for number, key in enumerate(verify_keys(books), start=1) if number > int(after)]
-    shown, cursor = first_of(_KEYS, rest, asked.limit, lambda numbered: (numbered[0],))
+    shown, cursor = first_of(_KEYS, rest, paging.limit, lambda numbered: (numbered[0],))
     return Listing(data=[key for _, key in shown], next_cursor=cursor)
 
 
 @router.get("/log/inclusion", summary="That a receipt or event is in the log", responses=failures(404))
-def inclusion(books: TheBooks, visible: Visible, asked: Annotated[OfLeaf, Query()]) -> Inclusion:
+def inclusion(books: TheBooks, visible: Visible, query: Annotated[OfLeaf, Query()]) -> Inclusion:
     """The path from its leaf to a signed root.
 
     A member's key is answered for receipts that have an entry of its client, and for its own statements.
     """
-    return prove_inclusion(books, visible, asked.source, asked.sequence, asked.size)
+    return prove_inclusion(books, visible, query.source, query.sequence, query.size)
 
 
 @router.get("/log/consistency", summary="That history was only added to", responses=failures(404))
-def consistency(books: TheBooks, asked: Annotated[OfGrowth, Query()]) -> Consistency:
+def consistency(books: TheBooks, query: Annotated[OfGrowth, Query()]) -> Consistency:
     """The proof that a newer checkpoint extends an older one; `protoken ledger check-proof --checkpoint` checks it."""
-    return prove_consistency(books, asked.first, asked.second)
+    return prove_consistency(books, query.first, query.second)
 
 
 @router.get("/log/proof/{response_id}", summary="That an entry is in the signed books", responses=failures(404))
@@ -93,10 +93,10 @@ def receipt_proof(
     books: TheBooks,
     visible: Visible,
     response_id: Annotated[Name, Path(description="Of a response, or of a reversal.")],
-    asked: Annotated[OfEntry, Query()],
+    query: Annotated[OfEntry, Query()],
 ) -> ReceiptProof:
     """A client's entry of a response, opened against the signed log. It tells nothing of other clients' entries."""
-    return prove_entry(books, visible, response_id, asked.client)
+    return prove_entry(books, visible, response_id, query.client)
 
 
 @router.post("/log/seal", summary="Seal what is new", responses=failures(404, 503))

@@ -5,7 +5,7 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Path, Query, Response
 
 from deployment.api.dependencies import Caller, TheBooks
-from deployment.api.filters import ReceiptFilters, narrowed
+from deployment.api.filters import ReceiptFilters, narrow
 from deployment.api.paging import Listing
 from deployment.books.receipts import booked_receipt, reverse_response
 from deployment.http.cursors import cursor_at, place_of
@@ -23,12 +23,12 @@ ResponseId = Annotated[Name, Path(description="The id of the response, as the ap
 
 
 @router.get("/receipts", summary="Receipts, oldest first", responses=failures(404))
-def receipts(books: TheBooks, asked: Annotated[ReceiptFilters, Query()]) -> Listing[Receipt]:
+def receipts(books: TheBooks, filters: Annotated[ReceiptFilters, Query()]) -> Listing[Receipt]:
     """Receipts whole, in the order of booking; with `client`, those that give it credit or take some back."""
-    place = cast("tuple[int] | None", place_of(_LIST, asked.cursor, int))
-    wanted = narrowed(books, None, asked)
+    place = cast("tuple[int] | None", place_of(_LIST, filters.cursor, int))
+    wanted = narrow(books, None, filters)
     with books.ledger.database.read() as connection:
-        page = browsing.receipts(connection, wanted.selection, limit=asked.limit, place=place, account=wanted.account)
+        page = browsing.receipts(connection, wanted.selection, limit=filters.limit, place=place, account=wanted.account)
     return Listing(data=[Receipt.model_validate(row) for row in page.rows], next_cursor=cursor_at(_LIST, page.place))
 
 
@@ -48,13 +48,13 @@ def receipt(books: TheBooks, response_id: ResponseId) -> Receipt:
     },
 )
 def reverse(
-    books: TheBooks, caller: Caller, response: Response, response_id: ResponseId, asked: ReversalRequest
+    books: TheBooks, caller: Caller, response: Response, response_id: ResponseId, request: ReversalRequest
 ) -> Receipt:
     """Book the counter-entries of a response: every amount and its tokens, negated. The receipt itself stays.
 
     Once: asked again, whatever the reason then, the answer is the first reversal. A period that was closed with the
     response in it stays as it is; what it paid is taken back in money when the next one is closed.
     """
-    reversal = reverse_response(books, response_id, asked.reason, caller.key_id)
+    reversal = reverse_response(books, response_id, request.reason, caller.key_id)
     response.status_code = 201 if reversal.is_new else 200
     return reversal.receipt

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from deployment.api.dependencies import TheBooks, Visible
-from deployment.api.filters import Narrowed, OpenPeriodFilters, narrowed
+from deployment.api.filters import Narrowing, OpenPeriodFilters, narrow
 from deployment.schemas.credit import AccountShare, Shares, Window
 from deployment.schemas.errors import failures
 from rewards.credit import MICRO_CREDITS_PER_TOKEN
@@ -20,20 +20,20 @@ router = APIRouter(tags=["credit"])
 
 
 @router.get("/shares", summary="Each account's share of a period", responses=failures(404))
-def shares(books: TheBooks, visible: Visible, asked: Annotated[OpenPeriodFilters, Query()]) -> Shares:
+def shares(books: TheBooks, visible: Visible, filters: Annotated[OpenPeriodFilters, Query()]) -> Shares:
     """Each account's credit and share in the open period, or in a closed one as it was settled last.
 
     Credit is in micro-credits; the shares are floats for reading, and a settlement computes its own from integers.
     What is on hold counts in the open period until that is closed. A member's key sees its own account and share.
     """
-    wanted = narrowed(books, visible, asked)
+    wanted = narrow(books, visible, filters)
     with books.ledger.database.read(member=visible) as connection:
-        found = totals(connection, wanted.selection, wanted.account)
-    whole = found.tokens * MICRO_CREDITS_PER_TOKEN
-    credit = found.credit if wanted.account is None else {wanted.account: found.credit.get(wanted.account, 0)}
+        sums = totals(connection, wanted.selection, wanted.account)
+    whole = sums.tokens * MICRO_CREDITS_PER_TOKEN
+    credit = sums.credit if wanted.account is None else {wanted.account: sums.credit.get(wanted.account, 0)}
     return Shares(
         period=_window(wanted, visible),
-        tokens=found.tokens if visible is None else None,
+        tokens=sums.tokens if visible is None else None,
         accounts=[
             AccountShare(account=account, credit=amount, share=amount / whole if whole else 0.0)
             for account, amount in credit.items()
@@ -41,7 +41,7 @@ def shares(books: TheBooks, visible: Visible, asked: Annotated[OpenPeriodFilters
     )
 
 
-def _window(wanted: Narrowed, visible: str | None) -> Window:
+def _window(wanted: Narrowing, visible: str | None) -> Window:
     period, previous = wanted.period, wanted.previous
     return Window(
         name=None if period is None else period.name,

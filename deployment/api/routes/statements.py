@@ -46,12 +46,12 @@ class StatementForm(BaseModel):
 
 @router.get("/statements", summary="Statements that can be fetched, oldest first")
 def list_statements(
-    books: TheBooks, visible: Visible, asked: Annotated[StatementFilters, Query()]
+    books: TheBooks, visible: Visible, filters: Annotated[StatementFilters, Query()]
 ) -> Listing[StatementEntry]:
     """One for each client of each final period, also where nothing is paid."""
-    (after,) = place_of(_LIST, asked.cursor, int) or (0,)
+    (after,) = place_of(_LIST, filters.cursor, int) or (0,)
     page = written_statements(
-        books, visible, period=asked.period, client=asked.client, after=int(after), limit=asked.limit
+        books, visible, period=filters.period, client=filters.client, after=int(after), limit=filters.limit
     )
     return Listing(data=page.rows, next_cursor=cursor_at(_LIST, page.place))
 
@@ -74,11 +74,11 @@ def statement(
     visible: Visible,
     period: Annotated[Name, _PERIOD],
     client: Annotated[Name, _CLIENT],
-    asked: Annotated[StatementForm, Query()],
+    query: Annotated[StatementForm, Query()],
 ) -> Response:
     """Canonical JSON (RFC 8785), signed with Ed25519, with the proof that it is under a signed checkpoint of the log.
 
     `protoken statement verify FILE` checks it offline with the public key alone.
     """
-    file = statement_file(issue_statement(books, visible, period, client), asked.format)
+    file = statement_file(issue_statement(books, visible, period, client), query.format)
     return Response(file.content, media_type=file.media_type, headers=file.headers)

@@ -12,7 +12,7 @@ import typer
 from deployment.cli.books.signing import make_signing_key
 from deployment.cli.options import ACTOR, Json, LedgerUrl, PepperFile, date
 from deployment.cli.output import print_json, print_table, say
-from deployment.settings import ledger_url, pepper_of, shown_url
+from deployment.settings import ledger_url, pepper_of, url_without_secrets
 from rewards.keys.ring import OVERLAP_S, Key, KeyRing
 from rewards.ledger.ledger import Ledger
 from rewards.moments import DAY_US
@@ -93,7 +93,7 @@ def create(
         raise typer.BadParameter("give either --expires or --days")
     url = ledger_url(ledger)
     if Ledger.prepare(url):
-        typer.echo(f"protoken: there was no ledger, so a new one was made: {shown_url(url)}", err=True)
+        typer.echo(f"protoken: there was no ledger, so a new one was made: {url_without_secrets(url)}", err=True)
     if role is None:
         file = out or Path("var/signing.key")
         public = make_signing_key(url, name, file, rotate=aside)

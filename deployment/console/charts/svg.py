@@ -233,18 +233,18 @@ def _patterns(chart_id: str, series: Sequence[Series]) -> Markup:
 def _times(starts_us: Sequence[int], width_us: int) -> Markup:
     """Five moments below the chart, of which a narrow one shows three."""
     begin_us, end_us = starts_us[0], starts_us[-1] + width_us
-    found = []
+    labels = []
     before = ""
     for place in range(5):
         at = date_of(begin_us + (end_us - begin_us) * place // 4)
         label, before = _label(at, end_us - begin_us, before)
         anchor = "start" if place == 0 else "end" if place == 4 else "middle"
-        found.append(
+        labels.append(
             Markup('<text x="{}%" y="{}" text-anchor="{}"{}>{}</text>').format(
                 25 * place, HEIGHT + 18, anchor, Markup(' class="minor"') if place % 2 else "", label
             )
         )
-    return Markup("").join(found)
+    return Markup("").join(labels)
 
 
 def _label(at: datetime, span_us: int, before: str) -> tuple[str, str]:

@@ -36,11 +36,11 @@ class Timeline:
         """An account's credit of each column; nothing where it never got any."""
         return self.credit.get(account, (0,) * len(self.starts_us))
 
-    def piled(self, account: str) -> tuple[int, ...]:
+    def running_total(self, account: str) -> tuple[int, ...]:
         """An account's credit of each column and all before it."""
         return tuple(accumulate(self.of(account)))
 
-    def together(self, accounts: Sequence[str]) -> tuple[int, ...]:
+    def sum_of(self, accounts: Sequence[str]) -> tuple[int, ...]:
         """The credit of several accounts of each column."""
         return tuple(sum(column) for column in zip(*(self.of(account) for account in accounts), strict=True))
 

@@ -77,7 +77,7 @@ class Audits:
         self._last: Outcome | None = None
 
     @property
-    def running(self) -> Run | None:
+    def current(self) -> Run | None:
         """The audit that is under way; None when there is none."""
         return self._running
 

@@ -25,5 +25,5 @@ def credits_of(amounts: Mapping[str, int], tokens: int) -> list[Credit]:
         tokens: of the response; negative in a reversal.
     """
     whole = tokens * MICRO_CREDITS_PER_TOKEN
-    found = [Credit(account, amount, amount / whole) for account, amount in amounts.items()]
-    return sorted(found, key=lambda credit: (credit.account == COMMONS, -credit.share))
+    order = [Credit(account, amount, amount / whole) for account, amount in amounts.items()]
+    return sorted(order, key=lambda credit: (credit.account == COMMONS, -credit.share))

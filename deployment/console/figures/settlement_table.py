@@ -10,7 +10,7 @@ from deployment.books import statement_page
 from deployment.books.books import Books
 from deployment.schemas.periods import Line, Settlement
 
-__all__ = ["COLUMNS", "Column", "Row", "Table", "names_in", "table_of"]
+__all__ = ["COLUMNS", "Column", "Table", "TableRow", "names_in", "table_of"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ _ALWAYS = ("gross", "payout")
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """What one account gets.
 
     Attributes:
@@ -86,7 +86,7 @@ class Table:
     """
 
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     sums: Mapping[str, int] = field(default_factory=dict)
     credit: int = 0
     difference: int | None = None
@@ -94,7 +94,7 @@ class Table:
     has_held: bool = False
 
     @property
-    def carried(self) -> tuple[Row, ...]:
+    def carried_rows(self) -> tuple[TableRow, ...]:
         """The rows that carry money to a later period: an amount below the minimum, a debt, holdbacks, or holds."""
         return tuple(row for row in self.rows if row.line.carried_out or row.line.held_total or row.line.holdbacks)
 
@@ -114,14 +114,14 @@ def table_of(
         difference: account -> minor units above what it is compared with; None without a comparison.
     """
     rows = [
-        Row(line, names.get(line.account, ""), None if difference is None else difference.get(line.account, 0))
+        TableRow(line, names.get(line.account, ""), None if difference is None else difference.get(line.account, 0))
         for line in lines
     ]
     sums = {column.name: sum(row.money(column) for row in rows) for column in COLUMNS}
     if settlement is not None:
         sums["gross"] += settlement.fee
     return Table(
-        columns=tuple(_needed(COLUMNS, rows)),
+        columns=tuple(_needed_columns(COLUMNS, rows)),
         rows=tuple(rows),
         sums=sums,
         credit=sum(int(line.credit) for line in lines),
@@ -131,15 +131,15 @@ def table_of(
     )
 
 
-def _needed(columns: Iterable[Column], rows: Iterable[Row]) -> Iterable[Column]:
+def _needed_columns(columns: Iterable[Column], rows: Iterable[TableRow]) -> Iterable[Column]:
     rows = list(rows)
     return (column for column in columns if column.name in _ALWAYS or any(row.money(column) for row in rows))
 
 
 def names_in(books: Books) -> dict[str, str]:
     """Client -> display name as it was registered first; a page shows those alone that it has figures of."""
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for members in books.ledger.clients().values():
         for client, name in members.items():
-            found.setdefault(client, name)
-    return found
+            names.setdefault(client, name)
+    return names

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
 from deployment.books.books import Books
-from deployment.console.charts import svg as charts
+from deployment.console.charts import svg
 from deployment.console.charts.timeline import timeline
 from deployment.console.dependencies import TheBooks
-from deployment.console.figures.reading import TheFigures
-from deployment.console.figures.seen import seen
+from deployment.console.figures.snapshot import TheFigures
+from deployment.console.figures.view import view_of
 from deployment.console.pages.overview import own_chart
 from deployment.console.rendering import TheViewer, render
 from deployment.errors import NotFoundError
@@ -31,12 +31,12 @@ def clients(request: Request, viewer: TheViewer, figures: TheFigures) -> Respons
     reading = figures.now()
     if reading is None:
         return render(request, "waiting.html")
-    shown = seen(reading, viewer.visible)
+    shown = view_of(reading, viewer.visible)
     columns = timeline(shown.trend, shown.read_at_us)
     sparks = (
         {}
         if columns is None
-        else {client.id: charts.spark(columns.of(client.id), client.colour) for client in shown.clients}
+        else {client.id: svg.spark(columns.of(client.id), client.colour) for client in shown.clients}
     )
     return render(request, "clients.html", shown=shown, sparks=sparks)
 
@@ -49,18 +49,18 @@ def client(
     reading = figures.now()
     if reading is None:
         return render(request, "waiting.html")
-    shown = seen(reading, viewer.visible)
-    found = shown.client(client)
-    if found is None:
+    shown = view_of(reading, viewer.visible)
+    own = shown.client(client)
+    if own is None:
         raise NotFoundError(f"there is no client {client!r} here", param="client", code="client_not_found")
     columns = timeline(shown.trend, shown.read_at_us)
     is_earning = columns is not None and any(columns.of(client))
-    chart = own_chart(columns, client, "Credit over time", found.colour) if columns and is_earning else None
+    chart = own_chart(columns, client, "Credit over time", own.colour) if columns and is_earning else None
     return render(
         request,
         "client.html",
         shown=shown,
-        client=found,
+        client=own,
         columns=columns,
         chart=chart,
         now=now_us(),
@@ -74,11 +74,11 @@ def _of_books(books: Books, visible: str | None, client: str) -> dict[str, Any]:
         with books.ledger.database.read(member=visible) as connection:
             written = statements.find_statements(connection, client=client, limit=1000)
         closed = periods.all(books.ledger)[::-1]
-        found = holds.all_holds(books.ledger)[::-1] if visible is None else []
+        placed = holds.all_holds(books.ledger)[::-1] if visible is None else []
     except LedgerError:
         return {"written": {}, "paid": None, "held": []}
     return {
         "written": {event.document["period"] for event in written},
         "paid": [(period, line) for period in closed for line in period.settlement.lines if line.account == client],
-        "held": [hold for hold in found if (hold.kind, hold.target) == ("client", client)],
+        "held": [hold for hold in placed if (hold.kind, hold.target) == ("client", client)],
     }

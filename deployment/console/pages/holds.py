@@ -44,8 +44,8 @@ def place(
     """Place a hold."""
 
     def move() -> Hold:
-        asked = HoldRequest.model_validate({"kind": kind, "target": target.strip(), "reason": reason})
-        return place_hold(books, asked.kind, asked.target, asked.reason, viewer.key.key_id)
+        form = HoldRequest.model_validate({"kind": kind, "target": target.strip(), "reason": reason})
+        return place_hold(books, form.kind, form.target, form.reason, viewer.key.key_id)
 
     hold = attempt(move, confirmed)
     if isinstance(hold, Refusal):

@@ -10,11 +10,11 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from deployment.books.books import Books
-from deployment.console.charts import svg as charts
+from deployment.console.charts import svg
 from deployment.console.charts.timeline import Timeline, timeline
 from deployment.console.dependencies import TheBooks
-from deployment.console.figures.reading import Reading, TheFigures
-from deployment.console.figures.seen import Seen, seen
+from deployment.console.figures.snapshot import FiguresSnapshot, TheFigures
+from deployment.console.figures.view import FiguresView, view_of
 from deployment.console.rendering import TheViewer, redirect, render
 from deployment.errors import UnavailableError
 from deployment.gateway.service import Service, TheService
@@ -54,7 +54,7 @@ async def overview(
     reading = await run_in_threadpool(figures.now)
     if reading is None:
         return render(request, "waiting.html")
-    shown = seen(reading, viewer.visible)
+    shown = view_of(reading, viewer.visible)
     if viewer.visible is not None:
         if shown.client(viewer.visible) is None:  # registered since that reading
             return render(request, "waiting.html")
@@ -66,7 +66,7 @@ async def overview(
     )
 
 
-def _of_all(shown: Seen, reading: Reading) -> dict[str, Any]:
+def _of_all(shown: FiguresView, reading: FiguresSnapshot) -> dict[str, Any]:
     return {
         "shown": shown,
         "longest": max((client.open_share for client in (*shown.clients, shown.commons) if client), default=0) or 1,
@@ -76,12 +76,12 @@ def _of_all(shown: Seen, reading: Reading) -> dict[str, Any]:
     }
 
 
-def _of_member(books: Books, client: str, shown: Seen) -> dict[str, Any]:
+def _of_member(books: Books, client: str, shown: FiguresView) -> dict[str, Any]:
     columns = timeline(shown.trend, shown.read_at_us)
     written: list[dict[str, Any]] | None = None
     with suppress(LedgerError), books.ledger.database.read(member=client) as connection:
-        found = statements.find_statements(connection, client=client, limit=1000)[-STATEMENTS:][::-1]
-        written = [event.document | {"written_at_us": event.at_us} for event in found]
+        issued = statements.find_statements(connection, client=client, limit=1000)[-STATEMENTS:][::-1]
+        written = [event.document | {"written_at_us": event.at_us} for event in issued]
     return {
         "shown": shown,
         "own": shown.client(client),
@@ -97,7 +97,7 @@ class _OverTime:
     """The chart over time, its legend, and the same as a table."""
 
     chart: Any
-    series: list[charts.Series]
+    series: list[svg.Series]
     columns: Timeline
 
     def is_used(self, place: int) -> bool:
@@ -105,36 +105,36 @@ class _OverTime:
         return any(each.values[place] for each in self.series)
 
 
-def _over_time(shown: Seen) -> _OverTime | None:
+def _over_time(shown: FiguresView) -> _OverTime | None:
     """Who earned what when: the commons, the clients that earned most, and all others together."""
     columns = timeline(shown.trend, shown.read_at_us)
     if columns is None:
         return None
     clients = sorted(shown.clients, key=lambda client: -columns.total(client.id))
     drawn, others = clients[:DRAWN], [client.id for client in clients[DRAWN:] if any(columns.of(client.id))]
-    series = [charts.Series(client.name, client.colour, columns.of(client.id)) for client in drawn]
+    series = [svg.Series(client.name, client.colour, columns.of(client.id)) for client in drawn]
     if others:
         label = f"{len(others)} other{'s' if len(others) > 1 else ''}"
-        series.append(charts.Series(label, OTHERS, columns.together(others)))
-    series.append(charts.Series("Commons", COMMONS, columns.of(COMMONS)))
+        series.append(svg.Series(label, OTHERS, columns.sum_of(others)))
+    series.append(svg.Series("Commons", COMMONS, columns.of(COMMONS)))
     series = [each for each in series if any(each.values)]
-    desc = "; ".join(f"{each.label} {charts.compact(sum(each.values))} in all" for each in series)
-    chart = charts.columns("trend", "Credit over time", desc, columns.starts_us, columns.width_us, series)
+    desc = "; ".join(f"{each.label} {svg.compact(sum(each.values))} in all" for each in series)
+    chart = svg.columns("trend", "Credit over time", desc, columns.starts_us, columns.width_us, series)
     return _OverTime(chart, series, columns)
 
 
 def own_chart(columns: Timeline, client: str, title: str, colour: str = "c0") -> Any:
     """One client's credit, piled up over time."""
-    piled = columns.piled(client)
-    desc = f"From nothing to {charts.compact(piled[-1])} credits."
-    return charts.line("credit", title, desc, columns.starts_us, columns.width_us, charts.Series(title, colour, piled))
+    piled = columns.running_total(client)
+    desc = f"From nothing to {svg.compact(piled[-1])} credits."
+    return svg.line("credit", title, desc, columns.starts_us, columns.width_us, svg.Series(title, colour, piled))
 
 
 async def _health(service: Service) -> _Health:
     problem, replicas = None, None
     try:
         async with asyncio.timeout(PATIENCE_S):
-            _, replicas = await asyncio.gather(service.engine.check(), service.engine.running())
+            _, replicas = await asyncio.gather(service.engine.check(), service.engine.count_replicas())
     except UnavailableError as error:
         problem = error.message
     except TimeoutError:

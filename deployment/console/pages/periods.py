@@ -30,7 +30,7 @@ from deployment.console.figures.settlement_table import names_in, table_of
 from deployment.console.moves import REFUSALS, Refusal, attempt
 from deployment.console.rendering import TheViewer, Viewer, redirect, render
 from deployment.errors import InvalidRequestError
-from deployment.http.failures import told
+from deployment.http.failures import to_api_error
 from deployment.schemas.fields import LARGEST
 from deployment.schemas.periods import Dispute, Payment, Period
 from rewards.moments import DAY_US, moment_of, text_of
@@ -57,7 +57,7 @@ def list_page(request: Request, viewer: TheViewer, books: TheBooks) -> HTMLRespo
         request,
         "periods.html",
         periods=closed[::-1],
-        finalised_from={period.name: _finalised_from(period) for period in closed},
+        finalised_from={period.name: _earliest_final_us(period) for period in closed},
         suggested=_suggestion(closed),
         has_policy=books.policy is not None,
         now=now_us(),
@@ -88,9 +88,9 @@ def close(
     try:
         closed = close_period(books, name, viewer.key.key_id, until_us=until_us, expected=expected)
     except PeriodClosedError:
-        return redirect(request, _address(name), _closed_by_another(books, viewer, name))
+        return redirect(request, _address(name), _explain_earlier_close(books, viewer, name))
     except REFUSALS as error:
-        return _preview_page(request, books, name, until, f"Nothing was closed: {told(error).message}", 409)
+        return _preview_page(request, books, name, until, f"Nothing was closed: {to_api_error(error).message}", 409)
     return redirect(request, _address(name), f"Period {name} is closed: it is {closed.state} now.")
 
 
@@ -105,7 +105,7 @@ def finalise(
     try:
         finalise_period(books, name, viewer.key.key_id, expected=expected)
     except REFUSALS as error:
-        return _preview_page(request, books, name, "", f"Nothing was finalised: {told(error).message}", 409)
+        return _preview_page(request, books, name, "", f"Nothing was finalised: {to_api_error(error).message}", 409)
     return redirect(request, _address(name), f"Period {name} is final; every client has its statement.")
 
 
@@ -171,7 +171,7 @@ def _period_page(
         table=table_of(own if settlement is None else settlement.lines, names_in(books), settlement),
         statements=statements.rows,
         has_more_statements=statements.place is not None,
-        finalised_from=_finalised_from(period),
+        finalised_from=_earliest_final_us(period),
         now=now_us(),
         problem=None if refusal is None else refusal.problem,
     )
@@ -193,7 +193,7 @@ def _preview_page(
         try:
             shown = _comparison(books, name, draft, until)
         except REFUSALS as error:
-            reason = told(error).message
+            reason = to_api_error(error).message
     return render(
         request,
         "preview.html",
@@ -201,7 +201,7 @@ def _preview_page(
         wanted=name,
         until=until,
         draft=draft,
-        finalised_from=None if draft is None else _finalised_from(draft),
+        finalised_from=None if draft is None else _earliest_final_us(draft),
         has_policy=books.policy is not None,
         now=now_us(),
         problem=problem,
@@ -237,7 +237,7 @@ def _end(until: str, policy: Policy) -> int | None:
     return None if policy.grace_hours else now_us()
 
 
-def _finalised_from(period: Period) -> int | None:
+def _earliest_final_us(period: Period) -> int | None:
     """From when on a draft may be made final; None for other periods, and for a member, who is not told the policy."""
     if period.settlement is None or period.state not in ("draft", "disputed"):
         return None
@@ -252,7 +252,7 @@ def _suggestion(closed: Sequence[Period]) -> str:
     return "" if month in {period.name for period in closed} else month
 
 
-def _closed_by_another(books: Books, viewer: Viewer, name: str) -> str:
+def _explain_earlier_close(books: Books, viewer: Viewer, name: str) -> str:
     """Who closed a period before the viewer could."""
     first = closed_period(books, None, name).moves[0]
     whose = "you" if first.actor == viewer.key.key_id else first.actor

@@ -1,7 +1,7 @@
 """`/playground`: ask the model as an application would, and see whose each token of the answer is.
 
 What is asked here goes the way of `/v1/chat/completions`, under the key of an application: its limits hold, and its
-responses are booked. Knows how a stream is followed by its heat map; how it comes about is `answering`'s business.
+responses are booked. Knows how a stream is followed by its heat map; how it comes about is `answers`' business.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ async def _asks_as(request: Request, viewer: TheViewer, books: TheBooks) -> Key 
     """The application's key that the viewer asks with: its own, or one it presented in this session; None without."""
     if viewer.key.role == "application":
         return viewer.key
-    key_id = request.app.state.sessions.connected(viewer.csrf, request.cookies.get(CONNECTION, ""))
+    key_id = request.app.state.sessions.read_connection(viewer.csrf, request.cookies.get(CONNECTION, ""))
     if key_id is None:
         return None
     try:
@@ -104,7 +104,7 @@ async def answer(request: Request, service: TheService, asks_as: AsksAs, questio
     if asks_as is None:
         raise ForbiddenError("connect an application’s key first, or again if it has ended", code="no_application")
     card = await service.engine.describe()
-    asked = ChatRequest.model_validate(
+    chat = ChatRequest.model_validate(
         {
             "model": card.name,
             "messages": [{"role": "user", "content": question.prompt}],
@@ -115,8 +115,8 @@ async def answer(request: Request, service: TheService, asks_as: AsksAs, questio
         }
     )
     prompt = (ChatMessage("user", question.prompt),)
-    job = await job_of(service, asks_as, asked, response_id=f"chatcmpl-{uuid4().hex}", prompt=prompt)
-    response = await service.answers.answer(asks_as, job, asked, None)
+    job = await job_of(service, asks_as, chat, response_id=f"chatcmpl-{uuid4().hex}", prompt=prompt)
+    response = await service.answers.answer(asks_as, job, chat, None)
     assert isinstance(response, StreamingResponse), "a stream was asked for"
     return StreamingResponse(
         _with_map(request, job.response_id, response.body_iterator),

@@ -20,7 +20,7 @@ from deployment.books.receipts import booked_receipt, reverse_response
 from deployment.console.charts.heatmap import heat_map, twins
 from deployment.console.dependencies import TheBooks
 from deployment.console.figures.credits import Credit, credits_of
-from deployment.console.figures.reading import TheFigures
+from deployment.console.figures.snapshot import TheFigures
 from deployment.console.rendering import TheViewer, Viewer, redirect, render
 from deployment.errors import NotFoundError
 from deployment.gateway.service import Service, TheService
@@ -70,26 +70,26 @@ def responses(
     viewer: TheViewer,
     books: TheBooks,
     figures: TheFigures,
-    asked: Annotated[Search, Depends(_search)],
+    search: Annotated[Search, Depends(_search)],
     cursor: Cursor = None,
 ) -> Response:
     """The latest receipts that the viewer may see, and the way to one of them by its id."""
-    if asked.response_id is not None and _is_there(viewer, books, asked.response_id):
-        return redirect(request, f"/responses/{quote(asked.response_id, safe='')}")
+    if search.response_id is not None and _is_there(viewer, books, search.response_id):
+        return redirect(request, f"/responses/{quote(search.response_id, safe='')}")
     reading = figures.now()
     if reading is None:
         return render(request, "waiting.html")
     place = place_of(_LIST, cursor, int)
     with books.ledger.database.read(member=viewer.key.client) as connection:
-        page = _latest(connection, viewer, asked, None if place is None else (int(place[0]),))
+        page = _latest_page(connection, viewer, search, None if place is None else (int(place[0]),))
         taken_back = latest.reversals(connection, [row.response_id for row in page.rows])
     return render(
         request,
         "responses.html",
-        200 if asked.response_id is None else 404,
-        rows=[(row, _top(row)) for row in page.rows],
+        200 if search.response_id is None else 404,
+        rows=[(row, _top_client(row)) for row in page.rows],
         taken_back=taken_back,
-        asked=asked,
+        asked=search,
         names=reading.names if viewer.key.role in READERS else {},
         is_first=place is None,
         older=cursor_at(_LIST, page.place),
@@ -107,10 +107,10 @@ def response(
 ) -> Response:
     """One response, as far as the viewer may see it."""
     if viewer.key.role == "member":
-        return _own_entry(request, viewer, books, response_id)
+        return _render_own_entry(request, viewer, books, response_id)
     if figures.now() is None:
         return render(request, "waiting.html")
-    return _whole(request, viewer, books, _receipt(viewer, service, books, response_id))
+    return _render_whole(request, viewer, books, _receipt(viewer, service, books, response_id))
 
 
 @router.get("/responses/{response_id}/proof")
@@ -121,9 +121,9 @@ def proof(
     client: Annotated[Name | None, Query()] = None,
 ) -> Response:
     """The proof that a client's entry is in the signed books, as a file for `protoken ledger check-proof`."""
-    found = prove_entry(books, viewer.visible, response_id, client)
+    document = prove_entry(books, viewer.visible, response_id, client)
     name = f"attachment; filename*=UTF-8''{quote(response_id, safe='')}.proof.json"
-    return JSONResponse(found.model_dump(), headers={"Content-Disposition": name})
+    return JSONResponse(document.model_dump(), headers={"Content-Disposition": name})
 
 
 @router.post("/responses/{response_id}/reversal")
@@ -137,35 +137,35 @@ def reverse(
 ) -> Response:
     """Take the credit of a response back, for an operator who said why and confirmed it."""
     try:
-        asked = ReversalRequest(reason=reason.strip())
+        form = ReversalRequest(reason=reason.strip())
     except ValidationError:
         problem = "Say why, on one line of up to 1000 characters. Nothing was reversed."
-        return _whole(request, viewer, books, booked_receipt(books, response_id), problem=problem, reason=reason)
+        return _render_whole(request, viewer, books, booked_receipt(books, response_id), problem=problem, reason=reason)
     if confirmed != "yes":
         problem = "Tick the box as well: a reversal cannot be taken back. Nothing was reversed."
-        return _whole(request, viewer, books, booked_receipt(books, response_id), problem=problem, reason=reason)
-    reversal = reverse_response(books, response_id, asked.reason, viewer.key.key_id).receipt
+        return _render_whole(request, viewer, books, booked_receipt(books, response_id), problem=problem, reason=reason)
+    reversal = reverse_response(books, response_id, form.reason, viewer.key.key_id).receipt
     told = f"The credit of this response is taken back by {reversal.response_id}."
     return redirect(request, f"/responses/{quote(response_id, safe='')}", told)
 
 
-def _latest(
-    connection: Connection, viewer: Viewer, asked: Search, place: tuple[int] | None
+def _latest_page(
+    connection: Connection, viewer: Viewer, search: Search, place: tuple[int] | None
 ) -> Page[BookedReceipt] | Page[BookedEntry]:
     """The receipts before a place that the viewer may see; of a member, its own entries."""
     if viewer.key.role == "application":
         return latest.receipts(connection, limit=_ROWS, place=place, application=viewer.key.identity)
     if viewer.visible is not None:
         return latest.entries(connection, viewer.visible, limit=_ROWS, place=place)
-    return latest.receipts(connection, limit=_ROWS, place=place, application=asked.application, account=asked.client)
+    return latest.receipts(connection, limit=_ROWS, place=place, application=search.application, account=search.client)
 
 
 def _is_there(viewer: Viewer, books: Books, response_id: str) -> bool:
     """Whether there is such a response for the viewer."""
     if viewer.key.role == "member":
         return _entry(viewer, books, response_id) is not None
-    found = books.ledger.receipt(response_id)
-    return found is not None and _may_see(viewer, books, found.application)
+    row = books.ledger.receipt(response_id)
+    return row is not None and _may_see(viewer, books, row.application)
 
 
 def _may_see(viewer: Viewer, books: Books, application: str) -> bool:
@@ -177,9 +177,9 @@ def _may_see(viewer: Viewer, books: Books, application: str) -> bool:
 
 def _receipt(viewer: Viewer, service: Service, books: Books, response_id: str) -> Receipt:
     """A receipt that the viewer may see; to an application those of others do not exist."""
-    found = books.ledger.receipt(response_id)
-    if found is not None and _may_see(viewer, books, found.application):
-        return Receipt.model_validate(found)
+    row = books.ledger.receipt(response_id)
+    if row is not None and _may_see(viewer, books, row.application):
+        return Receipt.model_validate(row)
     if service.answers.is_promised(response_id, viewer.key.identity):
         raise NotFoundError(
             "the receipt of this response is safe on disk, and on its way to the ledger; look again in a moment",
@@ -189,7 +189,7 @@ def _receipt(viewer: Viewer, service: Service, books: Books, response_id: str) -
     raise NotFoundError(f"there is no response {response_id} here", code="response_not_found")
 
 
-def _whole(
+def _render_whole(
     request: Request, viewer: Viewer, books: Books, receipt: Receipt, *, problem: str | None = None, reason: str = ""
 ) -> Response:
     """The page of a response for somebody who may see all of it."""
@@ -199,7 +199,7 @@ def _whole(
         kept = None  # of another ledger that has the same folder
     with books.ledger.database.read() as connection:
         taken_back = latest.reversals(connection, [receipt.response_id]).get(receipt.response_id)
-        sealed = _sealed(connection, receipt.sequence)
+        sealed = _log_place(connection, receipt.sequence)
     return render(
         request,
         "response.html",
@@ -219,14 +219,14 @@ def _whole(
     )
 
 
-def _own_entry(request: Request, viewer: Viewer, books: Books, response_id: str) -> Response:
+def _render_own_entry(request: Request, viewer: Viewer, books: Books, response_id: str) -> Response:
     """The page of a response for a member: what it earned of it, and nothing else."""
     entry = _entry(viewer, books, response_id)
     if entry is None:
         raise NotFoundError(f"there is no response {response_id} here", code="response_not_found")
     with books.ledger.database.read(member=viewer.visible) as connection:
         taken_back = latest.reversals(connection, [response_id]).get(response_id)
-        sealed = _sealed(connection, entry.sequence)
+        sealed = _log_place(connection, entry.sequence)
     (own,) = credits_of({entry.account: entry.amount}, entry.tokens)
     return render(request, "own_response.html", entry=entry, own=own, taken_back=taken_back, sealed=sealed)
 
@@ -239,7 +239,7 @@ def _entry(viewer: Viewer, books: Books, response_id: str) -> BookedEntry | None
     return rows[0] if rows else None
 
 
-def _sealed(connection: Connection, sequence: int) -> Mapping[str, Any] | None:
+def _log_place(connection: Connection, sequence: int) -> Mapping[str, Any] | None:
     """Where a receipt is in the signed log; None while it waits to be sealed."""
     try:
         return proofs.inclusion(connection, "receipt", sequence)
@@ -247,7 +247,7 @@ def _sealed(connection: Connection, sequence: int) -> Mapping[str, Any] | None:
         return None
 
 
-def _top(row: BookedReceipt | BookedEntry) -> Credit | None:
+def _top_client(row: BookedReceipt | BookedEntry) -> Credit | None:
     """The client that earned most of a receipt, None where no client earned; of a member's row its own entry."""
     if isinstance(row, BookedEntry):
         return credits_of({row.account: row.amount}, row.tokens)[0]

@@ -25,7 +25,7 @@ from rewards.signing.keys import VerifyKey as PublicKey
 from rewards.signing.notes import Checkpoint as Signed
 from rewards.signing.notes import open_note
 
-__all__ = ["Check", "compared", "router"]
+__all__ = ["Check", "compare", "router"]
 
 router = APIRouter()
 
@@ -71,7 +71,7 @@ def consistency(
     note: Annotated[str, Form(max_length=_NOTE_LENGTH)] = "",
 ) -> HTMLResponse:
     """Whether the log extends a checkpoint that the viewer kept."""
-    return _page(request, viewer, books, note=note, checks=compared(books, _as_kept(note)))
+    return _page(request, viewer, books, note=note, checks=compare(books, _as_kept(note)))
 
 
 @router.get("/trust/consistency.json")
@@ -113,10 +113,10 @@ def verify(request: Request, viewer: TheViewer, audits: TheAudits) -> Response:
 @router.get("/trust/verify")
 def verify_page(request: Request, audits: TheAudits) -> HTMLResponse:
     """How far the audit is, and what the last one found."""
-    return render(request, "verify.html", running=audits.running, last=audits.last)
+    return render(request, "verify.html", running=audits.current, last=audits.last)
 
 
-def compared(books: Books, note: str) -> list[Check]:
+def compare(books: Books, note: str) -> list[Check]:
     """What holds of a checkpoint that somebody kept, up to the first thing that does not.
 
     Args:
@@ -127,25 +127,25 @@ def compared(books: Books, note: str) -> list[Check]:
     if latest is None:
         return [Check(False, "There is no log yet that could extend it: nothing is sealed.")]
     keys = [PublicKey.decode(key.public) for key in verify_keys(books)]
-    found = []
+    checks = []
     try:
         text, signer = open_note(note, keys)
         held = Signed.parse(text)
-        found.append(Check(True, f"It is signed by {signer}, which is a key of these books."))
+        checks.append(Check(True, f"It is signed by {signer}, which is a key of these books."))
         if held.origin != latest.origin:
-            return [*found, Check(False, f"It is of log {held.origin!r}, and this is {latest.origin!r}.")]
-        found.append(Check(True, f"It is of this log, {held.origin}, and covers its first {held.size:,} leaves."))
+            return [*checks, Check(False, f"It is of log {held.origin!r}, and this is {latest.origin!r}.")]
+        checks.append(Check(True, f"It is of this log, {held.origin}, and covers its first {held.size:,} leaves."))
         if held.size == 0:
-            return [*found, Check(True, "Any log extends one that has no leaf.")]
+            return [*checks, Check(True, "Any log extends one that has no leaf.")]
         if held.size > latest.size:
-            return [*found, Check(False, f"The log has {latest.size:,} leaves only: some of what it covered is gone.")]
+            return [*checks, Check(False, f"The log has {latest.size:,} leaves only: some of what it covered is gone.")]
         proof = prove_consistency(books, held.size, latest.size)
         proofs.verify_consistency(proof.model_dump(), note, keys, latest.origin)
     except (SignatureError, LogError, ApiError) as error:
-        return [*found, Check(False, sentence(error))]
+        return [*checks, Check(False, sentence(error))]
     grown = latest.size - held.size
     added = f"{grown:,} leaves were added since" if grown else "nothing was added since"
-    return [*found, Check(True, f"Nothing that it covers was altered or taken away; {added}.", held.size)]
+    return [*checks, Check(True, f"Nothing that it covers was altered or taken away; {added}.", held.size)]
 
 
 def _page(
@@ -181,7 +181,7 @@ def _page(
         proof=proof,
         problem=problem,
         is_reader=is_reader,
-        running=audits.running if is_reader else None,
+        running=audits.current if is_reader else None,
         last=audits.last if is_reader else None,
     )
 

@@ -15,7 +15,7 @@ from rewards.store import events
 from rewards.store.events import Event
 from tests.deployment.conftest import gate_over
 from tests.deployment.outages import Clock, away
-from tests.deployment.replica.test_booker import until
+from tests.deployment.replica.test_booking_queue import until
 
 
 async def answers(scope: Scope, receive: Receive, send: Send) -> None:

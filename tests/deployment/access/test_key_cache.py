@@ -27,7 +27,7 @@ def cache(keys: KeyRing, clock: Clock) -> KeyCache:
 
 def admit(cache: KeyCache, presented: str) -> Key:
     """As the gate does."""
-    return cache.recent(presented) or cache.ask(presented)
+    return cache.recall(presented) or cache.ask(presented)
 
 
 def revoke(keys: KeyRing, presented: str) -> None:
@@ -38,7 +38,7 @@ def test_a_checked_key_is_not_asked_for_again_at_once(cache: KeyCache, keys: Key
     """For some seconds the answer does, though the table is away and nobody notices."""
     key = admit(cache, application_key)
     with away(keys.database, "api_keys"):
-        assert key == cache.recent(application_key)
+        assert key == cache.recall(application_key)
 
 
 def test_a_revocation_takes_effect_within_seconds(
@@ -87,7 +87,7 @@ def test_expiry_needs_no_ledger(cache: KeyCache, keys: KeyRing) -> None:
     while now_us() < ends_at_us:
         pass
     with pytest.raises(KeyRefusedError, match="expired"):
-        cache.recent(presented)
+        cache.recall(presented)
     with away(keys.database, "api_keys"), pytest.raises(KeyRefusedError, match="expired"):
         cache.ask(presented)
 
@@ -110,7 +110,7 @@ def test_one_caller_asks_and_the_others_do_not_wait(
     key = admit(cache, application_key)
     clock.now += FRESH_S
 
-    assert [None, key, key] == [cache.recent(application_key) for _ in range(3)]
+    assert [None, key, key] == [cache.recall(application_key) for _ in range(3)]
 
 
 STEPS = st.lists(

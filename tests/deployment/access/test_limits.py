@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from deployment.access.limits import SUM_S, Limits, Ticket
 from deployment.errors import OverloadedError, QuotaError, UnavailableError
-from deployment.spool.records import Progress, commons_receipt, record_of
+from deployment.spool.backlog import spooled_tokens
+from deployment.spool.records import ProgressRecord, commons_receipt, record_of
 from deployment.spool.spool import Spool
-from deployment.spool.unbooked import spooled_tokens
 from rewards.keys.ring import Key, KeyRing
 from rewards.ledger.ledger import Ledger
 from tests.deployment.conftest import PEPPER
@@ -215,14 +215,14 @@ def test_what_waits_in_the_spool_counts_from_the_start(
     key, other = key_with(keys, token_budget=20), key_with(keys, token_budget=20)
     spool = Spool(tmp_path / "spool")
     receipts = [replace(make_receipt(f"r{n}", tokens=4), application=key.key_id) for n in range(2)]
-    stream = Progress("s", key.key_id, 1, "demo", "a" * 64, (1, 2), (3, 4, 5), 1.0, 10)
+    stream = ProgressRecord("s", key.key_id, 1, "demo", "a" * 64, (1, 2), (3, 4, 5), 1.0, 10)
     spool.append([*map(record_of, receipts), stream.record()])
     limits = Limits(ledger, clock, spooled_tokens(tmp_path / "spool"))
     with pytest.raises(QuotaError, match="11 are spent"):
         admit(limits, key, 10)
     admit(limits, other, 20)
     ledger.append(receipts[0])
-    spool.done(["r0"])
+    spool.mark_done(["r0"])
     ledger.append(commons_receipt(stream, "its model is gone", {"recovered": True}))
     clock.now += SUM_S + 0.1
     with pytest.raises(QuotaError, match="11 are spent"):

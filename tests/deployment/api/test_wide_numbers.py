@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from deployment.cli.output import print_json
-from deployment.schemas.fields import LARGEST, Whole, spelt
+from deployment.schemas.fields import LARGEST, Whole, spell
 from deployment.schemas.statements import Statement
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
@@ -146,7 +146,7 @@ def test_another_spelling_is_refused(text: str) -> None:
 )
 def test_a_free_document_is_spelt_so_that_doubles_keep_it(document: Any) -> None:
     """What fits stays a number; what does not is text."""
-    assert same(document, as_doubles(json.dumps(spelt(document))))
+    assert same(document, as_doubles(json.dumps(spell(document))))
 
 
 def test_a_huge_receipt_is_told_exactly_everywhere(

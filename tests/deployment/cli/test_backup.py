@@ -12,7 +12,7 @@ import pytest
 from attribution.bundle.bundle import open_bundle
 from deployment.cli import main
 from deployment.health.places import ledger_folder
-from deployment.replica.booker import Booker
+from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.messages import ModelCard
 from deployment.replica.recovery import Recovery
 from deployment.spool.spool import Spool
@@ -200,15 +200,15 @@ def _booked_from_the_spool(folder, url):
     """Whether what waited in the spool is booked once the next replica has taken it over."""
     ledger, bundle = Ledger(url), open_bundle(folder / "bundle")
     spool = Spool(ledger_folder(folder / "spool", ledger))
-    booker = Booker(ledger, spool, lambda _spooled, _seconds: None)
+    bookings = BookingQueue(ledger, spool, lambda _spooled, _seconds: None)
     card = ModelCard("valley", bundle.manifest.global_.sha256, bundle.client_ids, 128)
-    recovery = Recovery(spool, booker, ledger, card, lambda _progress: None)
+    recovery = Recovery(spool, bookings, ledger, card, lambda _progress: None)
     deadline = time.monotonic() + 10
     while not ledger.is_booked("chatcmpl-0052") and time.monotonic() < deadline:
         time.sleep(0.02)
     found = ledger.is_booked("chatcmpl-0052")
     recovery.close()
-    booker.close()
+    bookings.close()
     spool.close()
     ledger.close()
     return found

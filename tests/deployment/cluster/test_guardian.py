@@ -33,7 +33,7 @@ def test_agents_end_with_the_service_and_nobody_else_does(processes: list["subpr
     """Once the service is gone, which ends the guardian's input, the agent is killed; the other process lives on."""
     agent, other = processes
     with ExitStack() as service:
-        found = guardian.guarded()
+        found = guardian.start_guardian()
         assert found is not None
         service.enter_context(found)
         with pytest.raises(subprocess.TimeoutExpired):
@@ -56,4 +56,4 @@ def test_number_that_went_to_another_process_is_left_alone(processes: list["subp
 
 def test_without_agents_there_is_no_guardian() -> None:
     """Nothing is to be ended where Ray does not run."""
-    assert guardian.guarded() is None
+    assert guardian.start_guardian() is None

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from starlette.routing import Mount
 
 from deployment.app.surface import build_app
-from deployment.console.figures.reading import Figures, Reading
+from deployment.console.figures.snapshot import Figures, FiguresSnapshot
 from deployment.kept.replays import Replays
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
@@ -64,7 +64,7 @@ def read_once(app: FastAPI) -> FastAPI:
     return app
 
 
-def first_read(figures: Figures) -> Reading:
+def first_read(figures: Figures) -> FiguresSnapshot:
     """The reading of figures that were never read before."""
     deadline = time.monotonic() + 30
     while (reading := figures.now()) is None:

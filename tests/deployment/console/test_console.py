@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from deployment.access.calls import KIND
-from deployment.console.figures.reading import Figures
+from deployment.console.figures.snapshot import Figures
 from deployment.console.gate import RULES
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger

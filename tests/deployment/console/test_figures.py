@@ -12,8 +12,8 @@ from deployment.api.paging import Paging
 from deployment.api.routes.clients import clients
 from deployment.api.routes.shares import shares
 from deployment.books.books import Books
-from deployment.console.figures.reading import FRESH_S, Figures, Reading
-from deployment.console.figures.seen import seen
+from deployment.console.figures.snapshot import FRESH_S, Figures, FiguresSnapshot
+from deployment.console.figures.view import view_of
 from rewards import periods
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
@@ -40,7 +40,7 @@ def figures(ledger: Ledger, clock: Clock) -> Figures:
     return made
 
 
-def read(figures: Figures, clock: Clock) -> Reading:
+def read(figures: Figures, clock: Clock) -> FiguresSnapshot:
     """A new reading, however long it takes on a busy machine."""
     clock.now += FRESH_S
     figures.now()
@@ -51,10 +51,10 @@ def read(figures: Figures, clock: Clock) -> Reading:
     return found
 
 
-def require_equal(reading: Reading, books: Books) -> None:
+def require_equal(reading: FiguresSnapshot, books: Books) -> None:
     """The reading says, to everybody and to each client, what the operator API says."""
     for visible in (None, *reading.names):
-        shown, told = seen(reading, visible), shares(books, visible, OpenPeriodFilters())
+        shown, told = view_of(reading, visible), shares(books, visible, OpenPeriodFilters())
         mine = {client.id: (client.open_credit, client.open_share) for client in shown.clients}
         if shown.commons is not None:
             mine["commons"] = (shown.commons.open_credit, shown.commons.open_share)
@@ -90,7 +90,7 @@ def test_figures_are_the_ledger_s_after_bookings_and_across_a_close(
     reading = read(figures, clock)
 
     require_equal(reading, books)
-    shown = seen(reading, None)
+    shown = view_of(reading, None)
     assert (29, 3) == (shown.receipts, shown.reversals)
     assert "2026-10" == shown.previous
 
@@ -180,11 +180,11 @@ def world(ledger: Ledger, keys: KeyRing, tmp_path: Path) -> Iterator[World]:
 def test_a_member_s_figures_hold_nothing_of_others(world: World) -> None:
     """Whatever is in them, however deep: no other client, no sum over everybody, nothing of the commons."""
     reading = first_read(Figures(world.books.ledger))
-    whole, own = (repr(vars(seen(reading, visible))) for visible in (None, "bank"))
+    whole, own = (repr(vars(view_of(reading, visible))) for visible in (None, "bank"))
 
     assert [] == [secret for secret in world.secrets if secret in own]
     assert ("'commons': None", 1) == (re.findall("'commons'[^,]*", own)[0], own.count("commons"))
-    assert [client.id for client in seen(reading, "bank").clients] == ["bank"]
+    assert [client.id for client in view_of(reading, "bank").clients] == ["bank"]
     assert "clinic" in whole
 
 

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from deployment.app.surface import build_app
 from deployment.books.books import Books
-from deployment.console.figures.reading import FRESH_S, Figures
+from deployment.console.figures.snapshot import FRESH_S, Figures
 from deployment.console.pages import overview
 from deployment.console.rendering import credit
 from deployment.kept.replays import Replays

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployment.console import rendering as pages
-from deployment.console.rendering import COLOURS, ago, colours, credit, exact, moment, percent, short, whole
+from deployment.console.rendering import COLOURS, ago, colours, credit, exact, moment, percent, shorten, whole_number
 from rewards import money
 
 NOW_US = 1_790_000_000_123_456
@@ -56,7 +56,7 @@ def test_a_share_that_is_not_nothing_is_not_shown_as_nothing() -> None:
     assert ["0.0 %", "< 0.1 %", "0.1 %", "33.3 %", "100.0 %", "−4.2 %"] == [
         percent(share) for share in (0, 0.0004, 0.001, 1 / 3, 1, -0.042)
     ]
-    assert ["0", "1,234,567", "−1,000"] == [whole(count) for count in (0, 1_234_567, -1000)]
+    assert ["0", "1,234,567", "−1,000"] == [whole_number(count) for count in (0, 1_234_567, -1000)]
 
 
 def test_moments_are_for_people_and_for_programs() -> None:
@@ -72,7 +72,7 @@ def test_moments_are_for_people_and_for_programs() -> None:
 
 def test_long_ids_are_cut_and_short_ones_are_not() -> None:
     """A key's id stays whole, a response's does not."""
-    assert ["0123456789ab", "chatcmpl-012…", ""] == [short(text) for text in ("0123456789ab", "chatcmpl-0123456", "")]
+    assert ["0123456789ab", "chatcmpl-012…", ""] == [shorten(text) for text in ("0123456789ab", "chatcmpl-0123456", "")]
 
 
 def test_a_client_keeps_its_colour() -> None:

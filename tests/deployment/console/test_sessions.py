@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from deployment.access.calls import KIND, Calls
 from deployment.access.key_cache import FRESH_S
 from deployment.console import sessions as sessions_module
-from deployment.console.gate import Gate
+from deployment.console.gate import SessionGate
 from deployment.console.pages.sign_in import local
 from deployment.console.sessions import COOKIE, LONGEST_S, Session, Sessions
 from rewards.keys.ring import KeyRing
@@ -95,7 +95,7 @@ def test_a_session_lasts_a_working_day(
 
 def test_a_flash_is_no_session(sessions: Sessions) -> None:
     """What is signed for one purpose is of no use for another."""
-    assert "done" == sessions.flashed(sessions.flash("done"))
+    assert "done" == sessions.read_flash(sessions.flash("done"))
     assert None is sessions.read(sessions.flash("done"))
 
 
@@ -108,7 +108,7 @@ def test_a_revoked_key_ends_its_sessions(sessions: Sessions, keys: KeyRing) -> N
     clock, presented = Clock(), keys.create("member", "a desk", actor="test", client="bank")
     cookie = {COOKIE: sessions.begin(keys.check(presented))}
     browser = TestClient(
-        Gate(echo, keys, sessions, Calls(keys.database), clock), cookies=cookie, follow_redirects=False
+        SessionGate(echo, keys, sessions, Calls(keys.database), clock), cookies=cookie, follow_redirects=False
     )
     assert of(presented) == browser.get("/clients").text
     keys.revoke(of(presented), actor="test")

@@ -32,7 +32,7 @@ def test_no_credit_is_lost(found: dict[int, dict[str, int]], doublings: int, beg
     assert steps == {columns.width_us}
     for account in ("bank", "clinic", "commons", "nobody"):
         whole = sum(credit.get(account, 0) for credit in trend.buckets.values())
-        assert (whole, whole) == (columns.total(account), columns.piled(account)[-1])
+        assert (whole, whole) == (columns.total(account), columns.running_total(account)[-1])
         for place, start_us in enumerate(columns.starts_us):
             end_us = start_us + columns.width_us
             within = [credit.get(account, 0) for at_us, credit in trend.buckets.items() if start_us <= at_us < end_us]
@@ -49,4 +49,4 @@ def test_several_accounts_can_share_a_series() -> None:
     columns = timeline(Trend(buckets={0: {"bank": 1, "clinic": 2}, FIRST_WIDTH_US: {"bank": 4}}), 0)
 
     assert columns is not None
-    assert (0, 3, 4) == columns.together(["bank", "clinic"])[-3:]
+    assert (0, 3, 4) == columns.sum_of(["bank", "clinic"])[-3:]

@@ -171,14 +171,14 @@ def test_one_audit_is_made_at_a_time(ledger: Ledger) -> None:
     ledger.append_many([make_receipt(number) for number in range(1, 5)])
     audits = Audits(ledger.database.url)
     begun = [audits.begin(actor) for actor in ("first", "second", "third")]
-    while audits.running is not None:
+    while audits.current is not None:
         time.sleep(0.01)
 
     assert [True, False, False] == begun
     assert audits.last is not None
     assert ("first", "") == (audits.last.actor, audits.last.failure)
     assert audits.begin("fourth")
-    while audits.running is not None:
+    while audits.current is not None:
         time.sleep(0.01)
 
 
@@ -186,7 +186,7 @@ def test_an_audit_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     """Where the ledger is away there is no verdict, but a reason; and the next one can begin."""
     audits = Audits(f"sqlite:///{tmp_path}/none.db")
     assert audits.begin("me")
-    while audits.running is not None:
+    while audits.current is not None:
         time.sleep(0.01)
 
     assert audits.last is not None

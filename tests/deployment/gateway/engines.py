@@ -51,7 +51,7 @@ class ScriptedEngine:
         if self.down:
             raise UnavailableError("no replica of the model answers", code="engine_unavailable", retry_after_s=5)
 
-    async def running(self) -> int | None:
+    async def count_replicas(self) -> int | None:
         """One, unless it is down."""
         return 0 if self.down else 1
 

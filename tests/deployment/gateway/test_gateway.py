@@ -10,7 +10,7 @@ import pytest
 
 from deployment.errors import UnavailableError
 from deployment.gateway import replicas
-from deployment.gateway.recent import Recent
+from deployment.gateway.recent_answer import RecentAnswer
 from deployment.gateway.replicas import HandleEngine
 from deployment.replica.messages import Delta, Job, Report
 from tests.deployment.gateway.engines import CARD
@@ -30,7 +30,7 @@ def test_a_controller_that_hangs_takes_one_thread_and_no_other(monkeypatch: pyte
         for _ in range(50):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.01):
-                    await engine.running()
+                    await engine.count_replicas()
         return await asyncio.to_thread(lambda: "a key is checked")
 
     engine = HandleEngine(HANDLE)
@@ -204,7 +204,7 @@ class TestOneQuestion:
             return "answer"
 
         async def want() -> list[str]:
-            recent = Recent(ask, lambda: now[0])
+            recent = RecentAnswer(ask, lambda: now[0])
             first = await recent.at_once(1, 15)
             now[0] = 10.0
             second = await asyncio.wait_for(recent.at_once(1, 15), 1)

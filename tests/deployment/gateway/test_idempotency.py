@@ -19,7 +19,7 @@ from deployment.access.limits import Limits
 from deployment.app.surface import build_app
 from deployment.books.books import Books
 from deployment.errors import ConflictError, SpoolError
-from deployment.gateway.answering import Answers
+from deployment.gateway.answers import Answers
 from deployment.gateway.idempotency import Idempotency
 from deployment.kept.replays import Replay, Replays
 from deployment.replica.messages import Failed, Job

@@ -20,7 +20,7 @@ from deployment.errors import PartLostError, SpoolError, UnavailableError
 from deployment.health import parts
 from deployment.health.watch import Watch
 from deployment.kept.replays import Replays
-from deployment.replica.booker import Booker
+from deployment.replica.booking_queue import BookingQueue
 from deployment.spool.records import record_of
 from deployment.spool.spool import Spool
 from rewards.errors import LedgerError
@@ -258,17 +258,17 @@ class TestBooks:
         path = Path(demo.removeprefix("sqlite:///"))
         told: list[object] = []
         ledger, spool = Ledger(demo), Spool(tmp_path / "spool")
-        booker = Booker(ledger, spool, lambda _receipts, _seconds: None)
+        bookings = BookingQueue(ledger, spool, lambda _receipts, _seconds: None)
         path.rename(tmp_path / "aside.db")
         receipt = make_receipt("cmpl-1")
         spool.append([record_of(receipt)])
-        booker.book(receipt, told.append)
+        bookings.book(receipt, told.append)
         until(lambda: bool(told))
         waiting = len(spool)
         (tmp_path / "aside.db").rename(path)
         until(lambda: len(spool) == 0)
         booked = ledger.last_sequence()
-        booker.close()
+        bookings.close()
         spool.close()
         ledger.close()
 
@@ -285,7 +285,7 @@ class TestBooks:
             (tmp_path / "aside").rename(tmp_path / "spool")
             spool.check()
             spool.append([record_of(make_receipt("cmpl-1"))])
-            live = len(spool.live())
+            live = len(spool.live_records())
 
         assert ("spool_missing", 1) == (raised.value.code, live)
 

@@ -19,7 +19,7 @@ from deployment.app.proxy import proxy_middleware
 from deployment.app.surface import build_app
 from deployment.books.books import Books
 from deployment.kept.replays import Replays
-from deployment.metrics.accept import preferred
+from deployment.metrics.accept import preferred_format
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from tests.deployment.gateway.engines import CARD, ScriptedEngine
@@ -296,4 +296,4 @@ def test_no_other_origin_is_let_in(shared: TestClient, anonymous: TestClient) ->
 )  # fmt: skip
 def test_the_format_with_the_highest_weight_is_preferred(accept: str, wanted: str) -> None:
     """Weights decide, the order breaks ties, and weight 0 means never."""
-    assert wanted == preferred(accept)
+    assert wanted == preferred_format(accept)

@@ -20,7 +20,7 @@ Board = dict[str, Any]
 WINDOWED = r"(?:rate|irate|increase|delta|deriv|changes|resets)"
 UNITS = {"none", "short", "locale", "s", "percentunit", "reqps"}
 _WORDS = {"and", "or", "unless", "bool", "offset", "inf", "nan"}
-_BY_EXPORTED = {each.exported: each for each in CATALOGUE.values()}
+_BY_EXPORTED = {each.exported_name: each for each in CATALOGUE.values()}
 
 
 def variables_replaced(expr: str, rate_interval: str = "1m", interval: str = "15s") -> str:

@@ -38,10 +38,10 @@ class Rules:
         self.labels = {"up": PROMETHEUS_S, "ALERTS": {"alertname", "alertstate"}}
         for each in CATALOGUE.values():
             labels = {*each.labels, *PROMETHEUS_S, *(RAY_S if each.source == "replica" else ())}
-            self.labels[each.exported] = labels
+            self.labels[each.exported_name] = labels
             if each.kind == "histogram":
-                del self.labels[each.exported]
-                self.labels[f"{each.exported}_bucket"] = labels | {"le"}
+                del self.labels[each.exported_name]
+                self.labels[f"{each.exported_name}_bucket"] = labels | {"le"}
         for rule in recording:
             self.labels[rule["record"]] = self.labels.get(rule["record"], set()) | self._kept(rule)
 

@@ -151,7 +151,9 @@ def test_every_series_of_the_catalogue_is_on_a_board():
     """What is told is also shown: no series of the catalogue is without a panel."""
     asked = [each for board in BOARDS.values() for _title, expr in queries(board) for each in selectors(expr)]
 
-    assert {each.exported for each in CATALOGUE.values()} <= {name.removesuffix("_bucket") for name, _m, _w in asked}
+    assert {each.exported_name for each in CATALOGUE.values()} <= {
+        name.removesuffix("_bucket") for name, _m, _w in asked
+    }
 
 
 def test_a_series_or_label_that_is_not_there_is_refused():

@@ -273,7 +273,7 @@ def test_names_that_nobody_registered_are_no_labels() -> None:
     """Were an account credited past the ledger, it would count among the others: sums hold and labels stay bounded."""
     labels = ClientLabels([("demo", "bank")])
 
-    assert {"bank": 1, OTHER: 5} == labels.folded({"bank": 1, "x": 2, "y": 3, COMMONS: 7}, labels.all)
+    assert {"bank": 1, OTHER: 5} == labels.fold({"bank": 1, "x": 2, "y": 3, COMMONS: 7}, labels.all)
 
 
 def test_a_series_outside_the_catalogue_cannot_be_exported() -> None:

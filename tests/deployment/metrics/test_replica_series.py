@@ -63,11 +63,11 @@ def test_every_replica_series_of_the_catalogue_is_told(metrics: ReplicaMetrics, 
     """Each has a value once requests ran, and what is told comes to what happened."""
     metrics.load(2, 3)
     metrics.lag(4, 1.5)
-    metrics.stepped([0.2, 0.3], [0.05])
-    metrics.stepped([], [])
-    metrics.attributed(0.4)
-    metrics.ended("finished", 2.0)
-    metrics.ended("refused", 0.01)
+    metrics.note_step([0.2, 0.3], [0.05])
+    metrics.note_step([], [])
+    metrics.note_attribution(0.4)
+    metrics.note_end("finished", 2.0)
+    metrics.note_end("refused", 0.01)
     told = {sample.name for family in sink.registry.collect() for sample in family.samples}
 
     for each in of_source("replica"):

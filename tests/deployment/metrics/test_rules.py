@@ -180,7 +180,7 @@ def test_of_the_replicas_series_nothing_that_is_needed_is_dropped():
     job = next(job for job in document["scrape_configs"] if job["job_name"] == "protoken-replicas")
     kept, dropped = job["metric_relabel_configs"]
     names = [
-        each.exported + "_bucket" * (each.kind == "histogram")
+        each.exported_name + "_bucket" * (each.kind == "histogram")
         for each in CATALOGUE.values()
         if each.source == "replica"
     ]

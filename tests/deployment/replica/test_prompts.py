@@ -10,10 +10,10 @@ import pytest
 from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from deployment.replica import prompts
-from deployment.replica.crediting import Row
 from deployment.replica.messages import Admitted, ChatMessage, Event, Failed, Finished
 from deployment.replica.prompts import SHORT_CHARACTERS, Encoder
-from tests.deployment.replica.test_booker import until
+from deployment.replica.recorder import ActiveRequest
+from tests.deployment.replica.test_booking_queue import until
 from tests.deployment.replica.test_row_faults import model
 from tests.deployment.replica.test_worker import Caller, Notes, job, ledger, spool, worker
 
@@ -58,9 +58,9 @@ def slow(model: FederatedModel, read: Any) -> Iterator[tuple[Encoder, SlowReader
     encoder.close()
 
 
-def row(name: str, prompt: str) -> Row:
+def row(name: str, prompt: str) -> ActiveRequest:
     """A row that nobody listens to."""
-    return Row(job(name, prompt), lambda _: None)
+    return ActiveRequest(job(name, prompt), lambda _: None)
 
 
 def test_a_short_prompt_waits_for_no_long_one(slow: Any, read: Any) -> None:

@@ -13,12 +13,12 @@ from attribution.decoding import decode
 from attribution.decoding.decode import Batch
 from attribution.decoding.row import Row
 from attribution.model import FederatedModel
-from deployment.replica import crediting as accounts
+from deployment.replica import recorder
 from deployment.replica.messages import ChatMessage, Failed, Finished
 from deployment.replica.worker import Worker
 from rewards.ledger.ledger import Ledger
 from tests.attribution.consortia import base_model, lora_update, write_consortium
-from tests.deployment.replica.test_booker import until
+from tests.deployment.replica.test_booking_queue import until
 from tests.deployment.replica.test_worker import CREDIT, MEMBERS, Caller, MovingLedger, Notes, SmallDisk, job, working
 
 BAD = "bad"
@@ -146,32 +146,32 @@ def attribute(patch: pytest.MonkeyPatch, error: BaseException) -> dict[str, Any]
 
 def receipt(patch: pytest.MonkeyPatch, error: BaseException) -> dict[str, Any]:
     """Its receipt cannot be made."""
-    return _failing_for(patch, accounts, "receipt_of", error)
+    return _failing_for(patch, recorder, "receipt_of", error)
 
 
 def summary(patch: pytest.MonkeyPatch, error: BaseException) -> dict[str, Any]:
     """What is told of it cannot be made."""
-    original = accounts.summary_of
+    original = recorder.summary_of
 
     def made(response: Any, receipt: Any) -> Any:
         if receipt.response_id == BAD:
             raise error
         return original(response, receipt)
 
-    patch.setattr(accounts, "summary_of", made)
+    patch.setattr(recorder, "summary_of", made)
     return {}
 
 
 def progress(patch: pytest.MonkeyPatch, error: BaseException) -> dict[str, Any]:
     """Its progress cannot be written."""
-    original = accounts.Accounts.record
+    original = recorder.CreditRecorder.record
 
     def record(self: Any, rows: Any) -> None:
         if any(row.job.response_id == BAD for row in rows):
             raise error
         original(self, rows)
 
-    patch.setattr(accounts.Accounts, "record", record)
+    patch.setattr(recorder.CreditRecorder, "record", record)
     return {}
 
 
@@ -305,7 +305,7 @@ def test_a_failure_within_a_row_ends_that_row(
         others["two"] = running.ask("two", ALONE["two"])
         end = bad.end()
         _assert_unharmed(running, alone, others)
-        until(lambda: not running.spool.live())
+        until(lambda: not running.spool.live_records())
 
     assert isinstance(end, Failed)
     assert (500, "false") == (end.status, end.error().headers["x-should-retry"])
@@ -343,7 +343,7 @@ def test_a_chat_template_may_raise_anything(
 
 
 @pytest.mark.parametrize("error", EXCEPTIONS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("where", ["spool", "booker", "caller"])
+@pytest.mark.parametrize("where", ["spool", "bookings", "caller"])
 def test_a_failure_of_the_books_or_of_a_caller_ends_nobody_else(
     model: FederatedModel,
     ledger: MovingLedger,
@@ -367,24 +367,24 @@ def test_a_failure_of_the_books_or_of_a_caller_ends_nobody_else(
             _break_books(monkeypatch, running, where, error)
             assert isinstance(running.ask(BAD, "a bad one").end(), Finished)
         _assert_unharmed(running, alone, others)
-        if where == "booker":
-            assert [BAD] == [record["id"] for record in spool.live() if record["kind"] == "receipt"]
+        if where == "bookings":
+            assert [BAD] == [record["id"] for record in spool.live_records() if record["kind"] == "receipt"]
         else:
             until(lambda: ledger.receipt(BAD))
         assert running.worker.alive
 
 
 def _break_books(patch: pytest.MonkeyPatch, running: Served, where: str, error: BaseException) -> None:
-    books = running.worker._accounts
-    if where == "booker":
-        original = books._booker.book
+    books = running.worker._recorder
+    if where == "bookings":
+        original = books._bookings.book
 
         def book(receipt_: Any, *arguments: Any, **options: Any) -> None:
             if receipt_.response_id == BAD:
                 raise error
             original(receipt_, *arguments, **options)
 
-        patch.setattr(books._booker, "book", book)
+        patch.setattr(books._bookings, "book", book)
         return
     append = running.spool.append
 
@@ -414,7 +414,7 @@ def test_logits_that_are_no_numbers_end_their_row(
         bad = [running.ask(BAD, "a bad one"), running.ask("bad2", "a bad one", temperature=1.0, seed=1)]
         ends = [caller.end() for caller in bad]
         _assert_unharmed(running, alone, others)
-        until(lambda: not running.spool.live())
+        until(lambda: not running.spool.live_records())
 
     assert [(500, True)] * 2 == [(end.status, end.credited) for end in ends]
     assert [5, 5] == [ledger.receipt(name).tokens for name in (BAD, "bad2")]

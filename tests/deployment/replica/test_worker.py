@@ -19,17 +19,17 @@ from attribution.decoding.decode import Batch
 from attribution.errors import ScoreError
 from attribution.model import FederatedModel
 from deployment.errors import SpoolError
-from deployment.replica.booker import Booker
-from deployment.replica.crediting import PROGRESS_TOKENS
+from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.messages import Admitted, ChatMessage, Delta, Event, Failed, Finished, Job
+from deployment.replica.recorder import PROGRESS_TOKENS
 from deployment.replica.recovery import Recovery
 from deployment.replica.worker import Capacity, Worker
 from deployment.spool.lines import Record
-from deployment.spool.records import Progress
+from deployment.spool.records import ProgressRecord
 from deployment.spool.spool import Spool
 from rewards.ledger.ledger import Ledger
 from tests.attribution.consortia import base_model, lora_update, write_consortium
-from tests.deployment.replica.test_booker import MovingLedger, until
+from tests.deployment.replica.test_booking_queue import MovingLedger, until
 from tests.rewards.receipts import make_receipt
 
 CREDIT = partial(attribute, method="credit")
@@ -46,7 +46,7 @@ class Notes:
         self.firsts = self.tokens = self.attributions = 0
         self.loads: list[tuple[int, int]] = []
 
-    def stepped(self, first_s: Sequence[float], between_s: Sequence[float]) -> None:
+    def note_step(self, first_s: Sequence[float], between_s: Sequence[float]) -> None:
         """Count them."""
         assert all(seconds >= 0 for seconds in (*first_s, *between_s))
         self.firsts += len(first_s)
@@ -54,7 +54,7 @@ class Notes:
         if first_s:
             self.began.set()
 
-    def attributed(self, seconds: float) -> None:
+    def note_attribution(self, seconds: float) -> None:
         """Count it."""
         assert seconds >= 0
         self.attributions += 1
@@ -63,7 +63,7 @@ class Notes:
         """Remember it."""
         self.loads.append((running, waiting))
 
-    def ended(self, outcome: str, seconds: float) -> None:
+    def note_end(self, outcome: str, seconds: float) -> None:
         """Remember how."""
         assert seconds >= 0
         self.outcomes.append(outcome)
@@ -155,13 +155,13 @@ def spool(tmp_path: Path) -> SmallDisk:
 
 @contextmanager
 def working(model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes, **changes: Any) -> Iterator[Worker]:
-    """A worker over the model, with a booker; both are stopped in the end."""
-    booker = Booker(ledger, spool, lambda *_: None)
+    """A worker over the model, with a booking queue; both are stopped in the end."""
+    bookings = BookingQueue(ledger, spool, lambda *_: None)
     options = {"attribute": CREDIT, "capacity": CAPACITY, "batch": Batch(model)} | changes
-    worker = Worker(model, spool=spool, booker=booker, observer=notes, **options)
+    worker = Worker(model, spool=spool, bookings=bookings, observer=notes, **options)
     yield worker
     worker.stop(30)
-    booker.close()
+    bookings.close()
 
 
 @pytest.fixture
@@ -326,7 +326,7 @@ def test_nan_books_nothing_and_withholds_the_rest(
         ends = [caller.end() for caller in streams]
 
     assert [(500, "attribution_failed")] * 2 == [(end.status, end.code) for end in ends]
-    assert (0, {}, []) == (ledger.last_sequence(), ledger.balances(), spool.live())
+    assert (0, {}, []) == (ledger.last_sequence(), ledger.balances(), spool.live_records())
     assert ["failed", "failed"] == notes.outcomes
 
 
@@ -414,7 +414,7 @@ class Watcher(Caller):
 
 def tokens_spooled(spool: Spool, response_id: str) -> int:
     """Tokens of a stream whose progress is durable."""
-    found = [Progress.from_record(record) for record in spool.live() if record["id"] == response_id]
+    found = [ProgressRecord.from_record(record) for record in spool.live_records() if record["id"] == response_id]
     return len(found[0].token_ids) if found else 0
 
 
@@ -432,7 +432,7 @@ def test_progress_of_a_stream_is_durable_before_it_is_shown(
         seen = [pair for caller in callers for pair in caller.seen]
         assert all(0 <= made - spooled < PROGRESS_TOKENS for made, spooled in seen)
         assert {0, 16, 32, 48, 64, 80, 96} == {spooled for _, spooled in seen}
-        until(lambda: not spool.live())
+        until(lambda: not spool.live_records())
         assert 400 == ledger.tokens()
 
 
@@ -462,15 +462,15 @@ def _taken_over(model: FederatedModel, folder: Path, url: str, attribute: Any = 
     Ledger.prepare(url)
     ledger, heir = Ledger(url), Spool(folder)
     ledger.register(model.name, MEMBERS)
-    booker = Booker(ledger, heir, lambda *_: None)
+    bookings = BookingQueue(ledger, heir, lambda *_: None)
     worker = Worker(
-        model, Batch(model), attribute=attribute, spool=heir, booker=booker, capacity=CAPACITY, observer=Notes()
+        model, Batch(model), attribute=attribute, spool=heir, bookings=bookings, capacity=CAPACITY, observer=Notes()
     )
-    recovery = Recovery(heir, booker, ledger, worker.card, worker.recover)
-    until(lambda: ledger.receipt("cut") and not heir.live())
+    recovery = Recovery(heir, bookings, ledger, worker.card, worker.recover)
+    until(lambda: ledger.receipt("cut") and not heir.live_records())
     recovery.close()
     worker.stop(30)
-    booker.close()
+    bookings.close()
     receipt = ledger.receipt("cut")
     assert receipt is not None
     assert 1 == ledger.last_sequence()
@@ -519,7 +519,7 @@ def test_serving_goes_on_while_the_ledger_is_away(worker: Worker, ledger: Moving
     assert time.monotonic() - since < 3, "callers waited for each other"
     assert 8 == len(spool)
     ledger.away = False
-    until(lambda: not spool.live(), 10)
+    until(lambda: not spool.live_records(), 10)
     assert [end.summary.receipt_id for end in ends] == [
         ledger.receipt(f"r{n}").payload_sha256 for n in range(8)
     ]  # fmt: skip

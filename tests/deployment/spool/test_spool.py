@@ -70,9 +70,9 @@ def test_whatever_was_appended_is_live_after_a_crash_at_any_byte(
         spool = Spool(Path(folder) / "first")
         model: dict[str, Record] = {}
         for kind, argument in done_before:
-            spool.append(argument) if kind == "append" else spool.done(argument)
+            spool.append(argument) if kind == "append" else spool.mark_done(argument)
             model = expected_after(model, kind, argument)
-        assert list(model.values()) == spool.live()
+        assert list(model.values()) == spool.live_records()
 
         written = b"".join(line_of(each) for each in under_way)
         cut = written[: round(part * len(written))]
@@ -81,8 +81,8 @@ def test_whatever_was_appended_is_live_after_a_crash_at_any_byte(
         heir = Spool(Path(folder) / "second")
         (adopted,) = heir.adopt()
 
-        assert list(expected_after(model, "append", under_way[:whole]).values()) == heir.live()
-        assert (heir.live(), ()) == (list(adopted.records), adopted.damaged_lines)
+        assert list(expected_after(model, "append", under_way[:whole]).values()) == heir.live_records()
+        assert (heir.live_records(), ()) == (list(adopted.records), adopted.damaged_lines)
         assert (not cut.endswith(b"\n") and cut != b"") == adopted.torn
         assert not adopted.path.exists()
         spool.close()
@@ -136,7 +136,7 @@ sys.stdin.read()
         other.wait()
 
     (adopted,) = spool.adopt()
-    assert (["theirs"], False) == (names(spool.live()), adopted.path.exists())
+    assert (["theirs"], False) == (names(spool.live_records()), adopted.path.exists())
     assert 0o600 == spool.path.stat().st_mode & 0o777
 
 
@@ -194,7 +194,7 @@ def test_sigkill_loses_nothing_that_was_promised(tmp_path: Path) -> None:
 
     heir = Spool(tmp_path)
     adopted = heir.adopt()
-    assert promised <= set(names(heir.live()))
+    assert promised <= set(names(heir.live_records()))
     assert [()] * len(adopted) == [each.damaged_lines for each in adopted]
 
 
@@ -228,7 +228,7 @@ def test_full_disk_is_named_and_leaves_the_file_as_it_was(tmp_path: Path) -> Non
     assert str(tmp_path / "spool-") in ran.stdout
     heir = Spool(tmp_path)
     heir.adopt()
-    assert ["kept", "later"] == names(heir.live())
+    assert ["kept", "later"] == names(heir.live_records())
 
 
 def test_dead_lines_are_compacted_away(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_dead_lines_are_compacted_away(tmp_path: Path) -> None:
     spool.append([record("kept", "progress", n=1)])
     for number in range(100):
         spool.append([record(f"r{number}", text="x" * 200_000)])
-        spool.done([f"r{number}"])
+        spool.mark_done([f"r{number}"])
     assert spool.size < COMPACT_BYTES + 2 * 200_100
     assert spool.size == spool.path.stat().st_size
     spool.append([record("kept", "progress", n=2)])
@@ -247,7 +247,7 @@ def test_dead_lines_are_compacted_away(tmp_path: Path) -> None:
     left_behind(tmp_path / "other", spool.path.read_bytes())
     heir = Spool(tmp_path / "other")
     heir.adopt()
-    assert [record("kept", "progress", n=2)] == heir.live() == spool.live()
+    assert [record("kept", "progress", n=2)] == heir.live_records() == spool.live_records()
     assert [heir.path] == list((tmp_path / "other").iterdir())
 
 
@@ -255,9 +255,9 @@ def test_file_is_empty_once_nothing_is_live(tmp_path: Path) -> None:
     """Tokens of prompts lie about no longer than they are needed; what comes after is durable as ever."""
     spool = Spool(tmp_path)
     spool.append([record("a", "progress", prompt_ids=[1, 2, 3]), record("b")])
-    spool.done(["a", "unknown"])
+    spool.mark_done(["a", "unknown"])
     assert 0 < spool.size
-    spool.done(["b"])
+    spool.mark_done(["b"])
     assert (0, 0) == (spool.size, spool.path.stat().st_size)
     spool.append([record("c")])
     assert ["c"] == list(read(spool.path.read_bytes()).live.lines)
@@ -271,13 +271,13 @@ def test_closed_spool_takes_nothing_and_leaves_nothing_behind(tmp_path: Path) ->
         spool.close()
         spool.close()
     assert [full.path] == list(tmp_path.iterdir())
-    calls: list[Callable[[], Any]] = [lambda: full.append([record("a")]), lambda: full.done(["left"]), full.adopt]
+    calls: list[Callable[[], Any]] = [lambda: full.append([record("a")]), lambda: full.mark_done(["left"]), full.adopt]
     for call in calls:
         with pytest.raises(SpoolError, match="closed"):
             call()
     heir = Spool(tmp_path)
     heir.adopt()
-    assert ["left"] == names(heir.live())
+    assert ["left"] == names(heir.live_records())
 
 
 def test_refused_record_is_set_aside_with_its_reason(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_refused_record_is_set_aside_with_its_reason(tmp_path: Path) -> None:
     (aside,) = tmp_path.glob("refused-*.jsonl")
     assert '"why": "no such client"' in aside.read_text()
     assert '"n": 7' in aside.read_text()
-    assert (["good"], 0o600) == (names(spool.live()), aside.stat().st_mode & 0o777)
+    assert (["good"], 0o600) == (names(spool.live_records()), aside.stat().st_mode & 0o777)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_malformed_record_is_named_and_nothing_is_written(tmp_path: Path, bad: A
     spool = Spool(tmp_path)
     with pytest.raises(SpoolError, match=named):
         spool.append([record("good"), bad])
-    assert ([], 0) == (spool.live(), spool.size)
+    assert ([], 0) == (spool.live_records(), spool.size)
 
 
 def test_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def test_many_threads_share_a_spool(tmp_path: Path) -> None:
         for number in range(50):
             spool.append([record(f"{thread}-{number}")])
             if number % 5:
-                spool.done([f"{thread}-{number}"])
+                spool.mark_done([f"{thread}-{number}"])
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
     for thread in threads:
@@ -333,7 +333,7 @@ def test_many_threads_share_a_spool(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     expected = {f"{thread}-{number}" for thread in range(8) for number in range(0, 50, 5)}
-    assert expected == set(names(spool.live())) == read(spool.path.read_bytes()).live.lines.keys()
+    assert expected == set(names(spool.live_records())) == read(spool.path.read_bytes()).live.lines.keys()
 
 
 def test_laxer_files_are_tightened_and_a_laxer_folder_is_told_of(tmp_path, caplog):

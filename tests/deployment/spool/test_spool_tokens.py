@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from deployment.kept.files import KeptFiles
-from deployment.spool.lines import Record, line_of, read, wiped
-from deployment.spool.records import Progress
+from deployment.spool.lines import Record, line_of, read, wiped_line
+from deployment.spool.records import ProgressRecord
 from deployment.spool.spool import COMPACT_BYTES, Spool
 from rewards.errors import CreditError
 
@@ -21,7 +21,7 @@ SPACED = b"48151, 62342, 31337"
 
 def progress(name: str, tokens: int = 16, prompt: Any = PROMPT) -> Record:
     """The progress of a stream whose prompt is known by its ids."""
-    return Progress(name, "app", 1, "demo", "ab" * 32, prompt, tuple(range(tokens)), 0.0, 5).record()
+    return ProgressRecord(name, "app", 1, "demo", "ab" * 32, prompt, tuple(range(tokens)), 0.0, 5).record()
 
 
 def receipt(name: str) -> Record:
@@ -52,14 +52,14 @@ def test_tokens_are_wiped_as_soon_as_they_are_replaced_or_done(tmp_path: Path) -
     assert (3, 0o600) == (spool.path.read_bytes().count(TEXT), spool.path.stat().st_mode & 0o777)
 
     spool.append([receipt("booked")])
-    spool.done(["ends"])
+    spool.mark_done(["ends"])
     assert 1 == spool.path.read_bytes().count(TEXT)
     found = read(spool.path.read_bytes())
-    assert ([], False, spool.live()) == (found.damaged_lines, found.torn, found.live.records())
+    assert ([], False, spool.live_records()) == (found.damaged_lines, found.torn, found.live.records())
 
     spool.append([progress("booked")])  # late, and never needed
     assert 1 == spool.path.read_bytes().count(TEXT)
-    spool.done(["runs"])
+    spool.mark_done(["runs"])
     assert [] == holding(tmp_path)
 
 
@@ -71,13 +71,13 @@ def test_a_file_that_is_compacted_leaves_no_tokens_behind(tmp_path: Path) -> Non
     while os.fstat(old).st_nlink:
         assert spool.size < 2 * COMPACT_BYTES
         spool.append([{**receipt("r"), "text": "x" * 2**20}])
-        spool.done(["r"])
+        spool.mark_done(["r"])
 
     assert TEXT not in os.pread(old, 2 * COMPACT_BYTES, 0)
-    assert [progress("runs")["id"]] == [record["id"] for record in spool.live()]
+    assert [progress("runs")["id"]] == [record["id"] for record in spool.live_records()]
     assert 1 == spool.path.read_bytes().count(TEXT)
     spool.append([progress("runs", 32), receipt("other")])
-    spool.done(["runs"])
+    spool.mark_done(["runs"])
     assert [] == holding(tmp_path)
     os.close(old)
 
@@ -94,7 +94,7 @@ def test_what_is_adopted_is_in_the_heir_alone(tmp_path: Path) -> None:
 
     assert [False, False] == [TEXT in os.pread(fd, 10_000, 0) for fd in open_]
     assert [heir.path.name] == holding(tmp_path)
-    heir.done(["cut"])
+    heir.mark_done(["cut"])
     assert [] == holding(tmp_path)
 
 
@@ -148,7 +148,7 @@ def test_why_a_stream_is_refused_quotes_nothing_of_it() -> None:
     """A record that another version wrote is named by its fields alone."""
     for prompt in ("the harbour bell", ["harbour"], {"harbour": 1}, [48_151.5]):
         with pytest.raises(CreditError, match="prompt_ids") as refused:
-            Progress.from_record(progress("r", prompt=prompt))
+            ProgressRecord.from_record(progress("r", prompt=prompt))
         assert not any(word in str(refused.value) for word in ("harbour", "48151"))
         assert refused.value.__cause__ is None
 
@@ -176,7 +176,7 @@ def test_what_an_earlier_version_kept_aside_is_cleared(tmp_path: Path) -> None:
 def test_a_line_that_was_being_wiped_in_a_crash_is_no_damage() -> None:
     """Wiping goes from the front: once the id stands there, the rest of the old line does not matter."""
     line = line_of(progress('Grüß "x"'))[:-1]
-    over = wiped('Grüß "x"', len(line))
+    over = wiped_line('Grüß "x"', len(line))
     assert len(line) == len(over)
     for cut in range(over.index(b"#"), len(line)):
         found = read(over[:cut] + line[cut:] + b"\n" + line_of(receipt("r")))

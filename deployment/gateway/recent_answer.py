@@ -10,12 +10,12 @@ from typing import Generic, TypeVar
 
 from deployment.errors import UnavailableError
 
-__all__ = ["Recent"]
+__all__ = ["RecentAnswer"]
 
-_Answer = TypeVar("_Answer")
+Value = TypeVar("Value")
 
 
-class Recent(Generic[_Answer]):
+class RecentAnswer(Generic[Value]):
     """The last answer, asked for again when it is too old for whoever wants it.
 
     Args:
@@ -23,21 +23,21 @@ class Recent(Generic[_Answer]):
         clock: seconds that never go back.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[_Answer]], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[Value]], clock: Callable[[], float] = time.monotonic) -> None:
         self._ask = ask
         self._clock = clock
-        self._asking: asyncio.Task[_Answer | UnavailableError] | None = None
-        self._last: tuple[_Answer | UnavailableError, float] | None = None
+        self._asking: asyncio.Task[Value | UnavailableError] | None = None
+        self._last: tuple[Value | UnavailableError, float] | None = None
 
-    async def get(self, age_s: float) -> _Answer:
+    async def get(self, age_s: float) -> Value:
         """An answer that is at most so old.
 
         Raises:
             UnavailableError: that is the answer.
         """
-        return _given(self._last[0] if self._is_within(age_s) and self._last else await self._fresh())
+        return _value_of(self._last[0] if self._is_within(age_s) and self._last else await self._ask_afresh())
 
-    async def at_once(self, age_s: float, longest_s: float) -> _Answer:
+    async def at_once(self, age_s: float, longest_s: float) -> Value:
         """The same; but a good answer that is not older than `longest_s` will do while a newer one is asked for."""
         answer = self._last and self._last[0]
         is_old = not self._is_within(age_s)
@@ -50,16 +50,16 @@ class Recent(Generic[_Answer]):
     def _is_within(self, age_s: float) -> bool:
         return self._last is not None and self._clock() - self._last[1] <= age_s
 
-    async def _fresh(self) -> _Answer | UnavailableError:
+    async def _ask_afresh(self) -> Value | UnavailableError:
         return await asyncio.shield(self._begin())  # whoever goes away takes the answer from nobody else
 
-    def _begin(self) -> "asyncio.Task[_Answer | UnavailableError]":
+    def _begin(self) -> "asyncio.Task[Value | UnavailableError]":
         if self._asking is None or self._asking.done():
-            self._asking = asyncio.get_running_loop().create_task(self._asked())
+            self._asking = asyncio.get_running_loop().create_task(self._ask_once())
         return self._asking
 
-    async def _asked(self) -> _Answer | UnavailableError:
-        answer: _Answer | UnavailableError
+    async def _ask_once(self) -> Value | UnavailableError:
+        answer: Value | UnavailableError
         try:
             answer = await self._ask()
         except UnavailableError as error:
@@ -68,7 +68,7 @@ class Recent(Generic[_Answer]):
         return answer
 
 
-def _given(answer: _Answer | UnavailableError) -> _Answer:
+def _value_of(answer: Value | UnavailableError) -> Value:
     if isinstance(answer, UnavailableError):
         raise answer
     return answer

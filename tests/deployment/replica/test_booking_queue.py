@@ -1,4 +1,4 @@
-"""The booker and the takeover of dead processes' spools, over a real ledger that goes away and comes back."""
+"""The booking queue and the takeover of dead processes' spools, over a real ledger that goes away and comes back."""
 
 import json
 import queue
@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from deployment.replica.booker import BOOKING_PATIENCE_S, Booker, Outcome
+from deployment.replica.booking_queue import BOOKING_PATIENCE_S, BookingQueue, Outcome
 from deployment.replica.messages import ModelCard
 from deployment.replica.recovery import Recovery
-from deployment.spool.records import Progress, commons_receipt, receipt_from, record_of
+from deployment.spool.records import ProgressRecord, commons_receipt, receipt_from, record_of
 from deployment.spool.spool import Spool
 from rewards.errors import CreditError, LedgerError, LedgerRefusedError, ReceiptConflictError
 from rewards.ledger.ledger import Booking, Ledger
 from tests.rewards.receipts import MEMBERS, make_receipt
 
 CARD = ModelCard("demo", "a" * 64, ("bank", "clinic", "rider"), 128)
-PROGRESS = Progress(
+PROGRESS = ProgressRecord(
     "cut", "0123456789ab", 1_700_000_000_000_000, "demo", "a" * 64, (5, 6, 7), tuple(range(48)), 0.5, 900_000
 )
 
@@ -103,54 +103,58 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 
 @pytest.fixture
 def lags() -> list[tuple[int, float]]:
-    """What the booker said of its lag."""
+    """What the booking queue said of its lag."""
     return []
 
 
 @pytest.fixture
-def booker(moving: MovingLedger, spool: Spool, lags: list[tuple[int, float]]) -> Iterator[Booker]:
-    """A booker between them."""
-    booker = Booker(moving, spool, lambda entries, seconds: lags.append((entries, seconds)))
-    yield booker
-    booker.close()
+def bookings(moving: MovingLedger, spool: Spool, lags: list[tuple[int, float]]) -> Iterator[BookingQueue]:
+    """A booking queue between them."""
+    bookings = BookingQueue(moving, spool, lambda entries, seconds: lags.append((entries, seconds)))
+    yield bookings
+    bookings.close()
 
 
-def test_spooled_receipt_is_booked_told_and_forgotten(booker: Booker, moving: MovingLedger, spool: Spool) -> None:
+def test_spooled_receipt_is_booked_told_and_forgotten(
+    bookings: BookingQueue, moving: MovingLedger, spool: Spool
+) -> None:
     """While the database is there a receipt is booked at once, its caller is told, and the spool lets go of it."""
     receipt, told = make_receipt("one"), Told()
     spool.append([record_of(receipt)])
-    booker.book(receipt, told)
+    bookings.book(receipt, told)
     outcome, seconds = told.outcome()
 
     assert isinstance(outcome, Booking)
     assert ("one", receipt.payload_sha256) == (outcome.response_id, outcome.payload_sha256)
     assert seconds < BOOKING_PATIENCE_S
-    assert ([], 0) == (spool.live(), len(booker))
+    assert ([], 0) == (spool.live_records(), len(bookings))
     assert moving.receipt("one") is not None
 
 
-def test_a_receipt_that_the_database_refuses_waits_alone(booker: Booker, moving: MovingLedger, spool: Spool) -> None:
+def test_a_receipt_that_the_database_refuses_waits_alone(
+    bookings: BookingQueue, moving: MovingLedger, spool: Spool
+) -> None:
     """Those booked with it and after it are booked at once; it stays in the spool, and is booked once it is taken."""
     moving.refuses = "ahead"
     receipts = [make_receipt(name) for name in ("s", "ahead", "t", "later")]
     spool.append([record_of(receipt) for receipt in receipts])
     waiting = Told()
     for receipt in receipts[:3]:
-        booker.book(receipt, waiting if receipt.response_id == "ahead" else None)
-    assert waiting.outcome()[0] is None  # told after the booker's patience that it is on its way
+        bookings.book(receipt, waiting if receipt.response_id == "ahead" else None)
+    assert waiting.outcome()[0] is None  # told after the booking queue's patience that it is on its way
     told = Told()
-    booker.book(receipts[3], told)
+    bookings.book(receipts[3], told)
     outcome, seconds = told.outcome()
 
     assert isinstance(outcome, Booking) and seconds < BOOKING_PATIENCE_S
-    assert ["ahead"] == [record["id"] for record in spool.live()]
+    assert ["ahead"] == [record["id"] for record in spool.live_records()]
     moving.refuses = ""
     until(lambda: moving.is_booked("ahead"))
-    until(lambda: not spool.live())
+    until(lambda: not spool.live_records())
 
 
 def test_serving_goes_on_while_the_database_is_away(
-    booker: Booker, moving: MovingLedger, spool: Spool, lags: list[tuple[int, float]]
+    bookings: BookingQueue, moving: MovingLedger, spool: Spool, lags: list[tuple[int, float]]
 ) -> None:
     """Who waits is told after a second that it is not booked yet; once the database is back all is booked, once."""
     moving.away = True
@@ -158,27 +162,27 @@ def test_serving_goes_on_while_the_database_is_away(
     spool.append([record_of(receipt) for receipt in receipts])
     callers = [Told() for _ in receipts]
     for receipt, told in zip(receipts, callers, strict=True):
-        booker.book(receipt, told)
+        bookings.book(receipt, told)
     told_of = [told.outcome() for told in callers]
 
     assert [None] * 300 == [outcome for outcome, _ in told_of]
     assert all(BOOKING_PATIENCE_S <= seconds < BOOKING_PATIENCE_S + 4 for _, seconds in told_of)
-    assert 300 == len(booker) == len(spool)
+    assert 300 == len(bookings) == len(spool)
     until(lambda: lags[-1][0] == 300 and lags[-1][1] > 1)
     assert moving.attempts < 20, "the database was not left in peace"
 
     moving.away = False
-    until(lambda: len(booker) == 0, 10)
-    assert (300, []) == (moving.last_sequence(), spool.live())
+    until(lambda: len(bookings) == 0, 10)
+    assert (300, []) == (moving.last_sequence(), spool.live_records())
     until(lambda: lags[-1] == (0, 0.0))
     assert all(told.outcomes.empty() for told in callers), "somebody was told twice"
 
 
-def test_return_of_the_database_is_used_at_once(booker: Booker, moving: MovingLedger, spool: Spool) -> None:
+def test_return_of_the_database_is_used_at_once(bookings: BookingQueue, moving: MovingLedger, spool: Spool) -> None:
     """One success brings everybody who waits, however long their next attempt was put off."""
     moving.away = True
     for number in range(5):
-        booker.book(make_receipt(f"r{number}"))
+        bookings.book(make_receipt(f"r{number}"))
     time.sleep(3)  # the next attempts are seconds apart now
     moving.away = False
     until(lambda: moving.last_sequence() == 5, 6)
@@ -186,76 +190,78 @@ def test_return_of_the_database_is_used_at_once(booker: Booker, moving: MovingLe
 
 @pytest.mark.parametrize("kind", [ReceiptConflictError, CreditError])
 def test_receipt_that_the_ledger_refuses_is_set_aside(
-    booker: Booker, moving: MovingLedger, spool: Spool, kind: type[Exception]
+    bookings: BookingQueue, moving: MovingLedger, spool: Spool, kind: type[Exception]
 ) -> None:
     """A response id that is taken, or a client nobody registered: its caller is told why, and the record is kept."""
     moving.append(make_receipt("taken", tokens=3))
     refused = make_receipt("taken") if kind is ReceiptConflictError else make_receipt("other", shares={"stranger": 0.5})
     spool.append([record_of(refused)])
     told = Told()
-    booker.book(refused, told)
+    bookings.book(refused, told)
     outcome, _ = told.outcome()
 
     assert kind is type(outcome)
-    assert [] == spool.live()
+    assert [] == spool.live_records()
     (aside,) = spool.path.parent.glob("refused-*.jsonl")
     assert str(outcome) in aside.read_text()
     assert 3 == moving.tokens()
 
 
 def test_receipt_that_stands_nowhere_else_is_given_up_once_told(
-    booker: Booker, moving: MovingLedger, spool: Spool
+    bookings: BookingQueue, moving: MovingLedger, spool: Spool
 ) -> None:
     """Where disk and database both refuse, a response that was withheld is not credited later; others are."""
     moving.away = True
     told = Told()
-    booker.book(make_receipt("withheld"), told, until_told=True)
-    booker.book(make_receipt("delivered"))
+    bookings.book(make_receipt("withheld"), told, until_told=True)
+    bookings.book(make_receipt("delivered"))
     assert None is told.outcome()[0]
     moving.away = False
-    until(lambda: len(booker) == 0, 10)
+    until(lambda: len(bookings) == 0, 10)
 
     assert (None, 7) == (moving.receipt("withheld"), moving.tokens())
 
 
-def test_receipt_under_way_is_not_given_up_before_its_end_is_known(booker: Booker, moving: MovingLedger) -> None:
+def test_receipt_under_way_is_not_given_up_before_its_end_is_known(
+    bookings: BookingQueue, moving: MovingLedger
+) -> None:
     """A receipt that stands nowhere else and that a database hangs with is not said to be withheld: it may be booked.
 
     What only waits behind it is taken back, and not booked later.
     """
     moving.answers.clear()
     first, second = Told(), Told()
-    booker.book(make_receipt("under way"), first, until_told=True)
+    bookings.book(make_receipt("under way"), first, until_told=True)
     until(lambda: moving.attempts == 1)
-    booker.book(make_receipt("behind"), second, until_told=True)
+    bookings.book(make_receipt("behind"), second, until_told=True)
     assert None is second.outcome()[0]
     time.sleep(0.3)
     assert first.outcomes.empty(), "it was said to be withheld, and is booked"
     moving.answers.set()
 
     assert isinstance(first.outcome()[0], Booking)
-    until(lambda: len(booker) == 0, 10)
+    until(lambda: len(bookings) == 0, 10)
     assert (1, None) == (moving.last_sequence(), moving.receipt("behind"))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_booker_whose_writer_died_is_not_alive(booker: Booker, moving: MovingLedger, spool: Spool) -> None:
+def test_booker_whose_writer_died_is_not_alive(bookings: BookingQueue, moving: MovingLedger, spool: Spool) -> None:
     """What nobody foresaw ends the thread that writes: that shows, so that the replica is replaced."""
-    assert booker.alive
+    assert bookings.alive
     moving.answers = None  # type: ignore[assignment]
-    booker.book(make_receipt("one"))
-    until(lambda: not booker.alive)
+    bookings.book(make_receipt("one"))
+    until(lambda: not bookings.alive)
 
 
-def test_same_receipt_twice_is_booked_once(booker: Booker, moving: MovingLedger) -> None:
+def test_same_receipt_twice_is_booked_once(bookings: BookingQueue, moving: MovingLedger) -> None:
     """A receipt that is adopted again while it waits, and one that was booked before, count once."""
     moving.away = True
     for _ in range(2):
-        booker.book(make_receipt("one"))
+        bookings.book(make_receipt("one"))
     moving.away = False
-    until(lambda: len(booker) == 0, 10)
+    until(lambda: len(bookings) == 0, 10)
     told = Told()
-    booker.book(make_receipt("one"), told)
+    bookings.book(make_receipt("one"), told)
     outcome, _ = told.outcome()
 
     assert isinstance(outcome, Booking)
@@ -263,26 +269,26 @@ def test_same_receipt_twice_is_booked_once(booker: Booker, moving: MovingLedger)
 
 
 def test_close_leaves_to_the_spool_what_cannot_be_booked(moving: MovingLedger, spool: Spool) -> None:
-    """A booker that is closed tells everybody at once; what the ledger has not is still live, and told of late too."""
-    booker = Booker(moving, spool, lambda *_: None)
+    """A closed booking queue tells everybody at once; what the ledger has not is still live, and told of late too."""
+    bookings = BookingQueue(moving, spool, lambda *_: None)
     moving.away = True
     receipt, told, late = make_receipt("one"), Told(), Told()
     spool.append([record_of(receipt)])
-    booker.book(receipt, told)
-    booker.close()
-    booker.book(make_receipt("two"), late)
+    bookings.book(receipt, told)
+    bookings.close()
+    bookings.book(make_receipt("two"), late)
 
     assert (None, None) == (told.outcome()[0], late.outcome()[0])
-    assert (["one"], False) == ([record["id"] for record in spool.live()], booker.alive)
+    assert (["one"], False) == ([record["id"] for record in spool.live_records()], bookings.alive)
 
 
 def test_records_are_what_was_spooled() -> None:
     """Receipts and progress come back from JSON as they were, to the hash; anything else is refused by its id."""
     receipt = replace(make_receipt("one"), measurement={"x": 0.1 + 0.2, "y": 1e-300, "z": 3.0})
     assert (receipt, receipt.payload_sha256) == (again := receipt_from(record_of(receipt)), again.payload_sha256)
-    assert PROGRESS == Progress.from_record(PROGRESS.record())
+    assert PROGRESS == ProgressRecord.from_record(PROGRESS.record())
     for broken in ({"id": "odd"}, {"id": "odd", "receipt": {}, "progress": {}}, {"id": "odd", "receipt": 3}):
-        for read in (receipt_from, Progress.from_record):
+        for read in (receipt_from, ProgressRecord.from_record):
             with pytest.raises(CreditError, match="odd"):
                 read(broken)
 
@@ -297,21 +303,21 @@ def test_progress_of_another_form_is_refused(name: str, value: Any) -> None:
     record["progress"][name] = value
 
     with pytest.raises(CreditError, match=name):
-        Progress.from_record(record)
+        ProgressRecord.from_record(record)
 
 
 class Takeover:
     """A running takeover that looks often, and the streams that it handed to the model."""
 
-    def __init__(self, spool: Spool, booker: Booker, ledger: Ledger) -> None:
-        self.handed: list[Progress] = []
-        self.recovery = Recovery(spool, booker, ledger, CARD, self.handed.append, interval_s=0.05)
+    def __init__(self, spool: Spool, bookings: BookingQueue, ledger: Ledger) -> None:
+        self.handed: list[ProgressRecord] = []
+        self.recovery = Recovery(spool, bookings, ledger, CARD, self.handed.append, interval_s=0.05)
 
 
 @pytest.fixture
-def takeover(spool: Spool, booker: Booker, moving: MovingLedger) -> Iterator[Takeover]:
+def takeover(spool: Spool, bookings: BookingQueue, moving: MovingLedger) -> Iterator[Takeover]:
     """The takeover of what others leave in the spool's folder."""
-    takeover = Takeover(spool, booker, moving)
+    takeover = Takeover(spool, bookings, moving)
     yield takeover
     takeover.recovery.close()
 
@@ -327,7 +333,7 @@ def test_receipts_of_the_dead_are_booked_as_they_are(takeover: Takeover, spool: 
     """A living replica books what another left, soon, also when that one had booked it and only not said so."""
     moving.append(make_receipt("booked"))
     leave(spool, record_of(make_receipt("booked")), record_of(make_receipt("spooled")))
-    until(lambda: moving.last_sequence() == 2 and not spool.live())
+    until(lambda: moving.last_sequence() == 2 and not spool.live_records())
 
     receipt = moving.receipt("spooled")
     assert receipt is not None
@@ -341,7 +347,7 @@ def test_stream_of_the_served_model_is_handed_to_it_and_stays_spooled(takeover: 
     until(lambda: takeover.handed)
 
     assert [PROGRESS] == takeover.handed
-    assert ["cut"] == [record["id"] for record in spool.live()]
+    assert ["cut"] == [record["id"] for record in spool.live_records()]
 
 
 def test_stream_of_another_model_goes_to_the_commons(takeover: Takeover, spool: Spool, moving: MovingLedger) -> None:
@@ -363,7 +369,7 @@ def test_stream_that_is_booked_already_is_forgotten(takeover: Takeover, spool: S
     moving.append(commons_receipt(PROGRESS, "test", {"recovered": True}))
     leave(spool, PROGRESS.record())
     until(lambda: [spool.path] == list(spool.path.parent.iterdir()))
-    until(lambda: not spool.live())
+    until(lambda: not spool.live_records())
     assert ([], 1) == (takeover.handed, moving.last_sequence())
 
 
@@ -373,7 +379,7 @@ def test_receipt_beats_progress_in_another_file(takeover: Takeover, spool: Spool
     receipt = replace(make_receipt("cut"), created_at_us=PROGRESS.created_at_us)
     for records in ([PROGRESS.record()], [record_of(receipt)], [PROGRESS.record()]):
         leave(spool, *records)
-    again = Takeover(spool, takeover.recovery._booker, moving)
+    again = Takeover(spool, takeover.recovery._bookings, moving)
     until(lambda: moving.last_sequence() == 1)
     again.recovery.close()
 
@@ -386,13 +392,13 @@ def test_record_that_is_neither_is_set_aside(takeover: Takeover, spool: Spool, m
     leave(spool, {"id": "odd", "kind": "receipt"}, record_of(make_receipt("good")))
     until(lambda: moving.last_sequence() == 1)
 
-    until(lambda: not spool.live())
+    until(lambda: not spool.live_records())
     (aside,) = spool.path.parent.glob("refused-*.jsonl")
     assert "odd" in aside.read_text()
 
 
 def test_threads_and_an_unsteady_database_lose_and_double_nothing(
-    booker: Booker, moving: MovingLedger, spool: Spool
+    bookings: BookingQueue, moving: MovingLedger, spool: Spool
 ) -> None:
     """Eight threads book while the database comes and goes: each receipt is in the ledger once, the spool is empty."""
 
@@ -400,7 +406,7 @@ def test_threads_and_an_unsteady_database_lose_and_double_nothing(
         for number in range(40):
             receipt, told = make_receipt(f"{thread}-{number}"), Told()
             spool.append([record_of(receipt)])
-            booker.book(receipt, told)
+            bookings.book(receipt, told)
             told.outcome()
             time.sleep(0.005)
 
@@ -411,6 +417,6 @@ def test_threads_and_an_unsteady_database_lose_and_double_nothing(
         moving.away = not moving.away
         time.sleep(0.07)
     moving.away = False
-    until(lambda: len(booker) == 0, 10)
+    until(lambda: len(bookings) == 0, 10)
 
-    assert (320, []) == (moving.last_sequence(), spool.live())
+    assert (320, []) == (moving.last_sequence(), spool.live_records())

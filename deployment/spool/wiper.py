@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from deployment.spool.files import fresh_name, reason, write_all, write_whole
-from deployment.spool.lines import Contents, Live, Record, document_of, is_wiped, wiped
+from deployment.spool.lines import Live, Record, SpoolContents, document_of, is_wiped, wiped_line
 
 __all__ = ["Wiper", "erase", "keep_no_tokens", "retire", "without_tokens", "without_tokens_in_lines"]
 
@@ -73,7 +73,7 @@ class Wiper:
     def _wipe(self, name: str, places: Sequence[tuple[int, int]]) -> None:
         try:
             for at, length in places:
-                _overwrite(self._fd, at, wiped(name, length - 1))
+                _overwrite(self._fd, at, wiped_line(name, length - 1))
         except OSError as error:
             _LOG.warning("%s: tokens of %r stay in the file for now: %s", self._path, name, reason(error))
 
@@ -99,18 +99,18 @@ def erase(path: Path) -> None:
         _LOG.warning("%s cannot be deleted: %s", path, reason(error))
 
 
-def retire(path: Path, found: Contents) -> Path:
+def retire(path: Path, contents: SpoolContents) -> Path:
     """Delete a file whose live records are safe elsewhere, or keep it aside when it is damaged; where it is now."""
-    if found.torn:
+    if contents.torn:
         _LOG.warning("%s: the last line was cut by a crash before it was promised; dropped", path)
     erase(fresh_name(path))
-    if not found.damaged_lines:
+    if not contents.damaged_lines:
         erase(path)
         return path
     aside = path.with_name(f"{path.name}.damaged")
     write_whole(aside, without_tokens_in_lines(path.read_bytes()))
     erase(path)
-    _LOG.error("%s: damaged lines %s; the good ones are adopted, the file is kept", aside, found.damaged_lines)
+    _LOG.error("%s: damaged lines %s; the good ones are adopted, the file is kept", aside, contents.damaged_lines)
     return aside
 
 

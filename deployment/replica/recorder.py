@@ -16,18 +16,18 @@ from attribution.errors import ScoreError
 from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
 from attribution.records import AttributedResponse, Generation, Sampling
-from deployment.errors import SpoolError, told_of
-from deployment.replica.booker import Booker, Outcome, Told
-from deployment.replica.endings import unattributed
+from deployment.errors import SpoolError, log_text_of
+from deployment.replica.booking_queue import BookingQueue, Outcome, OutcomeListener
+from deployment.replica.endings import attribution_failure
 from deployment.replica.messages import Delta, Event, Failed, Finished, Job, ModelCard
-from deployment.replica.receipts import Asked, receipt_of, summary_of, token_credits
-from deployment.spool.records import RECOVERED, Progress, commons_receipt, record_of
+from deployment.replica.receipts import ResponseOrigin, receipt_of, summary_of, token_credits
+from deployment.spool.records import RECOVERED, ProgressRecord, commons_receipt, record_of
 from deployment.spool.spool import Spool
 from rewards.credit import Receipt
 from rewards.errors import CreditError, RewardsError
 from rewards.ledger.ledger import Booking
 
-__all__ = ["PROGRESS_TOKENS", "Accounts", "Attribute", "Deliver", "Row"]
+__all__ = ["PROGRESS_TOKENS", "ActiveRequest", "Attribute", "CreditRecorder", "Deliver"]
 
 _LOG = logging.getLogger(__name__)
 PROGRESS_TOKENS = 16
@@ -44,7 +44,7 @@ class Attribute(Protocol):
 
 
 @dataclass
-class Row:
+class ActiveRequest:
     """A job on its way: what was generated, how much of it is in the spool, and how much its caller was shown."""
 
     job: Job
@@ -81,7 +81,7 @@ class Row:
         self.deliver(Delta(text))
 
 
-class Accounts:
+class CreditRecorder:
     """The books of one replica, as far as they are made by whoever owns the model.
 
     `attributed` is told how many seconds each attribution took.
@@ -94,7 +94,7 @@ class Accounts:
         *,
         attribute: Attribute,
         spool: Spool,
-        booker: Booker,
+        bookings: BookingQueue,
         attributed: Callable[[float], None],
     ) -> None:
         self._model = model
@@ -102,9 +102,9 @@ class Accounts:
         self._attribute = attribute
         self._attributed = attributed
         self._spool = spool
-        self._booker = booker
+        self._bookings = bookings
 
-    def record(self, rows: Sequence[Row]) -> None:
+    def record(self, rows: Sequence[ActiveRequest]) -> None:
         """Spool the progress of streams, all in one write.
 
         Raises:
@@ -114,7 +114,7 @@ class Accounts:
         for row in rows:
             row.spooled = len(row.token_ids)
 
-    def finish(self, row: Row, generation: Generation, text: str, end: Deliver) -> None:
+    def finish(self, row: ActiveRequest, generation: Generation, text: str, end: Deliver) -> None:
         """Book a finished response; `end` is given its last event, once, maybe from another thread and later."""
         token_level = row.job.token_level
         try:
@@ -122,10 +122,10 @@ class Accounts:
             receipt = receipt_of(row.job, self._card, response, duration_us=round(row.seconds * 1e6))
         except (ScoreError, CreditError):
             self._forget(row.job.response_id)
-            end(unattributed(credited=False))
+            end(attribution_failure(credited=False))
             return
         except Exception as error:  # noqa: BLE001 - out of memory, say: it is this response's, whatever it is
-            end(unattributed(credited=self.give_to_commons(row, error)))
+            end(attribution_failure(credited=self.give_to_commons(row, error)))
             return
         finished = Finished(
             text=text,
@@ -139,7 +139,7 @@ class Accounts:
         told = partial(_end_of, end, finished, is_durable=is_durable)
         self._book(receipt, told, until_told=not is_durable and not row.shown)
 
-    def withdraw(self, row: Row, generation: Generation) -> bool:
+    def withdraw(self, row: ActiveRequest, generation: Generation) -> bool:
         """Book what a response had that is not finished; False when nothing of it can be booked."""
         if not generation.token_ids:
             return False
@@ -148,15 +148,15 @@ class Accounts:
         except Exception as error:  # noqa: BLE001 - as in `finish`
             return self.give_to_commons(row, error)
 
-    def give_to_commons(self, row: Row, error: Exception) -> bool:
+    def give_to_commons(self, row: ActiveRequest, error: Exception) -> bool:
         """Book a response that nobody can attribute, for `error`; False when nothing of it was delivered, or is booked.
 
         Nobody earns by it, but what an application was shown stands in the books.
         """
-        _LOG.error("response %s cannot be attributed: %s", row.job.response_id, told_of(error))
+        _LOG.error("response %s cannot be attributed: %s", row.job.response_id, log_text_of(error))
         try:
             if not row.shown:
-                self._spool.done([row.job.response_id])
+                self._spool.mark_done([row.job.response_id])
                 return False
             why, cut = f"attribution failed: {type(error).__name__}", {"delivered": row.shown}
             receipt = commons_receipt(self._progress(row), why, cut)
@@ -167,7 +167,7 @@ class Accounts:
         self._book(receipt)
         return True
 
-    def recover(self, progress: Progress) -> None:
+    def recover(self, progress: ProgressRecord) -> None:
         """Book a stream that the crash of another process cut, as far as its progress was spooled."""
         try:
             generation = forced_generation(
@@ -175,32 +175,34 @@ class Accounts:
             )
             self._book_cut(progress, generation, progress.duration_us, RECOVERED)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end one process after another
-            _LOG.error("stream %s of a dead process cannot be attributed: %s", progress.response_id, told_of(error))
+            _LOG.error("stream %s of a dead process cannot be attributed: %s", progress.response_id, log_text_of(error))
             self._recover_for_commons(progress, f"attribution failed: {type(error).__name__}")
 
-    def _recover_for_commons(self, progress: Progress, why: str) -> None:
+    def _recover_for_commons(self, progress: ProgressRecord, why: str) -> None:
         try:
             self._book(commons_receipt(progress, why))
         except CreditError as error:
             self._spool.set_aside(progress.record(), str(error))
 
-    def _book_cut(self, asked: Asked, generation: Generation, duration_us: int, cut: Mapping[str, Any]) -> bool:
+    def _book_cut(
+        self, origin: ResponseOrigin, generation: Generation, duration_us: int, cut: Mapping[str, Any]
+    ) -> bool:
         try:
             response = self._response(generation, token_level=False)
-            receipt = receipt_of(asked, self._card, response, duration_us, cut)
+            receipt = receipt_of(origin, self._card, response, duration_us, cut)
         except (ScoreError, CreditError):
-            self._forget(asked.response_id)
+            self._forget(origin.response_id)
             return False
         self._spool_receipt(receipt)
         self._book(receipt)
         return True
 
-    def _book(self, receipt: Receipt, told: Told | None = None, *, until_told: bool = False) -> None:
-        """Hand a receipt to the booker; where that fails, it is as when the ledger is away."""
+    def _book(self, receipt: Receipt, told: OutcomeListener | None = None, *, until_told: bool = False) -> None:
+        """Hand a receipt to the booking queue; where that fails, it is as when the ledger is away."""
         try:
-            self._booker.book(receipt, told, until_told=until_told)
+            self._bookings.book(receipt, told, until_told=until_told)
         except Exception as error:  # noqa: BLE001 - this response's, whatever it is
-            _LOG.error("response %s waits in the spool: %s", receipt.response_id, told_of(error))
+            _LOG.error("response %s waits in the spool: %s", receipt.response_id, log_text_of(error))
             if told is not None:
                 told(None)
 
@@ -215,18 +217,18 @@ class Accounts:
         try:
             self._spool.append([record_of(receipt)])
         except Exception as error:  # noqa: BLE001 - a full disk, or no memory to write: the ledger is left
-            _LOG.error("response %s is not spooled: %s", receipt.response_id, told_of(error))
+            _LOG.error("response %s is not spooled: %s", receipt.response_id, log_text_of(error))
             return False
         return True
 
     def _forget(self, response_id: str) -> None:
         """Nothing is ever paid on a score that is no number, not after a restart either."""
         _LOG.error("a score of response %s is not a finite number; nothing is booked", response_id)
-        self._spool.done([response_id])
+        self._spool.mark_done([response_id])
 
-    def _progress(self, row: Row) -> Progress:
+    def _progress(self, row: ActiveRequest) -> ProgressRecord:
         job = row.job
-        return Progress(
+        return ProgressRecord(
             response_id=job.response_id,
             application=job.application,
             created_at_us=job.created_at_us,

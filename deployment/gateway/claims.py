@@ -14,7 +14,7 @@ from contextlib import suppress
 from rewards.errors import LedgerError
 from rewards.ledger.claims import Claim, Claims
 
-__all__ = ["CLAIM_PATIENCE_S", "BusyError", "Claiming"]
+__all__ = ["CLAIM_PATIENCE_S", "AsyncClaims", "BusyError"]
 
 CLAIM_PATIENCE_S = 2.0
 """How long a claim waits for whoever writes in the ledger."""
@@ -26,7 +26,7 @@ class BusyError(Exception):
     """The ledger was being written for longer than a claim waits."""
 
 
-class Claiming:
+class AsyncClaims:
     """The claims of one ingress. Lives in one event loop."""
 
     def __init__(self, claims: Claims) -> None:

@@ -19,7 +19,7 @@ from rewards.store.database import now_us
 from rewards.views.contribution import Contribution
 from rewards.views.standing import Standing
 
-__all__ = ["Figures", "Reading", "TheFigures"]
+__all__ = ["Figures", "FiguresSnapshot", "TheFigures"]
 
 FRESH_S = 2.0
 """How old a reading may be before a page that asks has another one begun."""
@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Reading:
+class FiguresSnapshot:
     """The ledger's figures as they were at one moment, of everybody: `seen` says what of it a page may show.
 
     Attributes:
@@ -59,11 +59,11 @@ class Reading:
     @property
     def names(self) -> dict[str, str]:
         """Client id -> display name as registered first, in the order of registration."""
-        found: dict[str, str] = {}
+        names: dict[str, str] = {}
         for members in self.clients.values():
             for client, name in members.items():
-                found.setdefault(client, name)
-        return found
+                names.setdefault(client, name)
+        return names
 
 
 class Figures:
@@ -84,11 +84,11 @@ class Figures:
         self._lock = threading.Lock()
         self._under_way: threading.Event | None = None
         self._ended_at: float | None = None
-        self._last: Reading | None = None
+        self._last: FiguresSnapshot | None = None
         self.away_since_us: int | None = None
         self._begin_if_due()
 
-    def now(self) -> Reading | None:
+    def now(self) -> FiguresSnapshot | None:
         """The latest reading, some seconds old at most where the ledger can be read; None before the first has ended.
 
         Nobody who asks waits for longer than `WAIT_S`, and before the first has ended than `FIRST_WAIT_S`.
@@ -115,7 +115,7 @@ class Figures:
         at_us = now_us()
         try:
             self._contribution.catch_up()
-            self._last, self.away_since_us = self._reading(at_us), None
+            self._last, self.away_since_us = self._take_snapshot(at_us), None
         except LedgerError as error:
             _LOG.error("the figures of the console cannot be read: %s", error)
             self._miss(at_us)
@@ -134,12 +134,12 @@ class Figures:
         if self._last is not None:
             self._last = replace(self._last, away_since_us=self.away_since_us)
 
-    def _reading(self, at_us: int) -> Reading:
+    def _take_snapshot(self, at_us: int) -> FiguresSnapshot:
         standing = self._contribution.now
         last = standing.open.previous
         with self._ledger.database.read() as connection:
             moves = [] if last is None else events.find(connection, kinds=PERIOD_KINDS, subject=last)
-            return Reading(
+            return FiguresSnapshot(
                 standing,
                 self._ledger.clients(),
                 queries.booking_time_us(connection, standing.sequence),

@@ -22,24 +22,24 @@ def spooled_tokens(folder: Path) -> dict[str, dict[str, int]]:
         SpoolError: a file cannot be read; it is named with the reason.
     """
     while True:
-        found: dict[str, dict[str, int]] = {}
+        sums: dict[str, dict[str, int]] = {}
         try:
             for path in sorted(folder.glob("spool-*.jsonl")):
                 for record in read(path.read_bytes()).live.records():
-                    _add(found, record)
+                    _add(sums, record)
         except FileNotFoundError:
             continue
         except OSError as error:
             raise SpoolError(f"{error.filename} cannot be read: {reason(error)}") from error
-        return found
+        return sums
 
 
-def _add(found: dict[str, dict[str, int]], record: Record) -> None:
+def _add(sums: dict[str, dict[str, int]], record: Record) -> None:
     document = record.get(record["kind"])
     if not isinstance(document, Mapping):
         return
     application = document.get("application")
     tokens = document.get("tokens", len(document.get("token_ids", ())))
     if isinstance(application, str) and isinstance(tokens, int) and tokens > 0:
-        of_application = found.setdefault(application, {})
+        of_application = sums.setdefault(application, {})
         of_application[record["id"]] = max(tokens, of_application.get(record["id"], 0))

@@ -20,7 +20,7 @@ from rewards.errors import CreditError, LedgerRefusedError, ReceiptConflictError
 from rewards.ledger.ledger import Booking, Ledger
 from rewards.ledger.writer import LedgerWriter
 
-__all__ = ["BOOKING_PATIENCE_S", "Booker", "Outcome", "Told"]
+__all__ = ["BOOKING_PATIENCE_S", "BookingQueue", "Outcome", "OutcomeListener"]
 
 _LOG = logging.getLogger(__name__)
 BOOKING_PATIENCE_S = 1.0
@@ -31,15 +31,24 @@ _TICK_S = 0.1
 
 Outcome = Booking | RewardsError | None
 """Where a receipt stands: in the ledger, refused by it for ever, or (None) still on the way."""
-Told = Callable[[Outcome], None]
+OutcomeListener = Callable[[Outcome], None]
 
 
 @dataclass(eq=False)
-class _Waiting:
-    """A receipt on its way. `submitted` while the writer has it, as `booking`; `told` until somebody was told."""
+class _PendingReceipt:
+    """A receipt on its way to the ledger.
+
+    Attributes:
+        receipt: what is to be booked.
+        listener: whom to tell how it stands; None once that is done, or where nobody waits.
+        until_told: give up once somebody was told that it is not booked.
+        since: when it came, by the system's steady clock.
+        submitted: whether the ledger's writer has it.
+        booking: what the writer will answer; None while it has nothing.
+    """
 
     receipt: Receipt
-    told: Told | None
+    listener: OutcomeListener | None
     until_told: bool
     since: float = field(default_factory=time.monotonic)
     submitted: bool = False
@@ -53,7 +62,7 @@ class _Waiting:
         return self.booking is not None and self.booking.cancel()
 
 
-class Booker:
+class BookingQueue:
     """Takes receipts from any thread; tells outcomes from threads of its own.
 
     Args:
@@ -67,12 +76,12 @@ class Booker:
         self._lag = lag
         self._writer = LedgerWriter(ledger)
         self._changed = threading.Condition()
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting: dict[str, _PendingReceipt] = {}
         self._pause_s = FIRST_RETRY_S
         self._retry_at: float | None = None  # while somebody is to be submitted again
         self._is_away = False  # the database, so that nobody is submitted before
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="protoken-booker", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="protoken-bookings", daemon=True)
         self._thread.start()
 
     @property
@@ -83,16 +92,16 @@ class Booker:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def book(self, receipt: Receipt, told: Told | None = None, *, until_told: bool = False) -> None:
+    def book(self, receipt: Receipt, listener: OutcomeListener | None = None, *, until_told: bool = False) -> None:
         """Book a receipt, and tell once how it stands: as soon as that is settled, else when patience is over.
 
         Args:
             receipt: stands in the spool, unless the disk refused it.
-            told: may be called before this returns, and from another thread.
-            until_told: give up once somebody was told that it is not booked, which waits for the end of a transaction
-                that has begun: for a receipt that stands nowhere else, of a response of which nothing was delivered.
+            listener: may be called before this returns, and from another thread.
+            until_told: give up once somebody was told that it is not booked. A transaction that has begun is waited
+                for first. It is for a receipt that stands nowhere else, of a response that was not delivered.
         """
-        entry = _Waiting(receipt, told, until_told)
+        entry = _PendingReceipt(receipt, listener, until_told)
         with self._changed:
             known = receipt.response_id in self._waiting
             closing = self._closing
@@ -116,11 +125,11 @@ class Booker:
         for entry in list(self._waiting.values()):
             self._tell(entry, None)
 
-    def _submit(self, entry: _Waiting) -> None:
+    def _submit(self, entry: _PendingReceipt) -> None:
         entry.booking = self._writer.submit(entry.receipt)
         entry.booking.add_done_callback(lambda future: self._settle(entry, future))
 
-    def _settle(self, entry: _Waiting, future: "Future[Booking]") -> None:
+    def _settle(self, entry: _PendingReceipt, future: "Future[Booking]") -> None:
         """The writer's answer: booked, refused for ever, or to be tried again. Called in the writer's thread."""
         if future.cancelled():  # given up
             return
@@ -136,14 +145,14 @@ class Booker:
                 self._changed.notify()
         try:
             if error is None:
-                self._spool.done([name])
+                self._spool.mark_done([name])
             else:
                 self._spool.set_aside(record_of(entry.receipt), str(error))
         except SpoolError:  # closed: what is booked is adopted once more, and counts once
             _LOG.warning("response %s is settled, but stays in the spool", name)
         self._tell(entry, future.result() if error is None else error)
 
-    def _postpone(self, entry: _Waiting, error: BaseException) -> None:
+    def _postpone(self, entry: _PendingReceipt, error: BaseException) -> None:
         is_refused = isinstance(error, LedgerRefusedError)  # this receipt alone, by a rule that it may fit later
         with self._changed:
             entry.submitted = False
@@ -155,14 +164,14 @@ class Booker:
                 self._pause_s = min(2 * self._pause_s, LAST_RETRY_S)
                 self._changed.notify()
 
-    def _tell(self, entry: _Waiting, outcome: Outcome) -> None:
+    def _tell(self, entry: _PendingReceipt, outcome: Outcome) -> None:
         with self._changed:
-            told, entry.told = entry.told, None
+            listener, entry.listener = entry.listener, None
             if outcome is None and entry.until_told:
                 self._waiting.pop(entry.receipt.response_id, None)
                 _LOG.error("response %s is withheld: neither disk nor ledger took it", entry.receipt.response_id)
-        if told is not None:
-            told(outcome)
+        if listener is not None:
+            listener(outcome)
 
     def _run(self) -> None:
         while not self._closing:
@@ -171,7 +180,7 @@ class Booker:
             for entry in retried:
                 self._submit(entry)
             for entry in entries:
-                if entry.told is not None and now >= entry.since + BOOKING_PATIENCE_S and entry.can_be_given_up:
+                if entry.listener is not None and now >= entry.since + BOOKING_PATIENCE_S and entry.can_be_given_up:
                     self._tell(entry, None)
             with self._changed:
                 if entries:
@@ -179,7 +188,7 @@ class Booker:
                 else:
                     self._changed.wait_for(lambda: self._waiting or self._closing)
 
-    def _due(self) -> tuple[list[_Waiting], list[_Waiting]]:
+    def _due(self) -> tuple[list[_PendingReceipt], list[_PendingReceipt]]:
         """Whoever waits, oldest first, and who of them is to be submitted again now."""
         with self._changed:
             entries = list(self._waiting.values())

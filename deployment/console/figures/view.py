@@ -5,12 +5,12 @@ The figures are read by the service, which sees everybody's; a member's other pa
 
 from dataclasses import dataclass, replace
 
-from deployment.console.figures.reading import Reading
+from deployment.console.figures.snapshot import FiguresSnapshot
 from deployment.console.rendering import colours
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
 from rewards.views.standing import ConsortiumTotals, Trend
 
-__all__ = ["ClientFigures", "ModelFigures", "Seen", "seen"]
+__all__ = ["ClientFigures", "FiguresView", "ModelFigures", "view_of"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ClientFigures:
 
 
 @dataclass(frozen=True)
-class Seen:
+class FiguresView:
     """A reading as a viewer may see it.
 
     Attributes:
@@ -79,7 +79,7 @@ class Seen:
     reversals: int | None
     generated: int | None
     trend: Trend
-    reading: Reading | None
+    reading: FiguresSnapshot | None
     previous: str | None
     opened_at_us: int | None
     read_at_us: int
@@ -90,7 +90,7 @@ class Seen:
         return next((each for each in self.clients if each.id == client), None)
 
 
-def seen(reading: Reading, visible: str | None) -> Seen:
+def view_of(reading: FiguresSnapshot, visible: str | None) -> FiguresView:
     """What a viewer may see.
 
     Args:
@@ -104,7 +104,7 @@ def seen(reading: Reading, visible: str | None) -> Seen:
     ]
     clients.sort(key=lambda client: (-client.open_credit, -client.credit, client.name))
     totals, is_whole = standing.models.values(), visible is None
-    return Seen(
+    return FiguresView(
         clients=tuple(clients),
         commons=_figures(reading, COMMONS, "Commons", COMMONS) if is_whole else None,
         tokens=standing.open.tokens if is_whole else None,
@@ -125,10 +125,10 @@ def _of(trend: Trend, account: str) -> Trend:
     return replace(trend, buckets=buckets)
 
 
-def _figures(reading: Reading, account: str, name: str, colour: str) -> ClientFigures:
+def _figures(reading: FiguresSnapshot, account: str, name: str, colour: str) -> ClientFigures:
     opened, models = reading.standing.open, reading.standing.models
     consortia = tuple(consortium for consortium, members in reading.clients.items() if account in members)
-    found = tuple(
+    by_model = tuple(
         ModelFigures(
             model, _net(totals, account), _share(_net(totals, account), totals.tokens - totals.reversed_tokens)
         )
@@ -141,10 +141,10 @@ def _figures(reading: Reading, account: str, name: str, colour: str) -> ClientFi
         name=name,
         colour=colour,
         consortia=consortia,
-        credit=sum(model.credit for model in found),
+        credit=sum(model.credit for model in by_model),
         open_credit=credit,
         open_share=_share(credit, opened.tokens),
-        models=found,
+        models=by_model,
     )
 
 

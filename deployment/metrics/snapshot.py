@@ -21,7 +21,7 @@ from rewards.views.condition import Condition, Response, condition, count_misdat
 from rewards.views.contribution import Contribution
 from rewards.views.standing import Standing
 
-__all__ = ["Reader", "Reading"]
+__all__ = ["LedgerSnapshot", "SnapshotReader"]
 
 _BOUNDS_US = tuple(round(bound * 1_000_000) for bound in DURATION_BUCKETS_S)
 _RECENT = 100
@@ -32,7 +32,7 @@ Exemplars = Mapping[str, Mapping[int, Exemplar]]
 
 
 @dataclass(frozen=True)
-class Reading:
+class LedgerSnapshot:
     """The ledger at one moment.
 
     Attributes:
@@ -58,17 +58,17 @@ class Reading:
     seconds: float
 
 
-class Reader:
+class SnapshotReader:
     """Reads a ledger again and again; from one thread at a time."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._contribution = Contribution(ledger.database, _BOUNDS_US)
         self._continuity = Continuity(ledger.database)
-        self._last: Reading | None = None
+        self._last: LedgerSnapshot | None = None
         self._event = 0
 
-    def read(self) -> Reading:
+    def read(self) -> LedgerSnapshot:
         """The ledger as it stands.
 
         Raises:
@@ -82,7 +82,7 @@ class Reader:
             happened = events.counts(connection, self._event)
             event = events.last_event(connection)
             is_moved = last is None or not happened.keys().isdisjoint((*PERIOD_KINDS, *HOLD_KINDS))
-            there = read_history(connection) if last is None or is_moved else last.book
+            history = read_history(connection) if last is None or is_moved else last.book
             is_joined = last is None or clients.KIND in happened
             labels = ClientLabels(clients.in_order(connection)) if last is None or is_joined else last.clients
             fares = condition(connection)
@@ -90,11 +90,11 @@ class Reader:
             new = last_responses(connection, after, _RECENT)
             wrong = count_misdated(connection, after, standing.sequence)
         self._event = event
-        self._last = Reading(
+        self._last = LedgerSnapshot(
             standing=standing,
             condition=fares,
-            book=there,
-            paid=_paid(there) if last is None or is_moved else last.paid,
+            book=history,
+            paid=_awards(history) if last is None or is_moved else last.paid,
             events=Counter(happened) + Counter({} if last is None else last.events),
             clients=labels,
             exemplars=_with({} if last is None else last.exemplars, new),
@@ -104,25 +104,25 @@ class Reader:
         return self._last
 
 
-def _paid(there: History) -> dict[str, dict[str, int]]:
-    found: dict[str, Counter[str]] = {}
-    for period in there.periods:
+def _awards(history: History) -> dict[str, dict[str, int]]:
+    awards: dict[str, Counter[str]] = {}
+    for period in history.periods:
         if period.final is not None:
             payouts = {line.account: line.payout for line in period.final.lines}
-            found.setdefault(period.final.policy.currency, Counter()).update(payouts)
-    return {currency: dict(payouts) for currency, payouts in found.items()}
+            awards.setdefault(period.final.policy.currency, Counter()).update(payouts)
+    return {currency: dict(payouts) for currency, payouts in awards.items()}
 
 
 def _with(exemplars: Exemplars, responses: Sequence[Response]) -> Exemplars:
     """The exemplars with those of newer responses in their places."""
     if not responses:
         return exemplars
-    found = {consortium: dict(slots) for consortium, slots in exemplars.items()}
+    merged = {consortium: dict(slots) for consortium, slots in exemplars.items()}
     for response in responses:
         if len(response.response_id) <= _LONGEST_ID:
-            found.setdefault(response.consortium, {})[bisect_left(_BOUNDS_US, response.duration_us)] = Exemplar(
+            merged.setdefault(response.consortium, {})[bisect_left(_BOUNDS_US, response.duration_us)] = Exemplar(
                 {"response_id": response.response_id},
                 response.duration_us / 1_000_000,
                 response.booked_at_us / 1_000_000,
             )
-    return found
+    return merged

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from deployment.access.limits import Limits, Ticket
 from deployment.errors import InternalError, SpoolError
-from deployment.gateway.idempotency import Attempt, Idempotency, Repeated, request_hash
+from deployment.gateway.idempotency import Attempt, EarlierResponse, Idempotency, request_hash
 from deployment.gateway.silence import KEEP_ALIVE, or_silence
 from deployment.gateway.wire import ChatWire, TextWire, Wire
 from deployment.kept.replays import Replay
@@ -44,7 +44,7 @@ class Engine(Protocol):
             UnavailableError: none does.
         """
 
-    async def running(self) -> int | None:
+    async def count_replicas(self) -> int | None:
         """How many replicas run; None where nobody can say."""
 
     def generate(self, job: Job) -> AsyncGenerator[Event, None]:
@@ -97,7 +97,9 @@ class Answers:
             return await self._make(caller, job, request, None)
         route = "chat/completions" if isinstance(request, ChatRequest) else "completions"
         begun = await self._idempotency.begin(job, idempotency_key, request_hash(route, request.model_dump()))
-        return await (self._make(caller, job, request, begun) if isinstance(begun, Attempt) else _given(begun, request))
+        return await (
+            self._make(caller, job, request, begun) if isinstance(begun, Attempt) else _repeat(begun, request)
+        )
 
     async def _make(self, caller: Key, job: Job, request: _Request, attempt: Attempt | None) -> Response:
         """A response made now: within the limits, and then claimed, so that who is refused leaves no claim behind."""
@@ -114,12 +116,12 @@ class Answers:
             raise
         if earlier is not None:
             ticket.end(0)
-            return await _given(earlier, request)
+            return await _repeat(earlier, request)
         wire = _wire(job.response_id, job.created_at_us, request)
-        events = self._watched(job, request.model, ticket, attempt)
+        events = self._watch(job, request.model, ticket, attempt)
         return await _respond(events, wire, request, self._keep_alive_s)
 
-    async def _watched(
+    async def _watch(
         self, job: Job, model: str, ticket: Ticket, attempt: Attempt | None
     ) -> AsyncGenerator[Event, None]:
         """The events of a response; its limits and its claim are settled by the time its end is passed on."""
@@ -127,7 +129,7 @@ class Answers:
         tokens = 0
         try:
             made = self._engine.generate(job)
-            async with aclosing(made if attempt is None else attempt.followed(made)) as events:
+            async with aclosing(made if attempt is None else attempt.follow(made)) as events:
                 async for event in events:
                     if isinstance(event, Delta):
                         tokens += 1  # at least: the receipt will tell
@@ -138,11 +140,11 @@ class Answers:
                         self._promise(job, event)
                         await self._keep(job, model, pieces, event)
                         if attempt is not None:
-                            await attempt.finished(pieces, event)
+                            await attempt.finish(pieces, event)
                     elif isinstance(event, Failed) and not event.is_open:
                         tokens = tokens if event.credited else 0
                         if attempt is not None:
-                            await attempt.failed()
+                            await attempt.fail()
                     yield event
         finally:
             ticket.end(tokens)
@@ -166,15 +168,15 @@ class Answers:
         self._promised[job.response_id] = job.application
 
 
-async def _given(earlier: Repeated, request: _Request) -> Response:
+async def _repeat(earlier: EarlierResponse, request: _Request) -> Response:
     """A response that was made before, given again."""
     wire = _wire(earlier.response_id, earlier.replay.created_at_us, request)
-    response = await _respond(_again(earlier.replay), wire, request)
+    response = await _respond(_replay_events(earlier.replay), wire, request)
     response.headers["Idempotency-Replayed"] = "true"
     return response
 
 
-async def _again(replay: Replay) -> AsyncGenerator[Event, None]:
+async def _replay_events(replay: Replay) -> AsyncGenerator[Event, None]:
     for piece in replay.pieces:
         yield Delta(piece)
     yield replay.end

@@ -81,13 +81,13 @@ def _place(made: build.Dashboard, bands: Sequence[Band]) -> None:
             left = 0
             for panel, each in panels:
                 number += 1
-                made.with_panel(_Placed(panel, number, dashboard.GridPos(h=height, w=each, x=left, y=top)))
+                made.with_panel(_PlacedPanel(panel, number, dashboard.GridPos(h=height, w=each, x=left, y=top)))
                 left += each
             top += height
 
 
 @dataclass(frozen=True)
-class _Placed(Builder[dashboard.Panel]):
+class _PlacedPanel(Builder[dashboard.Panel]):
     """A panel with its number and place; the builders of panels share no type on which both could be set."""
 
     panel: AnyPanel
@@ -101,14 +101,14 @@ class _Placed(Builder[dashboard.Panel]):
 
 
 def _variables(choices: Sequence[tuple[str, str]]) -> list[build.DatasourceVariable | build.QueryVariable]:
-    jobs = "|".join(series(name).exported for name in (_EXPORTER, _REPLICA))
-    asked = {
+    jobs = "|".join(series(name).exported_name for name in (_EXPORTER, _REPLICA))
+    queries = {
         "job": f'label_values({{__name__=~"{jobs}"}}, job)',
         "instance": f'label_values({{__name__=~"{jobs}", job=~"$job"}}, instance)',
     }
-    asked |= {label: f"label_values({select(name)}, {label})" for label, name in choices}
+    queries |= {label: f"label_values({select(name)}, {label})" for label, name in choices}
     chosen = build.DatasourceVariable("datasource").id("datasource").label("Data source").type("prometheus")
-    return [chosen, *(_choice(label, query) for label, query in asked.items())]
+    return [chosen, *(_choice(label, query) for label, query in queries.items())]
 
 
 def _choice(label: str, query: str) -> build.QueryVariable:
