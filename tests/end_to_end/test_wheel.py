@@ -122,7 +122,7 @@ def test_the_demo_runs_from_the_wheel(wheel, tmp_path):
     everything = environment(tmp_path / "venv", wheel, "all", beside=[WEIGHTS])
     fresh = tmp_path / "fresh"
     fresh.mkdir()
-    ran = everything.run("protoken", "demo", cwd=fresh, timeout_s=900, OMP_NUM_THREADS="2", COLUMNS="120")
+    ran = everything.run("protoken", "demo", cwd=fresh, timeout_s=1100, OMP_NUM_THREADS="2", COLUMNS="120")
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "(closed): receipts 1–36" in ran.stdout
