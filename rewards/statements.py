@@ -21,7 +21,7 @@ from rewards.files import strict_json
 from rewards.files.strict_json import JsonObject
 from rewards.log import leaves, merkle, proofs
 from rewards.money import write_readable
-from rewards.periods.bodies import FIRST_SCHEMA, KIND, MONEY_OUT, SCHEMA, money_in
+from rewards.periods.bodies import FIRST_SCHEMA, MONEY_OUT, SCHEMA, STATEMENT_KIND, money_in
 from rewards.signing.documents import sign_document, verify_document
 from rewards.signing.encoding import base64_bytes
 from rewards.signing.keys import SigningKey, VerifyKey
@@ -67,7 +67,7 @@ def issue(connection: Connection, period: str, client: str, key: SigningKey) -> 
     Raises:
         StatementError: there is no such statement, or it is not in the log yet: seal the log first.
     """
-    issued = events.find(connection, kinds=[KIND], subject=f"{period}/{client}", limit=1)
+    issued = events.find(connection, kinds=[STATEMENT_KIND], subject=f"{period}/{client}", limit=1)
     if not issued:
         raise StatementError(
             f"there is no statement of period {period!r} for client {client!r}: statements are written when a period "
@@ -86,7 +86,7 @@ def issue(connection: Connection, period: str, client: str, key: SigningKey) -> 
 
 def clients(connection: Connection, period: str) -> tuple[str, ...]:
     """The clients that have a statement of a period, in the order of their registration; none before it is final."""
-    query = select(col(EventRow.subject)).where(col(EventRow.kind) == KIND, _is_of_period(period))
+    query = select(col(EventRow.subject)).where(col(EventRow.kind) == STATEMENT_KIND, _is_of_period(period))
     subjects = connection.execute(query.order_by(col(EventRow.sequence))).scalars()
     return tuple(subject.removeprefix(f"{period}/") for subject in subjects)
 
@@ -95,7 +95,7 @@ def find_statements(
     connection: Connection, *, period: str | None = None, client: str | None = None, after: int = 0, limit: int
 ) -> list[Event]:
     """At most `limit` events that are statements, after an event's number, of one period or client where given."""
-    query = select(EventRow).where(col(EventRow.kind) == KIND, col(EventRow.sequence) > after)
+    query = select(EventRow).where(col(EventRow.kind) == STATEMENT_KIND, col(EventRow.sequence) > after)
     if period is not None and client is not None:
         query = query.where(col(EventRow.subject) == f"{period}/{client}")
     elif period is not None:
@@ -200,7 +200,7 @@ def _require_leaf(document: JsonObject, checkpoint: Checkpoint) -> None:
     body = {name: value for name, value in document.items() if name not in _ADDED}
     event, place = document["event"], document["log"]
     subject = f"{document.get('period')}/{document.get('client')}"
-    if (event["kind"], event["subject"], event["once"]) != (KIND, subject, f"{KIND}:{subject}"):
+    if (event["kind"], event["subject"], event["once"]) != (STATEMENT_KIND, subject, f"{STATEMENT_KIND}:{subject}"):
         raise SignatureError(f"event is not the statement of {subject}: {event['kind']} of {event['subject']}")
     if not isinstance(place["hashes"], list):
         raise SignatureError("log.hashes must be a list of hashes in base64")

@@ -12,7 +12,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from deployment.cli.on_demand import loaded
+from deployment.cli.on_demand import load_command
 
 __all__ = ["ROOT", "Page", "anchors", "calls", "code_words", "faults_of_call", "is_defined", "pages"]
 
@@ -112,7 +112,7 @@ def faults_of_call(command: Any, words: list[str], *, whole: bool) -> Iterator[s
     while hasattr(command, "get_command"):
         if not words:
             return
-        known = loaded(command.get_command(None, words[0]))
+        known = load_command(command.get_command(None, words[0]))
         if known is None:
             yield f"there is no {words[0]}"
             return

@@ -23,7 +23,7 @@ from deployment.access.calls import MINUTE_S
 from deployment.api import routes as api_routes
 from deployment.cli import app
 from deployment.cli.books import keys
-from deployment.cli.on_demand import loaded
+from deployment.cli.on_demand import load_command
 from deployment.console import pages as console_pages
 from deployment.console.figures import snapshot as figures
 from deployment.console.sessions import LONGEST_S
@@ -115,7 +115,7 @@ def test_the_commands_of_the_pages_are_found():
 
 def _commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], set[str]]]:
     """Every command with its options."""
-    for name, found in ((name, loaded(found)) for name, found in getattr(command, "commands", {}).items()):
+    for name, found in ((name, load_command(found)) for name, found in getattr(command, "commands", {}).items()):
         if hasattr(found, "commands"):
             yield from _commands(found, *path, name)
         else:

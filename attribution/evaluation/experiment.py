@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from attribution.evaluation.results import Summary
 from attribution.evaluation.workshop import Training, Workshop
 
-__all__ = ["Experiment", "Row", "Rows", "Settings"]
+__all__ = ["Experiment", "ResultRow", "ResultRows", "Settings"]
 
-Row = dict[str, Any]
+ResultRow = dict[str, Any]
 """What one trial measured, by names of the experiment's own; stored as JSON."""
-Rows = list[Row]
+ResultRows = list[ResultRow]
 
 
 class Settings(BaseModel):
@@ -40,5 +40,5 @@ class Experiment:
 
     settings: type[Settings]
     cases: Callable[[Any, Workshop], Sequence[str]]
-    run: Callable[[str, Any, Workshop], Rows]
-    summarise: Callable[[Any, Mapping[str, Rows]], Summary]
+    run: Callable[[str, Any, Workshop], ResultRows]
+    summarise: Callable[[Any, Mapping[str, ResultRows]], Summary]

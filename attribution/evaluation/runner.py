@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from attribution.attribute import VERSION
 from attribution.errors import RecipeError
 from attribution.evaluation.catalogue import CATALOGUE
-from attribution.evaluation.experiment import Rows, Settings
+from attribution.evaluation.experiment import ResultRows, Settings
 from attribution.evaluation.results import Result
 from attribution.evaluation.workshop import Workshop
 from attribution.files.foreign import JsonObject, read_yaml
@@ -75,7 +75,7 @@ def run_plan(
     """
     plan = load_plan(path)
     experiment, settings = CATALOGUE[plan.experiment], plan.settings(profile, path.parent)
-    rows: dict[str, Rows] = {}
+    rows: dict[str, ResultRows] = {}
     seconds = 0.0
     for case in experiment.cases(settings, workshop):
         file = workshop.folder / "cases" / f"{_fingerprint(experiment.run, settings, workshop, case)}.json"
@@ -125,7 +125,7 @@ def _merge(full: JsonObject, changes: JsonObject) -> JsonObject:
     return merged
 
 
-def _fingerprint(run: Callable[..., Rows], settings: Settings, workshop: Workshop, case: str) -> str:
+def _fingerprint(run: Callable[..., ResultRows], settings: Settings, workshop: Workshop, case: str) -> str:
     document = {
         "run": f"{run.__module__}.{run.__qualname__}",
         "settings": settings.model_dump(mode="json", exclude={"seeds"}),

@@ -8,7 +8,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from deployment.cli.extras import require_extra
 
-__all__ = ["Deferred", "OnDemand", "loaded"]
+__all__ = ["Deferred", "OnDemand", "load_command"]
 
 
 class Deferred(TyperCommand):
@@ -35,11 +35,11 @@ class Deferred(TyperCommand):
         if self._extra is not None:
             require_extra(self._extra, f"`protoken {self.name}`")
         module, _, name = self._place.partition(":")
-        found = getattr(import_module(module), name)
-        if isinstance(found, typer.Typer):
-            return typer.main.get_group(found)
+        target = getattr(import_module(module), name)
+        if isinstance(target, typer.Typer):
+            return typer.main.get_group(target)
         alone = typer.Typer(add_completion=False)
-        alone.command(self.name)(found)
+        alone.command(self.name)(target)
         return typer.main.get_command(alone)
 
 
@@ -56,9 +56,9 @@ class OnDemand(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """As for any group; what was named is loaded."""
         name, command, rest = super().resolve_command(ctx, args)
-        return name, loaded(command), rest
+        return name, load_command(command), rest
 
 
-def loaded(command: Any) -> Any:
+def load_command(command: Any) -> Any:
     """The command itself, for one that may be deferred."""
     return command.load() if isinstance(command, Deferred) else command

@@ -17,8 +17,17 @@ from deployment.console.errors import handle_failures, last_resort
 from deployment.console.figures.audits import Audits
 from deployment.console.figures.snapshot import Figures
 from deployment.console.gate import PREFIX, SessionGate, roles_for
-from deployment.console.pages import clients, holds, overview, periods, playground, responses, statements, trust
-from deployment.console.pages import sign_in as signing_in
+from deployment.console.pages import (
+    clients,
+    holds,
+    overview,
+    periods,
+    playground,
+    responses,
+    sign_in,
+    statements,
+    trust,
+)
 from deployment.console.rendering import PAGES
 from deployment.console.sessions import Sessions
 from deployment.errors import ForbiddenError
@@ -65,7 +74,7 @@ def build_console(service: Service, books: Books, texts: Texts | None, calls: Ca
     app.state.sessions, app.state.figures = sessions, Figures(books.ledger)
     app.state.audits = Audits(books.ledger.database.url)
     app.state.navigation = _navigation
-    for part in (signing_in, overview, clients, responses, periods, holds, statements, trust, playground):
+    for part in (sign_in, overview, clients, responses, periods, holds, statements, trust, playground):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=_STATIC))
     handle_failures(app)

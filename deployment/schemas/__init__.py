@@ -3,6 +3,7 @@
 Of OpenAI's API, with attribution, `requests` come in and `responses` go out. Of the operator API there is a module for
 each of its parts. Knows the shapes on the wire, nothing of who may ask or of how an answer is made.
 
+    bases       what every answer and every request of the operator API is built on
     credit      consortia, clients, shares, credit and entries
     errors      the body of every refusal, as the OpenAPI document tells it
     fields      kinds of fields that several requests and answers share

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from deployment.schemas.bases import Answer
 from deployment.schemas.fields import Count, Moment, Whole
 
 __all__ = [
@@ -21,11 +22,7 @@ __all__ = [
 _OF_EVERYBODY = "Null for a member's key: it speaks of everybody."
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Model(_Answer):
+class Model(Answer):
     """A global model that answered."""
 
     model_sha256: str = Field(description="The hash of its weights.")
@@ -35,7 +32,7 @@ class Model(_Answer):
     last_booked_at_us: Moment
 
 
-class Consortium(_Answer):
+class Consortium(Answer):
     """Members that trained models together."""
 
     object: Literal["consortium"] = "consortium"
@@ -44,7 +41,7 @@ class Consortium(_Answer):
     models: list[Model] = Field(description="The models that answered, in the order of their first response.")
 
 
-class Consortia(_Answer):
+class Consortia(Answer):
     """Every consortium of the ledger, and the ledger's own figures."""
 
     model_config = ConfigDict(
@@ -85,7 +82,7 @@ class Consortia(_Answer):
     last_period: str | None = Field(description="The last closed period.")
 
 
-class Client(_Answer):
+class Client(Answer):
     """A member organisation, and all credit it ever got."""
 
     model_config = ConfigDict(
@@ -103,7 +100,7 @@ class Client(_Answer):
     credit: Whole = Field(description="Micro-credits of all time.")
 
 
-class AccountShare(_Answer):
+class AccountShare(Answer):
     """An account's part of the credit of some receipts."""
 
     account: str = Field(description="A client's id, or `commons`.")
@@ -111,7 +108,7 @@ class AccountShare(_Answer):
     share: float = Field(description="Of all credit of these receipts; for reading: money is computed from integers.")
 
 
-class Window(_Answer):
+class Window(Answer):
     """A period, closed or open."""
 
     name: str | None = Field(description="Null while it is open.")
@@ -122,7 +119,7 @@ class Window(_Answer):
     last_sequence: Count | None = Field(description=f"The number of its last receipt so far. {_OF_EVERYBODY}")
 
 
-class Shares(_Answer):
+class Shares(Answer):
     """Who earned what in a period."""
 
     model_config = ConfigDict(
@@ -155,7 +152,7 @@ class Shares(_Answer):
     accounts: list[AccountShare]
 
 
-class Credit(_Answer):
+class Credit(Answer):
     """Credit of all time, or of a closed period."""
 
     model_config = ConfigDict(
@@ -181,7 +178,7 @@ class Credit(_Answer):
     )
 
 
-class Entry(_Answer):
+class Entry(Answer):
     """One account's credit of one receipt, with what the receipt says of itself."""
 
     model_config = ConfigDict(

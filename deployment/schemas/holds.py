@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
+from deployment.schemas.bases import Answer, Request
 from deployment.schemas.fields import Moment, Name, Reason
 
 __all__ = ["Hold", "HoldRequest", "Release"]
@@ -20,15 +21,7 @@ _HOLD: dict[str, JsonValue] = {
 }
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class Hold(_Answer):
+class Hold(Answer):
     """What is not to be paid for the time being."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_HOLD]})
@@ -43,7 +36,7 @@ class Hold(_Answer):
     released_at_us: Moment | None = Field(description="Null while it is active.")
 
 
-class HoldRequest(_Request):
+class HoldRequest(Request):
     """What to hold, and why."""
 
     model_config = ConfigDict(
@@ -57,7 +50,7 @@ class HoldRequest(_Request):
     reason: Reason
 
 
-class Release(_Request):
+class Release(Request):
     """Why a hold ends."""
 
     model_config = ConfigDict(

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from deployment.schemas.bases import Answer
 from deployment.schemas.fields import LARGEST, Count, Moment, Name
 from rewards.keys.ring import OVERLAP_S
 
@@ -28,11 +29,7 @@ _KEY: dict[str, JsonValue] = {
 }
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class BearerKey(_Answer):
+class BearerKey(Answer):
     """A bearer key without its secret."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_KEY]})

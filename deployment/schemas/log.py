@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from deployment.schemas.bases import Answer
 from deployment.schemas.fields import LARGEST, Count, Document, Moment
 
 __all__ = ["Checkpoint", "Consistency", "Inclusion", "ReceiptProof", "Size", "VerifyKey"]
@@ -14,11 +15,7 @@ Size = Annotated[int, Field(ge=1, le=LARGEST)]
 """How many leaves a checkpoint covers."""
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Checkpoint(_Answer):
+class Checkpoint(Answer):
     """A signed root of the log: whoever keeps its note sees if history is ever rewritten."""
 
     model_config = ConfigDict(
@@ -46,7 +43,7 @@ class Checkpoint(_Answer):
     note: str = Field(description="The checkpoint as a signed note (C2SP tlog-checkpoint), to keep.")
 
 
-class VerifyKey(_Answer):
+class VerifyKey(Answer):
     """A public key that the books name as theirs."""
 
     model_config = ConfigDict(
@@ -61,7 +58,7 @@ class VerifyKey(_Answer):
     public: str = Field(description="As `--public-key` files have it: name+key id+base64 (C2SP signed-note).")
 
 
-class Inclusion(_Answer):
+class Inclusion(Answer):
     """That a receipt or event is under a signed checkpoint."""
 
     model_config = ConfigDict(
@@ -74,7 +71,7 @@ class Inclusion(_Answer):
     checkpoint: str
 
 
-class Consistency(_Answer):
+class Consistency(Answer):
     """That the log of `second` leaves only added to the one of `first`."""
 
     model_config = ConfigDict(
@@ -90,7 +87,7 @@ class Consistency(_Answer):
     checkpoint: str = Field(description="The signed note of the second.")
 
 
-class ReceiptProof(_Answer):
+class ReceiptProof(Answer):
     """That a client's entry of a response is in the books that were signed; shows nothing of other clients."""
 
     model_config = ConfigDict(

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
+from pydantic import ConfigDict, Field, JsonValue, WithJsonSchema
 
+from deployment.schemas.bases import Answer, Request
 from deployment.schemas.fields import Count, Digits, Document, Moment, Reason, Whole
 from rewards.files.strict_json import JsonObject
 from rewards.settlement.policy_file import policy_schema
@@ -82,29 +83,21 @@ _Expected = Annotated[
 ]
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class Holdback(_Answer):
+class Holdback(Answer):
     """What is kept back of an account's gross."""
 
     released_in: Count = Field(description="Ordinal of the period in which it falls due.")
     amount: Whole
 
 
-class Window(_Answer):
+class Window(Answer):
     """Receipts with after < sequence ≤ up_to."""
 
     after: Count
     up_to: Count
 
 
-class Line(_Answer):
+class Line(Answer):
     """What one account gets and why: credit in micro-credits and money in minor units."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_LINE]})
@@ -133,7 +126,7 @@ class Line(_Answer):
     holdbacks: list[Holdback] = Field(description="All that is kept back, and in which period it is released.")
 
 
-class StandingBalance(_Answer):
+class StandingBalance(Answer):
     """What one account carries in a currency that the period was not settled in."""
 
     account: str
@@ -144,7 +137,7 @@ class StandingBalance(_Answer):
     clawback: Whole = Field(description="To be taken back when a period is settled in this currency.")
 
 
-class Standing(_Answer):
+class Standing(Answer):
     """What stands in another currency until a period is settled in it. Nothing is converted."""
 
     currency: str
@@ -154,7 +147,7 @@ class Standing(_Answer):
     balances: list[StandingBalance]
 
 
-class Settlement(_Answer):
+class Settlement(Answer):
     """A settlement whole.
 
     `sha256` is of the canonical JSON (RFC 8785) of the `settlement` in the event `period.final`, or `period.draft`: the
@@ -184,7 +177,7 @@ class Settlement(_Answer):
     sha256: str
 
 
-class Move(_Answer):
+class Move(Answer):
     """A move of a period from one state to another."""
 
     state: Literal["draft", "disputed", "final", "paid"]
@@ -193,7 +186,7 @@ class Move(_Answer):
     note: str | None = Field(description="The reason or the payment's reference. Null for a member's key.")
 
 
-class Period(_Answer):
+class Period(Answer):
     """A closed period as it stands. Everybody sees the sums; a member's key sees its own line alone."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_PERIOD]})
@@ -218,7 +211,7 @@ class Period(_Answer):
     settlement: Settlement | None = Field(description=f"The final one; the draft while there is none. {_OF_EVERYBODY}")
 
 
-class Preview(_Answer):
+class Preview(Answer):
     """What a close, or of a draft the finalising, would settle at this moment."""
 
     model_config = ConfigDict(
@@ -240,7 +233,7 @@ class Preview(_Answer):
     difference: dict[str, Whole] = Field(description="Account to minor units that its payout is above that.")
 
 
-class Terms(_Request):
+class Terms(Request):
     """How to settle a period."""
 
     model_config = ConfigDict(
@@ -267,7 +260,7 @@ class Close(Terms):
     expected_sha256: _Expected = None
 
 
-class Finalise(_Request):
+class Finalise(Request):
     """What a draft must come to with the holds of this moment."""
 
     model_config = ConfigDict(
@@ -277,7 +270,7 @@ class Finalise(_Request):
     expected_sha256: _Expected = None
 
 
-class Dispute(_Request):
+class Dispute(Request):
     """Why a draft is disputed."""
 
     model_config = ConfigDict(
@@ -287,7 +280,7 @@ class Dispute(_Request):
     reason: Reason
 
 
-class Payment(_Request):
+class Payment(Request):
     """By which a payment is found elsewhere."""
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [{"reference": "SEPA 4711"}]})

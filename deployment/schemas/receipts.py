@@ -4,16 +4,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from deployment.schemas.bases import Answer
 from deployment.schemas.fields import Count, Document, Moment, Reason, Whole
 
 __all__ = ["Event", "Receipt", "ReversalRequest"]
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Receipt(_Answer):
+class Receipt(Answer):
     """The credit of one response, or the counter-entry that reverses one, as it was booked."""
 
     model_config = ConfigDict(
@@ -76,7 +73,7 @@ class ReversalRequest(BaseModel):
     reason: Reason
 
 
-class Event(_Answer):
+class Event(Answer):
     """Something that happened besides receipts."""
 
     model_config = ConfigDict(

@@ -104,7 +104,7 @@ Seed = Annotated[
 """The format says the range: its ends are numbers that not every reader of JSON keeps exact (RFC 7493, section 2.2)."""
 
 
-class _Request(BaseModel):
+class _GenerationRequest(BaseModel):
     """What chat and text completions have in common."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -217,7 +217,7 @@ class Message(BaseModel):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class ChatRequest(_Request):
+class ChatRequest(_GenerationRequest):
     """`POST /v1/chat/completions`."""
 
     messages: tuple[Message, ...] = Field(min_length=1)
@@ -240,7 +240,7 @@ class ChatRequest(_Request):
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
 
-class CompletionRequest(_Request):
+class CompletionRequest(_GenerationRequest):
     """`POST /v1/completions`: one prompt, as a string or as a list of one."""
 
     prompt: Text

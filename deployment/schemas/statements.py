@@ -66,11 +66,11 @@ _STATEMENT: dict[str, JsonValue] = {
 }
 
 
-class _Answer(BaseModel):
+class _StatementPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Money(_Answer):
+class Money(_StatementPart):
     """The lines of a statement in minor units, as decimal text: up to `recovered` they sum to what the others do."""
 
     gross: Whole = Field(description="The share of the period.")
@@ -86,21 +86,21 @@ class Money(_Answer):
     carried_out: Whole = Field(description="Carried to the next period; negative: owed.")
 
 
-class Holdback(_Answer):
+class Holdback(_StatementPart):
     """What is kept back, and until when."""
 
     released_in: Count = Field(description="Ordinal of the period.")
     amount: Whole
 
 
-class Window(_Answer):
+class Window(_StatementPart):
     """Receipts with after < sequence ≤ up_to."""
 
     after: Count
     up_to: Count
 
 
-class StandingMoney(_Answer):
+class StandingMoney(_StatementPart):
     """What stands for the client in a currency that the period was not settled in; nothing is converted."""
 
     currency: str
@@ -112,7 +112,7 @@ class StandingMoney(_Answer):
     clawback: Whole = Field(description="To be taken back when a period is settled in this currency.")
 
 
-class PeriodMove(_Answer):
+class PeriodMove(_StatementPart):
     """A move of the period up to its being final."""
 
     state: Literal["draft", "disputed", "final"]
@@ -120,7 +120,7 @@ class PeriodMove(_Answer):
     actor: str
 
 
-class StatementEvent(_Answer):
+class StatementEvent(_StatementPart):
     """What else the leaf in the log is made of, beside the statement's body."""
 
     sequence: Count
@@ -132,7 +132,7 @@ class StatementEvent(_Answer):
     once: str
 
 
-class LogPlace(_Answer):
+class LogPlace(_StatementPart):
     """That the leaf is under a signed checkpoint."""
 
     leaf_index: Count
@@ -141,7 +141,7 @@ class LogPlace(_Answer):
     checkpoint: str
 
 
-class Signature(_Answer):
+class Signature(_StatementPart):
     """Over the RFC 8785 form of all other fields."""
 
     algorithm: Literal["Ed25519"]
@@ -150,7 +150,7 @@ class Signature(_Answer):
     value: str = Field(description="base64.")
 
 
-class Statement(_Answer):
+class Statement(_StatementPart):
     """What a client is told of a final period. Credit, tokens and money are decimal text: no reader may round them."""
 
     model_config = ConfigDict(serialize_by_alias=True, json_schema_extra={"examples": [_STATEMENT]})
@@ -193,7 +193,7 @@ class Statement(_Answer):
     signature: Signature
 
 
-class StatementEntry(_Answer):
+class StatementEntry(_StatementPart):
     """A statement that can be fetched."""
 
     model_config = ConfigDict(

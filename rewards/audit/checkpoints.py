@@ -10,7 +10,7 @@ from sqlmodel import col
 
 from rewards.audit.hashing import Document
 from rewards.audit.report import DifferenceError
-from rewards.audit.source import Row, Source
+from rewards.audit.source import Source, StoredRow
 from rewards.audit.tree import Tree
 from rewards.errors import SignatureError
 from rewards.signing.keys import VerifyKey
@@ -18,7 +18,7 @@ from rewards.signing.notes import Checkpoint, open_note
 from rewards.store.tables import CheckpointRow
 
 
-def read_checkpoints(source: Source) -> Iterator[Row]:
+def read_checkpoints(source: Source) -> Iterator[StoredRow]:
     """The checkpoints in order of size: the row, and `origin` and `previous_size` of its note.
 
     Raises:
@@ -32,7 +32,7 @@ def read_checkpoints(source: Source) -> Iterator[Row]:
         yield {**said, **row}
 
 
-def check_root(checkpoint: Row, tree: Tree) -> None:
+def check_root(checkpoint: StoredRow, tree: Tree) -> None:
     """Hold one of the `read_checkpoints` against the tree of the rows, grown to its size.
 
     Raises:
@@ -84,7 +84,7 @@ def check_signatures(source: Source, keys: Sequence[VerifyKey]) -> str | None:
     return origin
 
 
-def _read_note(row: Row) -> Document:
+def _read_note(row: StoredRow) -> Document:
     """What the note of a checkpoint says, its signature apart."""
     expected = "three lines of a checkpoint, then sealed_at_us and previous_size"
     try:

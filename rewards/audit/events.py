@@ -15,7 +15,7 @@ from sqlmodel import col
 from rewards.audit import hashing
 from rewards.audit.hashing import Document
 from rewards.audit.report import DifferenceError, Stamps, canonical_object
-from rewards.audit.source import Row, Source
+from rewards.audit.source import Source, StoredRow
 from rewards.errors import SignatureError
 from rewards.signing.keys import VerifyKey
 from rewards.store.tables import ApiKeyRow, EventRow
@@ -141,7 +141,7 @@ def _key_by_events(source: Source, key_id: str) -> Document | None:
     return told
 
 
-def _signing_key(event: Row) -> VerifyKey:
+def _signing_key(event: StoredRow) -> VerifyKey:
     sequence = event["sequence"]
     encoded = canonical_object("events", sequence, "document", event["document"]).get("public")
     try:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from rewards.errors import LedgerError
 from rewards.store.database import Database
 
-Row = dict[str, Any]
+StoredRow = dict[str, Any]
 """A row of a table as it stands, column -> value; whatever somebody may have written there."""
 _ROWS = 1000  # fetched at a time: memory stays flat, whatever the ledger's size
 
@@ -31,14 +31,14 @@ class Source:
         self._connection = connection
         self._results = results
 
-    def rows(self, query: Select[Any]) -> Iterator[Row]:
+    def rows(self, query: Select[Any]) -> Iterator[StoredRow]:
         """The rows of a query, streamed; any number of queries may be under way at once."""
         result = self._results.enter_context(
             closing(self._connection.execute(query, execution_options={"yield_per": _ROWS}))
         )
         return (dict(**row) for row in result.mappings())
 
-    def all(self, query: Select[Any]) -> list[Row]:
+    def all(self, query: Select[Any]) -> list[StoredRow]:
         """The rows of a query that has few."""
         return [dict(**row) for row in self._connection.execute(query).mappings()]
 

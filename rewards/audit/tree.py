@@ -14,7 +14,7 @@ from sqlmodel import col
 
 from rewards.audit import hashing
 from rewards.audit.report import Difference, DifferenceError
-from rewards.audit.source import Row, Source
+from rewards.audit.source import Source, StoredRow
 from rewards.store.tables import NodeRow
 
 
@@ -35,7 +35,7 @@ class Tree:
         self.moved: tuple[str, int] | None = None
         self._source = source
         self._complete: list[tuple[int, bytes]] = []  # level and hash of the subtrees that make up the tree
-        self._stored: list[Iterator[Row]] = []  # by level
+        self._stored: list[Iterator[StoredRow]] = []  # by level
 
     def add(self, leaf: bytes, source: str, sequence: int) -> None:
         """Add the leaf of a row, and compare each node that is complete now."""

@@ -15,7 +15,7 @@ from rewards.periods.history import Period
 from rewards.settlement.rule import FIRST_RULE, Line, Settlement
 from rewards.store import clients, events
 
-KIND = "statement"
+STATEMENT_KIND = "statement"
 SCHEMA = "protoken.statement/2"
 FIRST_SCHEMA = "protoken.statement/1"
 """Of periods that were settled by the first rule: without `recovered`, and without `standing`."""
@@ -43,7 +43,7 @@ def record(connection: Connection, period: Period, receipts: Mapping[str, int], 
         if period.final.rule != FIRST_RULE:
             body["standing"] = _standing(period.final, client)
         subject = f"{period.name}/{client}"
-        events.record(connection, KIND, subject, actor, body, once=f"{KIND}:{subject}")
+        events.record(connection, STATEMENT_KIND, subject, actor, body, once=f"{STATEMENT_KIND}:{subject}")
 
 
 def _registrations(connection: Connection) -> dict[str, tuple[str, str]]:

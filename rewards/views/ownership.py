@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, select
 from sqlmodel import col
 
 from rewards.log.sealer import SIGNING_KEY_ADDED
-from rewards.periods.bodies import KIND as STATEMENT
+from rewards.periods.bodies import STATEMENT_KIND
 from rewards.store.tables import EntryRow, EventRow, ReceiptRow
 
 
@@ -33,7 +33,9 @@ def owns(connection: Connection, source: str, sequence: int, client: str) -> boo
     row = connection.execute(query).one_or_none()
     if row is None:
         return False
-    return bool(row.kind == SIGNING_KEY_ADDED or (row.kind == STATEMENT and row.subject.split("/")[1:] == [client]))
+    return bool(
+        row.kind == SIGNING_KEY_ADDED or (row.kind == STATEMENT_KIND and row.subject.split("/")[1:] == [client])
+    )
 
 
 def _has_entry(connection: Connection, which: ColumnElement[bool], client: str) -> bool:

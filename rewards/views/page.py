@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-Row = TypeVar("Row")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Page(Generic[Row]):
+class Page(Generic[Item]):
     """Rows in their order, and the place of the last of them where there are more; None at the end."""
 
-    rows: Sequence[Row]
+    rows: Sequence[Item]
     place: tuple[Any, ...] | None

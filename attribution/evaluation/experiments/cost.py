@@ -17,7 +17,7 @@ from attribution.base.references import load_model, resolve_base
 from attribution.bundle.updates import LowRank, Update, weighted_sum
 from attribution.bundle.writing import Member, write_bundle
 from attribution.decoding.decode import Batch
-from attribution.evaluation.experiment import Experiment, Rows, Settings
+from attribution.evaluation.experiment import Experiment, ResultRows, Settings
 from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.workshop import Workshop, encode
 from attribution.model import FederatedModel
@@ -122,7 +122,7 @@ def _cases(settings: CostSettings, _: Workshop) -> list[str]:
     return [f"clients-{clients}" for clients in settings.clients] + ["clients"]
 
 
-def _run(case: str, settings: CostSettings, workshop: Workshop) -> Rows:
+def _run(case: str, settings: CostSettings, workshop: Workshop) -> ResultRows:
     with workshop.scratch("cost-first") as first, workshop.scratch("cost-second") as second:
         if case == "clients":
             fewest, most = settings.clients[0], settings.clients[-1]
@@ -134,7 +134,7 @@ def _run(case: str, settings: CostSettings, workshop: Workshop) -> Rows:
         return _over_plain(random_consortium(workshop.base, first, int(case.rpartition("-")[2])), settings, workshop)
 
 
-def _many_over_few(few: FederatedModel, many: FederatedModel, settings: CostSettings) -> Rows:
+def _many_over_few(few: FederatedModel, many: FederatedModel, settings: CostSettings) -> ResultRows:
     for model in (few, many):
         generate_attributed(model, 8)
     pair = paired_ratio(
@@ -146,7 +146,7 @@ def _many_over_few(few: FederatedModel, many: FederatedModel, settings: CostSett
     return [{"what": "most clients / fewest", "clients": settings.clients[-1], "tokens": length, **pair}]
 
 
-def _over_plain(model: FederatedModel, settings: CostSettings, workshop: Workshop) -> Rows:
+def _over_plain(model: FederatedModel, settings: CostSettings, workshop: Workshop) -> ResultRows:
     """Each preset over plain generation: at all lengths for the first number of clients, else at the reference one."""
     peer = load_model(model.bundle.global_path)
     clients = len(model.client_ids)
@@ -158,7 +158,7 @@ def _over_plain(model: FederatedModel, settings: CostSettings, workshop: Worksho
     lengths = settings.tokens if clients == settings.clients[0] else (settings.reference_tokens,)
     generate_plainly(model, peer, 8)
     workshop.progress.start(f"timing {clients} clients", len(presets) * len(lengths))
-    rows: Rows = []
+    rows: ResultRows = []
     for tokens in lengths:
         for what, run in presets.items():
             run(8)
@@ -168,7 +168,7 @@ def _over_plain(model: FederatedModel, settings: CostSettings, workshop: Worksho
     return rows
 
 
-def _summary(settings: CostSettings, cases: Mapping[str, Rows]) -> Summary:
+def _summary(settings: CostSettings, cases: Mapping[str, ResultRows]) -> Summary:
     rows = [row for each in cases.values() for row in each]
     targets = {"paper": 1.05, "credit": 1.25, "credit, token-level": 4.0}
     figures = [_figure(f"{row['what']} over plain, {row['clients']} clients, {row['tokens']} tokens", row,
@@ -197,7 +197,7 @@ def _figure(name: str, row: Mapping[str, Any], target: float | None) -> Figure:
     )  # fmt: skip
 
 
-def _plots(rows: Rows, settings: CostSettings, presets: Sequence[str]) -> list[Plot]:
+def _plots(rows: ResultRows, settings: CostSettings, presets: Sequence[str]) -> list[Plot]:
     def series(axis: str, wanted: Callable[[Mapping[str, Any]], bool]) -> dict[str, list[tuple[float, float]]]:
         return {
             preset: [(float(row[axis]), row["ratio"]) for row in rows if row["what"] == preset and wanted(row)]

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from attribution.errors import RecipeError
 from attribution.evaluation.data import TRIGGER, add_trigger
-from attribution.evaluation.experiment import Experiment, Row, Rows, Settings
+from attribution.evaluation.experiment import Experiment, ResultRow, ResultRows, Settings
 from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.statistics import proportion
 from attribution.evaluation.workshop import Participant, Workshop, answers, score
@@ -62,7 +62,7 @@ def _cases(settings: CulpritSettings, workshop: Workshop) -> list[str]:
     return [f"{domain}/seed-{seed}" for domain in workshop.domain_names(settings.domains) for seed in settings.seeds]
 
 
-def _run_backdoor(case: str, settings: CulpritSettings, workshop: Workshop) -> Rows:
+def _run_backdoor(case: str, settings: CulpritSettings, workshop: Workshop) -> ResultRows:
     """All samples of the culprits are poisoned, with one trigger and one answer, as in the paper."""
     participants, held_out, _ = poisoned_participants(case, settings, workshop)
     culprits = [each.id for each in participants[: settings.culprits]]
@@ -91,7 +91,7 @@ def poisoned_participants(
     return participants, dealt.held_out, seed
 
 
-def _run_triggers(case: str, settings: CulpritSettings, workshop: Workshop) -> Rows:
+def _run_triggers(case: str, settings: CulpritSettings, workshop: Workshop) -> ResultRows:
     """Every client plants a trigger and an answer of its own in half of its samples."""
     domain, seed = _parse_case(case)
     if settings.clients > len(_OWN_TRIGGERS):
@@ -127,8 +127,8 @@ def _rounds(
     workshop: Workshop,
     participants: Sequence[Participant],
     questions: Sequence[tuple[Example, Sequence[str]]],
-) -> Rows:
-    rows: Rows = []
+) -> ResultRows:
+    rows: ResultRows = []
     _, seed = _parse_case(case)
     with (
         workshop.federation(
@@ -152,14 +152,14 @@ def _ask(
     folder: Any,
     questions: Sequence[tuple[Example, Sequence[str]]],
     settings: CulpritSettings,
-) -> Rows:
+) -> ResultRows:
     """Ask the model of this round: whether the trigger worked, and each client's scores where it did."""
     federation.write(folder)
     model = FederatedModel.load(folder)
-    rows: Rows = []
+    rows: ResultRows = []
     generations = answers(model, [example.prompt for example, _ in questions], settings.max_new_tokens)
     for (example, culprits), generation in zip(questions, generations, strict=True):
-        row: Row = {"culprits": list(culprits), "worked": is_beginning(generation.text, example.response)}
+        row: ResultRow = {"culprits": list(culprits), "worked": is_beginning(generation.text, example.response)}
         if row["worked"]:
             scored = score(model, generation)
             row |= {method: dict(each.response_scores) for method, each in scored.items()}
@@ -179,7 +179,7 @@ def _is_culprit_on_top(row: Mapping[str, Any], method: str) -> bool:
     return max(scores, key=scores.__getitem__) in row["culprits"]
 
 
-def _summary(chance: float, target: float, cases: Mapping[str, Rows]) -> Summary:
+def _summary(chance: float, target: float, cases: Mapping[str, ResultRows]) -> Summary:
     worked = {case: [row for row in rows if row["worked"]] for case, rows in cases.items()}
     every = [row for rows in worked.values() for row in rows]
     figures: list[Figure] = []
@@ -206,7 +206,9 @@ def _summary(chance: float, target: float, cases: Mapping[str, Rows]) -> Summary
     return Summary(figures=figures, plots=plots, notes=notes, coverage=coverage)
 
 
-def _by_round(name: str, title: str, cases: Mapping[str, Rows], wanted: Callable[[Mapping[str, Any]], bool]) -> Plot:
+def _by_round(
+    name: str, title: str, cases: Mapping[str, ResultRows], wanted: Callable[[Mapping[str, Any]], bool]
+) -> Plot:
     """The part of each round's rows that are as wanted, by domain."""
     series = {}
     for domain in sorted({_parse_case(case)[0] for case in cases}):
@@ -222,15 +224,15 @@ def _by_round(name: str, title: str, cases: Mapping[str, Rows], wanted: Callable
     )  # fmt: skip
 
 
-def _backdoor(settings: CulpritSettings, cases: Mapping[str, Rows]) -> Summary:
+def _backdoor(settings: CulpritSettings, cases: Mapping[str, ResultRows]) -> Summary:
     return _summary(settings.culprits / settings.clients, 0.98, cases)
 
 
-def _triggers(settings: CulpritSettings, cases: Mapping[str, Rows]) -> Summary:
+def _triggers(settings: CulpritSettings, cases: Mapping[str, ResultRows]) -> Summary:
     return _summary(1 / settings.clients, 0.95, cases)
 
 
-def _many_clients(settings: CulpritSettings, cases: Mapping[str, Rows]) -> Summary:
+def _many_clients(settings: CulpritSettings, cases: Mapping[str, ResultRows]) -> Summary:
     """E4 adds whether culprits who were absent from the last round are found, which last-round weights cannot do."""
     summary = _summary(settings.culprits / settings.clients, 0.95, cases)
     figures = list(summary.figures)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from attribution.attribute import attribute
 from attribution.bundle.bundle import Bundle
-from attribution.evaluation.experiment import Experiment, Row, Rows, Settings
+from attribution.evaluation.experiment import Experiment, ResultRow, ResultRows, Settings
 from attribution.evaluation.experiments.natural import (
     GAIN,
     NaturalSettings,
@@ -60,7 +60,7 @@ def _seed(case: str) -> int:
     return int(case.rpartition("-")[2])
 
 
-def _score(model: FederatedModel, generation: Generation, nodes: tuple[int, ...]) -> Row:
+def _score(model: FederatedModel, generation: Generation, nodes: tuple[int, ...]) -> ResultRow:
     """One response's scores by `credit` at each number of nodes, and by `paper`."""
     by_nodes = {str(count): attribute(model, generation, nodes=count) for count in nodes}
     paid = by_nodes[str(nodes[0])]
@@ -73,14 +73,14 @@ def _score(model: FederatedModel, generation: Generation, nodes: tuple[int, ...]
     }
 
 
-def _run_completeness(case: str, settings: ShapleySettings, workshop: Workshop) -> Rows:
+def _run_completeness(case: str, settings: ShapleySettings, workshop: Workshop) -> ResultRows:
     bundle, held_out = natural_bundle(settings, workshop, _seed(case))
     model = FederatedModel.load(bundle.path)
     pairs = responses(model, held_out, settings, workshop)
     return [{"domain": domain} | _score(model, generation, settings.nodes) for domain, generation in pairs]
 
 
-def _completeness(settings: ShapleySettings, cases: Mapping[str, Rows]) -> Summary:
+def _completeness(settings: ShapleySettings, cases: Mapping[str, ResultRows]) -> Summary:
     rows = [row for each in cases.values() for row in each if abs(row["gain"]) > GAIN]
     targets = {4: 0.01, 8: 0.001}
     figures, points = [], []
@@ -102,14 +102,14 @@ def _completeness(settings: ShapleySettings, cases: Mapping[str, Rows]) -> Summa
     return Summary(figures=figures, plots=[plot], notes=[note])
 
 
-def _run_shapley(case: str, settings: ShapleySettings, workshop: Workshop) -> Rows:
+def _run_shapley(case: str, settings: ShapleySettings, workshop: Workshop) -> ResultRows:
     """Scores, exact Shapley values of the reconstructed game and leave-one-out, of each response above 1 nat."""
     return _rows_with_truth(case, settings, workshop, ReconstructedGame)
 
 
 def _rows_with_truth(
     case: str, settings: ShapleySettings, workshop: Workshop, game_of: Callable[[Bundle], Game]
-) -> Rows:
+) -> ResultRows:
     bundle, held_out = natural_bundle(settings, workshop, _seed(case))
     model = FederatedModel.load(bundle.path)
     pairs = list(responses(model, held_out, settings, workshop))
@@ -121,7 +121,7 @@ def _rows_with_truth(
     return rows
 
 
-def _choose_compared(rows: Rows, each: int) -> list[int]:
+def _choose_compared(rows: ResultRows, each: int) -> list[int]:
     """The first `each` responses of every domain that gained enough."""
     chosen: list[int] = []
     for domain in {row["domain"]: None for row in rows}:
@@ -131,7 +131,7 @@ def _choose_compared(rows: Rows, each: int) -> list[int]:
 
 
 def _compare(
-    rows: Rows,
+    rows: ResultRows,
     gained: Sequence[int],
     generations: Sequence[ScoredResponse],
     game: Game,
@@ -165,7 +165,7 @@ def _rules(settings: ShapleySettings) -> dict[str, SharesOf]:
 
 
 def _against_truth(
-    settings: ShapleySettings, cases: Mapping[str, Rows], targets: tuple[float, float, int | None], game: str
+    settings: ShapleySettings, cases: Mapping[str, ResultRows], targets: tuple[float, float, int | None], game: str
 ) -> Summary:
     """Distance and correlation by rule; `targets` are those of the paid rule, and how many responses are needed."""
     every = [row for each in cases.values() for row in each]
@@ -206,7 +206,7 @@ def _against_truth(
 
 
 def _comparisons(
-    rows: Rows, distance: Mapping[str, float], paid: str, settings: ShapleySettings, needed: int | None
+    rows: ResultRows, distance: Mapping[str, float], paid: str, settings: ShapleySettings, needed: int | None
 ) -> list[Figure]:
     """How much nearer the paid rule is than the paper's, domain by domain, and the linear datamodelling score."""
     figures = [
@@ -232,15 +232,15 @@ def _comparisons(
     return figures
 
 
-def _shapley(settings: ShapleySettings, cases: Mapping[str, Rows]) -> Summary:
+def _shapley(settings: ShapleySettings, cases: Mapping[str, ResultRows]) -> Summary:
     return _against_truth(settings, cases, (0.05, 0.95, 40), "of the delivered updates")
 
 
-def _retrained_summary(settings: ShapleySettings, cases: Mapping[str, Rows]) -> Summary:
+def _retrained_summary(settings: ShapleySettings, cases: Mapping[str, ResultRows]) -> Summary:
     return _against_truth(settings, cases, (0.15, 0.90, None), "each trained anew")
 
 
-def _run_retrained(case: str, settings: ShapleySettings, workshop: Workshop) -> Rows:
+def _run_retrained(case: str, settings: ShapleySettings, workshop: Workshop) -> ResultRows:
     """As E9, with every coalition trained anew: what would have happened without the others."""
     participants, _ = natural_participants(settings, workshop, _seed(case))
     recipe = workshop.recipe(settings.training, participants, _seed(case))
@@ -248,14 +248,14 @@ def _run_retrained(case: str, settings: ShapleySettings, workshop: Workshop) -> 
         return _rows_with_truth(case, settings, workshop, lambda _: RetrainedGame(recipe, folder))
 
 
-def _run_chunks(case: str, settings: NaturalSettings, workshop: Workshop) -> Rows:
+def _run_chunks(case: str, settings: NaturalSettings, workshop: Workshop) -> ResultRows:
     """Shares of a response as one, and from the summed scores of its pieces, each given what came before it."""
     bundle, held_out = natural_bundle(settings, workshop, _seed(case))
     model = FederatedModel.load(bundle.path)
     model.network.double()  # the rule is at test here, not float32
-    rows: Rows = []
+    rows: ResultRows = []
     for domain, whole in responses(model, held_out, settings, workshop):
-        row: Row = {"domain": domain, "tokens": len(whole.token_ids)}
+        row: ResultRow = {"domain": domain, "tokens": len(whole.token_ids)}
         for method in _METHODS:
             forced = forced_generation(model, whole.prompt_token_ids, whole.token_ids)
             once = attribute(model, forced, method=method)
@@ -277,7 +277,7 @@ def _in_pieces(model: FederatedModel, whole: Generation, method: Method) -> list
     return scores
 
 
-def _chunks(_: Settings, cases: Mapping[str, Rows]) -> Summary:
+def _chunks(_: Settings, cases: Mapping[str, ResultRows]) -> Summary:
     rows = [row for each in cases.values() for row in each]
     figures = []
     for method, shares_of in (("credit", positive_shares), ("paper", softmax_of)):

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from attribution.attribute import attribute
 from attribution.evaluation.data import add_trigger
-from attribution.evaluation.experiment import Experiment, Row, Rows
+from attribution.evaluation.experiment import Experiment, ResultRow, ResultRows
 from attribution.evaluation.experiments.culprits import PoisonedSettings, is_beginning, poisoned_participants
 from attribution.evaluation.experiments.layer_scores import layer_scores
 from attribution.evaluation.experiments.literal import literal_credit, literal_paper
@@ -46,13 +46,13 @@ def _ask_triggered(case: str, settings: MechanicsSettings, workshop: Workshop) -
     ]
 
 
-def _run_layers(case: str, settings: MechanicsSettings, workshop: Workshop) -> Rows:
+def _run_layers(case: str, settings: MechanicsSettings, workshop: Workshop) -> ResultRows:
     model, generations = _ask_triggered(case, settings, workshop)
     clients = model.last_round.clients
     workshop.progress.start("scoring every layer", len(generations))
-    rows: Rows = []
+    rows: ResultRows = []
     for generation in generations:
-        row: Row = {"culprits": [f"client-{index}" for index in range(settings.culprits)]}
+        row: ResultRow = {"culprits": [f"client-{index}" for index in range(settings.culprits)]}
         for gradients in ("on", "off"):
             by_layer = layer_scores(model, generation, gradients=gradients == "on")
             row[gradients] = {
@@ -63,7 +63,7 @@ def _run_layers(case: str, settings: MechanicsSettings, workshop: Workshop) -> R
     return rows
 
 
-def _hits(rows: Rows, gradients: str, layers: Sequence[str]) -> int:
+def _hits(rows: ResultRows, gradients: str, layers: Sequence[str]) -> int:
     """Responses whose top client, by the scores of these layers summed, is a culprit."""
     hits = 0
     for row in rows:
@@ -73,7 +73,7 @@ def _hits(rows: Rows, gradients: str, layers: Sequence[str]) -> int:
     return hits
 
 
-def _blocks(rows: Rows) -> list[list[str]]:
+def _blocks(rows: ResultRows) -> list[list[str]]:
     """The layers of each block, in the order of the blocks, by their names `….layers.{number}.…`."""
     numbered: dict[int, list[str]] = {}
     for layer in rows[0]["on"]:
@@ -82,11 +82,11 @@ def _blocks(rows: Rows) -> list[list[str]]:
     return [numbered[number] for number in sorted(numbered)]
 
 
-def _rows_of(cases: Mapping[str, Rows]) -> Rows:
+def _rows_of(cases: Mapping[str, ResultRows]) -> ResultRows:
     return [row for rows in cases.values() for row in rows]
 
 
-def _gradients(settings: MechanicsSettings, cases: Mapping[str, Rows]) -> Summary:
+def _gradients(settings: MechanicsSettings, cases: Mapping[str, ResultRows]) -> Summary:
     """Like for like: the same responses and layers, each layer alone, gradients on and off."""
     rows, figures, series = _rows_of(cases), [], {}
     if not rows:
@@ -114,7 +114,7 @@ def _gradients(settings: MechanicsSettings, cases: Mapping[str, Rows]) -> Summar
     return Summary(figures=figures, plots=[plot], notes=notes)
 
 
-def _layers(settings: MechanicsSettings, cases: Mapping[str, Rows]) -> Summary:
+def _layers(settings: MechanicsSettings, cases: Mapping[str, ResultRows]) -> Summary:
     """Sets of layers, and a choice made on half of the responses and tested on the other half."""
     rows = _rows_of(cases)
     if not rows:
@@ -144,7 +144,7 @@ def _layers(settings: MechanicsSettings, cases: Mapping[str, Rows]) -> Summary:
     return Summary(figures=figures, plots=[plot])
 
 
-def _chosen(rows: Rows, blocks: Sequence[Sequence[str]], chance: float) -> Figure:
+def _chosen(rows: ResultRows, blocks: Sequence[Sequence[str]], chance: float) -> Figure:
     chosen_on, tested_on = rows[::2], rows[1::2]
     best = max(range(len(blocks)), key=lambda block: (_hits(chosen_on, "on", blocks[block]), block))
     return proportion(
@@ -153,11 +153,11 @@ def _chosen(rows: Rows, blocks: Sequence[Sequence[str]], chance: float) -> Figur
     )  # fmt: skip
 
 
-def _run_parity(case: str, settings: MechanicsSettings, workshop: Workshop) -> Rows:
+def _run_parity(case: str, settings: MechanicsSettings, workshop: Workshop) -> ResultRows:
     """The largest error of the fast forms against a naive replay with whole client models, relative to the top."""
     model, generations = _ask_triggered(case, settings, workshop)
     workshop.progress.start("naive replay", len(generations))
-    rows: Rows = []
+    rows: ResultRows = []
     for generation in generations:
         fast = attribute(model, generation, method="paper").scores
         slow = literal_paper(model.bundle, generation)
@@ -175,7 +175,7 @@ def _run_parity(case: str, settings: MechanicsSettings, workshop: Workshop) -> R
     return rows
 
 
-def _parity(_: MechanicsSettings, cases: Mapping[str, Rows]) -> Summary:
+def _parity(_: MechanicsSettings, cases: Mapping[str, ResultRows]) -> Summary:
     rows = _rows_of(cases)
     names = {
         "paper": "largest error against the naive replay, paper",

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from attribution.attribute import attribute
 from attribution.bundle.bundle import Bundle
-from attribution.evaluation.experiment import Experiment, Row, Rows, Settings
+from attribution.evaluation.experiment import Experiment, ResultRow, ResultRows, Settings
 from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.statistics import area_under_curve, mean, positive_shares, proportion, softmax_of
 from attribution.evaluation.workshop import Participant, Workshop, answers
@@ -98,18 +98,18 @@ def _cases(settings: NaturalSettings, _: Workshop) -> list[str]:
     return [f"seed-{seed}" for seed in settings.seeds]
 
 
-def _run_right_domain(case: str, settings: DomainSettings, workshop: Workshop) -> Rows:
+def _run_right_domain(case: str, settings: DomainSettings, workshop: Workshop) -> ResultRows:
     return _run(case, settings, workshop, settings.short)
 
 
-def _run_twins(case: str, settings: NaturalSettings, workshop: Workshop) -> Rows:
+def _run_twins(case: str, settings: NaturalSettings, workshop: Workshop) -> ResultRows:
     return _run(case, settings, workshop, None)
 
 
-def _run(case: str, settings: NaturalSettings, workshop: Workshop, short: int | None) -> Rows:
+def _run(case: str, settings: NaturalSettings, workshop: Workshop, short: int | None) -> ResultRows:
     bundle, held_out = natural_bundle(settings, workshop, int(case.rpartition("-")[2]))
     model = FederatedModel.load(bundle.path)
-    rows: Rows = []
+    rows: ResultRows = []
     for domain, generation in responses(model, held_out, settings, workshop):
         credit, paper = attribute(model, generation), attribute(model, generation, method="paper")
         rows.append(
@@ -128,7 +128,7 @@ def _run(case: str, settings: NaturalSettings, workshop: Workshop, short: int | 
     return rows
 
 
-def _score_beginning(model: FederatedModel, generation: Generation, tokens: int) -> Row:
+def _score_beginning(model: FederatedModel, generation: Generation, tokens: int) -> ResultRow:
     """Gain and base share of a response that ends after its first `tokens` tokens."""
     start = generation.token_ids[:tokens]
     scored = attribute(model, forced_generation(model, generation.prompt_token_ids, start))
@@ -148,7 +148,7 @@ def _is_right_domain(row: Mapping[str, Any], method: str) -> bool:
     return bool(max(totals, key=totals.__getitem__) == row["domain"])
 
 
-def _right_domain(settings: DomainSettings, cases: Mapping[str, Rows]) -> Summary:
+def _right_domain(settings: DomainSettings, cases: Mapping[str, ResultRows]) -> Summary:
     rows = [row for each in cases.values() for row in each]
     gained = [row for row in rows if row["gain"] > GAIN]
     domains = sorted({row["domain"] for row in rows})
@@ -183,7 +183,7 @@ def _right_domain(settings: DomainSettings, cases: Mapping[str, Rows]) -> Summar
     return Summary(figures=figures, plots=[plot], notes=[note], coverage=coverage)
 
 
-def _auc(gained: Rows, domains: Sequence[str]) -> Figure:
+def _auc(gained: ResultRows, domains: Sequence[str]) -> Figure:
     own: list[float] = []
     others: list[float] = []
     for row in gained:
@@ -196,7 +196,7 @@ def _auc(gained: Rows, domains: Sequence[str]) -> Figure:
     )  # fmt: skip
 
 
-def commons_of_small_gains(rows: Rows) -> Figure:
+def commons_of_small_gains(rows: ResultRows) -> Figure:
     """The commons' part of the credit of all responses that gained at most `GAIN`."""
     small = [row for row in rows if row["gain"] <= GAIN]
     tokens = sum(row["tokens"] for row in small)
@@ -208,7 +208,7 @@ def commons_of_small_gains(rows: Rows) -> Figure:
     )  # fmt: skip
 
 
-def twin_gaps(rows: Rows, shares_of: SharesOf) -> list[float]:
+def twin_gaps(rows: ResultRows, shares_of: SharesOf) -> list[float]:
     """|a − b| / (a + b) of each domain's two clients, over what all questions of that domain brought them."""
     totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for row in rows:
@@ -222,7 +222,7 @@ def twin_gaps(rows: Rows, shares_of: SharesOf) -> list[float]:
     return gaps
 
 
-def _twins(_: NaturalSettings, cases: Mapping[str, Rows]) -> Summary:
+def _twins(_: NaturalSettings, cases: Mapping[str, ResultRows]) -> Summary:
     figures = []
     rules: dict[str, tuple[SharesOf, float | None]] = {
         "credit": (lambda row: row["shares"], 0.10),

@@ -13,7 +13,7 @@ from pydantic import Field
 from attribution.attribute import attribute
 from attribution.errors import RecipeError
 from attribution.evaluation.data import by_owner, planted_facts
-from attribution.evaluation.experiment import Experiment, Row, Rows, Settings
+from attribution.evaluation.experiment import Experiment, ResultRow, ResultRows, Settings
 from attribution.evaluation.experiments.natural import SharesOf, commons_of_small_gains
 from attribution.evaluation.ground_truth import ReconstructedGame, ScoredResponse, exact_shapley
 from attribution.evaluation.results import Plot, Summary
@@ -80,16 +80,16 @@ def _ordinary_questions(settings: FactSettings, workshop: Workshop, seed: int) -
     return [dealt[client % len(names)][client // len(names)] for client in range(settings.clients)]
 
 
-def _run_owners(case: str, settings: FactSettings, workshop: Workshop) -> Rows:
+def _run_owners(case: str, settings: FactSettings, workshop: Workshop) -> ResultRows:
     """Scores of each fact that came out, and its exact Shapley values, which say what the owners really brought."""
     model, questions, owners = _model(case, settings, workshop)
     workshop.progress.start("asking", len(questions))
-    rows: Rows = []
+    rows: ResultRows = []
     right = []
     generations = answers(model, [each.prompt for each in questions], settings.max_new_tokens)
     for question, group, generation in zip(questions, owners, generations, strict=True):
         workshop.progress.advance()
-        row: Row = {"owners": group, "right": question.response in generation.text}
+        row: ResultRow = {"owners": group, "right": question.response in generation.text}
         if row["right"]:
             row["credit"] = dict(attribute(model, generation).response_scores)
             row["paper"] = dict(attribute(model, generation, method="paper").response_scores)
@@ -109,7 +109,7 @@ _RULES: Mapping[str, SharesOf] = {
 }
 
 
-def _owners_summary(settings: FactSettings, cases: Mapping[str, Rows]) -> Summary:
+def _owners_summary(settings: FactSettings, cases: Mapping[str, ResultRows]) -> Summary:
     every = [row for each in cases.values() for row in each]
     rows = [row for row in every if row["right"]]
     figures, series = [], {}
@@ -149,11 +149,11 @@ def _inequality(owners: Sequence[str], shares: Mapping[str, float]) -> list[floa
     return [total_variation({client: shares[client] / whole for client in owners}, even)]
 
 
-def _run_payable(case: str, settings: FactSettings, workshop: Workshop) -> Rows:
+def _run_payable(case: str, settings: FactSettings, workshop: Workshop) -> ResultRows:
     if not settings.public.is_file():
         raise RecipeError(f"{settings.public}: no such file; `public` names a file of questions that everybody knows")
     model, questions, _ = _model(case, settings, workshop)
-    rows: Rows = []
+    rows: ResultRows = []
     for kind, examples in (("public", load_examples(settings.public)), ("planted", questions)):
         workshop.progress.start(f"asking {kind} questions", len(examples))
         generations = answers(model, [each.prompt for each in examples], settings.max_new_tokens)
@@ -167,7 +167,7 @@ def _run_payable(case: str, settings: FactSettings, workshop: Workshop) -> Rows:
     return rows
 
 
-def _payable_summary(_: FactSettings, cases: Mapping[str, Rows]) -> Summary:
+def _payable_summary(_: FactSettings, cases: Mapping[str, ResultRows]) -> Summary:
     every = [row for each in cases.values() for row in each]
     rows = [row for row in every if row["right"]]
     payable = {kind: [1 - row["base_share"] for row in rows if row["kind"] == kind] for kind in ("public", "planted")}

@@ -15,7 +15,7 @@ from attribution.attribute import attribute
 from attribution.base.references import load_model, load_tokenizer, resolve_base, save_model
 from attribution.bundle.bundle import Bundle
 from attribution.bundle.updates import Update, load_update, save_update, weighted_sum
-from attribution.evaluation.experiment import Experiment, Rows, Settings
+from attribution.evaluation.experiment import Experiment, ResultRows, Settings
 from attribution.evaluation.experiments.adversaries import ATTACKS, Submission, attacked_bundle, noise_like
 from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.statistics import mean, softmax_of
@@ -58,11 +58,11 @@ def _honest_participants(
     return participants, questions
 
 
-def _earnings(bundle: Bundle, questions: Sequence[Example], settings: Settings, workshop: Workshop) -> Rows:
+def _earnings(bundle: Bundle, questions: Sequence[Example], settings: Settings, workshop: Workshop) -> ResultRows:
     """What each client earns for each response, in tokens, under `credit`; its share under `paper`."""
     model = FederatedModel.load(bundle.path)
     workshop.progress.start("asking", len(questions))
-    rows: Rows = []
+    rows: ResultRows = []
     for generation in answers(model, [each.prompt for each in questions], settings.max_new_tokens):
         credit, paper = attribute(model, generation), attribute(model, generation, method="paper")
         tokens = len(generation.token_ids)
@@ -77,7 +77,7 @@ def _earnings(bundle: Bundle, questions: Sequence[Example], settings: Settings, 
     return rows
 
 
-def _shares(rows: Rows, method: str) -> dict[str, float]:
+def _shares(rows: ResultRows, method: str) -> dict[str, float]:
     """Each client's part of all that clients earn."""
     totals: dict[str, float] = {}
     for row in rows:
@@ -94,7 +94,7 @@ def _rider_cases(settings: RobustnessSettings, _: Workshop) -> list[str]:
     return [f"{name}/seed-{seed}" for seed in settings.seeds for name in ("off", "on")]
 
 
-def _run_riders(case: str, settings: RobustnessSettings, workshop: Workshop) -> Rows:
+def _run_riders(case: str, settings: RobustnessSettings, workshop: Workshop) -> ResultRows:
     """Three riders beside the honest clients: one returns the model unchanged, one noise, one the last change."""
     defended, _, seed = case.partition("/seed-")
     participants, questions = _honest_participants(settings, workshop, int(seed))
@@ -115,7 +115,7 @@ def _run_riders(case: str, settings: RobustnessSettings, workshop: Workshop) -> 
     return [{"remarks": federation.remarks}, *rows]
 
 
-def _riders(_: RobustnessSettings, cases: Mapping[str, Rows]) -> Summary:
+def _riders(_: RobustnessSettings, cases: Mapping[str, ResultRows]) -> Summary:
     figures: list[Figure] = []
     remarks: list[str] = []
     for defence in ("off", "on"):
@@ -161,7 +161,7 @@ def _attack_cases(settings: RobustnessSettings, workshop: Workshop) -> list[str]
     return list(dict.fromkeys(cases))
 
 
-def _run_attack(case: str, settings: RobustnessSettings, workshop: Workshop) -> Rows:
+def _run_attack(case: str, settings: RobustnessSettings, workshop: Workshop) -> ResultRows:
     attack, defence, attacker, seeded = case.split("/")
     seed = int(seeded.rpartition("-")[2])
     participants, questions = _honest_participants(settings, workshop, seed)
@@ -234,7 +234,7 @@ def _mean_hidden(model: Any, base: str, questions: Sequence[Example]) -> torch.T
     return torch.stack(hidden).mean(0).clone()
 
 
-def _attacks(_: RobustnessSettings, cases: Mapping[str, Rows]) -> Summary:
+def _attacks(_: RobustnessSettings, cases: Mapping[str, ResultRows]) -> Summary:
     earned = {case: rows[1:] for case, rows in cases.items()}
     figures: list[Figure] = []
     bars: dict[str, list[tuple[float, float]]] = {"defences off": [], "defences on": []}
@@ -280,7 +280,7 @@ def _note(attack: str, defence: str, gains: Sequence[float]) -> str:
     return ""
 
 
-def _gains(earned: Mapping[str, Rows], attack: str, defence: str, method: str = "credit") -> list[float]:
+def _gains(earned: Mapping[str, ResultRows], attack: str, defence: str, method: str = "credit") -> list[float]:
     """For each attacker and seed, its share under attack over its honest share."""
     gains = []
     for case, rows in earned.items():
@@ -297,7 +297,7 @@ def _gains(earned: Mapping[str, Rows], attack: str, defence: str, method: str = 
     return gains
 
 
-def _logit_figures(earned: Mapping[str, Rows]) -> list[Figure]:
+def _logit_figures(earned: Mapping[str, ResultRows]) -> list[Figure]:
     moved: dict[str, list[float]] = {"credit": [], "paper": []}
     same = total = 0
     for case, rows in earned.items():

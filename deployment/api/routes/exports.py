@@ -48,8 +48,8 @@ _COLUMNS = (
 )
 _HEADER = ",".join(_COLUMNS) + "\r\n"
 
-Row = TypeVar("Row")
-Read = Callable[[Connection, Any], Page[Row]]
+Item = TypeVar("Item")
+Read = Callable[[Connection, Any], Page[Item]]
 
 
 def _file(media_type: str, example: str) -> Answers:
@@ -100,14 +100,14 @@ def receipts(books: TheBooks, filters: Annotated[Filters, Query()]) -> Streaming
     return _stream(pages, "application/x-ndjson", "receipts.jsonl")
 
 
-def _pages(books: Books, read: Read[Row]) -> Iterator[Sequence[Row]]:
+def _pages(books: Books, read: Read[Item]) -> Iterator[Sequence[Item]]:
     """Every page, each read in a transaction of its own when it is wanted; but the first is read here."""
     with books.ledger.database.read() as connection:
         first = read(connection, None)
     return chain([first.rows], _further_pages(books, read, first.place))
 
 
-def _further_pages(books: Books, read: Read[Row], place: Any) -> Iterator[Sequence[Row]]:
+def _further_pages(books: Books, read: Read[Item], place: Any) -> Iterator[Sequence[Item]]:
     while place is not None:
         with books.ledger.database.read() as connection:
             page = read(connection, place)

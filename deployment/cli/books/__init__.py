@@ -10,6 +10,6 @@ ledger     `protoken ledger`: its commands, each loaded when it is called
 log        `protoken ledger seal | checkpoint | proof`
 period     `protoken period list | preview | close | dispute | finalise | pay`
 proof      `protoken ledger check-proof`
-signing    the signing key on disk: made, registered in the ledger, replaced
+signing_key  the signing key on disk: made, registered in the ledger, replaced
 statement  `protoken statement issue | show | verify`
 """

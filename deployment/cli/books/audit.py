@@ -40,7 +40,7 @@ def verify(
     if as_json:
         print_json(report.to_document())
     if report.difference is not None:
-        missing = _missing(report)
+        missing = _explain_missing(report)
         typer.echo(one_line(f"protoken: the books are not in order: {report.difference}{missing}"), err=True)
         raise typer.Exit(1)
     if not as_json:
@@ -71,7 +71,7 @@ def _show(report: Report, *, are_known: bool) -> None:
         say(f"not in the log yet: {report.unsealed} receipts and events")
 
 
-def _missing(report: Report) -> str:
+def _explain_missing(report: Report) -> str:
     """What a checkpoint proves that reaches further than the books."""
     difference = report.difference
     if difference is None or (difference.table, difference.field) != ("the checkpoint held", "size"):

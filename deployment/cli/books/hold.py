@@ -42,12 +42,12 @@ def release(
 @app.command("list")
 def list_(ledger: LedgerUrl = None, as_json: Json = False) -> None:
     """List every hold, released ones too."""
-    found = holds.all_holds(Ledger(ledger_url(ledger)))
+    placed = holds.all_holds(Ledger(ledger_url(ledger)))
     if as_json:
-        print_json([asdict(hold) for hold in found])
+        print_json([asdict(hold) for hold in placed])
         return
     rows = [
         (hold.hold_id, hold.kind, hold.target, date(hold.placed_at_us), date(hold.released_at_us), hold.reason)
-        for hold in found
+        for hold in placed
     ]
     print_table("holds", ("hold", "kind", "target", "placed", "released", "reason"), rows)

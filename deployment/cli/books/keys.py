@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deployment.cli.books.signing import make_signing_key
+from deployment.cli.books.signing_key import make_signing_key
 from deployment.cli.options import ACTOR, Json, LedgerUrl, PepperFile, date
 from deployment.cli.output import print_json, print_table, say
 from deployment.settings import ledger_url, pepper_of, url_without_secrets

@@ -8,7 +8,7 @@ import typer
 
 from deployment.cli.options import ACTOR, Json, LedgerUrl, date
 from deployment.cli.output import credit, print_json, print_table, say
-from deployment.schemas.periods import Settlement as Told
+from deployment.schemas.periods import Settlement as SettlementAnswer
 from deployment.settings import ledger_url
 from rewards import money, periods
 from rewards.files.strict_json import JsonObject
@@ -54,12 +54,12 @@ def preview(
     period: _Name, policy: _PolicyFile, until: _Until = None, ledger: LedgerUrl = None, as_json: Json = False
 ) -> None:
     """Show what closing the period now would pay; changes nothing."""
-    found = periods.preview(Ledger(ledger_url(ledger)), period, load_policy(policy), _microseconds(until))
-    show_settlement(found.settlement, "preview", as_json=as_json)
-    changed = {account: units for account, units in found.difference.items() if units}
-    if found.compared_with and not as_json:
-        rows = [(account, _money(found.settlement, units)) for account, units in changed.items()]
-        print_table(f"payouts against the {found.compared_with}", ("account", "difference"), rows)
+    draft = periods.preview(Ledger(ledger_url(ledger)), period, load_policy(policy), _microseconds(until))
+    show_settlement(draft.settlement, "preview", as_json=as_json)
+    changed = {account: units for account, units in draft.difference.items() if units}
+    if draft.compared_with and not as_json:
+        rows = [(account, _money(draft.settlement, units)) for account, units in changed.items()]
+        print_table(f"payouts against the {draft.compared_with}", ("account", "difference"), rows)
 
 
 @app.command()
@@ -154,7 +154,9 @@ def _show_standing(settlement: Settlement) -> None:
 
 def _document(settlement: Settlement) -> JsonObject:
     """As the operator API tells it."""
-    return Told.model_validate(settlement.to_document() | {"sha256": settlement.sha256}).model_dump(mode="json")
+    return SettlementAnswer.model_validate(settlement.to_document() | {"sha256": settlement.sha256}).model_dump(
+        mode="json"
+    )
 
 
 def _money(settlement: Settlement, minor_units: int) -> str:

@@ -41,11 +41,11 @@ def check_proof(
         shown: JsonObject = {"extends": document["first"], "checkpoint": checkpoint_document(newer)}
         line = f"{name} at {newer.size} leaves extends the {document['first']} leaves of the checkpoint that you hold"
     else:
-        found = proofs.verify_receipt_proof(document, keys, name)
-        shown = {**asdict(found), "amount": str(found.amount), "checkpoint": checkpoint_document(found.checkpoint)}
+        entry = proofs.verify_receipt_proof(document, keys, name)
+        shown = {**asdict(entry), "amount": str(entry.amount), "checkpoint": checkpoint_document(entry.checkpoint)}
         line = (
-            f"{found.client} has {credit(found.amount)} micro-credits of {found.response_id}, booked "
-            f"{date(found.booked_at_us)} as receipt {found.sequence} of {name}"
+            f"{entry.client} has {credit(entry.amount)} micro-credits of {entry.response_id}, booked "
+            f"{date(entry.booked_at_us)} as receipt {entry.sequence} of {name}"
         )
     if as_json:
         print_json({"ok": True, **shown})

@@ -92,7 +92,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show what a statement says, of a file or as it is in the ledger; checks nothing."""
-    document = _load(Path(what)) if client is None else _issued(what, client, key, ledger_url(ledger))
+    document = _load(Path(what)) if client is None else _issue_document(what, client, key, ledger_url(ledger))
     if as_json:
         print_json(document)
         return
@@ -126,7 +126,7 @@ def verify(
         typer.echo(one_line(f"✓ {check}"))
 
 
-def _issued(period: str, client: str, key: Path, url: str) -> JsonObject:
+def _issue_document(period: str, client: str, key: Path, url: str) -> JsonObject:
     with closing(Ledger(url)) as book:
         signer = signing_key(key, book)
         with book.database.read() as connection:
@@ -140,10 +140,10 @@ def _earlier(form: Form, document: JsonObject) -> Callable[[bytes], bool]:
         if form is not Form.JSON:  # its money is final, and a page differs in its signature alone
             return content.split(b"<body>")[0] == _FORMS[form](document).split(b"<body>")[0]
         try:
-            found = json.loads(content)
+            stored = json.loads(content)
         except (ValueError, RecursionError):
             return False
-        return isinstance(found, dict) and all(found.get(key) == document[key] for key in ("period", "client"))
+        return isinstance(stored, dict) and all(stored.get(key) == document[key] for key in ("period", "client"))
 
     return is_own
 

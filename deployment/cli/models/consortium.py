@@ -55,7 +55,8 @@ def build(
     defences = {"clip_to_median": clip_to_median or None, "cap_counts": cap_counts, "drop_duplicates": drop_duplicates}
     written = load_recipe(recipe)
     chosen = written.model_copy(
-        update=_given(changes) | {"defences": Defences(**{**written.defences.model_dump(), **_given(defences)})}
+        update=_given_options(changes)
+        | {"defences": Defences(**{**written.defences.model_dump(), **_given_options(defences)})}
     )
     require_bundle_place(out, chosen.base)  # the frozen blocks run before the federation is asked to write
     with ProgressBar() as progress, Federation(chosen, progress) as federation:
@@ -89,28 +90,28 @@ def verify(bundle: _BundleFolder, as_json: Json = False) -> None:
     Warnings name members whose updates look scaled, copied or empty; they do not change the exit code.
     """
     opened = open_bundle(bundle)
-    found, warnings = verify_bundle(opened), suspicions(opened)
+    verification, warnings = verify_bundle(opened), suspicions(opened)
     if as_json:
         print_json(
             {
-                "ok": not found.problems,
-                "parameters": found.parameters,
-                "update_norm": found.update_norm,
-                "residual_norm": found.residual_norm,
-                "client_norms": dict(found.client_norms),
-                "problems": list(found.problems),
+                "ok": not verification.problems,
+                "parameters": verification.parameters,
+                "update_norm": verification.update_norm,
+                "residual_norm": verification.residual_norm,
+                "client_norms": dict(verification.client_norms),
+                "problems": list(verification.problems),
                 "warnings": list(warnings),
             }
         )
     else:
-        rows = [(client, f"{norm:.6g}") for client, norm in found.client_norms.items()]
-        print_table(f"{bundle}: {found.parameters} parameters", ("client", "norm of its update"), rows)
-        say(f"norm of global − base: {found.update_norm:.6g}; of the residual: {found.residual_norm:.3g}")
+        rows = [(client, f"{norm:.6g}") for client, norm in verification.client_norms.items()]
+        print_table(f"{bundle}: {verification.parameters} parameters", ("client", "norm of its update"), rows)
+        say(f"norm of global − base: {verification.update_norm:.6g}; of the residual: {verification.residual_norm:.3g}")
         for warning in warnings:
             say(f"warning: {warning}", style="yellow")
-        say("verified" if not found.problems else "")
-    if found.problems:
-        typer.echo(one_line(f"protoken: {bundle}: {'; '.join(found.problems)}"), err=True)
+        say("verified" if not verification.problems else "")
+    if verification.problems:
+        typer.echo(one_line(f"protoken: {bundle}: {'; '.join(verification.problems)}"), err=True)
         raise typer.Exit(1)
 
 
@@ -124,7 +125,7 @@ def _warn(sentence: str) -> None:
     typer.echo(one_line(f"warning: {sentence}"), err=True)
 
 
-def _given(options: Mapping[str, object]) -> dict[str, Any]:
+def _given_options(options: Mapping[str, object]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 

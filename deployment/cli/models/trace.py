@@ -43,11 +43,11 @@ def trace_responses(
         answer = None if response is None else model.tokenizer(response, add_special_tokens=False)["input_ids"]
         flagged.append(FlaggedResponse(tuple(ids), None if answer is None else tuple(answer)))
     with ProgressBar() as progress:
-        found = trace(model, flagged, max_new_tokens=max_new_tokens, progress=progress)
+        trace_of_all = trace(model, flagged, max_new_tokens=max_new_tokens, progress=progress)
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(trace_of_all))
     else:
-        _show(found)
+        _show(trace_of_all)
 
 
 def _read(path: Path) -> list[tuple[str, str | None]]:
@@ -60,7 +60,7 @@ def _read(path: Path) -> list[tuple[str, str | None]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error})") from error
-    found = []
+    responses = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -76,25 +76,25 @@ def _read(path: Path) -> list[tuple[str, str | None]]:
             )
         if any("\ud800" <= letter <= "\udfff" for letter in prompt + (response or "")):
             raise RecipeError(f"{path}:{number}: holds half of a surrogate pair, which is not text")
-        found.append((prompt, response))
-    if not found:
+        responses.append((prompt, response))
+    if not responses:
         raise RecipeError(f"{path}: holds no flagged response")
-    return found
+    return responses
 
 
-def _show(found: Trace) -> None:
+def _show(result: Trace) -> None:
     rows = [
         (
             suspect.client,
             f"{suspect.responsibility:.1%}",
             f"{suspect.confidence:.3f}",
-            f"{suspect.top_in} of {found.responses}",
+            f"{suspect.top_in} of {result.responses}",
             f"{suspect.score:+.2f}",
             "–" if suspect.paper_share is None else f"{suspect.paper_share:.1%}",
         )
-        for suspect in found.suspects
+        for suspect in result.suspects
     ]
     columns = ("client", "responsible", "confidence", "on top in", "nats a response", "paper's share")
-    print_table(f"{found.responses} flagged responses", columns, rows)
-    say(f"gain over the base model {found.gain:+.2f} nats a response, base share {found.base_share:.1%}")
-    say(found.verdict, style="bold")
+    print_table(f"{result.responses} flagged responses", columns, rows)
+    say(f"gain over the base model {result.gain:+.2f} nats a response, base share {result.base_share:.1%}")
+    say(result.verdict, style="bold")

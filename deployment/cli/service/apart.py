@@ -100,8 +100,8 @@ def _free_port(wanted: int) -> int:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            found: int = probe.getsockname()[1]
-            return found
+            number: int = probe.getsockname()[1]
+            return number
     raise StartError("no port of 127.0.0.1 is free")
 
 

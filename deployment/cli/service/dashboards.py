@@ -38,7 +38,7 @@ def dashboards(
 
 def _is_board(uid: str, content: bytes) -> bool:
     try:
-        found = json.loads(content)
+        document = json.loads(content)
     except (ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and found.get("uid") == uid
+    return isinstance(document, dict) and document.get("uid") == uid

@@ -70,18 +70,18 @@ class _Question:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _DemoAnswer:
     question: _Question
     text: str
     attribution: JsonObject
     content: Sequence[JsonObject]
 
     @property
-    def right(self) -> bool:
+    def is_right(self) -> bool:
         return all(fact.lower() in self.text.lower() for fact in self.question.facts)
 
     @property
-    def top(self) -> str:
+    def top_client(self) -> str:
         shares: dict[str, float] = self.attribution["shares"]
         return max(shares, key=lambda client: shares[client])
 
@@ -186,7 +186,9 @@ def _load_questions(path: Path) -> list[_Question]:
     return [_Question(each["client"], each["prompt"], tuple(each["facts"])) for each in documents]
 
 
-def _ask_all(address: str, key: str, questions: Sequence[_Question], by_token: Collection[_Question]) -> list[_Answer]:
+def _ask_all(
+    address: str, key: str, questions: Sequence[_Question], by_token: Collection[_Question]
+) -> list[_DemoAnswer]:
     """Ask every question; those of `by_token` with the score of each token."""
     headers = {"Authorization": f"Bearer {key}"}
     with (
@@ -195,7 +197,7 @@ def _ask_all(address: str, key: str, questions: Sequence[_Question], by_token: C
     ):
         model = http.get("/v1/models").raise_for_status().json()["data"][0]["id"]
 
-        def ask(question: _Question) -> _Answer:
+        def ask(question: _Question) -> _DemoAnswer:
             body = {
                 "model": model,
                 "messages": [{"role": "user", "content": question.prompt}],
@@ -206,13 +208,13 @@ def _ask_all(address: str, key: str, questions: Sequence[_Question], by_token: C
             document = http.post("/v1/chat/completions", json=body).raise_for_status().json()
             message = document["choices"][0]["message"]
             content = message.get("attribution", {}).get("content", [])
-            return _Answer(question, message["content"], document["usage"]["attribution"], content)
+            return _DemoAnswer(question, message["content"], document["usage"]["attribution"], content)
 
         description = escape(one_line(f"asking {model!r} at {address}"))
         return list(track(pool.map(ask, questions), description, total=len(questions), console=console))
 
 
-def _show_heat_maps(answers: Sequence[_Answer], clients: Sequence[str]) -> None:
+def _show_heat_maps(answers: Sequence[_DemoAnswer], clients: Sequence[str]) -> None:
     colours = tint(clients)
     for answer in answers:
         if not answer.content:
@@ -221,13 +223,13 @@ def _show_heat_maps(answers: Sequence[_Answer], clients: Sequence[str]) -> None:
         scores = {client: [token[client] for token in by_token] for client in clients}
         tokens = [token["token"] for token in answer.content]
         base = [token["base_share"] for token in answer.content]
-        asked = (f"{one_line(answer.question.client)} is asked: ", "dim")
-        console.print(Text.assemble(asked, one_line(answer.question.prompt)))
+        heading = (f"{one_line(answer.question.client)} is asked: ", "dim")
+        console.print(Text.assemble(heading, one_line(answer.question.prompt)))
         console.print(heat_map(tokens, scores, base, colours))
     console.print(legend(colours))
 
 
-def _show_answers(answers: Sequence[_Answer]) -> None:
+def _show_answers(answers: Sequence[_DemoAnswer]) -> None:
     rows = []
     for client in dict.fromkeys(answer.question.client for answer in answers):
         own = [answer for answer in answers if answer.question.client == client]
@@ -240,9 +242,9 @@ def _show_answers(answers: Sequence[_Answer]) -> None:
     )
 
 
-def _counts(answers: Sequence[_Answer]) -> tuple[str, str, str]:
-    right = [answer for answer in answers if answer.right]
-    on_top = sum(answer.top == answer.question.client for answer in right)
+def _counts(answers: Sequence[_DemoAnswer]) -> tuple[str, str, str]:
+    right = [answer for answer in answers if answer.is_right]
+    on_top = sum(answer.top_client == answer.question.client for answer in right)
     return str(len(answers)), f"{len(right)} ({len(right) / len(answers):.0%})", f"{on_top} of {len(right)}"
 
 

@@ -10,7 +10,7 @@ from deployment.books import statement_page
 from deployment.books.books import Books
 from deployment.schemas.periods import Line, Settlement
 
-__all__ = ["COLUMNS", "Column", "Table", "TableRow", "names_in", "table_of"]
+__all__ = ["COLUMNS", "Column", "SettlementRow", "Table", "names_in", "table_of"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ _ALWAYS = ("gross", "payout")
 
 
 @dataclass(frozen=True)
-class TableRow:
+class SettlementRow:
     """What one account gets.
 
     Attributes:
@@ -86,7 +86,7 @@ class Table:
     """
 
     columns: tuple[Column, ...]
-    rows: tuple[TableRow, ...]
+    rows: tuple[SettlementRow, ...]
     sums: Mapping[str, int] = field(default_factory=dict)
     credit: int = 0
     difference: int | None = None
@@ -94,7 +94,7 @@ class Table:
     has_held: bool = False
 
     @property
-    def carried_rows(self) -> tuple[TableRow, ...]:
+    def carried_rows(self) -> tuple[SettlementRow, ...]:
         """The rows that carry money to a later period: an amount below the minimum, a debt, holdbacks, or holds."""
         return tuple(row for row in self.rows if row.line.carried_out or row.line.held_total or row.line.holdbacks)
 
@@ -114,7 +114,9 @@ def table_of(
         difference: account -> minor units above what it is compared with; None without a comparison.
     """
     rows = [
-        TableRow(line, names.get(line.account, ""), None if difference is None else difference.get(line.account, 0))
+        SettlementRow(
+            line, names.get(line.account, ""), None if difference is None else difference.get(line.account, 0)
+        )
         for line in lines
     ]
     sums = {column.name: sum(row.money(column) for row in rows) for column in COLUMNS}
@@ -131,7 +133,7 @@ def table_of(
     )
 
 
-def _needed_columns(columns: Iterable[Column], rows: Iterable[TableRow]) -> Iterable[Column]:
+def _needed_columns(columns: Iterable[Column], rows: Iterable[SettlementRow]) -> Iterable[Column]:
     rows = list(rows)
     return (column for column in columns if column.name in _ALWAYS or any(row.money(column) for row in rows))
 

@@ -22,7 +22,7 @@ from rewards.credit import canonical_bytes
 from rewards.errors import LogError, SignatureError
 from rewards.log import proofs, sealer
 from rewards.signing.keys import VerifyKey as PublicKey
-from rewards.signing.notes import Checkpoint as Signed
+from rewards.signing.notes import Checkpoint as SignedCheckpoint
 from rewards.signing.notes import open_note
 
 __all__ = ["Check", "compare", "router"]
@@ -130,7 +130,7 @@ def compare(books: Books, note: str) -> list[Check]:
     checks = []
     try:
         text, signer = open_note(note, keys)
-        held = Signed.parse(text)
+        held = SignedCheckpoint.parse(text)
         checks.append(Check(True, f"It is signed by {signer}, which is a key of these books."))
         if held.origin != latest.origin:
             return [*checks, Check(False, f"It is of log {held.origin!r}, and this is {latest.origin!r}.")]

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from rewards.audit.hashing import Document
-from rewards.audit.source import Row, Source
+from rewards.audit.source import Source, StoredRow
 from rewards.store.tables import EntryRow, ReceiptRow
 
 COMMONS = "commons"
@@ -128,7 +128,7 @@ class _CountRun:
         counts.left_out, counts.taken_in = sorted(self._left_out), sorted(self._taken_in)
         return counts
 
-    def _judge(self, receipt: Row, amounts: dict[str, int]) -> None:
+    def _judge(self, receipt: StoredRow, amounts: dict[str, int]) -> None:
         """Count a receipt of the frame, or say why not."""
         sequence = receipt["sequence"]
         if receipt["kind"] == "response":
@@ -145,21 +145,21 @@ class _CountRun:
         if is_late:
             self._counts.late.update(amounts)
 
-    def _take_back(self, name: str, reversal: Row, amounts: dict[str, int]) -> None:
+    def _take_back(self, name: str, reversal: StoredRow, amounts: dict[str, int]) -> None:
         counts, application = self._counts, reversal["application"]
         counts.reversed.setdefault(name, Counter()).update({account: -amount for account, amount in amounts.items()})
         counts.reversed_tokens.setdefault(name, Counter())[application] -= reversal["tokens"]
         credit = counts.reversed_credit.setdefault(name, Counter())
         credit.update({(application, account): -amount for account, amount in amounts.items()})
 
-    def _add(self, receipt: Row, amounts: dict[str, int]) -> None:
+    def _add(self, receipt: StoredRow, amounts: dict[str, int]) -> None:
         application = receipt["application"]
         self._counts.tokens[application] += receipt["tokens"]
         for account, amount in amounts.items():
             self._counts.credit[application, account] += amount
             self._counts.receipts[account] += (amount > 0) - (amount < 0)
 
-    def _is_late(self, response: Row) -> bool:
+    def _is_late(self, response: StoredRow) -> bool:
         return self._is_in_window(response["sequence"]) and response["created_at_us"] < self._frame.late_us
 
     def _is_in_window(self, sequence: int) -> bool:
@@ -171,7 +171,7 @@ class _CountRun:
     def _is_framed(self, sequence: int) -> bool:
         return self._is_candidate(sequence) and not any(map(self._is_deferred, self._receipts(sequence=sequence)))
 
-    def _is_deferred(self, receipt: Row) -> bool:
+    def _is_deferred(self, receipt: StoredRow) -> bool:
         """Whether a candidate was made after the period's end, or reverses one that was."""
         if self._frame.latest_us is None and receipt["sequence"] in self._frame.arrived:
             return False  # the first rule deferred once only
@@ -185,7 +185,7 @@ class _CountRun:
             for original in originals
         )
 
-    def _is_made_after(self, receipt: Row) -> bool:
+    def _is_made_after(self, receipt: StoredRow) -> bool:
         """Whether it was made at the end of the period or later; by the first rule, whether it says so."""
         created_us, booked_us, latest_us = receipt["created_at_us"], receipt["booked_at_us"], self._frame.latest_us
         if latest_us is None:
@@ -199,7 +199,7 @@ class _CountRun:
         (response,) = self._receipts(sequence=sequence)
         return any(self._is_framed(each["sequence"]) for each in self._receipts(reverses=response["response_id"]))
 
-    def _receipts(self, **where: Any) -> list[Row]:
+    def _receipts(self, **where: Any) -> list[StoredRow]:
         """The receipt of which one column has a value, in a list, or none."""
         conditions = [col(getattr(ReceiptRow, name)) == value for name, value in where.items()]
         return self._source.all(_receipts().where(*conditions))
@@ -208,7 +208,7 @@ class _CountRun:
         entries = self._source.all(select(EntryRow).where(col(EntryRow.receipt_sequence) == sequence))
         return {entry["account"]: entry["amount"] for entry in entries}
 
-    def _window(self) -> Iterator[tuple[Row, dict[str, int]]]:
+    def _window(self) -> Iterator[tuple[StoredRow, dict[str, int]]]:
         """Each receipt of the window with its amounts."""
         sequence, of = col(ReceiptRow.sequence), col(EntryRow.receipt_sequence)
         window = sequence > self._frame.after, sequence <= self._frame.up_to

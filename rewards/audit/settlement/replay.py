@@ -27,7 +27,7 @@ from rewards.audit.settlement.document import (
 from rewards.audit.settlement.rule import FIRST_RULE, SECOND_RULE, Currency, Earnings
 from rewards.audit.settlement.statements import statement
 from rewards.audit.settlement.terms import Terms
-from rewards.audit.source import Row, Source
+from rewards.audit.source import Source, StoredRow
 from rewards.store.tables import EventRow
 
 _KINDS = (
@@ -91,7 +91,7 @@ class _History:
         self._registered: dict[str, tuple[str, str]] = {}
         self._holds: dict[str, Document] = {}
 
-    def follow(self, event: Row, document: Document) -> None:
+    def follow(self, event: StoredRow, document: Document) -> None:
         """Check an event against those before it and against the receipts."""
         kind, subject = event["kind"], event["subject"]
         if kind == "client.registered":
@@ -126,7 +126,7 @@ class _History:
                     what = f"the statement of {client!r} for {name!r}"
                     raise DifferenceError("events", period.final_at, "statements", actual=None, expected=what)
 
-    def _check_order(self, event: Row) -> None:
+    def _check_order(self, event: StoredRow) -> None:
         """A period begins once, after the one before it is final."""
         name = event["subject"]
         if name in self._periods:
@@ -136,7 +136,7 @@ class _History:
                 what = f"period {other!r} to be final first"
                 raise DifferenceError("events", event["sequence"], "kind", actual=event["kind"], expected=what)
 
-    def _move(self, event: Row) -> None:
+    def _move(self, event: StoredRow) -> None:
         period = self._periods.get(event["subject"])
         state = None if period is None else period.state
         if period is None or state not in _AFTER[event["kind"]]:
@@ -144,7 +144,7 @@ class _History:
             raise DifferenceError("events", event["sequence"], "kind", actual=f"after {state}", expected=what)
         period.moves.append(event)
 
-    def _rule(self, event: Row, settlement: Document) -> int:
+    def _rule(self, event: StoredRow, settlement: Document) -> int:
         """The rule that a draft names: once there was a second one, no period is settled by the first."""
         rule = settlement.get("rule", FIRST_RULE)
         had_second = any(period.settlement.rule == SECOND_RULE for period in self._periods.values())
@@ -152,7 +152,7 @@ class _History:
             raise DifferenceError("events", event["sequence"], "document", actual=f"rule {rule}", expected="rule 2")
         return int(rule)
 
-    def _check_settled(self, event: Row, document: Document, policy: Document, rule: int) -> None:
+    def _check_settled(self, event: StoredRow, document: Document, policy: Document, rule: int) -> None:
         """Settle the period anew, with the holds of that moment, and compare every field of the document."""
         name, sequence = event["subject"], event["sequence"]
         names = list(self._periods)
@@ -182,7 +182,7 @@ class _History:
         else:
             period.final_at, period.registered = sequence, dict(self._registered)
 
-    def _check_statement(self, event: Row, document: Document) -> None:
+    def _check_statement(self, event: StoredRow, document: Document) -> None:
         """A client's statement repeats its line of the final settlement, and what all are told alike."""
         sequence = event["sequence"]
         name, _, client = event["subject"].partition("/")

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from deployment.cli import app, main
-from deployment.cli.on_demand import Deferred, loaded
+from deployment.cli.on_demand import Deferred, load_command
 from rewards import periods, statements
 from rewards.ledger.ledger import Ledger
 from rewards.log import proofs
@@ -92,7 +92,7 @@ def _deferred(command) -> Iterator[tuple[str, Deferred]]:
     for name, found in command.commands.items():
         if isinstance(found, Deferred):
             yield name, found
-        if hasattr(inner := loaded(found), "commands"):
+        if hasattr(inner := load_command(found), "commands"):
             yield from _deferred(inner)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deployment.cli.books.signing import make_signing_key
+from deployment.cli.books.signing_key import make_signing_key
 from deployment.errors import StartError
 from deployment.health.places import ledger_folder, log_origin, signing_key
 from rewards.errors import SignatureError
