@@ -1,5 +1,8 @@
 """Checked keys pass again for a while: revocations take effect in seconds, outages of the ledger within a minute."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +10,6 @@ from hypothesis import strategies as st
 from deployment.access.key_cache import AWAY_S, FRESH_S, KeyCache
 from rewards.errors import KeyRefusedError, LedgerError
 from rewards.keys.ring import Key, KeyRing
-from rewards.ledger.ledger import Ledger
 from rewards.store.database import now_us
 from tests.deployment.conftest import PEPPER
 from tests.deployment.outages import Clock, away
@@ -120,10 +122,11 @@ STEPS = st.lists(
 
 @settings(deadline=None, max_examples=60)
 @given(steps=STEPS)
-def test_nobody_passes_longer_than_promised(tmp_path_factory: pytest.TempPathFactory, steps: list) -> None:
+def test_nobody_passes_longer_than_promised(
+    prepared_file: Path, tmp_path_factory: pytest.TempPathFactory, steps: list
+) -> None:
     """Whatever happens in whatever order: a revoked key passes for FRESH_S at most, or AWAY_S around an outage."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('cache')}/ledger.db"
-    Ledger.prepare(url)
+    url = f"sqlite:///{shutil.copy(prepared_file, tmp_path_factory.mktemp('cache'))}"
     keys, clock = KeyRing(url, PEPPER), Clock()
     presented = keys.create("application", "x", actor="test")
     cache = KeyCache(keys.check, clock)

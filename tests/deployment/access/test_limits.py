@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -326,11 +327,13 @@ STEPS = st.lists(
 @settings(deadline=None, max_examples=40)
 @given(budget=st.integers(0, 120), steps=STEPS)
 def test_a_budget_is_spent_to_the_token(
-    tmp_path_factory: pytest.TempPathFactory, budget: int, steps: list[tuple[str, int, float]]
+    prepared_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    budget: int,
+    steps: list[tuple[str, int, float]],
 ) -> None:
     """Against a count on paper: admitted exactly where spent and reserved tokens leave enough, in any order."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('limits')}/ledger.db"
-    Ledger.prepare(url)
+    url = f"sqlite:///{shutil.copy(prepared_file, tmp_path_factory.mktemp('limits'))}"
     ledger, keys, clock = Ledger(url), KeyRing(url, PEPPER), Clock()
     ledger.register("demo", MEMBERS)
     limits, key = Limits(ledger, clock), key_with(keys, token_budget=budget)

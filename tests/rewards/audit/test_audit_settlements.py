@@ -1,6 +1,7 @@
 """The audit settles every period a second time: honest ones pass, whatever happened, and altered ones are named."""
 
 import json
+import shutil
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
@@ -123,10 +124,9 @@ class Play:
 
 @settings(max_examples=60, deadline=None)
 @given(moves=st.lists(MOVES, min_size=15, max_size=40))
-def test_honest_books_pass_whatever_happened(tmp_path_factory, moves):
+def test_honest_books_pass_whatever_happened(prepared_file, tmp_path_factory, moves):
     """Late and early receipts, reversals before and after a close, holds, disputes, every kind of policy: all pass."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('play')}/ledger.db"
-    prepare(url)
+    url = f"sqlite:///{shutil.copy(prepared_file, tmp_path_factory.mktemp('play'))}"
     with pytest.MonkeyPatch.context() as monkeypatch:
         play = Play(url, monkeypatch)
         for move in moves:

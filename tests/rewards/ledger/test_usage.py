@@ -1,5 +1,6 @@
 """What an application has generated, by the books."""
 
+import shutil
 from dataclasses import replace
 
 from hypothesis import given, settings
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from rewards.ledger.ledger import Ledger
 from rewards.ledger.usage import tokens_of
-from tests.rewards.receipts import MEMBERS, make_receipt
+from tests.rewards.receipts import make_receipt
 
 
 def test_tokens_are_counted_by_application_and_less_what_was_reversed(ledger):
@@ -23,12 +24,9 @@ def test_tokens_are_counted_by_application_and_less_what_was_reversed(ledger):
 
 @settings(deadline=None, max_examples=20)
 @given(steps=st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 50), st.booleans()), max_size=12))
-def test_reading_on_from_where_one_stopped_is_reading_all(steps, tmp_path_factory):
+def test_reading_on_from_where_one_stopped_is_reading_all(steps, prepared_file, tmp_path_factory):
     """Sums of what came since add up to the sum of everything, wherever one stopped."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('usage')}/ledger.db"
-    Ledger.prepare(url)
-    ledger = Ledger(url)
-    ledger.register("demo", MEMBERS)
+    ledger = Ledger(f"sqlite:///{shutil.copy(prepared_file, tmp_path_factory.mktemp('usage'))}")
     total, last = 0, 0
     for number, (application, tokens, stops) in enumerate(steps):
         ledger.append(replace(make_receipt(f"r{number}", tokens=tokens), application=application))
