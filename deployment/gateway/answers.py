@@ -192,7 +192,7 @@ async def _respond(
 ) -> Response:
     if not request.stream:
         text, end = await _collect(events)
-        return JSONResponse(wire.whole(text, end))
+        return JSONResponse(wire.whole_body(text, end))
     first = await anext(events)  # awaited here, so that a refusal still has a status of its own
     if isinstance(first, Failed):
         await events.aclose()
@@ -227,7 +227,7 @@ async def _server_sent(
     Every event is awaited, so a disconnect cancels the job at the next one.
     """
     async with aclosing(events), aclosing(or_silence(first, events, keep_alive_s)) as told:
-        opening = [_data(body) for body in wire.opening()]
+        opening = [_data(body) for body in wire.opening_chunks()]
         for chunk in opening or [KEEP_ALIVE] * isinstance(first, Admitted):
             yield chunk
         async for event in told:
@@ -241,7 +241,7 @@ async def _server_sent(
                 case Finished():
                     if event.text:
                         yield _data(wire.delta(event.text))
-                    for body in wire.closing(event):
+                    for body in wire.closing_chunks(event):
                         yield _data(body)
                     yield "data: [DONE]\n\n"
                 case Admitted():

@@ -24,16 +24,16 @@ Body = dict[str, Any]
 class Wire(Protocol):
     """How one response is put on the wire, whole or as the chunks of a stream."""
 
-    def whole(self, text: str, end: Finished) -> Body:
+    def whole_body(self, text: str, end: Finished) -> Body:
         """The body of an answer that is not streamed."""
 
-    def opening(self) -> Iterator[Body]:
+    def opening_chunks(self) -> Iterator[Body]:
         """Chunks that come before any text."""
 
     def delta(self, text: str) -> Body:
         """The chunk of one piece of text."""
 
-    def closing(self, end: Finished) -> Iterator[Body]:
+    def closing_chunks(self, end: Finished) -> Iterator[Body]:
         """Chunks that come after the last text: attribution, finish reason, usage where it is wanted."""
 
 
@@ -123,13 +123,13 @@ def _content(tokens: Sequence[TokenCredit]) -> list[Body]:
 class ChatWire(_Head):
     """Bodies of `/v1/chat/completions`."""
 
-    def whole(self, text: str, end: Finished) -> Body:
+    def whole_body(self, text: str, end: Finished) -> Body:
         """The body of an answer that is not streamed."""
         message = {"role": "assistant", "content": text, "refusal": None, **self.attribution_whole(end)}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": end.finish_reason}
         return self.body("chat.completion", [choice], usage=self.usage(end))
 
-    def opening(self) -> Iterator[Body]:
+    def opening_chunks(self) -> Iterator[Body]:
         """The chunk that says who speaks."""
         yield self._chunk({"role": "assistant", "content": ""})
 
@@ -137,7 +137,7 @@ class ChatWire(_Head):
         """The chunk of one piece of text."""
         return self._chunk({"content": text})
 
-    def closing(self, end: Finished) -> Iterator[Body]:
+    def closing_chunks(self, end: Finished) -> Iterator[Body]:
         """Attribution in `delta`, then the finish reason, then usage in a chunk without choices."""
         for attribution in self.attribution_chunks(end):
             yield self._chunk({"attribution": attribution})
@@ -156,13 +156,13 @@ class TextWire(_Head):
 
     kind = "text_completion"
 
-    def whole(self, text: str, end: Finished) -> Body:
+    def whole_body(self, text: str, end: Finished) -> Body:
         """The body of an answer that is not streamed."""
         return self.body(
             self.kind, [self._choice(text, end.finish_reason, **self.attribution_whole(end))], usage=self.usage(end)
         )
 
-    def opening(self) -> Iterator[Body]:
+    def opening_chunks(self) -> Iterator[Body]:
         """Nothing: text completions have no speaker."""
         return iter(())
 
@@ -170,7 +170,7 @@ class TextWire(_Head):
         """The chunk of one piece of text."""
         return self.chunk(self.kind, self._choice(text))
 
-    def closing(self, end: Finished) -> Iterator[Body]:
+    def closing_chunks(self, end: Finished) -> Iterator[Body]:
         """Attribution beside empty text, then the finish reason, then usage in a chunk without choices."""
         for attribution in self.attribution_chunks(end):
             yield self.chunk(self.kind, self._choice("", attribution=attribution))

@@ -170,7 +170,7 @@ class TextPart(BaseModel):
     text: str
 
 
-def _unsupported(message: str) -> PydanticCustomError:
+def _unsupported_error(message: str) -> PydanticCustomError:
     return PydanticCustomError("unsupported_content", "{message}", {"message": message})
 
 
@@ -190,7 +190,7 @@ class Message(BaseModel):
     @classmethod
     def _speaks(cls, value: Any) -> Any:
         if value in ("tool", "function"):
-            raise _unsupported(f"role {value!r} is not supported by this service, which calls no tools")
+            raise _unsupported_error(f"role {value!r} is not supported by this service, which calls no tools")
         return value
 
     @field_validator("content", mode="before")
@@ -199,7 +199,7 @@ class Message(BaseModel):
         for part in value if isinstance(value, list) else ():
             kind = part.get("type", "text") if isinstance(part, dict) else "text"
             if kind != "text":
-                raise _unsupported(
+                raise _unsupported_error(
                     f"a content part of type {kind!r} is not supported by this service, which reads text"
                 )
         return value
@@ -208,7 +208,7 @@ class Message(BaseModel):
     def _nothing_else(self) -> Self:
         for name, value in (self.model_extra or {}).items():
             if name not in _HARMLESS_IN_MESSAGE and not _is_empty(value):
-                raise _unsupported(f"field {name!r} of a message is not supported by this service")
+                raise _unsupported_error(f"field {name!r} of a message is not supported by this service")
         return self
 
     @property

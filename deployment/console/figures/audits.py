@@ -18,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Run:
-    """An audit that is under way; the `rewards.audit.Progress` that it tells how far it is.
+    """An audit that is under way; the `rewards.audit.report.AuditProgress` that it tells how far it is.
 
     Attributes:
         actor: id of the key that asked for it.

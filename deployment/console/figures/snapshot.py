@@ -33,7 +33,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FiguresSnapshot:
-    """The ledger's figures as they were at one moment, of everybody: `seen` says what of it a page may show.
+    """The ledger's figures as they were at one moment, of everybody: `view` says what of it a page may show.
 
     Attributes:
         standing: what everybody earned.

@@ -34,7 +34,7 @@ def test_a_controller_that_hangs_takes_one_thread_and_no_other(monkeypatch: pyte
         return await asyncio.to_thread(lambda: "a key is checked")
 
     engine = HandleEngine(HANDLE)
-    monkeypatch.setattr(HandleEngine, "_running", hanging)
+    monkeypatch.setattr(HandleEngine, "_count_running", hanging)
     try:
         assert "a key is checked" == asyncio.run(asyncio.wait_for(ask_again_and_again(), 20))
         assert 1 == len(asked)
