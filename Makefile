@@ -37,12 +37,13 @@ fast test test-attribution test-rewards test-deployment: export OMP_NUM_THREADS 
 fast test test-attribution test-rewards test-deployment: export OMP_WAIT_POLICY := passive
 fast test test-attribution test-rewards test-deployment: export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/pytest --numprocesses 2
+FAST := not (slow or postgresql or process or model or app)
 
 # What a test needs, tests/needs.py reads off the test. Tests by thousands of random cases try some of them here.
 fast: export PROTOKEN_SETTLEMENT_CASES := 25
 fast: export PROTOKEN_MODEL_STEPS := 200
 fast: setup  ## tests of pure modules and of ledgers on SQLite: a minute
-	$(PYTEST) --quiet -m "not (slow or postgresql or process or model or app)"
+	$(PYTEST) --quiet -m "$(FAST)"
 
 test-attribution test-rewards test-deployment: setup
 	$(PYTEST) tests/$(@:test-%=%)
@@ -51,10 +52,12 @@ test-attribution:  ## all tests of attribution/
 test-rewards:  ## all tests of rewards/, on PostgreSQL too
 test-deployment:  ## all tests of deployment/, with PostgreSQL, Prometheus' promtool and Chromium
 
-# Fast tests first; then the slow ones, two files at a time: most wait for something to start, to fail or to be
-# scraped, while others train.
+# Fast tests first, and how much they cover: they start no process, so that nothing of it is missed. Then those that
+# need more, and at last the slow ones, two files at a time: most wait for something to start, to fail or to be scraped,
+# while others train.
 test: lint  ## lint, types and every test, the real model behind the real service included
-	$(PYTEST) --quiet -m "not slow"
+	$(PYTEST) --quiet -m "$(FAST)" --cov --cov-report=
+	$(PYTEST) --quiet -m "not slow and not ($(FAST))"
 	$(PYTEST) -m slow --dist loadfile
 
 # Hours, and not part of any other command. `.venv/bin/mutmut results` names those that no test noticed.
