@@ -46,7 +46,7 @@ def write_books(url: str) -> list[str]:
 
 def _use(keys: KeyRing, ledger: Ledger) -> None:
     """What applications leave behind: a last use, a claim under way, and one that ended and was tried again."""
-    keys.used(next(key for key in keys.list() if key.state(now_us()) == "valid"))
+    keys.note_use(next(key for key in keys.list() if key.state(now_us()) == "valid"))
     claims = Claims(ledger.database)
     for response_id, key in (("c0", "a"), ("c1", "b"), ("c2", "b")):
         claims.claim("shop", key * 64, "f" * 64, response_id)

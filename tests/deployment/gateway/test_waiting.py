@@ -111,7 +111,7 @@ def test_audited_calls_hold_nobody_up(ask: httpx.Client, ledger: Ledger, keys: K
             audited = [pool.submit(ask.get, "/api/v1/consortium", headers=operator) for _ in range(AUDITED)]
             time.sleep(0.5)
             answers = [timed(ask, application) for _ in range(5)]
-            waiting = sum(not each.mark_done() for each in audited)
+            waiting = sum(not each.done() for each in audited)
         statuses = [each.result().status_code for each in audited]
     with ledger.database.read() as connection:
         written = events.find(connection, kinds=["call"])

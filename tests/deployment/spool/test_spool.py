@@ -171,7 +171,7 @@ for number in count():
     spool.append([{"id": name, "kind": "receipt", "text": "x" * (number % 997)}, progress])
     print(name, flush=True)
     if number % 3 == 0:
-        spool.done([name + "b"])
+        spool.mark_done([name + "b"])
 """
 
 
@@ -213,7 +213,7 @@ try:
 except SpoolError as error:
     print(error)
 assert spool.path.read_bytes() == before, "something of the refused write is there"
-assert [each["id"] for each in spool.live()] == ["kept"]
+assert [each["id"] for each in spool.live_records()] == ["kept"]
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 spool.append([{"id": "later", "kind": "receipt"}])
 """
