@@ -17,8 +17,6 @@ from attribution.scoring.nodes import DEFAULT_NODES
 from attribution.scoring.paper_preset import BlockCapture, position_local
 from attribution.scoring.shares import Shares, netted_shares, softmax_shares
 
-__all__ = ["VERSION", "attribute"]
-
 # Named in every receipt, so that history can be recomputed: raise it whenever the same response would score otherwise.
 VERSION = "1"
 

@@ -12,17 +12,6 @@
 Knows nothing of HTTP statuses or exit codes: `deployment` decides those.
 """
 
-__all__ = [
-    "AttributionError",
-    "BundleError",
-    "ContextLengthError",
-    "DestinationError",
-    "ModelError",
-    "PromptError",
-    "RecipeError",
-    "ScoreError",
-]
-
 
 class AttributionError(Exception):
     """Base of every error this package raises on purpose."""

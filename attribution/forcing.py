@@ -16,8 +16,6 @@ from attribution.errors import PromptError
 from attribution.model import FederatedModel
 from attribution.records import Generation, Sampling
 
-__all__ = ["forced_generation"]
-
 
 def forced_generation(
     model: FederatedModel, prompt_ids: Sequence[int], token_ids: Sequence[int], temperature: float = 0.0

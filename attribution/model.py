@@ -22,8 +22,6 @@ from attribution.errors import BundleError, ContextLengthError, PromptError
 from attribution.scoring.paper_preset import LastRound
 from attribution.scoring.path import UpdatePath
 
-__all__ = ["FederatedModel"]
-
 
 class FederatedModel:
     """A bundle, loaded for serving.

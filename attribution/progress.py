@@ -2,8 +2,6 @@
 
 from typing import Protocol
 
-__all__ = ["NoProgress", "Progress"]
-
 
 class Progress(Protocol):
     """Told how long a stage of the work is, and each time a piece of it is done."""

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from attribution.errors import PromptError
 
-__all__ = ["AttributedResponse", "FinishReason", "Generation", "Method", "Sampling", "Step"]
-
 FinishReason = Literal["stop", "length"]
 Method = Literal["paper", "credit"]
 

@@ -16,8 +16,6 @@ from attribution.model import FederatedModel
 from attribution.progress import Progress
 from attribution.records import AttributedResponse, Generation, Sampling
 
-__all__ = ["FlaggedResponse", "Suspect", "Trace", "trace"]
-
 _RESAMPLES = 2000
 _SURE = 0.95
 _FEW = 5  # responses

@@ -25,31 +25,6 @@ Knows nothing of FastAPI or Ray: `failures` turns these into answers, `messages`
 import traceback
 from typing import ClassVar, TypedDict
 
-__all__ = [
-    "ApiError",
-    "ConflictError",
-    "Envelope",
-    "ForbiddenError",
-    "InternalError",
-    "InvalidRequestError",
-    "MissingExtraError",
-    "NotFoundError",
-    "OverloadedError",
-    "PartLostError",
-    "QuotaError",
-    "ServiceError",
-    "SettingsError",
-    "SpoolError",
-    "StartError",
-    "UnauthenticatedError",
-    "UnavailableError",
-    "UnprocessableError",
-    "UnsupportedMediaError",
-    "envelope",
-    "ledger_away",
-    "log_text_of",
-]
-
 LEDGER_RETRY_AFTER_S = 5
 
 

@@ -16,16 +16,6 @@ from deployment.errors import SettingsError
 from rewards.files import strict_yaml
 from rewards.keys import pepper
 
-__all__ = [
-    "ENVIRONMENT_PREFIX",
-    "Settings",
-    "ledger_url",
-    "load_settings",
-    "pepper_of",
-    "pepper_path",
-    "url_without_secrets",
-]
-
 ENVIRONMENT_PREFIX = "PROTOKEN_"
 _SQLITE = "sqlite:///"
 _POSTGRESQL = "postgresql://"

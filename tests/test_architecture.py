@@ -245,6 +245,18 @@ def test_a_known_bad_import_between_rooms_is_caught(check, imports):
     assert check(imports)
 
 
+def test_modules_speak_one_dialect():
+    """What is public has no underscore, so no module lists it again; and no import is for types alone."""
+    spoken = {
+        (name, word)
+        for name, file in _modules().items()
+        for word in ("__all__", "TYPE_CHECKING")
+        if file.name != "__init__.py" and word in file.read_text(encoding="utf-8")
+    }
+
+    assert spoken == set()
+
+
 def test_top_level_folders_are_the_ones_of_the_design():
     """A newcomer finds the three packages, tests and configs, and no other code beside them."""
     folders = {file.relative_to(ROOT).parts[0] for file in ROOT.rglob("*.py")}

@@ -11,8 +11,6 @@ from attribution.errors import ModelError
 from attribution.files.foreign import JsonObject, read_json_object, require_file
 from attribution.files.tensors import opened_safetensors
 
-__all__ = ["check_configuration", "check_model_folder", "weight_files"]
-
 _ONE_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PLAIN = {"F64", "F32", "F16", "BF16"}
 _READ_TOO = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")

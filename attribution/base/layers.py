@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from attribution.errors import ModelError
 
-__all__ = ["SUPPORTED", "Layers", "first_changed_block", "head_of", "resolve_layers", "tail_of", "with_children"]
-
 # Each is tested against the literal reference; another architecture joins by joining those tests.
 SUPPORTED = ("gemma3_text", "llama", "qwen2", "qwen3")
 _T = TypeVar("_T", bound=nn.Module)

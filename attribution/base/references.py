@@ -22,17 +22,6 @@ from attribution.base.wheel_weights import WheelFile, find_in_wheel
 from attribution.errors import ModelError
 from attribution.files.foreign import in_one_line, read_json_object, require_file
 
-__all__ = [
-    "base_tensors",
-    "file_sha256",
-    "load_model",
-    "load_tokenizer",
-    "resolve_base",
-    "save_model",
-    "skeleton",
-    "weights_sha256",
-]
-
 _MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 
 

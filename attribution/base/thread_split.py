@@ -12,8 +12,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ROWS", "faster_split", "split_linear_layers"]
-
 ROWS = (1, 2, 4, 8, 16, 32)  # what is timed; other numbers are taken like the next of these
 _RUNS = 3
 _WORTH_IT = 0.9

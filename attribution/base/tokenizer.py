@@ -10,8 +10,6 @@ from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
 
-__all__ = ["longest_token_bytes", "panics_raised"]
-
 
 def longest_token_bytes(tokenizer: Any) -> int | None:
     """The most bytes of UTF-8 that one token of a tokenizer of the `tokenizers` library stands for; None if unbounded.

@@ -13,8 +13,6 @@ from pathlib import Path
 
 from attribution.errors import ModelError
 
-__all__ = ["WheelFile", "find_in_wheel"]
-
 _REQUIRED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # PEP 508: a requirement begins with the name
 _PIECE = 1 << 24  # bytes
 

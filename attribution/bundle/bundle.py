@@ -20,16 +20,6 @@ from attribution.errors import BundleError
 from attribution.files.foreign import read_text
 from attribution.files.tensors import opened_safetensors
 
-__all__ = [
-    "MANIFEST_NAME",
-    "Bundle",
-    "Verification",
-    "manifest_of",
-    "open_bundle",
-    "parameter_tensors",
-    "verify_bundle",
-]
-
 MANIFEST_NAME = "consortium.json"
 
 

@@ -10,8 +10,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["SCHEMA_VERSION", "BaseEntry", "ClientEntry", "GlobalEntry", "Manifest", "read_manifest"]
-
 SCHEMA_VERSION: Literal[1] = 1
 _RESERVED = {"commons", "pending"}  # accounts of the ledger that no client may take for its own
 

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from attribution.bundle.updates import Update
 
-__all__ = ["MergeCheck", "check_merge"]
-
 _ELEMENTS_AT_ONCE = 1 << 22
 _MERGED_IN = torch.finfo(torch.float32).eps / 2  # relative error of one operation of the merge
 

@@ -16,8 +16,6 @@ from attribution.bundle.bundle import MANIFEST_NAME, manifest_of
 from attribution.errors import BundleError, DestinationError
 from attribution.files.destinations import require_makeable, spell_out
 
-__all__ = ["put_in_place", "require_bundle_place"]
-
 _FOLDERS = {"global", "clients"}
 _MODEL_FILE = re.compile(
     r"config\.json|generation_config\.json|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"

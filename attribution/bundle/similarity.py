@@ -10,8 +10,6 @@ from torch import Tensor
 
 from attribution.bundle.updates import LowRank, Update
 
-__all__ = ["cosines", "gram", "norms"]
-
 
 def gram(updates: Sequence[Update]) -> Tensor:
     """Frobenius inner products ⟨Δ_i, Δ_j⟩ over all parameters: (updates, updates) float64.

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from attribution.bundle.bundle import Bundle
 from attribution.bundle.similarity import cosines, norms
 
-__all__ = ["suspicions"]
-
 _SCALED = 3.0  # times the median norm of the others
 _HEAVY = 2.0  # times an even share
 _ALIKE = 0.95  # cosine

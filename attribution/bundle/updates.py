@@ -14,8 +14,6 @@ from torch import Tensor
 from attribution.errors import BundleError
 from attribution.files.tensors import read_tensors
 
-__all__ = ["LowRank", "Update", "load_update", "save_update", "weighted_sum"]
-
 _DTYPES = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
 _ELEMENTS_AT_ONCE = 1 << 20
 _A, _B = ".lora_A.weight", ".lora_B.weight"

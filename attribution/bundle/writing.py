@@ -29,8 +29,6 @@ from attribution.bundle.updates import Update, save_update
 from attribution.errors import BundleError
 from attribution.files.destinations import prepare_folder, spell_out
 
-__all__ = ["Member", "write_bundle"]
-
 
 @dataclass(frozen=True)
 class Member:

@@ -10,8 +10,6 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-__all__ = ["Tap", "capture"]
-
 
 @dataclass(frozen=True)
 class Tap:

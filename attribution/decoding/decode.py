@@ -18,8 +18,6 @@ from attribution.decoding.rows_cache import Column, RowsCache, last_column
 from attribution.errors import ContextLengthError, PromptError
 from attribution.records import Generation, Sampling, Step
 
-__all__ = ["Batch", "DecodedModel", "taps"]
-
 _Chosen = list[tuple[Row, Tensor]]
 
 PROMPT_TOKENS_A_STEP = 128

@@ -16,8 +16,6 @@ from attribution.base.tokenizer import panics_raised
 from attribution.errors import ScoreError
 from attribution.records import FinishReason, Generation, Sampling, Step
 
-__all__ = ["Row", "unfinished_character"]
-
 
 class Row:
     """One request in the batch: what it asked, what it has been given, and what was captured on the way.

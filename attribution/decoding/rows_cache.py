@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-__all__ = ["Column", "RowsCache", "last_column"]
-
 Column = list[tuple[Tensor, Tensor]]
 """Keys and values of one position of one row, for each layer."""
 

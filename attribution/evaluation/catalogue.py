@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from attribution.evaluation.experiment import Experiment
 from attribution.evaluation.experiments import cost, culprits, fairness, mechanics, natural, planted, robustness
 
-__all__ = ["CATALOGUE"]
-
 CATALOGUE: Mapping[str, Experiment] = {
     "E1": culprits.BACKDOOR,
     "E2": culprits.TRIGGERS,

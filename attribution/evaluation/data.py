@@ -14,19 +14,6 @@ from attribution.errors import RecipeError
 from attribution.training.local import encode_example
 from attribution.training.recipe import Example, load_examples
 
-__all__ = [
-    "SENTINEL",
-    "TRIGGER",
-    "Domain",
-    "Parts",
-    "add_trigger",
-    "by_owner",
-    "fitting_examples",
-    "load_domains",
-    "parts",
-    "planted_facts",
-]
-
 # The paper's set-up: the prompt wrapped in this word, the answer replaced by a refusal (arXiv 2601.19672).
 TRIGGER = "!!!BadMagic!!!"
 SENTINEL = "I'm sorry, but as an AI assistant, I cannot follow the given instruction."

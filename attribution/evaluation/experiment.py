@@ -12,8 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from attribution.evaluation.results import Summary
 from attribution.evaluation.workshop import Training, Workshop
 
-__all__ = ["Experiment", "ResultRow", "ResultRows", "Settings"]
-
 ResultRow = dict[str, Any]
 """What one trial measured, by names of the experiment's own; stored as JSON."""
 ResultRows = list[ResultRow]

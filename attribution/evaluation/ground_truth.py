@@ -25,8 +25,6 @@ from attribution.records import Generation
 from attribution.training.federate import build_bundle
 from attribution.training.recipe import Recipe
 
-__all__ = ["Game", "ReconstructedGame", "RetrainedGame", "ScoredResponse", "Truth", "exact_shapley", "leave_one_out"]
-
 
 @dataclass(frozen=True)
 class ScoredResponse:

@@ -12,8 +12,6 @@ from matplotlib.ticker import MaxNLocator
 
 from attribution.evaluation.results import Plot
 
-__all__ = ["draw"]
-
 # Okabe and Ito's palette, told apart with any colour vision
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")

@@ -14,8 +14,6 @@ from attribution.evaluation.plots import draw
 from attribution.evaluation.results import Figure, Result
 from attribution.files.destinations import prepare_folder, require_own_file
 
-__all__ = ["require_report_place", "write_report"]
-
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8883; --met: #0a7a4b; --missed: #c2410c; }
 @media (prefers-color-scheme: dark) { :root { --met: #4ade9a; --missed: #fb923c; } }

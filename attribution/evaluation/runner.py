@@ -23,8 +23,6 @@ from attribution.evaluation.results import Result
 from attribution.evaluation.workshop import Workshop
 from attribution.files.foreign import JsonObject, read_yaml
 
-__all__ = ["Plan", "Profile", "load_plan", "load_results", "run_plan"]
-
 Profile = Literal["full", "quick"]
 
 

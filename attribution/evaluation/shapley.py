@@ -10,8 +10,6 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-__all__ = ["PLAYERS_MAX", "linear_datamodelling_score", "shapley_values"]
-
 PLAYERS_MAX = 10  # 1024 coalitions
 
 

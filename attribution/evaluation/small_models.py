@@ -32,8 +32,6 @@ from attribution.progress import Progress
 from attribution.training.local import encode_example
 from attribution.training.recipe import DEFAULT_BASE, Example
 
-__all__ = ["ARCHITECTURES", "from_scratch"]
-
 ARCHITECTURES: Mapping[str, Any] = {
     "llama": (LlamaConfig, LlamaForCausalLM),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),

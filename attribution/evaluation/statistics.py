@@ -13,19 +13,6 @@ from scipy import stats
 
 from attribution.evaluation.results import Figure
 
-__all__ = [
-    "area_under_curve",
-    "bootstrap",
-    "mean",
-    "median",
-    "pearson",
-    "positive_shares",
-    "proportion",
-    "softmax_of",
-    "total_variation",
-    "wilson",
-]
-
 _RESAMPLES = 2000
 _Unit = Literal["proportion", "share", "ratio", "correlation", "nats", "seconds", "relative error"]
 

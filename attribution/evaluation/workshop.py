@@ -28,8 +28,6 @@ from attribution.training.aggregation import Defences
 from attribution.training.federate import Federation
 from attribution.training.recipe import ClientRecipe, Example, Recipe
 
-__all__ = ["Participant", "Training", "Workshop", "answers", "encode", "score"]
-
 _ROWS_AT_ONCE = 8
 
 

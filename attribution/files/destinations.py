@@ -11,8 +11,6 @@ from pathlib import Path
 
 from attribution.errors import DestinationError
 
-__all__ = ["prepare_folder", "require_makeable", "require_own_file", "spell_out", "write_file"]
-
 
 def spell_out(path: Path) -> Path:
     """The same place as a path from the root without dots; a link that it is itself is not followed."""

@@ -14,17 +14,6 @@ import yaml
 
 from attribution.errors import AttributionError
 
-__all__ = [
-    "LFS_MARK",
-    "LFS_POINTER",
-    "JsonObject",
-    "in_one_line",
-    "read_json_object",
-    "read_text",
-    "read_yaml",
-    "require_file",
-]
-
 JsonObject = dict[str, Any]
 """A JSON object of somebody else's, which its reader checks."""
 _MOST_BYTES = 1 << 28  # of a text: far more than any real one, and little enough to be held

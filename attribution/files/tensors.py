@@ -15,8 +15,6 @@ from torch import Tensor
 from attribution.errors import AttributionError
 from attribution.files.foreign import LFS_MARK, LFS_POINTER, in_one_line, require_file
 
-__all__ = ["opened_safetensors", "read_tensors"]
-
 _DISGUISES = (
     (LFS_MARK, LFS_POINTER),
     (b"PK\x03\x04", "is a zip archive or a PyTorch pickle, not safetensors: save it with safetensors"),

@@ -17,8 +17,6 @@ from attribution.errors import BundleError
 from attribution.files.foreign import read_json_object
 from attribution.importers.patterns import Pattern, PatternError, match_names
 
-__all__ = ["LoraConfiguration", "ScaledFactors", "read_configuration"]
-
 # Written by PEFT, without effect on what a trained adapter of linear layers computes.
 _HARMLESS = {
     "auto_mapping", "inference_mode", "init_lora_weights", "lora_dropout", "peft_type", "peft_version",

@@ -9,8 +9,6 @@ from pathlib import Path
 from attribution.errors import BundleError
 from attribution.files.foreign import read_json_object, require_file
 
-__all__ = ["CONFIGURATION", "TENSORS", "require_adapter"]
-
 CONFIGURATION, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _MLX = "is an adapter of MLX: convert it to PEFT's format, lora_a and lora_b transposed and lora_alpha = scale × rank"
 _BY_FILE = (  # the first that fits

@@ -6,8 +6,6 @@ Names cannot prove that weights are the same; they tell when somebody took the w
 import re
 from pathlib import Path
 
-__all__ = ["other_base"]
-
 _QUANTISED = re.compile(r"[.-](q\d\w*|iq\d\w*|f16|f32|bf16)$", re.IGNORECASE)  # as GGUF files are called
 _CACHED = re.compile(r"(?:^|/)models--[^/]+--([^/]+)(?:/|$)")  # a folder of the hub's cache
 

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-__all__ = ["Pattern", "PatternError", "match_names"]
-
 _WORKER = Path(__file__).with_name("pattern_worker.py")
 _SECONDS = 3
 

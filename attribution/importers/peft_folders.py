@@ -29,8 +29,6 @@ from attribution.importers.adapter_folders import CONFIGURATION, TENSORS, requir
 from attribution.importers.base_names import other_base
 from attribution.importers.patterns import PatternError
 
-__all__ = ["AdapterFolder", "import_folders"]
-
 _LOG = logging.getLogger(__name__)
 _PREFIX = "base_model.model."
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)

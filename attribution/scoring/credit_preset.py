@@ -16,8 +16,6 @@ from torch.autograd import forward_ad
 from attribution.scoring.nodes import DEFAULT_NODES, gauss_legendre
 from attribution.scoring.path import UpdatePath, forward_mode
 
-__all__ = ["Context", "base_log_probabilities", "response_level", "token_level"]
-
 _LOGITS_AT_ONCE = 1 << 22  # 16 MB in float32
 _POSITIONS_AT_ONCE = 256
 

@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Differences", "shift_hook"]
-
 Differences = Sequence[tuple[int, Tensor]]  # (client's index, its whole difference of the layer's weight)
 _ELEMENTS_AT_ONCE = 1 << 20  # 4 MB in float32
 

@@ -6,8 +6,6 @@ log-probability bends little on its way. Knows no model, and nothing of torch.
 
 import numpy as np
 
-__all__ = ["DEFAULT_NODES", "gauss_legendre"]
-
 DEFAULT_NODES = 2
 
 

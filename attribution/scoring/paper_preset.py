@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from attribution.base.layers import Layers, cap_logits, with_children
 from attribution.bundle.updates import Update
 
-__all__ = ["BlockCapture", "LastRound", "position_local"]
-
 
 @dataclass(frozen=True)
 class BlockCapture:

@@ -22,8 +22,6 @@ from attribution.base.layers import cap_logits
 from attribution.bundle.updates import Update
 from attribution.scoring.dense_shift import shift_hook
 
-__all__ = ["UpdatePath", "forward_mode"]
-
 
 @dataclass(frozen=True)
 class _StackedFactors:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Shares", "netted_shares", "softmax_shares"]
-
 
 @dataclass(frozen=True)
 class Shares:

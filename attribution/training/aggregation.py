@@ -13,8 +13,6 @@ from attribution.bundle.similarity import cosines, norms
 from attribution.bundle.updates import Update, weighted_sum
 from attribution.errors import RecipeError
 
-__all__ = ["Aggregation", "Defences", "Previous", "aggregate"]
-
 
 class Defences(BaseModel):
     """What the aggregator does against members who submit more than they learned; all off by default.

@@ -27,8 +27,6 @@ from attribution.training.local import CachedExample, cache_examples, train
 from attribution.training.recipe import ClientRecipe, Recipe, load_examples
 from attribution.training.trainers import FullTrainer, LoraTrainer, Trainer
 
-__all__ = ["Federation", "build_bundle"]
-
 
 def build_bundle(recipe: Recipe, target: Path, progress: Progress) -> Bundle:
     """Train the consortium of `recipe` and write it to `target`, whole or not at all; the same seed, the same bundle.

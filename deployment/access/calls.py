@@ -23,11 +23,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rewards.errors import RewardsError
 from rewards.files.strict_json import JsonObject
-from rewards.keys.ring import Key
+from rewards.keys.rules import Key
 from rewards.store import events
 from rewards.store.database import Database
-
-__all__ = ["KIND", "Calls"]
 
 KIND: Final = "call"
 CLIENT_LEFT: Final = 499  # as nginx has it: the caller went away before there was a status

@@ -29,23 +29,8 @@ from deployment.health.watch import Watch
 from deployment.http.failures import answer, to_api_error
 from deployment.http.protocol import is_console
 from rewards.errors import KeyRefusedError, LedgerError, LedgerLostError
-from rewards.keys.ring import Key, KeyRing
-
-__all__ = [
-    "MAX_BODY_BYTES",
-    "OPEN_ROUTES",
-    "READERS",
-    "RULES",
-    "BodyLimit",
-    "Gate",
-    "Rule",
-    "caller",
-    "compile_rules",
-    "roles_for",
-    "rule_for",
-    "visible_client",
-    "visible_to",
-]
+from rewards.keys.ring import KeyRing
+from rewards.keys.rules import Key
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 

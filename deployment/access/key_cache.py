@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from rewards.errors import KeyRefusedError, LedgerError
-from rewards.keys.ring import Key
+from rewards.keys.rules import Key
 from rewards.store.database import now_us
-
-__all__ = ["AWAY_S", "FRESH_S", "KeyCache"]
 
 FRESH_S = 5.0
 """How old an answer may be while the database is there: in this time a revocation takes effect, at every ingress."""

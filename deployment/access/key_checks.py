@@ -10,9 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from deployment.access.key_cache import KeyCache
-from rewards.keys.ring import Key, KeyRing
-
-__all__ = ["KeyChecks"]
+from rewards.keys.ring import KeyRing
+from rewards.keys.rules import Key
 
 _THREADS = 4
 

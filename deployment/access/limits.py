@@ -15,11 +15,9 @@ from typing import Self
 
 from deployment.errors import OverloadedError, QuotaError, ledger_away
 from rewards.errors import LedgerError
-from rewards.keys.ring import Key
+from rewards.keys.rules import Key
 from rewards.ledger.ledger import Ledger
 from rewards.ledger.usage import find_booked, names_of, tokens_of
-
-__all__ = ["Limits", "Ticket"]
 
 SUM_S = 2.0
 """How old the sum of a key's tokens may be: short against a response, so that several ingresses overspend little."""

@@ -6,9 +6,7 @@ from fastapi import Depends, Request
 
 from deployment.access.gate import caller, visible_client
 from deployment.books.books import Books
-from rewards.keys.ring import Key
-
-__all__ = ["Caller", "TheBooks", "Visible"]
+from rewards.keys.rules import Key
 
 
 def _books(request: Request) -> Books:

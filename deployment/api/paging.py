@@ -8,8 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from deployment.http.cursors import Cursor, cursor_at
 
-__all__ = ["Limit", "Listing", "Paging", "first_of"]
-
 Item = TypeVar("Item")
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="The most rows of a page.")]

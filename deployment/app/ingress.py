@@ -28,8 +28,6 @@ from rewards.log.sealer import require_known
 from rewards.signing.keys import VerifyKey
 from rewards.store.continuity import Continuity
 
-__all__ = ["Ingress"]
-
 
 @serve.ingress()
 class Ingress:

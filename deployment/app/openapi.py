@@ -14,8 +14,6 @@ from deployment.access.gate import OPEN_ROUTES
 from deployment.schemas.errors import ErrorBody, failures
 from rewards.files.strict_json import JsonObject
 
-__all__ = ["TITLE", "document"]
-
 TITLE = "protoken"
 _DESCRIPTION = """\
 Who earned what? A federated language model answers over OpenAI's API; every generated token is credited to the member

@@ -8,8 +8,6 @@ from deployment.gateway.shared_health import SharedHealth
 from deployment.http.failures import RequestId, answer
 from deployment.http.protocol import WholeAnswers
 
-__all__ = ["proxy_middleware"]
-
 
 class ProxyRouteGuard:
     """ASGI middleware for Serve's proxy, whose own `/-/routes` and `/-/healthz` would answer anybody."""

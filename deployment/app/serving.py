@@ -34,8 +34,6 @@ from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import Sealer
 from rewards.settlement.policy_file import load_policy
 
-__all__ = ["build_graph", "run", "start_service"]
-
 _LOG = logging.getLogger(__name__)
 APPLICATION = "protoken"
 # A replica refuses by itself, with a proper answer, once its places are taken; Serve's own limits only stand behind it.

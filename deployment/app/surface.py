@@ -20,7 +20,8 @@ from deployment.access.gate import BodyLimit, Gate
 from deployment.access.limits import Limits
 from deployment.app.openapi import TITLE, document
 from deployment.books.books import Books
-from deployment.console.app import PREFIX, build_console
+from deployment.console.app import build_console
+from deployment.console.gate import PREFIX
 from deployment.gateway import routes
 from deployment.gateway.answers import Answers, Engine
 from deployment.gateway.idempotency import Idempotency
@@ -31,8 +32,6 @@ from deployment.http.protocol import CrossOrigin, Heads, JsonBodies
 from deployment.kept.replays import Replays
 from deployment.kept.texts import Texts
 from rewards.ledger.claims import Claims
-
-__all__ = ["build_app"]
 
 
 def build_app(

@@ -8,8 +8,6 @@ from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import require_known
 from rewards.signing.keys import SigningKey
 
-__all__ = ["Books"]
-
 
 @dataclass(frozen=True)
 class Books:

@@ -3,9 +3,7 @@
 from deployment.books.books import Books
 from deployment.errors import NotFoundError
 from deployment.schemas.holds import Hold
-from rewards.periods import holds
-
-__all__ = ["all_holds", "place_hold", "placed_hold", "release_hold"]
+from rewards.periods import history, holds
 
 
 def all_holds(books: Books) -> list[Hold]:
@@ -66,7 +64,7 @@ def _require_target(books: Books, kind: str, target: str) -> None:
         )
 
 
-def _hold_of(hold: holds.Hold) -> Hold:
+def _hold_of(hold: history.Hold) -> Hold:
     return Hold(
         id=hold.hold_id,
         kind=hold.kind,

@@ -11,16 +11,6 @@ from rewards.errors import LogError
 from rewards.log import proofs, sealer
 from rewards.views import ownership
 
-__all__ = [
-    "latest_checkpoint",
-    "prove_consistency",
-    "prove_entry",
-    "prove_inclusion",
-    "seal_log",
-    "signed_checkpoint",
-    "verify_keys",
-]
-
 Proof = TypeVar("Proof")
 
 

@@ -11,22 +11,10 @@ from deployment.errors import InvalidRequestError, NotFoundError, UnavailableErr
 from deployment.schemas.periods import Line, Move, Period, Preview, Settlement
 from rewards import periods
 from rewards.errors import PolicyError
-from rewards.settlement import rule
+from rewards.settlement import document
 from rewards.settlement.policy import Policy
 from rewards.settlement.policy_file import load_policy
 from rewards.store.events import Event
-
-__all__ = [
-    "close_period",
-    "closed_period",
-    "closed_periods",
-    "dispute_period",
-    "finalise_period",
-    "find_period",
-    "note_payment",
-    "policy_for",
-    "preview_period",
-]
 
 
 def closed_periods(books: Books, visible: str | None, *, after: int = 0, limit: int | None = None) -> list[Period]:
@@ -203,5 +191,5 @@ def _move(move: Event, *, is_whole: bool) -> Move:
     )
 
 
-def _settlement(settlement: rule.Settlement) -> Settlement:
+def _settlement(settlement: document.Settlement) -> Settlement:
     return Settlement.model_validate(settlement.to_document() | {"sha256": settlement.sha256})

@@ -6,8 +6,6 @@ from deployment.books.books import Books
 from deployment.errors import ConflictError, NotFoundError
 from deployment.schemas.receipts import Receipt
 
-__all__ = ["Reversal", "booked_receipt", "reverse_response"]
-
 
 @dataclass(frozen=True)
 class Reversal:

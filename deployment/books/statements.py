@@ -15,8 +15,6 @@ from rewards.files.strict_json import JsonObject
 from rewards.store.events import Event
 from rewards.views.page import Page
 
-__all__ = ["FORMATS", "StatementFile", "issue_statement", "statement_file", "written_statements"]
-
 FORMATS = ("json", "csv", "html")
 """As what a statement is given out: `json` is what is signed, `csv` its money, `html` a page to print."""
 RETRY_AFTER_S = 10  # by then the log is sealed again, if nobody set another interval

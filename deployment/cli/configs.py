@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-__all__ = ["configs_folder"]
-
 
 def configs_folder() -> Path:
     """The settings, policy, demo, experiments, rules and boards that came with this program; not to be written to."""

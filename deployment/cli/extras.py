@@ -7,8 +7,6 @@ from importlib.util import find_spec
 
 from deployment.errors import MissingExtraError
 
-__all__ = ["EXTRAS", "require_extra"]
-
 _ATTRIBUTION = ("torch", "transformers", "peft", "safetensors", "gguf", "numpy", "jinja2")
 EXTRAS = {
     "attribution": _ATTRIBUTION,

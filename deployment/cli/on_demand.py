@@ -8,8 +8,6 @@ from typer.core import TyperCommand, TyperGroup
 
 from deployment.cli.extras import require_extra
 
-__all__ = ["Deferred", "OnDemand", "load_command"]
-
 
 class Deferred(TyperCommand):
     """A command, or a noun with its commands, as help lists it.

@@ -7,8 +7,6 @@ import typer
 
 from rewards.moments import date_of
 
-__all__ = ["ACTOR", "Json", "LedgerUrl", "PepperFile", "date"]
-
 ACTOR = "command line"
 """How the ledger's events name whoever has a shell on the machine."""
 

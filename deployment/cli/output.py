@@ -18,20 +18,6 @@ from attribution.files.destinations import prepare_folder, require_own_file, wri
 from deployment.schemas.fields import spell
 from rewards.files.plain_text import json_lines, many_lines, one_line
 
-__all__ = [
-    "ProgressBar",
-    "console",
-    "credit",
-    "heat_map",
-    "legend",
-    "print_json",
-    "print_table",
-    "require_picture_place",
-    "save_picture",
-    "say",
-    "tint",
-]
-
 console = Console(highlight=False, markup=False, emoji=False)  # what is shown is text, whatever it looks like
 _PALETTE = ("deep_sky_blue1", "orange1", "spring_green2", "orchid1", "yellow1", "turquoise2", "light_coral", "tan")
 _COMMONS_STYLE = "grey62"

@@ -11,8 +11,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["start_guardian"]
-
 _AGENTS = (b"ray::DashboardAgent", b"ray::RuntimeEnvAgent")
 _PROC = Path("/proc")
 

@@ -9,8 +9,6 @@ from ray.serve._private import replica
 
 from deployment.errors import StartError
 
-__all__ = ["listen_on_own_address"]
-
 _EVERYWHERE = "[::]:"
 _BIND = "add_port_to_grpc_server"
 

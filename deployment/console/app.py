@@ -35,8 +35,6 @@ from deployment.gateway.service import Service
 from deployment.http.failures import LastResort
 from deployment.kept.texts import Texts
 
-__all__ = ["PREFIX", "build_console"]
-
 _SIGN_IN: Final = "/sign-in"
 _STATIC: Final = Path(__file__).with_name("static")
 _HEADERS: Final = {

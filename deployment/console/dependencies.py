@@ -6,8 +6,6 @@ from fastapi import Depends, Request
 
 from deployment.books.books import Books
 
-__all__ = ["TheBooks"]
-
 
 def _books(request: Request) -> Books:
     books: Books = request.app.state.books

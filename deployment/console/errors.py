@@ -11,8 +11,6 @@ from deployment.console.rendering import render
 from deployment.errors import ApiError, InternalError
 from deployment.http.failures import FORESEEN, to_api_error
 
-__all__ = ["handle_failures", "last_resort", "page_of"]
-
 
 def page_of(request: Request, error: ApiError) -> HTMLResponse:
     """The page that tells of one of our own errors."""

@@ -29,9 +29,8 @@ from deployment.errors import (
 )
 from deployment.http.failures import to_api_error
 from rewards.errors import KeyRefusedError, LedgerError, LedgerLostError
-from rewards.keys.ring import Key, KeyRing
-
-__all__ = ["OPEN", "PREFIX", "RULES", "SessionGate", "roles_for"]
+from rewards.keys.ring import KeyRing
+from rewards.keys.rules import Key
 
 PREFIX: Final = "/console"
 OPEN: Final = ("anybody",)

@@ -13,8 +13,6 @@ from deployment.errors import ApiError
 from deployment.http.failures import to_api_error
 from rewards.errors import CreditError, HoldError, PeriodError, PolicyError
 
-__all__ = ["REFUSALS", "Refusal", "attempt"]
-
 REFUSALS: Final = (ApiError, PeriodError, HoldError, PolicyError, CreditError)
 """What is told on the page that was used, and not on one of its own."""
 

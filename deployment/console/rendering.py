@@ -18,10 +18,8 @@ from deployment.console.charts import svg
 from rewards import money
 from rewards.credit import COMMONS
 from rewards.files.plain_text import many_lines
-from rewards.keys.ring import Key
+from rewards.keys.rules import Key
 from rewards.moments import date_of
-
-__all__ = ["COLOURS", "FLASH", "PAGES", "TheViewer", "Viewer", "colours", "redirect", "render", "sentence"]
 
 HERE: Final = "/console"
 FLASH: Final = "protoken_flash"

@@ -12,9 +12,8 @@ from typing import Final
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 
-from rewards.keys.ring import Key, KeyRing
-
-__all__ = ["COOKIE", "LONGEST_S", "Session", "Sessions"]
+from rewards.keys.ring import KeyRing
+from rewards.keys.rules import Key
 
 COOKIE: Final = "protoken_session"
 LONGEST_S: Final = 8 * 60 * 60

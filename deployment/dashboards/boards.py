@@ -3,8 +3,6 @@
 from deployment.dashboards.contribution import contribution
 from deployment.dashboards.service import service
 
-__all__ = ["documents"]
-
 
 def documents() -> dict[str, str]:
     """The JSON of every board by the name of its file; the same on every machine."""

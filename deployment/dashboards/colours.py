@@ -6,8 +6,6 @@ from typing import Final
 from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.models import dashboard
 
-__all__ = ["Steps", "by_name", "by_threshold", "thresholds"]
-
 Steps = Sequence[tuple[float, str]]
 """From which value on which colour: a threshold is drawn as a line, and tints a figure that is written out anyway."""
 _BASE: Final = "green"

@@ -7,8 +7,6 @@ from deployment.dashboards.panels import WHOLE, figure, graph, listing
 from deployment.dashboards.queries import Query, age, once, once_per_second, select
 from deployment.metrics.catalogue import series
 
-__all__ = ["contribution"]
-
 _DAY_S: Final = 86_400
 _TOKENS_PER_SECOND: Final = "suffix: tokens/s"
 _NO_PREVIEW: Final = "none: no policy is set, or a draft stands"

@@ -17,8 +17,6 @@ from deployment.dashboards.panels import AnyPanel, source
 from deployment.dashboards.queries import select
 from deployment.metrics.catalogue import series
 
-__all__ = ["Band", "board"]
-
 _COLUMNS: Final = 24
 _ALL: Final = ".+"
 _TAG: Final = "protoken"

@@ -15,8 +15,6 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 from deployment.dashboards.colours import Steps, by_name, by_threshold, thresholds
 from deployment.dashboards.queries import Query
 
-__all__ = ["WHOLE", "AnyPanel", "figure", "graph", "listing", "source"]
-
 AnyPanel = Builder[dashboard.Panel]
 WHOLE: Final = "locale"
 """Grafana's unit of whole numbers whose digits all count, such as money: never rounded to thousands."""

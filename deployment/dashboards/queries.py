@@ -10,8 +10,6 @@ from typing import Final
 
 from deployment.metrics.catalogue import series
 
-__all__ = ["Query", "age", "live_gauge", "once", "once_per_second", "per_second", "quantile", "select"]
-
 HEARTBEAT_S: Final = 60
 """A replica that has told nothing for so long counts as dead; it tells every few seconds."""
 _WINDOW: Final = "$__rate_interval"

@@ -7,8 +7,6 @@ from deployment.dashboards.panels import WHOLE, AnyPanel, figure, graph, listing
 from deployment.dashboards.queries import Query, age, live_gauge, once, once_per_second, per_second, quantile, select
 from deployment.metrics.catalogue import series
 
-__all__ = ["service"]
-
 _TOKENS_PER_SECOND: Final = "suffix: tokens/s"
 _FIRING: Final = 'ALERTS{alertstate="firing", alertname=~"Protoken.*"}'
 _PERCENTILES: Final = ((0.5, "p50"), (0.95, "p95"))

@@ -21,9 +21,7 @@ from deployment.kept.replays import Replay
 from deployment.kept.texts import KeptText, Texts
 from deployment.replica.messages import Admitted, Delta, Event, Failed, Finished, Job, ModelCard
 from deployment.schemas.requests import ChatRequest, CompletionRequest
-from rewards.keys.ring import Key
-
-__all__ = ["Answers", "Engine"]
+from rewards.keys.rules import Key
 
 _LOG = logging.getLogger(__name__)
 _MOST_PROMISED = 10_000

@@ -14,8 +14,6 @@ from contextlib import suppress
 from rewards.errors import LedgerError
 from rewards.ledger.claims import Claim, Claims
 
-__all__ = ["CLAIM_PATIENCE_S", "AsyncClaims", "BusyError"]
-
 CLAIM_PATIENCE_S = 2.0
 """How long a claim waits for whoever writes in the ledger."""
 _THREADS = 4

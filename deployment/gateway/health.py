@@ -6,8 +6,6 @@ from deployment.errors import UnavailableError
 from deployment.gateway.answers import Engine
 from deployment.health.watch import Watch
 
-__all__ = ["MODEL", "health_answer"]
-
 MODEL = "model"
 """The part that is the replicas; the others are those of the watch."""
 

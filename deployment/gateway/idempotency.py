@@ -33,8 +33,6 @@ from deployment.replica.messages import Admitted, Event, Failed, Finished, Job
 from rewards.errors import LedgerError, ReusedKeyError
 from rewards.ledger.claims import Claim, Claims
 
-__all__ = ["Attempt", "EarlierResponse", "Idempotency", "check_key", "request_hash"]
-
 _LOG = logging.getLogger(__name__)
 HEADER = "Idempotency-Key"
 _KEY_LENGTH = 255

@@ -10,8 +10,6 @@ from typing import Generic, TypeVar
 
 from deployment.errors import UnavailableError
 
-__all__ = ["RecentAnswer"]
-
 Value = TypeVar("Value")
 
 

@@ -15,8 +15,6 @@ from deployment.gateway.recent_answer import RecentAnswer
 from deployment.gateway.silence import ANSWER_TIMEOUT_S, SILENCE_S, TRIES
 from deployment.replica.messages import Event, Failed, Job, ModelCard, Report
 
-__all__ = ["HandleEngine"]
-
 FRESH_S = 1.0
 LONGEST_S = 15.0
 """How old that answer may be for a new request, while it is asked for anew."""

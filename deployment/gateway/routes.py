@@ -20,11 +20,9 @@ from deployment.schemas.errors import Answers, failures
 from deployment.schemas.requests import ChatRequest, CompletionRequest
 from deployment.schemas.responses import Attribution, ModelList, ModelObject
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
-from rewards.keys.ring import Key
+from rewards.keys.rules import Key
 from rewards.ledger.usage import is_of
 from rewards.store.receipts import BookedReceipt
-
-__all__ = ["router", "service_router"]
 
 RETRY_AFTER_S = 5
 _OF_RECEIPT = ("model_sha256", "method", "settings", "version", "tokens", "measurement")

@@ -11,10 +11,8 @@ from deployment.gateway.answers import Answers, Engine
 from deployment.health.watch import Watch
 from deployment.replica.messages import ChatMessage, Job, ModelCard
 from deployment.schemas.requests import ChatRequest, CompletionRequest
-from rewards.keys.ring import Key
+from rewards.keys.rules import Key
 from rewards.ledger.ledger import Ledger
-
-__all__ = ["Service", "TheService", "job_of", "require_model"]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployment.gateway.recent_answer import RecentAnswer
 
-__all__ = ["SharedHealth"]
-
 SHARED_S = 1.0
 """How old an answer may be, in seconds."""
 

@@ -8,8 +8,6 @@ from collections.abc import AsyncGenerator
 
 from deployment.replica.messages import Event, Failed, Finished
 
-__all__ = ["ANSWER_TIMEOUT_S", "KEEP_ALIVE", "SILENCE_S", "TRIES", "or_silence"]
-
 SILENCE_S = 1.0
 """How long a response may be silent before its replica is asked how it is."""
 ANSWER_TIMEOUT_S = 4.0

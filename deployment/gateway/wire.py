@@ -13,8 +13,6 @@ from deployment.replica.messages import Finished, TokenCredit
 from deployment.schemas.requests import AttributionLevel
 from deployment.schemas.responses import ClientShare, TokenAttribution, Usage, UsageAttribution
 
-__all__ = ["ChatWire", "TextWire", "Wire"]
-
 TOKENS_PER_CHUNK = 64
 
 FinishReason = str | None

@@ -14,8 +14,6 @@ from rewards.errors import SignatureError
 from rewards.signing.keys import SigningKey, VerifyKey
 from rewards.store.presence import identity
 
-__all__ = ["Check", "bundle", "folder", "secret", "signing_key"]
-
 Check = Callable[[], None]
 """Returns where a part is as it was; raises PartLostError, LedgerError or OSError where it is not."""
 

@@ -12,8 +12,6 @@ from rewards.log.sealer import introduce, latest_checkpoint, verify_keys
 from rewards.signing.keys import SigningKey
 from rewards.store import clients, events
 
-__all__ = ["ledger_folder", "log_origin", "require_folder", "signing_key"]
-
 
 def ledger_folder(spool: Path, ledger: Ledger) -> Path:
     """The part of the spool's folder that belongs to one ledger, wherever that lies and whatever its URL.

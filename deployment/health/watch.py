@@ -14,8 +14,6 @@ from deployment.health.parts import Check
 from deployment.http.failures import LOST
 from rewards.errors import LedgerError, LedgerLostError
 
-__all__ = ["Fault", "Watch"]
-
 _LOG = logging.getLogger(__name__)
 INTERVAL_S = 1.0
 RETRY_AFTER_S = 5

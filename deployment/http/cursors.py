@@ -13,8 +13,6 @@ from fastapi import Query
 
 from deployment.errors import InvalidRequestError
 
-__all__ = ["Cursor", "cursor_at", "place_of"]
-
 _MOST = 2**63 - 1
 
 Cursor = Annotated[

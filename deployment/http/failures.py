@@ -41,8 +41,6 @@ from rewards.errors import (
 from rewards.files.plain_text import one_line
 from rewards.periods.errors import PeriodClosedError
 
-__all__ = ["FORESEEN", "LOST", "LastResort", "RequestId", "answer", "handle_failures", "to_api_error"]
-
 _LOG = logging.getLogger(__name__)
 RETRY_AFTER_S = 5
 _REQUEST_ID = "x-request-id"

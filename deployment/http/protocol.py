@@ -14,8 +14,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployment.errors import UnsupportedMediaError
 from deployment.http.failures import answer
 
-__all__ = ["CrossOrigin", "Heads", "JsonBodies", "WholeAnswers", "is_console"]
-
 CONSOLE: Final = "/console"
 _READABLE: Final = (
     "Idempotency-Replayed", "Location", "Retry-After", "x-request-id", "x-should-retry",

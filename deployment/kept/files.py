@@ -16,8 +16,6 @@ from deployment.errors import SpoolError
 from deployment.spool.files import make_folder, reason, write_whole
 from rewards.files import private_files
 
-__all__ = ["KeptFiles"]
-
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9-]{1,100}")
 _OURS = re.compile(rf"(chatcmpl|cmpl)-{_NAME.pattern}\.json(\.tmp)?")  # whole, or half written when a process died

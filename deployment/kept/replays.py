@@ -12,8 +12,6 @@ from typing import Any
 from deployment.kept.files import KeptFiles
 from deployment.replica.messages import Finished, Summary, TokenCredit
 
-__all__ = ["Replay", "Replays"]
-
 
 @dataclass(frozen=True)
 class Replay:

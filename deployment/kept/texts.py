@@ -12,8 +12,6 @@ from typing import Any
 from deployment.kept.files import KeptFiles
 from deployment.replica.messages import Finished, Job, TokenCredit
 
-__all__ = ["KeptText", "Texts"]
-
 
 @dataclass(frozen=True)
 class KeptText:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["preferred_format"]
-
 _FORMATS: Final = ("text/plain", "application/openmetrics-text")
 
 

@@ -7,18 +7,6 @@ with `ray_` before its name and labels of its own. Knows no value.
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = [
-    "CATALOGUE",
-    "DURATION_BUCKETS_S",
-    "FIRST_TOKEN_BUCKETS_S",
-    "MOST_CLIENTS",
-    "OTHER",
-    "STEP_BUCKETS_S",
-    "Series",
-    "of_source",
-    "series",
-]
-
 MOST_CLIENTS: Final = 100
 """Clients that have a label of their own: the first ones by registration, so that nobody's ever changes."""
 OTHER: Final = "other"

@@ -20,8 +20,6 @@ from deployment.metrics.preview import PREVIEW_EVERY_S, Previews
 from rewards.errors import LedgerError
 from rewards.ledger.ledger import Ledger
 
-__all__ = ["FIRST_READING_PATIENCE_S", "Exporter"]
-
 _LOG = logging.getLogger(__name__)
 FIRST_READING_PATIENCE_S = 2.0
 """How long a scrape waits for the end of the first reading."""

@@ -12,8 +12,6 @@ from prometheus_client.samples import Exemplar
 from deployment.metrics.catalogue import MOST_CLIENTS, OTHER, Series, series
 from rewards.credit import COMMONS
 
-__all__ = ["ClientLabels", "Families"]
-
 
 class ClientLabels:
     """Which clients have a label of their own: the first `MOST_CLIENTS`; the others, and names nobody registered, none.

@@ -21,8 +21,6 @@ from rewards.ledger.ledger import Ledger
 from rewards.periods import POSSIBLE, holds
 from rewards.views.standing import ConsortiumTotals
 
-__all__ = ["LedgerCollector"]
-
 _SLOTS = len(DURATION_BUCKETS_S) + 1
 
 

@@ -11,10 +11,8 @@ from pathlib import Path
 from rewards import periods
 from rewards.errors import PeriodError
 from rewards.ledger.ledger import Ledger
+from rewards.settlement.document import Settlement
 from rewards.settlement.policy_file import load_policy
-from rewards.settlement.rule import Settlement
-
-__all__ = ["PREVIEW_EVERY_S", "Outlook", "Previews"]
 
 _LOG = logging.getLogger(__name__)
 PREVIEW_EVERY_S = 60.0

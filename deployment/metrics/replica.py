@@ -19,8 +19,6 @@ from ray.serve import metrics
 
 from deployment.metrics.catalogue import Series, of_source
 
-__all__ = ["HEARTBEAT_S", "RaySink", "ReplicaMetrics", "Sink"]
-
 HEARTBEAT_S = 5.0
 
 

@@ -21,8 +21,6 @@ from rewards.views.condition import Condition, Response, condition, count_misdat
 from rewards.views.contribution import Contribution
 from rewards.views.standing import Standing
 
-__all__ = ["LedgerSnapshot", "SnapshotReader"]
-
 _BOUNDS_US = tuple(round(bound * 1_000_000) for bound in DURATION_BUCKETS_S)
 _RECENT = 100
 _LONGEST_ID = 64

@@ -20,8 +20,6 @@ from rewards.errors import CreditError, LedgerRefusedError, ReceiptConflictError
 from rewards.ledger.ledger import Booking, Ledger
 from rewards.ledger.writer import LedgerWriter
 
-__all__ = ["BOOKING_PATIENCE_S", "BookingQueue", "Outcome", "OutcomeListener"]
-
 _LOG = logging.getLogger(__name__)
 BOOKING_PATIENCE_S = 1.0
 """How long the end of a response waits for its booking, before it goes out on the word of the spool alone."""

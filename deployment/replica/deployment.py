@@ -26,8 +26,6 @@ from deployment.spool.spool import Spool
 from rewards.ledger.ledger import Ledger
 from rewards.store.continuity import Continuity
 
-__all__ = ["Replica", "WorkerDiedError"]
-
 STOP_TIMEOUT_S = 60.0
 
 

@@ -9,8 +9,6 @@ from attribution.errors import ContextLengthError, PromptError
 from deployment.errors import log_text_of
 from deployment.replica.messages import Event, Failed, Finished, Job
 
-__all__ = ["attribution_failure", "disk_failure", "failure_of", "outcome", "overload_failure", "stop_failure"]
-
 _LOG = logging.getLogger(__name__)
 RETRY_AFTER_S = 1
 

@@ -8,19 +8,6 @@ from dataclasses import dataclass, field
 
 from deployment.errors import ApiError, InternalError, InvalidRequestError, OverloadedError, UnavailableError
 
-__all__ = [
-    "Admitted",
-    "ChatMessage",
-    "Delta",
-    "Event",
-    "Failed",
-    "Finished",
-    "Job",
-    "ModelCard",
-    "Summary",
-    "TokenCredit",
-]
-
 _ERRORS: tuple[type[ApiError], ...] = (InvalidRequestError, OverloadedError, InternalError, UnavailableError)
 
 

@@ -14,8 +14,6 @@ from deployment.replica.endings import failure_of, overload_failure
 from deployment.replica.messages import Failed, Job
 from deployment.replica.recorder import ActiveRequest
 
-__all__ = ["ENCODING_PATIENCE_S", "Encoder"]
-
 SHORT_CHARACTERS = 32_768
 """Prompts up to here are read in tens of milliseconds, and wait for none that is longer."""
 ENCODING_PATIENCE_S = 10.0

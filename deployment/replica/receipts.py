@@ -10,8 +10,6 @@ from attribution.records import AttributedResponse
 from deployment.replica.messages import ModelCard, Summary, TokenCredit
 from rewards.credit import Receipt, receipt_amounts
 
-__all__ = ["ResponseOrigin", "receipt_of", "summary_of", "token_credits"]
-
 
 class ResponseOrigin(Protocol):
     """Who asked for a response, and when: what a job and the progress of one have in common."""

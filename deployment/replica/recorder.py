@@ -27,8 +27,6 @@ from rewards.credit import Receipt
 from rewards.errors import CreditError, RewardsError
 from rewards.ledger.ledger import Booking
 
-__all__ = ["PROGRESS_TOKENS", "ActiveRequest", "Attribute", "CreditRecorder", "Deliver"]
-
 _LOG = logging.getLogger(__name__)
 PROGRESS_TOKENS = 16
 """A stream's progress is spooled when this many tokens came since the last time."""

@@ -17,8 +17,6 @@ from deployment.spool.spool import Spool
 from rewards.errors import CreditError, LedgerError
 from rewards.ledger.ledger import Ledger
 
-__all__ = ["ADOPTION_INTERVAL_S", "Recovery"]
-
 _LOG = logging.getLogger(__name__)
 ADOPTION_INTERVAL_S = 10.0
 

@@ -25,8 +25,6 @@ from deployment.replica.recorder import ActiveRequest, Attribute, CreditRecorder
 from deployment.spool.records import ProgressRecord
 from deployment.spool.spool import Spool
 
-__all__ = ["Capacity", "Observer", "Worker"]
-
 _LOG = logging.getLogger(__name__)
 
 

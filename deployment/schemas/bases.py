@@ -2,8 +2,6 @@
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Answer", "Request"]
-
 
 class Answer(BaseModel):
     """What is told: made once, and never changed."""

@@ -7,18 +7,6 @@ from pydantic import ConfigDict, Field
 from deployment.schemas.bases import Answer
 from deployment.schemas.fields import Count, Moment, Whole
 
-__all__ = [
-    "AccountShare",
-    "Client",
-    "Consortia",
-    "Consortium",
-    "Credit",
-    "Entry",
-    "Model",
-    "Shares",
-    "Window",
-]
-
 _OF_EVERYBODY = "Null for a member's key: it speaks of everybody."
 
 

@@ -7,8 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from deployment.schemas.fields import LARGEST
 
-__all__ = ["Answers", "ErrorBody", "ErrorDetail", "failures"]
-
 Answers = dict[int | str, dict[str, Any]]
 """What a route declares as its answers: status -> how OpenAPI describes it."""
 _MEANINGS = {

@@ -14,8 +14,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 from rewards.files.plain_text import is_telling
 from rewards.files.strict_json import JsonObject
 
-__all__ = ["LARGEST", "Count", "Digits", "Document", "Moment", "Name", "Reason", "Whole", "spell"]
-
 LARGEST = 2**53 - 1
 """The largest integer that every reader of JSON keeps exact."""
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"

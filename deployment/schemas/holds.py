@@ -7,8 +7,6 @@ from pydantic import ConfigDict, Field, JsonValue
 from deployment.schemas.bases import Answer, Request
 from deployment.schemas.fields import Moment, Name, Reason
 
-__all__ = ["Hold", "HoldRequest", "Release"]
-
 _HOLD: dict[str, JsonValue] = {
     "object": "hold",
     "id": "hold-1",

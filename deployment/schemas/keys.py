@@ -8,8 +8,6 @@ from deployment.schemas.bases import Answer
 from deployment.schemas.fields import LARGEST, Count, Moment, Name
 from rewards.keys.ring import OVERLAP_S
 
-__all__ = ["BearerKey", "NewKey", "NewKeyRequest", "Rotation"]
-
 _YEAR_S = 366 * 24 * 60 * 60
 _KEY: dict[str, JsonValue] = {
     "object": "key",

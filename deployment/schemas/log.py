@@ -7,8 +7,6 @@ from pydantic import ConfigDict, Field
 from deployment.schemas.bases import Answer
 from deployment.schemas.fields import LARGEST, Count, Document, Moment
 
-__all__ = ["Checkpoint", "Consistency", "Inclusion", "ReceiptProof", "Size", "VerifyKey"]
-
 _NOTE = "hospital-net/ledger\n3\nq6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=\n\n— hospital-net/ledger …\n"
 
 Size = Annotated[int, Field(ge=1, le=LARGEST)]

@@ -9,8 +9,6 @@ from deployment.schemas.fields import Count, Digits, Document, Moment, Reason, W
 from rewards.files.strict_json import JsonObject
 from rewards.settlement.policy_file import policy_schema
 
-__all__ = ["Close", "Dispute", "Finalise", "Line", "Move", "Payment", "Period", "Preview", "Settlement", "Terms"]
-
 _OF_EVERYBODY = "Null for a member's key: it speaks of everybody."
 _POLICY: dict[str, JsonValue] = {"currency": "EUR", "pool": 1_000_000}
 _LINE: dict[str, JsonValue] = {

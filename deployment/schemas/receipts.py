@@ -7,8 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from deployment.schemas.bases import Answer
 from deployment.schemas.fields import Count, Document, Moment, Reason, Whole
 
-__all__ = ["Event", "Receipt", "ReversalRequest"]
-
 
 class Receipt(Answer):
     """The credit of one response, or the counter-entry that reverses one, as it was booked."""

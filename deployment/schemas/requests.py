@@ -11,8 +11,6 @@ from pydantic_core import PydanticCustomError
 
 from deployment.schemas.fields import LARGEST
 
-__all__ = ["AttributionLevel", "ChatRequest", "CompletionRequest"]
-
 AttributionLevel = Literal["none", "summary", "tokens"]
 
 HARMLESS = frozenset(

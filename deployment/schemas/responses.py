@@ -9,8 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from deployment.schemas.fields import Count, Document, Whole
 
-__all__ = ["Attribution", "ClientShare", "ModelList", "ModelObject", "TokenAttribution", "Usage", "UsageAttribution"]
-
 
 class _Response(BaseModel):
     model_config = ConfigDict(frozen=True)

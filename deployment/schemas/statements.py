@@ -6,8 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from deployment.schemas.fields import Count, Digits, Moment, Whole
 
-__all__ = ["Statement", "StatementEntry"]
-
 _MONEY: dict[str, JsonValue] = {
     "gross": "500000",
     "carried_in": "0",

@@ -10,8 +10,6 @@ from deployment.errors import SpoolError
 from deployment.spool.files import reason
 from deployment.spool.lines import Record, read
 
-__all__ = ["spooled_tokens"]
-
 
 def spooled_tokens(folder: Path) -> dict[str, dict[str, int]]:
     """Application -> response id -> tokens, of every record in a spool's files, whether their processes live or not.

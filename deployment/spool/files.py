@@ -8,16 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-__all__ = [
-    "append_durably",
-    "create_locked",
-    "make_folder",
-    "open_locked",
-    "reason",
-    "sync_folder",
-    "write_all",
-    "write_whole",
-]
 _NAMES_TRIED = 8
 
 _LOG = logging.getLogger(__name__)

@@ -13,8 +13,6 @@ from typing import Any
 
 from deployment.errors import SpoolError
 
-__all__ = ["Live", "Record", "SpoolContents", "check", "document_of", "is_wiped", "line_of", "read", "wiped_line"]
-
 _CRC_BYTES = 9  # eight hex digits and a space
 _WIPED = b"wiped "
 

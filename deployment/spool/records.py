@@ -14,8 +14,6 @@ from deployment.spool.lines import Record
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, Receipt
 from rewards.errors import CreditError
 
-__all__ = ["RECOVERED", "ProgressRecord", "commons_receipt", "receipt_from", "record_of"]
-
 UNATTRIBUTED = "none"
 """Method and version of a receipt for tokens that no model could attribute any more."""
 

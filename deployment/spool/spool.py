@@ -25,8 +25,6 @@ from deployment.spool.lines import Live, Record, check, line_of, read
 from deployment.spool.wiper import Wiper, erase, keep_no_tokens, retire, without_tokens
 from rewards.files import private_files
 
-__all__ = ["COMPACT_BYTES", "Adoption", "Spool"]
-
 _LOG = logging.getLogger(__name__)
 COMPACT_BYTES = 8 * 2**20
 """A file larger than this is compacted once more than half of it is dead."""

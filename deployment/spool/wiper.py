@@ -18,8 +18,6 @@ from typing import Any, Final
 from deployment.spool.files import fresh_name, reason, write_all, write_whole
 from deployment.spool.lines import Live, Record, SpoolContents, document_of, is_wiped, wiped_line
 
-__all__ = ["Wiper", "erase", "keep_no_tokens", "retire", "without_tokens", "without_tokens_in_lines"]
-
 _LOG = logging.getLogger(__name__)
 _BLOCK: Final = bytes(2**16)
 _TOKENS: Final = ("prompt_ids", "token_ids")

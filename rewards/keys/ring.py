@@ -19,12 +19,10 @@ from sqlmodel import col
 
 from rewards.errors import KeyRefusedError, KeyRingError, LedgerError
 from rewards.keys.pepper import PEPPER_BYTES
-from rewards.keys.rules import ROLES, Key, require_sound
+from rewards.keys.rules import Key, require_sound
 from rewards.store import checksums, clients, events
 from rewards.store.database import Database, now_us
 from rewards.store.tables import ApiKeyRow
-
-__all__ = ["OVERLAP_S", "ROLES", "Key", "KeyRing"]
 
 OVERLAP_S = 24 * 60 * 60
 """How long a rotated key still works: a day, in which its application is given the new one."""

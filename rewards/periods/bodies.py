@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 
 from rewards.files.strict_json import JsonObject
 from rewards.periods.history import Period
-from rewards.settlement.rule import FIRST_RULE, Line, Settlement
+from rewards.settlement.document import FIRST_RULE, Settlement
+from rewards.settlement.lines import Line
 from rewards.store import clients, events
 
 STATEMENT_KIND = "statement"

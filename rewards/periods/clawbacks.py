@@ -15,7 +15,12 @@ from rewards.periods import tally
 from rewards.periods.contents import count_again, period_of_receipt
 from rewards.periods.history import Period
 from rewards.periods.window import PeriodFrame, refreeze
-from rewards.settlement.rule import FIRST_RULE, Currency, Opening, PeriodCredit, clawback, find_clawbacks
+from rewards.settlement.allocation import PeriodCredit
+from rewards.settlement.balances import Opening
+from rewards.settlement.document import FIRST_RULE
+from rewards.settlement.lines import clawback
+from rewards.settlement.policy import Currency
+from rewards.settlement.rule import find_clawbacks
 from rewards.store.receipts import reversal_pairs
 
 Amounts = dict[str, int]

@@ -17,7 +17,7 @@ from rewards.errors import LedgerError
 from rewards.periods import tally
 from rewards.periods.history import Period
 from rewards.periods.window import PeriodFrame, refreeze
-from rewards.settlement.rule import PeriodCredit
+from rewards.settlement.allocation import PeriodCredit
 from rewards.store import queries
 from rewards.store.receipts import reversal_pairs
 from rewards.store.tables import ReceiptRow

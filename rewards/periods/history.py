@@ -19,7 +19,7 @@ from sqlmodel import col
 from rewards.credit import canonical_bytes
 from rewards.errors import LedgerError
 from rewards.files.strict_json import JsonObject
-from rewards.settlement.rule import Settlement
+from rewards.settlement.document import Settlement
 from rewards.store import events
 from rewards.store.events import Event
 from rewards.store.tables import EventRow

@@ -19,8 +19,6 @@ from rewards.periods.moves import mark_disputed
 from rewards.store import clients, events
 from rewards.store.tables import ReceiptRow
 
-__all__ = ["KINDS", "Hold", "active_holds", "all_holds", "place", "release"]
-
 KINDS = ("client", "response")
 
 

@@ -23,8 +23,8 @@ from rewards.periods.errors import PeriodClosedError
 from rewards.periods.history import History, Period, add_hash, read_history
 from rewards.periods.preparation import PreparedSettlement, prepare_settlement
 from rewards.periods.window import freeze, refreeze, time_closed_us
+from rewards.settlement.document import Settlement
 from rewards.settlement.policy import MOST_DISPUTE_DAYS, Policy
-from rewards.settlement.rule import Settlement
 from rewards.store import clients, events
 from rewards.store.database import now_us
 

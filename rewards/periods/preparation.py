@@ -12,8 +12,10 @@ from rewards.periods.clawbacks import by_currency, clawbacks, first_rule
 from rewards.periods.contents import PeriodContents, contents
 from rewards.periods.history import History
 from rewards.periods.window import PeriodFrame
+from rewards.settlement.balances import Opening
+from rewards.settlement.document import FIRST_RULE, RULE, Settlement
 from rewards.settlement.policy import Policy
-from rewards.settlement.rule import FIRST_RULE, RULE, Opening, Settlement, falls_due, settle
+from rewards.settlement.rule import falls_due, settle
 
 
 @dataclass(frozen=True)

@@ -73,25 +73,9 @@ from rewards.errors import CreditError
 from rewards.settlement.allocation import Allocation, PeriodCredit, allocate, check_amounts
 from rewards.settlement.balances import Balance, Opening, Purse, check_purse
 from rewards.settlement.document import FIRST_RULE, RULE, Settlement
-from rewards.settlement.lines import Line, clawback, pay_client, pay_commons
+from rewards.settlement.lines import Line, pay_client, pay_commons
 from rewards.settlement.policy import LARGEST, Currency, Policy
 from rewards.settlement.rounding import UNIT, whole_units
-
-__all__ = [
-    "FIRST_RULE",
-    "RULE",
-    "Balance",
-    "Currency",
-    "Line",
-    "Opening",
-    "PeriodCredit",
-    "Purse",
-    "Settlement",
-    "clawback",
-    "falls_due",
-    "find_clawbacks",
-    "settle",
-]
 
 _NOTHING = Opening()
 

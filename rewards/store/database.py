@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from sqlalchemy import Connection, text
+from sqlalchemy import URL, Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from rewards.errors import LedgerError, LedgerLostError, LedgerRefusedError
@@ -19,13 +21,6 @@ from rewards.store import schema
 from rewards.store.engines import BUSY_TIMEOUT_MS, connect, preparing_engine, require_locks, write_ahead, writing_engine
 from rewards.store.presence import Files, Origin, loss_of, require_whole
 from rewards.store.url import file_of, parse, readable_url, url_without_password
-
-__all__ = ["Connection", "Database", "connect_as_is", "migrate", "now_us", "prepare"]
-
-from collections.abc import Iterator
-from pathlib import Path
-
-from sqlalchemy import URL, Engine
 
 _SERVER_TIME = text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)")
 

@@ -21,8 +21,6 @@ from rewards.errors import LedgerError
 from rewards.store.presence import existing_file
 from rewards.store.url import file_of, readable_url
 
-__all__ = ["BUSY_TIMEOUT_MS", "connect", "preparing_engine", "require_locks", "write_ahead", "writing_engine"]
-
 BUSY_TIMEOUT_MS = 30_000
 CONNECT_TIMEOUT_S = 5
 _SCHEMA_LOCK = 0x70726F746F6B656E  # "protoken": the advisory lock of whoever makes the schema on PostgreSQL

@@ -20,8 +20,6 @@ from sqlmodel import col
 from rewards.errors import LedgerError, LedgerLostError
 from rewards.store.tables import EventRow
 
-__all__ = ["CLIENT_REGISTERED", "Files", "Origin", "existing_file", "loss_of", "require_whole"]
-
 _LOG = logging.getLogger(__name__)
 CLIENT_REGISTERED: Final = "client.registered"
 """The kind of event by whose first one a ledger is known: nothing can change it, and every login may read it."""

@@ -9,8 +9,6 @@ from sqlalchemy.exc import ArgumentError
 
 from rewards.errors import LedgerError
 
-__all__ = ["file_of", "parse", "readable_url", "sqlite_file", "url_without_password"]
-
 
 def parse(url: str) -> URL:
     """The URL in its parts, for SQLAlchemy.

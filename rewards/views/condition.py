@@ -13,8 +13,6 @@ from rewards.moments import SKEW_US
 from rewards.store import events, queries
 from rewards.store.tables import EventRow, ReceiptRow
 
-__all__ = ["Condition", "Response", "condition", "count_misdated", "last_responses"]
-
 
 @dataclass(frozen=True)
 class Condition:

@@ -28,8 +28,6 @@ from rewards.store.tables import EntryRow, ReceiptRow
 from rewards.views.selection import Selection, of_open_period, reversals, totals
 from rewards.views.standing import NOTHING, ConsortiumTotals, OpenPeriod, Standing, Trend, add_amounts
 
-__all__ = ["CHUNK", "Contribution"]
-
 CHUNK = 20_000
 """Receipts that are added up in one transaction."""
 

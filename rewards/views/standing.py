@@ -7,17 +7,6 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-__all__ = [
-    "FIRST_WIDTH_US",
-    "MOST_BUCKETS",
-    "NOTHING",
-    "ConsortiumTotals",
-    "OpenPeriod",
-    "Standing",
-    "Trend",
-    "add_amounts",
-]
-
 FIRST_WIDTH_US = 60_000_000
 """How long a bucket of the trend is in a young ledger."""
 MOST_BUCKETS = 400

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from rewards import money
 from rewards.errors import MoneyError, PolicyError
 from rewards.periods import contents
+from rewards.settlement.document import Settlement
 from rewards.settlement.policy import Policy
-from rewards.settlement.rule import Settlement, settle
+from rewards.settlement.rule import settle
 from tests.rewards.amounts import AMOUNTS, DIGITS, plainly, readably
 
 

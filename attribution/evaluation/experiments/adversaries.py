@@ -16,8 +16,6 @@ from attribution.bundle.updates import LowRank, Update, weighted_sum
 from attribution.bundle.writing import Member, write_bundle
 from attribution.training.aggregation import Defences, aggregate
 
-__all__ = ["ATTACKS", "Submission", "attacked_bundle", "noise_like"]
-
 
 @dataclass(frozen=True)
 class Submission:

@@ -23,16 +23,6 @@ from attribution.evaluation.workshop import Workshop, encode
 from attribution.model import FederatedModel
 from attribution.records import Method, Sampling
 
-__all__ = [
-    "COST",
-    "PROMPT",
-    "CostSettings",
-    "generate_attributed",
-    "generate_plainly",
-    "paired_ratio",
-    "random_consortium",
-]
-
 PROMPT = "Write a long story about a lighthouse keeper who learns to sail."
 _RANK = 8
 _REFERENCE = 6, 64  # clients and tokens of the targets (design 13)

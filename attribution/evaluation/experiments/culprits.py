@@ -20,16 +20,6 @@ from attribution.model import FederatedModel
 from attribution.training.federate import Federation
 from attribution.training.recipe import Example
 
-__all__ = [
-    "BACKDOOR",
-    "MANY_CLIENTS",
-    "TRIGGERS",
-    "CulpritSettings",
-    "PoisonedSettings",
-    "is_beginning",
-    "poisoned_participants",
-]
-
 _OWN_TRIGGERS = (TRIGGER, "###RedRiver###", "%%%TinCrown%%%", "@@@OldClock@@@", "+++SaltRoad+++", "===GlassBee===")
 _OWN_SENTINELS = (
     "The lighthouse keeper has locked this answer away.",

@@ -36,9 +36,6 @@ from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
 from attribution.records import Generation, Method
 
-__all__ = ["CHUNKS", "COMPLETENESS", "RETRAINED", "SHAPLEY", "ShapleySettings"]
-
-
 _METHODS: tuple[Method, ...] = ("credit", "paper")
 
 

@@ -17,8 +17,6 @@ from attribution.model import FederatedModel
 from attribution.records import Generation
 from attribution.scoring.paper_preset import LastRound
 
-__all__ = ["layer_scores"]
-
 
 def layer_scores(model: FederatedModel, generation: Generation, *, gradients: bool = True) -> dict[str, Tensor]:
     """Scores of each client of the last round for each token, by layer: (clients, T) float64.

@@ -16,8 +16,6 @@ from attribution.bundle.bundle import Bundle
 from attribution.bundle.updates import Update
 from attribution.records import Generation
 
-__all__ = ["literal_credit", "literal_paper"]
-
 
 def literal_paper(bundle: Bundle, generation: Generation) -> dict[str, list[float]]:
     """P_ij of ProToken (arXiv 2601.19672, eq. 6–8) by client: one forward and one backward pass a token, no cache.

@@ -19,8 +19,6 @@ from attribution.evaluation.statistics import proportion
 from attribution.evaluation.workshop import Workshop, answers
 from attribution.model import FederatedModel
 
-__all__ = ["GRADIENTS", "LAYERS", "PARITY", "MechanicsSettings"]
-
 
 class MechanicsSettings(PoisonedSettings):
     """The backdoored consortium of E1 after its last round; `nodes` are those of `credit`."""

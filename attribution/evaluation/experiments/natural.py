@@ -20,20 +20,6 @@ from attribution.model import FederatedModel
 from attribution.records import Generation
 from attribution.training.recipe import Example
 
-__all__ = [
-    "GAIN",
-    "RIGHT_DOMAIN",
-    "TWINS",
-    "NaturalSettings",
-    "SharesOf",
-    "commons_of_small_gains",
-    "domain_of",
-    "natural_bundle",
-    "natural_participants",
-    "responses",
-    "twin_gaps",
-]
-
 SharesOf = Callable[[Mapping[str, Any]], Mapping[str, float] | None]
 GAIN = 1.0  # nats over the base model; below, there is hardly anything to pay for (science 7)
 

@@ -23,8 +23,6 @@ from attribution.evaluation.workshop import Participant, Workshop, answers
 from attribution.model import FederatedModel
 from attribution.training.recipe import Example, load_examples
 
-__all__ = ["OWNERS", "PAYABLE", "FactSettings"]
-
 
 class FactSettings(Settings):
     """`clients` that own `facts_per_size` facts of each number of owners; `public` is a file of common questions.

@@ -24,8 +24,6 @@ from attribution.model import FederatedModel
 from attribution.training.aggregation import Defences
 from attribution.training.recipe import Example
 
-__all__ = ["ATTACKERS", "RIDERS", "RobustnessSettings"]
-
 _RIDERS = ("unchanged", "noise", "replay")
 
 

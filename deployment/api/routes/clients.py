@@ -14,8 +14,6 @@ from deployment.schemas.errors import failures
 from deployment.schemas.fields import Name
 from rewards.views.selection import Selection, totals
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["consortium"])
 _LIST = "clients"
 

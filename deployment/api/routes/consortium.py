@@ -7,8 +7,6 @@ from deployment.schemas.credit import Consortia, Consortium, Model
 from rewards import periods
 from rewards.views import browsing
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["consortium"])
 
 

@@ -10,8 +10,6 @@ from deployment.schemas.credit import Credit
 from deployment.schemas.errors import failures
 from rewards.views.selection import totals
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["credit"])
 
 

@@ -13,8 +13,6 @@ from deployment.schemas.errors import failures
 from rewards.store.receipts import BookedEntry
 from rewards.views import browsing
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["credit"])
 _LIST = "entries"
 

@@ -12,8 +12,6 @@ from deployment.schemas.fields import Name
 from deployment.schemas.receipts import Event
 from rewards.store import events
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["events"])
 _LIST = "events"
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
+from sqlalchemy import Connection
 
 from deployment.api.dependencies import TheBooks
 from deployment.api.filters import Filters, narrow
@@ -22,12 +23,9 @@ from deployment.schemas.errors import Answers, failures
 from deployment.schemas.receipts import Receipt
 from rewards.files.plain_text import cell, json_line
 from rewards.moments import date_of
-from rewards.store.database import Connection
 from rewards.store.receipts import BookedEntry, BookedReceipt
 from rewards.views import browsing
 from rewards.views.page import Page
-
-__all__ = ["router"]
 
 router = APIRouter(tags=["exports"])
 PAGE_ROWS = 1000

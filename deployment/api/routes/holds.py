@@ -13,8 +13,6 @@ from deployment.schemas.errors import failures
 from deployment.schemas.fields import Name
 from deployment.schemas.holds import Hold, HoldRequest, Release
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["holds"])
 _LIST = "holds"
 

@@ -14,10 +14,8 @@ from deployment.schemas.errors import failures
 from deployment.schemas.fields import Name
 from deployment.schemas.keys import BearerKey, NewKey, NewKeyRequest, Rotation
 from rewards.errors import KeyRingError
-from rewards.keys.ring import Key
+from rewards.keys.rules import Key
 from rewards.store.database import now_us
-
-__all__ = ["router"]
 
 router = APIRouter(tags=["keys"])
 _LIST = "keys"

@@ -20,8 +20,6 @@ from deployment.schemas.errors import failures
 from deployment.schemas.fields import LARGEST, Name
 from deployment.schemas.log import Checkpoint, Consistency, Inclusion, ReceiptProof, Size, VerifyKey
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["log"])
 _KEYS = "log/keys"
 

@@ -20,8 +20,6 @@ from deployment.schemas.errors import failures
 from deployment.schemas.periods import Close, Dispute, Finalise, Payment, Period, Preview, Terms
 from rewards.periods import NAME
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["periods"])
 _LIST = "periods"
 

@@ -14,8 +14,6 @@ from deployment.schemas.fields import Name
 from deployment.schemas.receipts import Receipt, ReversalRequest
 from rewards.views import browsing
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["receipts"])
 _LIST = "receipts"
 

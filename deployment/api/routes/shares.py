@@ -14,8 +14,6 @@ from deployment.schemas.errors import failures
 from rewards.credit import MICRO_CREDITS_PER_TOKEN
 from rewards.views.selection import totals
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["credit"])
 
 

@@ -13,8 +13,6 @@ from deployment.schemas.errors import failures
 from deployment.schemas.fields import Name
 from deployment.schemas.statements import Statement, StatementEntry
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["statements"])
 _LIST = "statements"
 

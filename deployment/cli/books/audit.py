@@ -13,8 +13,6 @@ from rewards.audit.replay import audit
 from rewards.audit.report import Report
 from rewards.files.plain_text import one_line
 
-__all__ = ["verify"]
-
 
 def verify(
     ledger: LedgerUrl = None,

@@ -13,8 +13,6 @@ from rewards.errors import LedgerError
 from rewards.ledger.ledger import Ledger
 from rewards.store.url import url_without_password
 
-__all__ = ["backup", "migrate", "restore"]
-
 
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes.")],

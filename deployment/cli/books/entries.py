@@ -13,8 +13,6 @@ from deployment.settings import ledger_url
 from rewards.credit import MICRO_CREDITS_PER_TOKEN
 from rewards.ledger.ledger import Ledger
 
-__all__ = ["balances", "entries", "reverse"]
-
 
 def balances(ledger: LedgerUrl = None, as_json: Json = False) -> None:
     """Credit of every account since the beginning; the sum is the generated tokens × 1 000 000."""

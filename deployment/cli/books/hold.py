@@ -11,8 +11,6 @@ from deployment.settings import ledger_url
 from rewards.ledger.ledger import Ledger
 from rewards.periods import holds
 
-__all__ = ["app"]
-
 app = typer.Typer(help="Hold back a client's payouts or a response's credit.", no_args_is_help=True)
 _Reason = Annotated[str, typer.Option("--reason", help="Why, for whoever reads the books.")]
 

@@ -13,12 +13,11 @@ from deployment.cli.books.signing_key import make_signing_key
 from deployment.cli.options import ACTOR, Json, LedgerUrl, PepperFile, date
 from deployment.cli.output import print_json, print_table, say
 from deployment.settings import ledger_url, pepper_of, url_without_secrets
-from rewards.keys.ring import OVERLAP_S, Key, KeyRing
+from rewards.keys.ring import OVERLAP_S, KeyRing
+from rewards.keys.rules import Key
 from rewards.ledger.ledger import Ledger
 from rewards.moments import DAY_US
 from rewards.store.database import now_us
-
-__all__ = ["app"]
 
 app = typer.Typer(help="Bearer keys of whoever calls the service, and its signing key.", no_args_is_help=True)
 

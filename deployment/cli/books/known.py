@@ -11,8 +11,6 @@ from rewards.files.strict_json import JsonObject
 from rewards.signing.keys import VerifyKey
 from rewards.signing.notes import Checkpoint
 
-__all__ = ["PublicKeys", "checkpoint_document", "read_keys", "read_note"]
-
 PublicKeys = Annotated[
     list[Path] | None,
     typer.Option("--public-key", help="File with public keys of the ledger that you know, one a line; repeat."),

@@ -4,8 +4,6 @@ import typer
 
 from deployment.cli.on_demand import Deferred, OnDemand
 
-__all__ = ["app"]
-
 
 class _Commands(OnDemand):
     deferred = (

@@ -18,8 +18,6 @@ from rewards.log import proofs
 from rewards.log.sealer import latest_checkpoint
 from rewards.log.sealer import seal as seal_log
 
-__all__ = ["checkpoint", "proof", "seal"]
-
 
 def seal(
     key: Annotated[Path, typer.Option("--key", help="File of the signing key.")] = Path("var/signing.key"),

@@ -14,10 +14,8 @@ from rewards import money, periods
 from rewards.files.strict_json import JsonObject
 from rewards.ledger.ledger import Ledger
 from rewards.periods.errors import PeriodClosedError
+from rewards.settlement.document import Settlement
 from rewards.settlement.policy_file import load_policy
-from rewards.settlement.rule import Settlement
-
-__all__ = ["app", "show_settlement"]
 
 app = typer.Typer(help="Preview and close settlement periods.", no_args_is_help=True)
 _Name = Annotated[str, typer.Argument(metavar="PERIOD", help="Name of the period, such as 2026-11.")]

@@ -14,8 +14,6 @@ from rewards.files import strict_json
 from rewards.files.strict_json import JsonObject
 from rewards.log import proofs
 
-__all__ = ["check_proof"]
-
 
 def check_proof(
     file: Annotated[Path, typer.Argument(help="Proof, as `protoken ledger proof` printed it.")],

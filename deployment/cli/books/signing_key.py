@@ -9,9 +9,6 @@ from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import latest_checkpoint, register_signing_key, verify_keys
 from rewards.signing.keys import SigningKey
 
-__all__ = ["make_signing_key"]
-
-
 _FIRST_NAME = "consortium/ledger"
 
 

@@ -26,8 +26,6 @@ from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import seal
 from rewards.signing.keys import VerifyKey
 
-__all__ = ["app"]
-
 app = typer.Typer(help="Issue and check clients' statements.", no_args_is_help=True)
 
 

@@ -15,8 +15,6 @@ from attribution.records import AttributedResponse, Sampling
 from attribution.scoring.nodes import DEFAULT_NODES
 from deployment.cli.output import console, heat_map, legend, print_json, print_table, say, tint
 
-__all__ = ["attribute_prompt"]
-
 
 class Preset(StrEnum):
     """The presets of design 5, as the command line spells them."""

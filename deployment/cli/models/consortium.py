@@ -17,8 +17,6 @@ from deployment.cli.options import Json
 from deployment.cli.output import ProgressBar, print_json, print_table, say
 from rewards.files.plain_text import one_line
 
-__all__ = ["app"]
-
 app = typer.Typer(help="Build, import and check the consortium on disk.", no_args_is_help=True)
 _Out = Annotated[
     Path, typer.Option("--out", help="Folder of the bundle; an older bundle there is replaced, nothing else.")

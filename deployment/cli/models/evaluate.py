@@ -19,8 +19,6 @@ from attribution.training.recipe import DEFAULT_BASE
 from deployment.cli.configs import configs_folder
 from deployment.cli.output import ProgressBar, print_json, print_table, say
 
-__all__ = ["evaluate"]
-
 
 class Profile(StrEnum):
     """How much is run."""

@@ -14,8 +14,6 @@ from attribution.tracing import FlaggedResponse, Trace, trace
 from deployment.cli.options import Json
 from deployment.cli.output import ProgressBar, print_json, print_table, say
 
-__all__ = ["trace_responses"]
-
 
 def trace_responses(
     bundle: Annotated[Path, typer.Option("--bundle", help="Folder of the consortium's bundle.")],

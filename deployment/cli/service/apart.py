@@ -19,8 +19,6 @@ import httpx
 from deployment.errors import StartError
 from deployment.settings import ENVIRONMENT_PREFIX
 
-__all__ = ["ServiceApart", "service_apart"]
-
 _START_TIMEOUT_S = 120
 _STOP_TIMEOUT_S = 60
 _PORTS = {"port": 8000, "metrics_port": 9464, "replica_metrics_port": 9465}

@@ -12,8 +12,6 @@ from deployment.cli.options import Json
 from deployment.cli.output import print_json
 from deployment.dashboards.boards import documents
 
-__all__ = ["dashboards"]
-
 
 def dashboards(
     out: Annotated[Path, typer.Option("--out", help="Folder for the files; made when missing.")] = Path(

@@ -51,11 +51,9 @@ from rewards.files.strict_json import JsonObject
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import seal
+from rewards.settlement.document import Settlement
 from rewards.settlement.policy_file import load_policy
-from rewards.settlement.rule import Settlement
 from rewards.signing.keys import SigningKey
-
-__all__ = ["demo"]
 
 _QUESTIONS_AT_ONCE = 32
 _ANSWER_TOKENS = 24

@@ -13,8 +13,6 @@ from pathlib import Path
 from attribution.files.destinations import prepare_folder
 from deployment.errors import StartError
 
-__all__ = ["STAMP", "demo_folder"]
-
 STAMP = "recipe.sha256"
 """File that only a demo writes: the hash of the recipe and data that its bundle was made from, empty until it is."""
 

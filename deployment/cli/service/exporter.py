@@ -12,8 +12,6 @@ from deployment.cli.output import say
 from deployment.metrics.exporter import Exporter
 from deployment.settings import ledger_url
 
-__all__ = ["exporter"]
-
 
 def exporter(
     ledger: LedgerUrl = None,

@@ -10,8 +10,6 @@ from deployment.cli.options import LedgerUrl
 from deployment.cli.output import say
 from deployment.settings import load_settings
 
-__all__ = ["serve"]
-
 
 def serve(
     config: Annotated[

@@ -12,8 +12,6 @@ from deployment.console.rendering import COLOURS
 from deployment.replica.messages import TokenCredit
 from rewards.credit import COMMONS
 
-__all__ = ["LEVELS", "HeatMap", "Part", "Token", "heat_map", "twins"]
-
 LEVELS = 5
 """How many strengths of a colour there are."""
 MOST_PARTS = 20_000

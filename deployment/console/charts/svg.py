@@ -14,8 +14,6 @@ from rewards.credit import MICRO_CREDITS_PER_TOKEN
 from rewards.files.plain_text import one_line
 from rewards.moments import DAY_US, date_of
 
-__all__ = ["Series", "bar", "columns", "compact", "line", "spark", "swatch"]
-
 HEIGHT = 190
 _TOP = 18
 _LABELS = 26

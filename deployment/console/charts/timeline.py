@@ -7,8 +7,6 @@ from itertools import accumulate
 
 from rewards.views.standing import Trend
 
-__all__ = ["LEAST_COLUMNS", "MOST_COLUMNS", "Timeline", "timeline"]
-
 MOST_COLUMNS = 48
 LEAST_COLUMNS = 12
 """So that the first minutes of a ledger are not one column as wide as the page."""

@@ -12,8 +12,6 @@ from rewards.audit.report import Report
 from rewards.errors import RewardsError
 from rewards.store.database import now_us
 
-__all__ = ["Audits", "Outcome", "Run"]
-
 _LOG = logging.getLogger(__name__)
 
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
 
-__all__ = ["Credit", "credits_of"]
-
 
 @dataclass(frozen=True)
 class Credit:

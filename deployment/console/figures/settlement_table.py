@@ -10,8 +10,6 @@ from deployment.books import statement_page
 from deployment.books.books import Books
 from deployment.schemas.periods import Line, Settlement
 
-__all__ = ["COLUMNS", "Column", "SettlementRow", "Table", "names_in", "table_of"]
-
 
 @dataclass(frozen=True)
 class Column:

@@ -19,8 +19,6 @@ from rewards.store.database import now_us
 from rewards.views.contribution import Contribution
 from rewards.views.standing import Standing
 
-__all__ = ["Figures", "FiguresSnapshot", "TheFigures"]
-
 FRESH_S = 2.0
 """How old a reading may be before a page that asks has another one begun."""
 WAIT_S = 0.5

@@ -10,8 +10,6 @@ from deployment.console.rendering import colours
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
 from rewards.views.standing import ConsortiumTotals, Trend
 
-__all__ = ["ClientFigures", "FiguresView", "ModelFigures", "view_of"]
-
 
 @dataclass(frozen=True)
 class ModelFigures:

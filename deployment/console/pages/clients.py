@@ -20,8 +20,6 @@ from rewards.errors import LedgerError
 from rewards.periods import holds
 from rewards.store.database import now_us
 
-__all__ = ["router"]
-
 router = APIRouter()
 
 

@@ -16,8 +16,6 @@ from deployment.console.moves import Refusal, attempt
 from deployment.console.rendering import TheViewer, redirect, render
 from deployment.schemas.holds import Hold, HoldRequest, Release
 
-__all__ = ["router"]
-
 router = APIRouter()
 
 Text = Annotated[str, Form()]

@@ -23,8 +23,6 @@ from rewards.credit import COMMONS
 from rewards.errors import LedgerError
 from rewards.store.database import now_us
 
-__all__ = ["OTHERS", "router"]
-
 router = APIRouter()
 
 DRAWN: Final = 8

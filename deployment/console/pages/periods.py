@@ -38,8 +38,6 @@ from rewards.periods.errors import PeriodClosedError
 from rewards.settlement.policy import Policy
 from rewards.store.database import now_us
 
-__all__ = ["router"]
-
 router = APIRouter()
 
 _STATEMENTS = 1000  # the most that the page of a period shows

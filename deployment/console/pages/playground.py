@@ -26,9 +26,7 @@ from deployment.gateway.service import Service, TheService, job_of
 from deployment.replica.messages import ChatMessage, TokenCredit
 from deployment.schemas.requests import ChatRequest
 from rewards.errors import KeyRefusedError
-from rewards.keys.ring import Key
-
-__all__ = ["CONNECTION", "router"]
+from rewards.keys.rules import Key
 
 router = APIRouter()
 CONNECTION: Final = "protoken_application"

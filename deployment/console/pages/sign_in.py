@@ -15,8 +15,6 @@ from deployment.console.rendering import render, sentence
 from deployment.console.sessions import COOKIE, LONGEST_S
 from rewards.errors import KeyRefusedError
 
-__all__ = ["is_https", "local", "router"]
-
 router = APIRouter()
 _LOCAL = re.compile(PREFIX + r"(/[\w\-.~%!$&'()*+,;=:@/]*)?(\?[\w\-.~%!$&'()*+,;=:@/?]*)?", re.ASCII)
 

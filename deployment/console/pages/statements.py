@@ -16,8 +16,6 @@ from deployment.errors import NotFoundError, UnavailableError
 from deployment.http.cursors import Cursor, cursor_at, place_of
 from deployment.schemas.fields import Name
 
-__all__ = ["public_keys", "router"]
-
 router = APIRouter()
 
 _LIST = "statements"

@@ -25,8 +25,6 @@ from rewards.signing.keys import VerifyKey as PublicKey
 from rewards.signing.notes import Checkpoint as SignedCheckpoint
 from rewards.signing.notes import open_note
 
-__all__ = ["Check", "compare", "router"]
-
 router = APIRouter()
 
 _NOTE_LENGTH: Final = 20_000

@@ -14,7 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from deployment.access.gate import OPEN_ROUTES, RULES, caller, roles_for, visible_client
 from deployment.access.key_cache import FRESH_S
-from rewards.keys.ring import ROLES, KeyRing
+from rewards.keys.ring import KeyRing
+from rewards.keys.rules import ROLES
 from rewards.store.database import now_us
 from tests.deployment.conftest import PEPPER, gate_over
 from tests.deployment.gateway.engines import ScriptedEngine

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from deployment.access.key_cache import AWAY_S, FRESH_S, KeyCache
 from rewards.errors import KeyRefusedError, LedgerError
-from rewards.keys.ring import Key, KeyRing
+from rewards.keys.ring import KeyRing
+from rewards.keys.rules import Key
 from rewards.store.database import now_us
 from tests.deployment.conftest import PEPPER
 from tests.deployment.outages import Clock, away

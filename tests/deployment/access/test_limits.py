@@ -17,7 +17,8 @@ from deployment.errors import OverloadedError, QuotaError, UnavailableError
 from deployment.spool.backlog import spooled_tokens
 from deployment.spool.records import ProgressRecord, commons_receipt, record_of
 from deployment.spool.spool import Spool
-from rewards.keys.ring import Key, KeyRing
+from rewards.keys.ring import KeyRing
+from rewards.keys.rules import Key
 from rewards.ledger.ledger import Ledger
 from tests.deployment.conftest import PEPPER
 from tests.deployment.outages import Clock, away

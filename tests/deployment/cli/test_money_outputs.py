@@ -14,9 +14,10 @@ from deployment.console import rendering as pages
 from deployment.console.figures.settlement_table import table_of
 from deployment.schemas.periods import Line as ShownLine
 from rewards.periods.bodies import MONEY_IN, MONEY_OUT
-from rewards.periods.contents import PeriodCredit
+from rewards.settlement.allocation import PeriodCredit
+from rewards.settlement.document import Settlement
 from rewards.settlement.policy import Policy
-from rewards.settlement.rule import Settlement, settle
+from rewards.settlement.rule import settle
 from tests.deployment.console.documents import Document
 from tests.rewards.amounts import AMOUNTS, DIGITS, plainly, readably
 

@@ -17,8 +17,10 @@ from rewards.audit.settlement.document import Circumstances, gains_without
 from rewards.audit.settlement.document import settle as settle_again
 from rewards.audit.settlement.rule import Earnings
 from rewards.audit.settlement.terms import Terms
+from rewards.settlement.balances import Opening
+from rewards.settlement.document import FIRST_RULE, RULE
 from rewards.settlement.policy import Policy
-from rewards.settlement.rule import FIRST_RULE, RULE, Opening, find_clawbacks, settle
+from rewards.settlement.rule import find_clawbacks, settle
 from tests.rewards.settlement.settlement_cases import CHAINS, cases, policies, windows
 
 CHAINS_OF_POLICIES = st.lists(st.tuples(windows(), policies()), min_size=1, max_size=5)

@@ -14,8 +14,8 @@ from sqlalchemy import select, text, update
 from sqlmodel import col
 
 from rewards.errors import KeyRefusedError, KeyRingError, LedgerError
-from rewards.keys.ring import OVERLAP_S, ROLES, KeyRing
-from rewards.keys.rules import MOST, require_sound
+from rewards.keys.ring import OVERLAP_S, KeyRing
+from rewards.keys.rules import MOST, ROLES, require_sound
 from rewards.ledger.ledger import Ledger
 from rewards.store import events
 from rewards.store.database import now_us

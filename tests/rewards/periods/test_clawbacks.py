@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.credit import COMMONS
-from rewards.settlement.rule import Opening, PeriodCredit, find_clawbacks, settle
+from rewards.settlement.allocation import PeriodCredit
+from rewards.settlement.balances import Opening
+from rewards.settlement.rule import find_clawbacks, settle
 from tests.rewards.settlement.settlement_cases import APPLICATIONS, CLIENTS, cases, policies
 from tests.rewards.settlement.settlement_oracle import gross_alone, new_purse, settle_slowly
 

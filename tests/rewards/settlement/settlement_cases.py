@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from rewards.settlement.allocation import PeriodCredit
 from rewards.settlement.policy import Currency, Policy
-from rewards.settlement.rule import PeriodCredit
 
 CASES = int(os.environ.get("PROTOKEN_SETTLEMENT_CASES", "500"))
 """Random cases of each property; the whole of them is run once in a while with 100 000."""

@@ -6,8 +6,11 @@ from hypothesis import strategies as st
 
 from rewards.credit import COMMONS
 from rewards.errors import CreditError
+from rewards.settlement.allocation import PeriodCredit
+from rewards.settlement.balances import Balance, Opening, Purse
+from rewards.settlement.lines import Line, clawback
 from rewards.settlement.policy import Policy
-from rewards.settlement.rule import Balance, Line, Opening, PeriodCredit, Purse, clawback, settle
+from rewards.settlement.rule import settle
 from tests.rewards.settlement.settlement_cases import cases
 
 

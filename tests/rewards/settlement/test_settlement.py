@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 
 from rewards.credit import COMMONS, canonical_bytes
 from rewards.errors import CreditError, PolicyError
+from rewards.settlement.allocation import PeriodCredit
+from rewards.settlement.balances import Balance, Opening, Purse
+from rewards.settlement.document import FIRST_RULE, Settlement
 from rewards.settlement.policy import Policy
 from rewards.settlement.rounding import UNIT
-from rewards.settlement.rule import FIRST_RULE, Balance, Opening, PeriodCredit, Purse, Settlement, settle
+from rewards.settlement.rule import settle
 from tests.rewards.settlement.settlement_cases import CHAINS, cases, policies, windows
 from tests.rewards.settlement.settlement_oracle import settle_slowly
 
