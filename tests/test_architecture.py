@@ -22,7 +22,7 @@ ALLOWED = {
     "deployment": {
         "deployment", "attribution", "rewards", "ray", "fastapi", "starlette", "pydantic", "pydantic_core", "yaml",
         "typer", "rich", "httpx", "prometheus_client", "torch", "jinja2", "markupsafe",
-        "itsdangerous", "grafana_foundation_sdk",
+        "itsdangerous", "grafana_foundation_sdk", "sqlalchemy",  # the type of a connection alone
     },
 }  # fmt: skip
 
