@@ -154,7 +154,7 @@ def test_a_closed_period_is_kept_whole(booked):
         period.settlement,
     )
     assert [("period.draft", "me"), ("period.final", "me")] == [(move.kind, move.actor) for move in period.moves]
-    assert period.closed_at_us >= booked.receipt("r2")["booked_at_us"]
+    assert period.closed_at_us >= booked.receipt("r2").booked_at_us
     assert (period,) == periods.all(booked)
     assert periods.get(booked, "2026-12") is None
 
@@ -228,7 +228,7 @@ def test_residues_holdbacks_and_carried_money_pass_from_period_to_period(ledger)
 
 def test_a_period_ends_at_the_moment_given(booked):
     """What is booked at or after `until_us` is left to the next period, and marked as late there if made before."""
-    until_us = booked.receipt("r2")["booked_at_us"]
+    until_us = booked.receipt("r2").booked_at_us
     first = close(booked, "2026-11", until_us=until_us)
     second = close(booked, "2026-12")
 
