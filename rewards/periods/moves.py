@@ -209,8 +209,9 @@ def _draft(
     prepared = prepare_settlement(connection, history, name, len(history.periods) + 1, frame, policy)
     if prepared.is_empty:
         moment = "" if until_us is None else f" that was made before {text_of(until_us)}"
+        what = "all responses are held that were" if prepared.contents.left_out else "nothing was"
         raise PeriodEmptyError(
-            f"period {name!r} is empty: nothing was booked since receipt {frame.after}{moment}, and nothing in "
+            f"period {name!r} is empty: {what} booked since receipt {frame.after}{moment}, and nothing in "
             f"{policy.currency} falls due"
         )
     return prepared

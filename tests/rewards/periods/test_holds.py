@@ -90,6 +90,16 @@ def test_a_held_response_is_left_out_and_counts_after_its_release(booked):
         close(booked, "p4")
 
 
+def test_a_period_of_held_responses_alone_is_refused_by_that_name(booked):
+    """Where all that was booked is held there is nothing to settle, and the refusal says that it is held."""
+    hold_ids = [hold(booked, "response", "of-bank"), hold(booked, "response", "of-clinic")]
+    with pytest.raises(PeriodEmptyError, match="all responses are held that were booked since receipt 0"):
+        close(booked, "p1")
+    release(booked, hold_ids[0])
+
+    assert {"bank": 400} == paid(close(booked, "p1"))
+
+
 def test_a_release_alone_makes_a_period(booked):
     """What was released may be settled though nothing new was booked."""
     hold_id = hold(booked, "response", "of-bank")
