@@ -3,7 +3,6 @@
 Knows its tokenizer and its sampling; does not know the model, nor who else is in the batch.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from attribution.base.tokenizer import panics_raised
-from attribution.errors import ScoreError
+from attribution.decoding.sampling import choose_token
 from attribution.records import FinishReason, Generation, Sampling, Step
 
 
@@ -59,21 +58,7 @@ class Row:
         Raises:
             ScoreError: the logits are not numbers to choose by.
         """
-        log_p = torch.log_softmax(logits.float() / self.sampling.scoring_temperature, -1)
-        if self.sampling.temperature == 0 or self.sampling.top_p == 0:
-            token = int(log_p.argmax())
-        else:
-            p, order = log_p.exp().sort(descending=True)
-            if not math.isfinite(float(p[0])):
-                raise ScoreError("the model's logits are NaN or infinite, so no token can be chosen")
-            beyond = p.cumsum(0) - p >= self.sampling.top_p  # the smallest set that reaches top_p
-            beyond[0] = False  # a top_p too small for float32 still leaves the likeliest token
-            p[beyond] = 0
-            token = int(order[torch.multinomial(p, 1, generator=self._generator)])
-        logprob = float(log_p[token])
-        if not math.isfinite(logprob):
-            raise ScoreError("the model's logits are NaN or infinite, so no token can be chosen")
-        return token, logprob
+        return choose_token(logits, self.sampling, self._generator)
 
     def emit(self, token: int, logprob: float, ends: set[int]) -> Step:
         """Take a token and return what can be shown now: text that may begin a stop string is held back.

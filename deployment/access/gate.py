@@ -1,13 +1,12 @@
-"""Who may call what, and how much they may send: bearer key to role to method and path. Only `GET /health` is open.
+"""The gate before every route: a key of the right role comes in, and a body that is not too large.
 
 The gate stands in front of the router, so a route that is added later is closed before anybody thinks of it.
-Knows roles and paths; how keys are made and checked is `rewards.keys.ring`.
+Which role may call what is told in `roles`; how keys are made and checked is `rewards.keys.ring`.
 """
 
-import re
 import time
-from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final
 
 from fastapi import Request
 from starlette.datastructures import Headers
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployment.access.calls import Calls
 from deployment.access.key_checks import KeyChecks
 from deployment.access.limits import Limits
+from deployment.access.roles import OPEN_ROUTES, rule_of, visible_to
 from deployment.errors import (
     ApiError,
     ForbiddenError,
@@ -34,68 +34,8 @@ from rewards.keys.rules import Key
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 
-OPEN_ROUTES: Final = frozenset({("GET", "/health")})
-
-READERS: Final = ("operator", "auditor", "admin")
-"""The roles that see everybody's figures."""
-
-# The first line that fits decides. In a path, * is one name, /** is the path itself and everything below it, and
-# {a|b} is one of these names. A path that no line fits does not exist, with whatever key.
-RULES: Final = (
-    # methods           path                                                         roles that may
-    ("ANY",             "/v1/**",                                                    ("application",)),
-    ("GET POST DELETE", "/api/v1/keys/**",                                           ("admin",)),
-    ("GET",             "/api/v1/{consortium|clients|shares|credit|entries}/**",     ("member", *READERS)),
-    ("GET",             "/api/v1/{periods|statements|log}/**",                       ("member", *READERS)),
-    ("GET",             "/api/v1/**",                                                READERS),
-    ("POST",            "/api/v1/{periods|holds}/**",                                ("operator",)),
-    ("POST",            "/api/v1/receipts/*/reversal",                               ("operator",)),
-    ("POST",            "/api/v1/log/seal",                                          ("operator",)),
-    ("ANY",             "/api/v1/**",                                                ()),
-    ("GET",             "/openapi.json",                                             READERS),
-    ("GET",             "/docs/**",                                                  READERS),
-)  # fmt: skip
-
 _APPLICATIONS: Final = "/v1/"
 _AUDITED: Final = "/api/v1/"
-_Rule = tuple[str, str, tuple[str, ...]]
-
-
-def _pattern(path: str) -> re.Pattern[str]:
-    meaning = {"/**": "(/.*)?", "*": "[^/]+", "{": "(", "}": ")", "|": "|"}
-    parts = re.split(r"(/\*\*|\*|[{}|])", path)
-    return re.compile("".join(meaning.get(part, re.escape(part)) for part in parts), re.DOTALL)
-
-
-class Rule(NamedTuple):
-    """A rule as it is looked for: `route` is the path as the rule has it."""
-
-    methods: list[str]
-    pattern: re.Pattern[str]
-    roles: tuple[str, ...]
-    route: str
-
-
-def compile_rules(rules: Iterable[_Rule]) -> tuple[Rule, ...]:
-    """Rules as they are looked through."""
-    return tuple(Rule(methods.split(), _pattern(path), roles, path) for methods, path, roles in rules)
-
-
-_PATTERNS: Final = compile_rules(RULES)
-
-
-def roles_for(method: str, path: str) -> tuple[str, ...] | None:
-    """The roles that may call `path` with `method`, perhaps none; None where there is no such part of the service."""
-    rule = rule_for(_PATTERNS, method, path)
-    return None if rule is None else rule.roles
-
-
-def rule_for(rules: Iterable[Rule], method: str, path: str) -> Rule | None:
-    """The first of some rules that fits a call; None where none does."""
-    for rule in rules:
-        if (method in rule.methods or rule.methods == ["ANY"]) and rule.pattern.fullmatch(path):
-            return rule
-    return None
 
 
 def caller(request: Request) -> Key:
@@ -111,13 +51,6 @@ def visible_client(request: Request) -> str | None:
     The only place where this is decided: from the key, never from what was asked for.
     """
     return visible_to(caller(request))
-
-
-def visible_to(key: Key) -> str | None:
-    """The one client whose figures a key may see; None for all of them. An application's key sees none, and fails."""
-    assert key.role in ("member", *READERS), f"a key of role {key.role!r} sees no figures at all"
-    assert (key.role == "member") == (key.client is not None), "exactly a member's key has a client"
-    return key.client
 
 
 class Gate:
@@ -172,7 +105,7 @@ class Gate:
 
     def _refusal(self, key: Key, method: str, path: str) -> ApiError | None:
         """Why `key` may not make this call, which is counted unless it asks too often; None when it may."""
-        rule = rule_for(_PATTERNS, method, path)
+        rule = rule_of(method, path)
         if rule is not None and key.role in rule.roles:
             return None
         try:
@@ -210,7 +143,7 @@ class Gate:
 
 def _route_of_refusal(key: Key, scope: Scope) -> str | None:
     """What a member's call that is refused after all is counted under; of who runs the service each is written down."""
-    rule = rule_for(_PATTERNS, scope.get("method", "WEBSOCKET"), scope["path"]) if key.role == "member" else None
+    rule = rule_of(scope.get("method", "WEBSOCKET"), scope["path"]) if key.role == "member" else None
     return None if rule is None else rule.route
 
 

@@ -13,7 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from deployment.access.gate import caller, visible_to
+from deployment.access.gate import caller
+from deployment.access.roles import visible_to
 from deployment.console.charts import svg
 from rewards import money
 from rewards.credit import COMMONS

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from deployment.access.gate import READERS
+from deployment.access.roles import READERS
 from deployment.books.books import Books
 from deployment.books.log import prove_entry
 from deployment.books.receipts import booked_receipt, reverse_response
