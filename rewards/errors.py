@@ -12,13 +12,13 @@ RewardsError
 └── LedgerError             the ledger cannot be opened, read or written
     ├── LedgerLostError     it is not there any more, or not the one that was opened; carries which of these
     ├── LedgerRefusedError  the database itself refuses what was to be written, by a rule of the schema
-    ├── ConflictError       a response id that is already booked with another payload
+    ├── ReceiptConflictError  a response id that is already booked with another payload
     ├── ReversalError       a response that cannot be reversed
     ├── HoldError           a hold that cannot be placed or released
     ├── StatementError      a statement that does not exist, or is not in the Merkle log yet
     └── PeriodError         a period that cannot be previewed, closed or moved on
         ├── PeriodEmptyError    nothing was booked in its window
-        ├── PeriodClosedError   it is closed already; carries the stored settlement
+        ├── PeriodClosedError   it is closed already; carries the stored settlement (`rewards.periods.errors`)
         └── PeriodMovedError    it would be settled otherwise than was expected
 """
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 DAY_US = 24 * 3_600_000_000
 SKEW_MINUTES = 10
+"""How far a clock may be ahead where a policy does not say."""
 SKEW_US = SKEW_MINUTES * 60_000_000
 """How far the ledger's clock may step back, or another's be ahead, where no policy says otherwise."""
 

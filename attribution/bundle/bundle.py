@@ -1,4 +1,4 @@
-"""A consortium on disk: opened with every hash checked, written whole or not at all, and verified by recomputation.
+"""A consortium on disk: opened with every hash checked, and verified by recomputation.
 
 Does not train and does not score.
 """

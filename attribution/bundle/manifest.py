@@ -38,7 +38,7 @@ class _Strict(BaseModel):
 
 
 class BaseEntry(_Strict):
-    """The base model: where it comes from, and the hash of its weights (`models.weights_sha256`)."""
+    """The base model: where it comes from, and the hash of its weights (`references.weights_sha256`)."""
 
     reference: str
     sha256: Sha256

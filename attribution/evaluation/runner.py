@@ -124,8 +124,9 @@ def _merge(full: JsonObject, changes: JsonObject) -> JsonObject:
 
 
 def _fingerprint(run: Callable[..., ResultRows], settings: Settings, workshop: Workshop, case: str) -> str:
+    module = run.__module__.rsplit(".", 1)[-1]  # wherever it lies: a move computes nothing again
     document = {
-        "run": f"{run.__module__}.{run.__qualname__}",
+        "run": f"attribution.evaluation.{module}.{run.__qualname__}",
         "settings": settings.model_dump(mode="json", exclude={"seeds"}),
         "base": workshop.base_sha256,
         "data": {name: domain.sha256 for name, domain in workshop.domains.items()},

@@ -1,7 +1,8 @@
 """The operator API under `/api/v1`: the books over HTTP, for operators, auditors, admins and each member.
 
 Who may call what is `access`'s business; a member's routes show its own figures only, by `dependencies.Visible`. No
-rule of money lives here: each module of `routes` takes a request apart, calls `rewards`, and shapes the answer.
+rule of money lives here: each module of `routes` takes a request apart, calls `deployment.books` or `rewards`, and
+shapes the answer.
 
     routes/       the routes of the operator API, one noun of its paths in each module
     dependencies  what the routes work with, and whose figures each caller may see

@@ -1,7 +1,7 @@
 """Who may see which page of the console: role to method and path, with sessions in the place of bearer headers.
 
 The gate stands in front of the router, so a page that is added later is closed before anybody thinks of it. Knows roles
-and paths; what a session is, is `sessions`' business, and what a member sees of a page is `security.visible_to`'s.
+and paths; what a session is, is `sessions`' business, and what a member sees of a page is `deployment.access.roles`'.
 """
 
 import re
@@ -38,7 +38,7 @@ OPEN: Final = ("anybody",)
 _FIGURES: Final = ("member", *READERS)
 _EVERYBODY: Final = ("application", *_FIGURES)
 
-# As in `security`: the first line that fits decides, and a path that no line fits does not exist.
+# As in `deployment.access.roles`: the first line that fits decides, and a path that no line fits does not exist.
 RULES: Final = (
     # methods           path                                    roles that may
     ("GET",             "/static/**",                           OPEN),

@@ -1,4 +1,4 @@
-"""HTTP as every caller meets it: one shape for all that goes wrong, and the OpenAPI document as a whole.
+"""HTTP as every caller meets it: its oddities, places in lists, and one shape for all that goes wrong.
 
 cursors   places in lists, as text that whoever gets it keeps as it is
 failures  every failure in OpenAI's shape, every answer with a request id

@@ -2,6 +2,5 @@
 
 files    a folder whose files are kept for a while: whole, for their owner alone
 replays  finished responses, kept for retries under the same `Idempotency-Key`
-         answer
 texts    finished responses, kept for the console where the setting `texts` names a folder
 """

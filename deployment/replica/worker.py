@@ -29,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
-    """Who is told how requests fare. Outcomes are `finished`, `cancelled`, `refused` and `failure_of`."""
+    """Who is told how requests fare. Outcomes are `finished`, `cancelled`, `refused` and `failed`."""
 
     def note_step(self, first_s: Sequence[float], between_s: Sequence[float]) -> None:
         """A step brought one token to each of some requests: the first one so long after the request, or a next one."""

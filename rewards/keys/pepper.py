@@ -1,6 +1,6 @@
 """The pepper: 32 random bytes in a file of their own, without which the hashes in the database verify no key.
 
-Whoever copies the database has no key by it, and cannot try one. Knows the file; how the hashes are made is `keys`'.
+Whoever copies the database has no key by it, and cannot try one. Knows the file; how the hashes are made is `ring`'s.
 """
 
 from __future__ import annotations

@@ -35,7 +35,6 @@ MOST_DISPUTE_DAYS = 366
 MOST_GRACE_HOURS = 24 * 366
 MOST_HOLDBACK_PERIODS = 1200
 MOST_SKEW_MINUTES = 24 * 60
-"""How far a clock may be ahead where the policy does not say."""
 
 _DECIMAL = r"100(\.0{1,6})?|[0-9]{1,2}(\.[0-9]{1,6})?"
 _MILLIONTHS = 10**6

@@ -7,7 +7,7 @@ database    the ledger's database, SQLite or PostgreSQL: made, migrated, opened,
 engines     connections whose transaction reads one moment, or is alone in writing
 events      the book of what happened besides receipts: who did what, when, and what came of it
 presence    whether the ledger is still the one that was opened
-queries     queries over receipts and entries, within somebody else's transaction
+queries     sums over receipts and entries, within somebody else's transaction
 receipts    receipts and their entries as they stand in the books, and how they are read
 schema      the schema: made, told from another version's, migrated
 sums        sums that no 64 bits overflow

@@ -1,4 +1,4 @@
-"""Whether the ledger is still the one that was opened: its files under their names, its rows, and their growth.
+"""Whether the ledger is still the one that was opened: its files under their names, and its rows.
 
 A file that was taken away goes on being read and written by whoever has it open, and what is booked into it is lost
 with the last of them. Knows SQLite's files and one row of each table; writes nothing.

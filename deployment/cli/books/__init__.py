@@ -1,15 +1,15 @@
 """Commands over the books: they need the ledger's database or a file, and no model.
 
-audit      `protoken ledger verify`: all of the books rebuilt from their rows, as an auditor would
-backup     `protoken ledger backup | restore | migrate`
-entries    `protoken ledger balances | entries | reverse`
-hold       `protoken hold place | release | list`
-keys       `protoken keys create | rotate | revoke | list`
-known      what a member or an auditor knows from elsewhere: public keys, and a checkpoint held from earlier
-ledger     `protoken ledger`: its commands, each loaded when it is called
-log        `protoken ledger seal | checkpoint | proof`
-period     `protoken period list | preview | close | dispute | finalise | pay`
-proof      `protoken ledger check-proof`
+audit        `protoken ledger verify`: all of the books rebuilt from their rows, as an auditor would
+backup       `protoken ledger backup | restore | migrate`
+entries      `protoken ledger balances | entries | reverse`
+hold         `protoken hold place | release | list`
+keys         `protoken keys create | rotate | revoke | list`
+known        what a member or an auditor knows from elsewhere: public keys, and a checkpoint held from earlier
+ledger       `protoken ledger`: its commands, each loaded when it is called
+log          `protoken ledger seal | checkpoint | proof`
+period       `protoken period list | preview | close | dispute | finalise | pay`
+proof        `protoken ledger check-proof`
 signing_key  the signing key on disk: made, registered in the ledger, replaced
-statement  `protoken statement issue | show | verify`
+statement    `protoken statement issue | show | verify`
 """

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deployment.cli.books.known import PublicKeys, read_keys, read_note
+from deployment.cli.books.known import PublicKeys, read_keys, read_text_of
 from deployment.cli.options import Json, LedgerUrl
 from deployment.cli.output import ProgressBar, credit, print_json, print_table, say
 from deployment.settings import ledger_url
@@ -32,7 +32,7 @@ def verify(
     if copy is not None and ledger is not None:
         raise typer.BadParameter("give either --ledger or --copy")
     where = copy or ledger_url(ledger)
-    keys, note = read_keys(public_key), None if held is None else read_note(held)
+    keys, note = read_keys(public_key), None if held is None else read_text_of(held)
     with ProgressBar() as progress:
         report = audit(where, keys=keys, held=note, progress=progress)
     if as_json:

@@ -24,12 +24,12 @@ def read_keys(files: Sequence[Path] | None) -> list[VerifyKey]:
         SettingsError: a file cannot be read.
         SignatureError: a line is no public key.
     """
-    lines = [line for file in files or () for line in read_note(file).splitlines() if line.strip()]
+    lines = [line for file in files or () for line in read_text_of(file).splitlines() if line.strip()]
     return [VerifyKey.decode(line) for line in lines]
 
 
-def read_note(file: Path) -> str:
-    """The text of a file, such as a checkpoint.
+def read_text_of(file: Path) -> str:
+    """The text of a file: a key, a checkpoint or a proof.
 
     Raises:
         SettingsError: it cannot be read.

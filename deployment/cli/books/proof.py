@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deployment.cli.books.known import PublicKeys, checkpoint_document, read_keys, read_note
+from deployment.cli.books.known import PublicKeys, checkpoint_document, read_keys, read_text_of
 from deployment.cli.options import Json, date
 from deployment.cli.output import credit, print_json, say
 from rewards.errors import LogError
@@ -35,7 +35,7 @@ def check_proof(
     if isinstance(document, dict) and document.get("proof") == "consistency":
         if held is None:
             raise typer.BadParameter("a proof of consistency needs the older one, by --checkpoint FILE")
-        newer = proofs.verify_consistency(document, read_note(held), keys, name)
+        newer = proofs.verify_consistency(document, read_text_of(held), keys, name)
         shown: JsonObject = {"extends": document["first"], "checkpoint": checkpoint_document(newer)}
         line = f"{name} at {newer.size} leaves extends the {document['first']} leaves of the checkpoint that you hold"
     else:
@@ -53,6 +53,6 @@ def check_proof(
 
 def _json(file: Path) -> Any:
     try:
-        return strict_json.load(read_note(file))
+        return strict_json.load(read_text_of(file))
     except ValueError as error:
         raise LogError(f"{file} holds no JSON: {error}") from error

@@ -55,7 +55,7 @@ class Count:
         tokens: application -> generated tokens.
         credit: (application, account) -> micro-credits.
         receipts: account -> receipts that credit it, less those that were reversed.
-        late, held: account -> micro-credits, as in `rewards.settlement.rule.PeriodCredit`.
+        late, held: account -> micro-credits, as in `rewards.settlement.allocation.PeriodCredit`.
         deferred, left_out, taken_in: sequence numbers, as in the document of a period.
         reversed: earlier period -> client -> micro-credits that are taken back from it.
         reversed_tokens, reversed_credit: earlier period -> as `tokens` and `credit`, of what is taken back from it.

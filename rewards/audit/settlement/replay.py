@@ -1,6 +1,6 @@
 """Periods, settled a second time from the receipts, and every client's statement held against its line.
 
-Nothing of this is shared with the code that settles: `counting` says what goes in, `settled` what comes out.
+Nothing of this is shared with the code that settles: `counting` says what goes in, `document` what comes out.
 """
 
 from __future__ import annotations

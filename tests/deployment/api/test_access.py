@@ -1,6 +1,6 @@
 """Every role against every route, on both databases: who gets in, and that a member is told nothing of others.
 
-The table says a second time, apart from `security`, who may call what; a route that is not in it fails the tests.
+The table says a second time, apart from `roles`, who may call what; a route that is not in it fails the tests.
 """
 
 import re

@@ -245,7 +245,7 @@ def test_receipt_under_way_is_not_given_up_before_its_end_is_known(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_booker_whose_writer_died_is_not_alive(bookings: BookingQueue, moving: MovingLedger, spool: Spool) -> None:
+def test_a_queue_whose_writer_died_is_not_alive(bookings: BookingQueue, moving: MovingLedger, spool: Spool) -> None:
     """What nobody foresaw ends the thread that writes: that shows, so that the replica is replaced."""
     assert bookings.alive
     moving.answers = None  # type: ignore[assignment]
