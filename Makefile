@@ -37,13 +37,15 @@ fast test test-attribution test-rewards test-deployment: export OMP_NUM_THREADS 
 fast test test-attribution test-rewards test-deployment: export OMP_WAIT_POLICY := passive
 fast test test-attribution test-rewards test-deployment: export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/pytest --numprocesses 2
+# Small ledgers by the thousand wait for the disk: they lie in memory where there is room. Bundles do not.
+MEMORY := $(shell df --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 4000000 {print "TMPDIR=/dev/shm"}')
 FAST := not (slow or postgresql or process or model or app)
 
 # What a test needs, tests/needs.py reads off the test. Tests by thousands of random cases try some of them here.
 fast: export PROTOKEN_SETTLEMENT_CASES := 25
 fast: export PROTOKEN_MODEL_STEPS := 200
 fast: setup  ## tests of pure modules and of ledgers on SQLite: a minute
-	$(PYTEST) --quiet -m "$(FAST)"
+	$(MEMORY) $(PYTEST) --quiet -m "$(FAST)"
 
 test-attribution test-rewards test-deployment: setup
 	$(PYTEST) tests/$(@:test-%=%)
@@ -56,8 +58,8 @@ test-deployment:  ## all tests of deployment/, with PostgreSQL, Prometheus' prom
 # need more, and at last the slow ones, two files at a time: most wait for something to start, to fail or to be scraped,
 # while others train.
 test: lint  ## lint, types and every test, the real model behind the real service included
-	$(PYTEST) --quiet -m "$(FAST)" --cov --cov-report=
-	$(PYTEST) --quiet -m "not slow and not ($(FAST))"
+	$(MEMORY) $(PYTEST) --quiet -m "$(FAST)" --cov --cov-report=
+	$(MEMORY) $(PYTEST) --quiet -m "not slow and not ($(FAST))"
 	$(PYTEST) -m slow --dist loadfile
 
 # Hours, and not part of any other command. `.venv/bin/mutmut results` names those that no test noticed.

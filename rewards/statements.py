@@ -1,6 +1,6 @@
 """Statements: what a client was told of a final period, signed, and provably in the ledger's Merkle log.
 
-A statement is the body that stood in the book of events when its period became final, what else rebuilds that event's
+A statement is the body that stood in the events when its period became final, what else rebuilds that event's
 leaf, the proof that the leaf is under a signed checkpoint, and a signature over all of that. Whoever has the public key
 checks it offline. Knows no way to settle anything.
 """

@@ -28,17 +28,23 @@ def is_participle(name: str) -> bool:
 def faults(source: str) -> set[str]:
     """Names in a module that say not what they are."""
     wrong = set()
-    functions = [
-        node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    for function in functions:
-        if is_participle(function.name):
-            wrong.add(function.name)
-        for node in ast.walk(function):
-            if isinstance(node, ast.arg) and node.arg in NO_NOUNS:
-                wrong.add(node.arg)
-            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in NO_NOUNS:
-                wrong.add(node.id)
+    nodes = [*ast.walk(ast.parse(source))]
+    fields = {
+        id(node.target)
+        for each in nodes
+        if isinstance(each, ast.ClassDef)
+        for node in each.body
+        if isinstance(node, ast.AnnAssign)
+    }
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_participle(node.name):
+            wrong.add(node.name)
+        elif isinstance(node, ast.arg) and node.arg in NO_NOUNS:
+            wrong.add(node.arg)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr in NO_NOUNS:
+            wrong.add(node.attr)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in NO_NOUNS:
+            wrong |= set() if id(node) in fields else {node.id}  # a field may be a name on the wire
     return wrong
 
 
@@ -60,6 +66,8 @@ def test_functions_and_variables_say_what_they_are(package):
         "async def watching(): ...",
         "def f(found): ...",
         "def f():\n    there = 1",
+        "found = 1",
+        "def f(self):\n    self.asked = 1",
         "def f():\n    return [asked for asked in ()]",
     ],
 )

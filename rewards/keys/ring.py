@@ -1,7 +1,7 @@
 """Bearer keys: made, hashed at rest under a pepper, checked, rotated, revoked. Does not know what a role may do.
 
 Every creation, rotation and revocation is also an event, written in the same transaction: the table of keys can be
-checked against the book of events, which holds everything about a key but what could be used to try one.
+checked against the events, which hold everything about a key but what could be used to try one.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Periods: one after the other without gap, each closed once, disputed or not, made final, paid.
 
-Everything is read from and written to the book of events; nothing is ever changed. Knows when and over what to settle;
+Everything is read from and written to the events; nothing is ever changed. Knows when and over what to settle;
 how is `rewards.settlement`'s business.
 
     bodies       what each client is told of a final period, paid or not
     clawbacks    what reversals booked now take back of earlier periods, in money
     contents     what a period comes to: its receipts, less what is held and what is reversed
     errors       the error that carries a settlement
-    history      what the book of events says of periods and holds, checked as it is read
+    history      what the events say of periods and holds, checked as it is read
     holds        holds: what is not to be paid for the time being, a client's payout or the credit of one response
     moves        preview, close, dispute, finalise, pay: the only writer of a period
     policy_fit   whether a policy speaks of this ledger's clients and applications

@@ -1,4 +1,4 @@
-"""What the book of events says of periods and holds, checked as it is read. Writes nothing; knows no receipt.
+"""What the events say of periods and holds, checked as it is read. Writes nothing; knows no receipt.
 
 Two events of a period carry a document, `period.draft` and `period.final`: its ordinal, its window, the moment it ends
 (`until_us`), how it differs from the receipts of its window (`deferred`, `left_out`, `taken_in`, `reversed`), its

@@ -1,4 +1,4 @@
-"""Which clients may be credited: registered once, for ever, in the book of events. Knows no bundle and no receipt."""
+"""Which clients may be credited: registered once, for ever, in the events. Knows no bundle and no receipt."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ clients     `/clients`: the member organisations and the credit that each ever g
 consortium  `/consortium`: the consortia of the ledger, their models, and the ledger's own figures
 credit      `/credit`: micro-credits by account, of all time or of a closed period
 entries     `/entries`: the lines that credit is made of
-events      `/events`: what happened besides receipts, as the book of events has it
+events      `/events`: what happened besides receipts, as the events have it
 exports     `/exports`: entries for spreadsheets, receipts as events for metering
 holds       `/holds`: a client's payouts, or the credit of one response, kept from being paid
 keys        `/keys`: bearer keys made, listed, rotated and revoked

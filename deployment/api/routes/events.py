@@ -1,4 +1,4 @@
-"""`/events`: what happened besides receipts, as the book of events has it. Reads only."""
+"""`/events`: what happened besides receipts, as the events have it. Reads only."""
 
 from typing import Annotated
 

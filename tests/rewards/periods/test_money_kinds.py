@@ -189,10 +189,10 @@ def test_what_was_recovered_for_a_response_is_taken_back_with_it(ledger, url):
 
 
 def test_a_pool_by_price_loses_no_fraction(ledger):
-    """99.95 minor units in each of 20 periods are 1 999 in all, and not 1 980."""
+    """99.99 minor units in each of 100 periods are 9 999 in all, and not 9 900."""
     pools = []
-    for number in range(20):
-        book(ledger, f"r{number}", tokens=9_995, bank=1.0)
+    for number in range(100):
+        book(ledger, f"r{number}", tokens=9_999, bank=1.0)
         pools.append(close(ledger, f"p{number}", **EUR, price_per_million_tokens=10_000).pool)
 
-    assert 1_999 == sum(pools)
+    assert 9_999 == sum(pools)
