@@ -44,7 +44,7 @@ FAST := not (slow or postgresql or process or model or app)
 # What a test needs, tests/needs.py reads off the test. Tests by thousands of random cases try some of them here.
 fast: export PROTOKEN_SETTLEMENT_CASES := 25
 fast: export PROTOKEN_MODEL_STEPS := 200
-fast: setup  ## tests of pure modules and of ledgers on SQLite: a minute
+fast: setup  ## tests of pure modules and of ledgers on SQLite: under two minutes
 	$(MEMORY) $(PYTEST) --quiet -m "$(FAST)"
 
 test-attribution test-rewards test-deployment: setup
