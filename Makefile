@@ -44,8 +44,8 @@ FAST := not (slow or postgresql or process or model or app)
 # What a test needs, tests/needs.py reads off the test. Tests by thousands of random cases try some of them here.
 fast: export PROTOKEN_SETTLEMENT_CASES := 25
 fast: export PROTOKEN_MODEL_STEPS := 200
-fast: setup  ## tests of pure modules and of ledgers on SQLite: under two minutes
-	$(MEMORY) $(PYTEST) --quiet -m "$(FAST)"
+fast: setup  ## tests of pure modules and of ledgers on SQLite: a minute
+	$(MEMORY) $(PYTEST) --quiet -m "$(FAST) and not long"
 
 test-attribution test-rewards test-deployment: setup
 	$(PYTEST) tests/$(@:test-%=%)
@@ -55,12 +55,12 @@ test-rewards:  ## all tests of rewards/, on PostgreSQL too
 test-deployment:  ## all tests of deployment/, with PostgreSQL, Prometheus' promtool and Chromium
 
 # Fast tests first, and how much they cover: they start no process, so that nothing of it is missed. Then those that
-# need more, and at last the slow ones, two files at a time: most wait for something to start, to fail or to be scraped,
-# while others train.
+# need more, and at last the slow ones, by the file: most wait for something to start, to fail or to be scraped, while
+# others train, so that two processors have three at a time.
 test: lint  ## lint, types and every test, the real model behind the real service included
 	$(MEMORY) $(PYTEST) --quiet -m "$(FAST)" --cov --cov-report=
-	$(MEMORY) $(PYTEST) --quiet -m "not slow and not ($(FAST))"
-	$(PYTEST) -m slow --dist loadfile
+	$(MEMORY) $(PYTEST) --quiet -m "not slow and not ($(FAST))" --numprocesses 3
+	$(PYTEST) -m slow --dist loadfile --numprocesses 3
 
 # Hours, and not part of any other command. `.venv/bin/mutmut results` names those that no test noticed.
 mutants: export PROTOKEN_SETTLEMENT_CASES := 20

@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Collection, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -23,7 +24,7 @@ ALLOWED = {
     "deployment": {
         "deployment", "attribution", "rewards", "ray", "fastapi", "starlette", "pydantic", "pydantic_core", "yaml",
         "typer", "rich", "httpx", "prometheus_client", "torch", "jinja2", "markupsafe",
-        "itsdangerous", "grafana_foundation_sdk", "sqlalchemy",  # the type of a connection alone
+        "itsdangerous", "grafana_foundation_sdk",
     },
 }  # fmt: skip
 
@@ -119,6 +120,7 @@ BOTH_DOMAINS = {
 }
 
 
+@cache
 def _modules() -> dict[str, Path]:
     """Every module of the three packages."""
     files = {file for package in ALLOWED for file in (ROOT / package).rglob("*.py")}
@@ -138,6 +140,7 @@ def imported_modules(source: str, known: Collection[str]) -> set[str]:
     return names & set(known)
 
 
+@cache
 def _imports() -> dict[str, set[str]]:
     modules = _modules()
     assert len(modules) > 250, f"looked at only {len(modules)} modules: the check has gone blind"

@@ -2,25 +2,19 @@
 
 import configparser
 import re
-import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.wanted import tracked_files
+
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 TEXTS = {".py", ".md", ".yaml", ".yml", ".toml", ".html", ".css", ".js", ".jsonl", ".txt", ""}
-
-
-def _tracked() -> list[Path]:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
-    if not listed:
-        pytest.skip("not a git checkout")
-    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
 def _told_to_editors() -> dict[str, dict[str, str]]:
@@ -40,7 +34,7 @@ def test_every_text_is_as_editors_are_told():
     A page of Markdown may break a line by two blanks; fixtures are what an older version wrote.
     """
     wrong = []
-    files = [file for file in _tracked() if file.suffix in TEXTS and "fixtures" not in file.parts]
+    files = [file for file in tracked_files() if file.suffix in TEXTS and "fixtures" not in file.parts]
     for file in files:
         text = file.read_bytes().decode("utf-8")
         if text and not text.endswith("\n"):

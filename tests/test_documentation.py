@@ -5,7 +5,6 @@ import importlib
 import inspect
 import json
 import re
-import subprocess
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -39,6 +38,7 @@ from rewards.keys.rules import ROLES
 from rewards.settlement.policy import Policy
 from rewards.settlement.policy_file import load_policy, policy_schema
 from tests.pages import ROOT, Page, anchors, calls, code_words, faults_of_call, is_defined, pages
+from tests.wanted import tracked_files
 
 MOST_NAMES = 18
 PAGES = pages()
@@ -352,15 +352,12 @@ def test_the_questions_are_not_in_the_training_data():
 
 def test_nothing_tracked_names_a_placeholder():
     """No file of the project holds a mark of unfinished work."""
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
-    if not tracked:
-        pytest.skip("not a git checkout")
     marks = re.compile(r"\b(TODO|FIXME|XXX)\b|@[A-Z]{4,}@")
     marked = [
-        name
-        for name in tracked
-        if name.endswith((".py", ".md", ".yaml", ".toml")) and name != "tests/test_documentation.py"
-        if marks.search((ROOT / name).read_text(encoding="utf-8"))
+        file
+        for file in tracked_files()
+        if file.suffix in {".py", ".md", ".yaml", ".toml"} and file != Path(__file__)
+        if marks.search(file.read_text(encoding="utf-8"))
     ]
 
     assert marked == []

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Connection
 
 from deployment.api.paging import Paging
 from deployment.books.books import Books
@@ -20,6 +19,7 @@ from rewards.ledger import usage
 from rewards.periods import Period
 from rewards.periods.history import read_history
 from rewards.store import queries
+from rewards.store.database import Connection
 from rewards.views.selection import Selection, of_open_period, of_period
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

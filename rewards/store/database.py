@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, Engine, text
+import sqlalchemy
+from sqlalchemy import URL, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from rewards.errors import LedgerError, LedgerLostError, LedgerRefusedError
@@ -21,6 +22,9 @@ from rewards.store import schema
 from rewards.store.engines import BUSY_TIMEOUT_MS, connect, preparing_engine, require_locks, write_ahead, writing_engine
 from rewards.store.presence import Files, Origin, loss_of, require_whole
 from rewards.store.url import file_of, parse, readable_url, url_without_password
+
+Connection = sqlalchemy.Connection
+"""What a transaction reads and writes through; whoever holds one needs no SQL library of its own."""
 
 _SERVER_TIME = text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)")
 

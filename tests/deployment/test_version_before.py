@@ -37,6 +37,7 @@ def ledger(before):
     ledger.close()
 
 
+@pytest.mark.long
 def test_its_spooled_receipt_is_booked_and_its_stream_recovered(before, ledger):
     """The receipt that waited in the spool is booked, and the stream that a kill cut is handed to the model."""
     bundle = open_bundle(before / "bundle")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from tests.end_to_end.service import free_port
+from tests.wanted import program
 
 START_TIMEOUT_S = 60
 
@@ -34,12 +32,11 @@ def prometheus(
         rules: files of rules.
         every_s: seconds between two scrapes, and between two evaluations of the rules.
     """
-    if shutil.which("prometheus") is None and not os.environ.get("CI"):
-        pytest.skip("prometheus is not installed (Debian package prometheus)")
+    prometheus = program("prometheus", "prometheus")
     folder.mkdir(parents=True, exist_ok=True)
     config, port = folder / "prometheus.yml", free_port()
     config.write_text(json.dumps(_config(targets, rules, every_s)))  # JSON is YAML
-    command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
+    command = [prometheus, f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
     command += [f"--web.listen-address=127.0.0.1:{port}", "--enable-feature=exemplar-storage", "--log.level=warn"]
     log = folder / "prometheus.log"
     with log.open("ab") as output:

@@ -61,6 +61,7 @@ def test_full_disk_is_named_and_no_receipt_is_half_booked(ledger: Ledger, disk: 
     assert audit(sqlite_url).difference is None
 
 
+@pytest.mark.long
 def test_responses_end_on_the_spool_while_the_ledgers_disk_is_full(ledger: Ledger, disk: Disk, tmp_path: Path) -> None:
     """Who waits is told in time that it is not booked yet, and all of it is booked once when there is room."""
     spool = Spool(tmp_path / "spool")

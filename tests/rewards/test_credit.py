@@ -25,6 +25,7 @@ SPLITS = st.dictionaries(ACCOUNTS, WEIGHTS, min_size=1, max_size=12).filter(lamb
 TOTALS = st.integers(min_value=0, max_value=10**15)
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(TOTALS, SPLITS, st.text(max_size=8))
 def test_split_is_exact(total, weights, salt):

@@ -253,6 +253,7 @@ def test_a_table_has_every_line_of_money(ledger):
     assert f"payout,{document['money']['payout']},{document['money']['payout']}" in lines
 
 
+@pytest.mark.long
 def test_a_held_client_is_told_so(ledger):
     """What a hold withholds is on its statement, and adds up."""
     ledger.append(make_receipt("r1"))

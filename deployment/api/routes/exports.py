@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
-from sqlalchemy import Connection
 
 from deployment.api.dependencies import TheBooks
 from deployment.api.filters import Filters, narrow
@@ -23,6 +22,7 @@ from deployment.schemas.errors import Answers, failures
 from deployment.schemas.receipts import Receipt
 from rewards.files.plain_text import cell, json_line
 from rewards.moments import date_of
+from rewards.store.database import Connection
 from rewards.store.receipts import BookedEntry, BookedReceipt
 from rewards.views import browsing
 from rewards.views.page import Page

@@ -12,7 +12,6 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Form, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
-from sqlalchemy import Connection
 
 from deployment.access.roles import READERS
 from deployment.books.books import Books
@@ -33,6 +32,7 @@ from rewards.credit import COMMONS
 from rewards.errors import LogError
 from rewards.ledger.usage import is_of
 from rewards.log import proofs
+from rewards.store.database import Connection
 from rewards.store.receipts import BookedEntry, BookedReceipt
 from rewards.views import latest
 from rewards.views.page import Page

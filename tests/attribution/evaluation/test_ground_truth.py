@@ -117,6 +117,7 @@ class TestReconstructedGame:
             assert float(truth.values[client][0]) == pytest.approx(value, abs=2e-4)
         assert float(truth.gain[0]) == pytest.approx(sum(expected.values()), abs=2e-4)
 
+    @pytest.mark.long
     def test_leaving_one_out_is_a_difference_of_two_coalitions(self, tmp_path, family, kind):
         """v(all) − v(all but i) agrees with the table of all coalitions."""
         _, model, generation, _ = self._case(tmp_path, family, kind)
@@ -128,6 +129,7 @@ class TestReconstructedGame:
             assert float(found.values[client][0]) == pytest.approx(float(table[7] - table[7 - (1 << place)]), abs=1e-6)
         assert float(found.gain[0]) == pytest.approx(float(table[7]), abs=1e-6)
 
+    @pytest.mark.long
     def test_credit_with_many_nodes_is_near(self, tmp_path, family, kind):
         """The estimate that is paid is near the truth on the same response: the two share no code for the game."""
         _, model, generation, _ = self._case(tmp_path, family, kind)

@@ -70,6 +70,7 @@ def test_everything_met_says_so(tmp_path):
     assert "<p>Nothing.</p>" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "plot",
     [

@@ -67,6 +67,7 @@ def test_correlations_and_areas_have_known_values():
     assert area_under_curve([], [1]) == 0.5
 
 
+@pytest.mark.long
 @example(values=[0.990218722925708] * 3)
 @given(values=st.lists(st.floats(0, 1), min_size=2, max_size=30))
 def test_intervals_of_means_and_medians_hold_them(values):

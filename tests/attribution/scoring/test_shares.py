@@ -29,6 +29,7 @@ def _shuffled(scores, random):
     return dict(pairs)
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(SCORES, TOKENS)
 def test_netted_shares_are_shares(scores, tokens):
@@ -42,6 +43,7 @@ def test_netted_shares_are_shares(scores, tokens):
     assert all(0 <= share <= 1 for share in shares.base_shares)
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(SCORES, TOKENS)
 def test_who_did_not_help_gets_exactly_nothing(scores, tokens):

@@ -42,6 +42,7 @@ def _flat(update: Update) -> torch.Tensor:
 KINDS = st.lists(st.sampled_from(["both", "lora", "full", "nothing"]), min_size=1, max_size=5)
 
 
+@pytest.mark.long
 @given(kinds=KINDS, seed=st.integers(0, 10_000))
 def test_products_norms_and_cosines_are_those_of_the_whole_vectors(kinds, seed):
     """Inner products of factors and whole differences equal those of the multiplied-out vectors, in every mixture."""

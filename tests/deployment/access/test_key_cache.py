@@ -121,6 +121,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=60)
 @given(steps=STEPS)
 def test_nobody_passes_longer_than_promised(

@@ -325,6 +325,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=40)
 @given(budget=st.integers(0, 120), steps=STEPS)
 def test_a_budget_is_spent_to_the_token(

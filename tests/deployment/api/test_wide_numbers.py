@@ -111,6 +111,7 @@ def models(app: FastAPI) -> dict[str, Any]:
     return {path: model for path, model in found.items() if model is not None} | {"statement": Statement}
 
 
+@pytest.mark.long
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 @given(whole=ANY_WHOLE)
 def test_every_answer_reads_back_by_doubles(models: dict[str, Any], whole: int) -> None:
@@ -141,6 +142,7 @@ def test_another_spelling_is_refused(text: str) -> None:
         TypeAdapter(Whole).validate_python(text)
 
 
+@pytest.mark.long
 @given(
     st.recursive(ANY_WHOLE | st.booleans() | st.text(), lambda part: st.lists(part) | st.dictionaries(st.text(), part))
 )

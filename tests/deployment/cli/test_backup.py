@@ -161,6 +161,7 @@ def test_a_bare_copy_of_a_ledger_in_use_is_never_called_whole(capsys, tmp_path, 
     assert (1, True) == (as_json[0], json.loads(as_json[1])["lacks_write_ahead_log"])
 
 
+@pytest.mark.long
 def test_what_belongs_together_makes_a_service_again(capsys, tmp_path, before, url):
     """Ledger, pepper, signing key, spool, bundle and policy in a new folder: all that the service knew, it knows again.
 

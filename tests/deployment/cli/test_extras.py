@@ -30,6 +30,7 @@ def _packages(extra: str) -> set[str]:
     return packages
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("extra", extras.EXTRAS)
 def test_an_extra_is_looked_for_by_all_that_it_brings(extra):
     """One module for each package of the extra in `pyproject.toml`, so that none of them can be missing unnoticed."""

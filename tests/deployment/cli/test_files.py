@@ -71,6 +71,7 @@ def here(tmp_path, monkeypatch, ledger) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("content", FILES.values(), ids=FILES)
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_a_file_that_is_none_is_one_line(here, capsys, command, content):

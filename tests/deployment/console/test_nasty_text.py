@@ -130,6 +130,7 @@ def test_the_consoles_of_the_command_line_obey_no_markup() -> None:
     assert "[/b] \\x1b[31m" in shown.getvalue()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command",
     [

@@ -18,6 +18,7 @@ from tests.deployment.gateway.engines import CARD
 HANDLE: Any = SimpleNamespace(app_name="protoken", deployment_name="replica")
 
 
+@pytest.mark.long
 def test_a_controller_that_hangs_takes_one_thread_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """However often it is asked how many replicas run: keys are checked in the threads that would be gone."""
     let_go, asked = threading.Event(), []
@@ -109,6 +110,7 @@ class TestNoReplica:
         assert (503, "engine_unavailable") == (told.status, told.code)
         assert events.cancelled
 
+    @pytest.mark.long
     def test_response_that_stops_in_its_middle_ends(self) -> None:
         """A replica that fell silent and does not say how it is any more ends its response."""
         events = Events(Delta("a"), then_hangs=True)
@@ -116,6 +118,7 @@ class TestNoReplica:
 
         assert (Delta("a"), 503) == (first, last.status)
 
+    @pytest.mark.long
     def test_slow_response_of_a_replica_that_answers_is_waited_for(self) -> None:
         """A long prompt may take a minute before its first token."""
 

@@ -362,6 +362,7 @@ def test_response_of_a_replica_that_went_away_is_not_made_again(
     assert 2 == len(engine.jobs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("refused", "jobs"), [(None, 1), (Failed(429, "all places are taken", "overloaded", retry_after_s=1), 2)]
 )
@@ -464,6 +465,7 @@ def _claims(ledger: Ledger) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.exec_driver_sql("SELECT * FROM claims").mappings()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("refused", [None, Failed(503, "away", "engine_unavailable", retry_after_s=5)])
 def test_caller_that_leaves_once_admitted_leaves_no_doubt(
     engine: ScriptedEngine, ledger: Ledger, keys: KeyRing, application_key: str, tmp_path: Path, refused: Any

@@ -253,6 +253,7 @@ class TestService:
 class TestBooks:
     """Nobody is told that something is booked, spooled or sealed that is lost."""
 
+    @pytest.mark.long
     def test_receipts_wait_in_the_spool_until_the_ledger_is_back(self, tmp_path: Path, demo: str) -> None:
         """While its file is gone a receipt is not called booked; the spool keeps it, and it is booked afterwards."""
         path = Path(demo.removeprefix("sqlite:///"))

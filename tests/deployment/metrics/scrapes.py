@@ -1,7 +1,5 @@
 """An exporter on a free port, and what a scrape of it says."""
 
-import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -9,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Exemplar
 
 from deployment.metrics.exporter import Exporter
+from tests.wanted import program
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 
@@ -61,7 +59,6 @@ def exemplars(address: str) -> dict[str, Exemplar]:
 
 def promtool_says(text: str) -> tuple[int, str, str]:
     """Code, output and errors of `promtool check metrics`; skips the test where there is none, but not in CI."""
-    if shutil.which("promtool") is None and not os.environ.get("CI"):
-        pytest.skip("promtool (Debian package prometheus) is not installed")
-    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    promtool = program("promtool", "prometheus")
+    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     return checked.returncode, checked.stdout, checked.stderr

@@ -1,6 +1,5 @@
 """The rules and alerts of configs/prometheus: accepted by promtool, tested by it, and nothing in them is made up."""
 
-import os
 import re
 import shlex
 import shutil
@@ -19,6 +18,7 @@ from deployment.settings import Settings
 from tests.deployment.metrics import rule_rules
 from tests.deployment.metrics.rule_rules import CHECKS, FOLDER, Rules, case_files, shipped
 from tests.pages import faults_of_call
+from tests.wanted import program
 
 Check = Callable[[Rules], Iterator[str]]
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -26,9 +26,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 def promtool(*arguments: str | Path) -> tuple[int, str]:
     """Code and whole output of a promtool command; skips the test where there is none, but not in CI."""
-    if shutil.which("promtool") is None and not os.environ.get("CI"):
-        pytest.skip("promtool (Debian package prometheus) is not installed")
-    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([program("promtool", "prometheus"), *arguments], capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -70,6 +68,7 @@ def test_a_wrong_rule_is_seen(tmp_path, right, wrong):
     assert (1, True) == (code, "FAILED" in output), output
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_every_rule_keeps_every_check(check: Check):
     """No rule, alert, test or chapter of the runbook breaks what is asked of it."""

@@ -131,6 +131,7 @@ def test_spooled_receipt_is_booked_told_and_forgotten(
     assert moving.receipt("one") is not None
 
 
+@pytest.mark.long
 def test_a_receipt_that_the_database_refuses_waits_alone(
     bookings: BookingQueue, moving: MovingLedger, spool: Spool
 ) -> None:
@@ -153,6 +154,7 @@ def test_a_receipt_that_the_database_refuses_waits_alone(
     until(lambda: not spool.live_records())
 
 
+@pytest.mark.long
 def test_serving_goes_on_while_the_database_is_away(
     bookings: BookingQueue, moving: MovingLedger, spool: Spool, lags: list[tuple[int, float]]
 ) -> None:
@@ -178,6 +180,7 @@ def test_serving_goes_on_while_the_database_is_away(
     assert all(told.outcomes.empty() for told in callers), "somebody was told twice"
 
 
+@pytest.mark.long
 def test_return_of_the_database_is_used_at_once(bookings: BookingQueue, moving: MovingLedger, spool: Spool) -> None:
     """One success brings everybody who waits, however long their next attempt was put off."""
     moving.away = True
@@ -207,6 +210,7 @@ def test_receipt_that_the_ledger_refuses_is_set_aside(
     assert 3 == moving.tokens()
 
 
+@pytest.mark.long
 def test_receipt_that_stands_nowhere_else_is_given_up_once_told(
     bookings: BookingQueue, moving: MovingLedger, spool: Spool
 ) -> None:
@@ -222,6 +226,7 @@ def test_receipt_that_stands_nowhere_else_is_given_up_once_told(
     assert (None, 7) == (moving.receipt("withheld"), moving.tokens())
 
 
+@pytest.mark.long
 def test_receipt_under_way_is_not_given_up_before_its_end_is_known(
     bookings: BookingQueue, moving: MovingLedger
 ) -> None:
@@ -397,6 +402,7 @@ def test_record_that_is_neither_is_set_aside(takeover: Takeover, spool: Spool, m
     assert "odd" in aside.read_text()
 
 
+@pytest.mark.long
 def test_threads_and_an_unsteady_database_lose_and_double_nothing(
     bookings: BookingQueue, moving: MovingLedger, spool: Spool
 ) -> None:

@@ -60,6 +60,7 @@ def expected_after(model: dict[str, Record], kind: str, given_: Any) -> dict[str
     return model
 
 
+@pytest.mark.long
 @settings(deadline=None)  # a disk that others use is slow now and then
 @given(st.lists(moves, max_size=12), st.lists(records_, min_size=1, max_size=3), st.floats(0, 1))
 def test_whatever_was_appended_is_live_after_a_crash_at_any_byte(

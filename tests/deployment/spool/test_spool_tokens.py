@@ -183,6 +183,7 @@ def test_a_line_that_was_being_wiped_in_a_crash_is_no_damage() -> None:
         assert ([], ["r"]) == (found.damaged_lines, list(found.live.lines))
 
 
+@pytest.mark.long
 def test_texts_expire_without_anybody_asking_and_after_a_restart(tmp_path: Path) -> None:
     """Files whose time ends while nothing is asked go by themselves, as do those that an earlier process left."""
     old, future = tmp_path / "cmpl-old.json", tmp_path / "cmpl-future.json"

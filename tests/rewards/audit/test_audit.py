@@ -348,6 +348,7 @@ def test_books_that_were_never_sealed_pass_as_such(ledger, url):
     assert (True, 0, None, 4) == (report.is_ok, report.size, report.origin, report.unsealed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("sql", "named_place"),
     [
@@ -505,6 +506,7 @@ class Counted:
         self.told.append("advance")
 
 
+@pytest.mark.long
 def test_a_large_ledger_is_audited_in_flat_memory(sqlite_url, monkeypatch):
     """Five times the receipts need no more memory, and progress is told in thousands."""
     monkeypatch.setattr(source, "_ROWS", 50)

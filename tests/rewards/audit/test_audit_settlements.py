@@ -122,6 +122,7 @@ class Play:
         seal(self.ledger, KEY, ORIGIN)
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(moves=st.lists(MOVES, min_size=15, max_size=40))
 def test_honest_books_pass_whatever_happened(prepared_file, tmp_path_factory, moves):

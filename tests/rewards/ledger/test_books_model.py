@@ -469,6 +469,7 @@ def run(machine):
     assert machine.compared >= STEPS
 
 
+@pytest.mark.long
 def test_sqlite_agrees_with_the_dictionaries(prepared_file):
     """No difference after any step on SQLite."""
     run(type("OnSqlite", (BooksAgainstDictionaries,), {"prepared": prepared_file}))

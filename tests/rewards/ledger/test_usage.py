@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ def test_tokens_are_counted_by_application_and_less_what_was_reversed(ledger):
         assert ((12, 4), (-10, 4), (0, 4)) == tuple(tokens_of(connection, "a", after) for after in (0, 3, 4))
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=20)
 @given(steps=st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 50), st.booleans()), max_size=12))
 def test_reading_on_from_where_one_stopped_is_reading_all(steps, prepared_file, tmp_path_factory):

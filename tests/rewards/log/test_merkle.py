@@ -318,6 +318,7 @@ HOSTILE_HASHES = st.one_of(st.binary(max_size=40), st.sampled_from([*LEAVES[:3],
 HOSTILE_PROOFS = st.one_of(st.lists(HOSTILE_HASHES, max_size=8), st.sampled_from([None, b"", "", 5, {}]))
 
 
+@pytest.mark.long
 @settings(max_examples=300, deadline=None)
 @given(HOSTILE_NUMBERS, HOSTILE_NUMBERS, HOSTILE_HASHES, HOSTILE_HASHES, HOSTILE_PROOFS)
 def test_verification_never_raises(one, other, left, right, proof):

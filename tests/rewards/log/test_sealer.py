@@ -201,6 +201,7 @@ def test_pages_before_a_failure_stay(ledger, monkeypatch):
     assert 12 == len(leaves_of(ledger)) == checkpoints_of(ledger)[-1].size
 
 
+@pytest.mark.long
 def test_a_backlog_is_sealed_in_flat_memory(ledger, monkeypatch):
     """Memory is that of a page: four times the backlog needs no more of it."""
     monkeypatch.setattr(sealer, "PAGE_LEAVES", 200)

@@ -188,6 +188,7 @@ def test_what_was_recovered_for_a_response_is_taken_back_with_it(ledger, url):
     assert audit(url).is_ok
 
 
+@pytest.mark.long
 def test_a_pool_by_price_loses_no_fraction(ledger):
     """99.99 minor units in each of 100 periods are 9 999 in all, and not 9 900."""
     pools = []

@@ -410,6 +410,7 @@ def test_a_move_needs_its_words(booked, words):
         periods.pay(booked, "2026-11", words, "me")
 
 
+@pytest.mark.long
 def test_books_that_do_not_add_up_are_not_settled(booked):
     """When somebody slipped in an entry past the ledger, the close says so and settles nothing."""
     write_past(booked, "INSERT INTO entries (receipt_sequence, account, amount) VALUES (2, 'thief', 1)")

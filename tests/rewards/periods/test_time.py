@@ -67,6 +67,7 @@ DAYS = 7
 RECEIPTS = st.lists(st.tuples(st.integers(0, 5 * 24), st.integers(0, 60)), min_size=1, max_size=12)
 
 
+@pytest.mark.long
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(RECEIPTS, st.sampled_from([0, 5, 48]))
 def test_each_response_counts_in_exactly_one_day(prepared_file, tmp_path_factory, receipts, grace):
@@ -143,6 +144,7 @@ def test_old_books_in_which_every_stamp_is_a_year_ahead_are_closed(ledger, clock
     assert [5, 4] == [first.tokens, close(ledger, "p2").tokens]
 
 
+@pytest.mark.long
 def test_one_event_by_a_clock_a_year_ahead_stops_no_final_and_no_close(ledger, url, clock):
     """A draft that a wrong clock stamped is final after its dispute days, and the next period follows."""
     policy = Policy(pool=100, currency="EUR", dispute_days=2)

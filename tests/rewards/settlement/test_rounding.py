@@ -69,6 +69,7 @@ def run(periods, clients):
         yield entitlements, paid, residues
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("commons", [0, 0.001, 0.4])
 def test_nobody_drifts_over_a_thousand_periods(seed, commons):

@@ -1,7 +1,6 @@
 """A real PgBouncer in transaction mode in front of the tests' PostgreSQL."""
 
 import os
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -10,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from sqlalchemy import make_url
+
+from tests.wanted import program
 
 _CONFIG = """\
 [databases]
@@ -30,11 +30,7 @@ logfile = {folder}/log
 @contextmanager
 def pooled(url: str) -> Iterator[str]:
     """The URL of the same database behind a pooler that gives each transaction whichever of two connections is free."""
-    program = shutil.which("pgbouncer")
-    if program is None:
-        if os.environ.get("CI"):
-            pytest.fail("pgbouncer is missing")
-        pytest.skip("pgbouncer is missing")
+    pgbouncer = program("pgbouncer", "pgbouncer")
     parsed = make_url(url)
     with tempfile.TemporaryDirectory(prefix="protoken-pooler-") as name:
         folder = Path(name)
@@ -45,7 +41,7 @@ def pooled(url: str) -> Iterator[str]:
         config = folder / "pgbouncer.ini"
         config.write_text(_CONFIG.format(sockets=parsed.query["host"], port=port, folder=folder))
         user = ["-u", "pgserver"] if os.geteuid() == 0 else []
-        with subprocess.Popen([program, "-q", *user, str(config)]) as process:
+        with subprocess.Popen([pgbouncer, "-q", *user, str(config)]) as process:
             try:
                 _wait(port, process)
                 yield f"postgresql://postgres@127.0.0.1:{port}/{parsed.database}"

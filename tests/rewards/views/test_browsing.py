@@ -76,6 +76,7 @@ def entries_of(ledger, wanted, limit, account=None):
         return read_all(partial(browsing.entries, connection, wanted, account=account), limit)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 14, 100])
 def test_pages_of_receipts_are_the_receipts_that_fit_in_their_order(books, limit):
     """Under every filter, the pages one after the other are what a look at every receipt finds, none twice."""
@@ -110,6 +111,7 @@ def test_pages_of_entries_are_every_entry_once_also_where_a_page_ends_within_a_r
         ]
 
 
+@pytest.mark.long
 @given(limit=st.integers(1, 5), moments=st.lists(st.integers(0, 3), max_size=8))
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_booked_between_two_pages_is_neither_lost_nor_doubled(books, limit, moments):

@@ -143,6 +143,7 @@ def act(ledger, chance: random.Random, step: int, clock) -> None:
             periods.close(ledger, f"p{step}", POLICY, "tester", until_us)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 def test_every_catch_up_equals_a_sum_over_all_receipts(ledger, clock, seed):
     """Across receipts of two consortia, reversals, closes that defer, and years: now and then, and from the start."""

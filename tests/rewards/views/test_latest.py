@@ -20,6 +20,7 @@ def books(ledger: Ledger) -> Ledger:
     return ledger
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("limit", [1, 2, 3, 10, 100])
 @pytest.mark.parametrize("application", [None, "shop", "nobody"])
 @pytest.mark.parametrize("account", [None, "bank", COMMONS])
