@@ -59,7 +59,7 @@ test-deployment:  ## all tests of deployment/, with PostgreSQL, Prometheus' prom
 # others train, so that two processors have three at a time.
 test: lint  ## lint, types and every test, the real model behind the real service included
 	$(MEMORY) $(PYTEST) --quiet -m "$(FAST)" --cov --cov-report=
-	$(MEMORY) $(PYTEST) --quiet -m "not slow and not ($(FAST))" --numprocesses 3
+	$(MEMORY) $(PYTEST) --quiet -m "not slow and not ($(FAST))"
 	$(PYTEST) -m slow --dist loadfile --numprocesses 3
 
 # Hours, and not part of any other command. `.venv/bin/mutmut results` names those that no test noticed.

@@ -19,6 +19,7 @@ from deployment.access.gate import Gate
 from deployment.access.limits import Limits
 from deployment.app.surface import build_app
 from deployment.books.books import Books
+from deployment.gateway import claims, idempotency
 from deployment.kept.replays import Replays
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
@@ -49,6 +50,13 @@ def shared_database(postgresql: str) -> str:
     url = new_database(postgresql)
     _prepare(url, {CARD.name: CLIENTS, OTHER: OTHER_CLIENTS})
     return make_url(url).database or ""
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service whose claims wait as long as a busy machine may need; who tests how soon they give up sets less."""
+    monkeypatch.setattr(claims, "CLAIM_PATIENCE_S", 60.0)
+    monkeypatch.setattr(idempotency, "RELEASE_PATIENCE_S", 60.0)
 
 
 @pytest.fixture

@@ -46,6 +46,11 @@ def held(ledger: Ledger) -> Iterator[None]:
             holder.wait(10)
 
 
+@pytest.fixture(autouse=True)
+def patience() -> None:
+    """The service's own: how soon a claim gives up is looked at here."""
+
+
 @pytest.fixture
 def ask(address: str, engine: ScriptedEngine) -> Iterator[httpx.Client]:
     """A caller of the service on its port, whose replicas spool what they cannot book."""
