@@ -4,7 +4,7 @@ Does not know HTTP, receipts or credit.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
@@ -15,11 +15,32 @@ FinishReason = Literal["stop", "length"]
 Method = Literal["paper", "credit"]
 
 
+MOST_TOP_LOGPROBS = 20
+_MOST_PENALTY = 2.0
+_MOST_BIAS = 100.0
+
+
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose tokens. `temperature` 0 is greedy, and `top_p` 0 too.
+    """How to choose tokens, in the words of OpenAI's API and of vLLM. `temperature` 0 is greedy, and `top_p` 0 too.
 
-    At `temperature` 0 log-probabilities are taken at temperature 1.
+    To the logit of a token, first, its `logit_bias` is added; then `frequency_penalty` is taken off for each time that
+    the response holds it already, and `presence_penalty` once if it does (the prompt does not count). The logits are
+    then divided by `temperature`, and of the distribution that they make there are kept, in the order of transformers:
+    the `top_k` likeliest tokens (0: all); of these, made to sum to 1 again, the smallest set that reaches `top_p`; and
+    of these, what has at least `min_p` times the probability of the likeliest. Greedy choice takes the likeliest after
+    bias and penalties.
+
+    **Log-probabilities** are those of the model's own distribution, log softmax(logits / `scoring_temperature`): of the
+    whole vocabulary, before bias, penalties and truncation. They are what is scored, since clients taught the model and
+    not what an application asks of the choice; at `temperature` 0 they are taken at temperature 1.
+
+    Attributes:
+        seed: of the random numbers, one for each token; the same request with the same seed says the same. None takes
+            a new one.
+        stop: strings that end the response before them.
+        logit_bias: what is added to logits, by token id.
+        top_logprobs: how many of the likeliest tokens a `Step` tells, with their log-probabilities.
 
     Raises:
         PromptError: naming the setting that is out of range.
@@ -30,14 +51,29 @@ class Sampling:
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    top_k: int = 0
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    top_logprobs: int = 0
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise PromptError(f"max_new_tokens is {self.max_new_tokens}; at least 1 is needed", "max_tokens")
         if self.temperature != 0 and not 0.01 <= self.temperature <= 2:  # NaN fails too
             raise PromptError(f"temperature is {self.temperature}; it must be 0 or lie in 0.01 to 2", "temperature")
-        if not 0 <= self.top_p <= 1:
-            raise PromptError(f"top_p is {self.top_p}; it must lie in 0 to 1", "top_p")
+        for name in ("top_p", "min_p"):
+            _require_between(name, getattr(self, name), 0, 1)
+        if self.top_k < 0:
+            raise PromptError(f"top_k is {self.top_k}; it must be at least 1, or 0 for all tokens", "top_k")
+        for name in ("frequency_penalty", "presence_penalty"):
+            _require_between(name, getattr(self, name), -_MOST_PENALTY, _MOST_PENALTY)
+        for token, bias in self.logit_bias.items():
+            if token < 0:
+                raise PromptError(f"logit_bias names token {token}; token ids begin at 0", "logit_bias")
+            _require_between("logit_bias", bias, -_MOST_BIAS, _MOST_BIAS, f" of token {token}")
+        _require_between("top_logprobs", self.top_logprobs, 0, MOST_TOP_LOGPROBS)
         if self.seed is not None and not -(2**63) <= self.seed < 2**63:
             raise PromptError(f"seed is {self.seed}; it must fit 64 bits", "seed")
         if "" in self.stop:
@@ -51,13 +87,18 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Step:
-    """One generated token of one row: its id, log-probability, the text it completes, and why the row ended."""
+    """One generated token of one row: its id, log-probability, the text it completes, and why the row ended.
+
+    `top_logprobs` holds the likeliest tokens at its place, as many as `Sampling` asks, each with its log-probability,
+    likeliest first; both are of the distribution that `Sampling` describes.
+    """
 
     key: str
     token_id: int
     logprob: float
     text: str
     finish_reason: FinishReason | None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,3 +146,9 @@ class AttributedResponse:
     base_shares: tuple[float, ...]
     gain: float | None
     completeness_error: float | None
+
+
+def _require_between(name: str, value: float, least: float, most: float, of: str = "") -> None:
+    """Refuse a setting out of its range; NaN is out of every range."""
+    if not least <= value <= most:
+        raise PromptError(f"{name}{of} is {value}; it must lie in {least:g} to {most:g}", name)

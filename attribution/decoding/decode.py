@@ -78,7 +78,7 @@ class Batch:
         """Refuse what could not join; may be called from any thread.
 
         Raises:
-            PromptError: the prompt is empty.
+            PromptError: the prompt is empty, or `logit_bias` names a token that the model does not have.
             ContextLengthError: prompt and `max_new_tokens` exceed the model's context.
         """
         context = self._model.context_length
@@ -89,6 +89,12 @@ class Batch:
                 f"the prompt has {len(prompt_ids)} tokens and {sampling.max_new_tokens} more may be generated,"
                 f" but the model's context holds {context}"
             )
+        vocabulary = self._model.layers.lm_head.out_features
+        for token in sampling.logit_bias:
+            if token >= vocabulary:
+                raise PromptError(
+                    f"logit_bias names token {token}, but the model's last token is {vocabulary - 1}", "logit_bias"
+                )
 
     def join(self, key: str, prompt_ids: Sequence[int], sampling: Sampling) -> None:
         """Take a prompt; its first token comes with the step that runs the last part of it.
