@@ -10,7 +10,6 @@ from deployment.errors import log_text_of
 from deployment.replica.messages import Event, Failed, Finished, Job
 
 _LOG = logging.getLogger(__name__)
-RETRY_AFTER_S = 1
 
 
 def failure_of(job: Job, error: Exception) -> Failed:
@@ -30,9 +29,9 @@ def attribution_failure(*, credited: bool) -> Failed:
     return Failed(500, message, "attribution_failed", credited=credited, hopeless=True)
 
 
-def overload_failure(why: str) -> Failed:
-    """A job for which there is no place."""
-    return Failed(429, f"{why}; try again later", "overloaded", retry_after_s=RETRY_AFTER_S)
+def overload_failure(why: str, retry_after_s: int) -> Failed:
+    """A job for which there is no place, and in how many seconds there is likely to be one."""
+    return Failed(429, f"{why}; try again in {retry_after_s} s", "overloaded", retry_after_s=retry_after_s)
 
 
 def stop_failure() -> Failed:

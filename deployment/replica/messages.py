@@ -34,6 +34,7 @@ class Job:
     """One response to make. `prompt` is a conversation or plain text; `application` is the identity of its key.
 
     `streamed` when the application sees text before the end, so that a crash cuts a response that was seen in part.
+    `weight` is how much of a busy replica the application gets, against others that have 1.
     """
 
     response_id: str
@@ -47,6 +48,7 @@ class Job:
     stop: tuple[str, ...]
     token_level: bool
     streamed: bool
+    weight: int = 1
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ So nobody's stream waits for another's prompt to be read, and what is too long i
 no batch and no HTTP.
 """
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -63,7 +64,7 @@ class Encoder:
         if row.ended:
             return
         if row.seconds > ENCODING_PATIENCE_S:
-            self._done(row, overload_failure("too many long prompts wait to be read"))
+            self._done(row, overload_failure("too many long prompts wait to be read", math.ceil(row.seconds)))
             return
         try:
             prompt_ids = self._encode(row.job)

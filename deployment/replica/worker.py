@@ -19,6 +19,7 @@ from attribution.records import Step
 from deployment.errors import SpoolError, log_text_of
 from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.endings import disk_failure, failure_of, outcome, overload_failure, stop_failure
+from deployment.replica.fair_queue import FairQueue, has_room
 from deployment.replica.messages import Admitted, Event, Failed, Job, ModelCard
 from deployment.replica.prompts import Encoder
 from deployment.replica.recorder import ActiveRequest, Attribute, CreditRecorder, Deliver
@@ -83,10 +84,11 @@ class Worker:
         self._encoder = Encoder(model, batch, capacity.default_max_tokens, self._take_encoded)
         self._ending = threading.Lock()
         self._encoding: dict[str, ActiveRequest] = {}
-        self._waiting: deque[ActiveRequest] = deque()
+        self._waiting: FairQueue[ActiveRequest] = FairQueue()
         self._running: dict[str, ActiveRequest] = {}
         self._cancelled: set[str] = set()
         self._load = 0, 0
+        self._joined = 0
         self._recovering: deque[ProgressRecord] = deque()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="protoken-worker", daemon=True)
@@ -105,30 +107,37 @@ class Worker:
         row = ActiveRequest(job, deliver)
         with self._changed:
             gone = self._stopping or not self.alive
-            taken = len(self._encoding) + len(self._waiting) + len(self._running)
-            full = taken >= self._capacity.max_batch + self._capacity.max_waiting
-            if not gone and not full:
+            refused = stop_failure() if gone else self._refusal(job)
+            if refused is None:
                 self._encoding[job.response_id] = row
                 self._tell_load()
                 self._encoder.take(row)
                 return
-        if gone:
-            self._end(row, stop_failure())
-        else:
-            message = f"all {self._capacity.max_batch} places and {self._capacity.max_waiting} waiting places are taken"
-            self._end(row, overload_failure(message))
+        self._end(row, refused)
+
+    def _refusal(self, job: Job) -> Failed | None:
+        """Why there is no place for a job: all are taken, or its application has taken its part of them."""
+        places, to_wait = self._capacity.max_batch, self._capacity.max_waiting
+        in_line = len(self._encoding) + len(self._waiting)
+        waiting = max(0, in_line + len(self._running) - places)
+        if in_line + len(self._running) < places:
+            return None
+        own = sum(row.job.application == job.application for row in self._encoding.values())
+        own = min(waiting, own + self._waiting.count(job.application))
+        if has_room(own=own, waiting=waiting, places=to_wait):
+            return None
+        message = f"all {places} places and {to_wait} waiting places are taken"
+        if waiting < to_wait:
+            message = f"this application waits in {own} of {to_wait} places, and what is free is left to others"
+        return overload_failure(message, self._waiting.wait_s())
 
     def cancel(self, response_id: str) -> None:
         """Let a job go: at once when it waits, at the next step when it runs. Nothing happens when it has ended."""
         with self._changed:
-            waiting = [row for row in self._waiting if row.job.response_id == response_id]
-            for row in waiting:
-                self._waiting.remove(row)
-            if response_id in self._encoding:
-                waiting.append(self._encoding.pop(response_id))
-            for row in waiting:
+            waiting = self._waiting.discard(response_id) or self._encoding.pop(response_id, None)
+            if waiting is not None:
                 self._tell_load()
-                self._end(row, None)
+                self._end(waiting, None)
             if response_id in self._running:
                 self._cancelled.add(response_id)
                 self._changed.notify()
@@ -153,7 +162,8 @@ class Worker:
             if still and refused is None:
                 if row.job.streamed:
                     self._deliver(row, Admitted())
-                self._waiting.append(row)
+                job, cost = row.job, len(row.prompt_ids)
+                self._waiting.put(job.application, job.response_id, row, cost=cost, weight=job.weight)
             if still:
                 del self._encoding[row.job.response_id]
                 self._tell_load()
@@ -180,10 +190,12 @@ class Worker:
         with self._changed:
             self._tell_load()
             self._changed.wait_for(lambda: self._waiting or self._running or self._recovering or self._stopping)
+            self._waiting.note_ends(self._joined - len(self._running))
             cancelled, self._cancelled = self._cancelled, set()
             room = self._capacity.max_batch - len(self._running) + len(cancelled & self._running.keys())
-            joining = [] if self._stopping else [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+            joining = [] if self._stopping else [self._waiting.take() for _ in range(min(room, len(self._waiting)))]
             self._running.update({row.job.response_id: row for row in joining})
+            self._joined = len(self._running)
             self._tell_load()
         for response_id in cancelled & self._running.keys():
             self._withdraw(response_id)
@@ -207,10 +219,17 @@ class Worker:
             seconds = row.take(step.token_id)
             (between_s if len(row.token_ids) > 1 else first_s).append(seconds)
         self._observer.note_step(first_s, between_s)
+        self._charge([self._running[step.key].job for step in steps])
         ended = [step for step in steps if step.finish_reason is not None]
         self._show([step for step in steps if step.finish_reason is None])
         for step in ended:
             self._finish(self._running[step.key], step.text)
+
+    def _charge(self, jobs: Sequence[Job]) -> None:
+        """A token came for each of these: who was served much is served after the others."""
+        with self._changed:
+            for job in jobs:
+                self._waiting.charge(job.application, 1, job.weight)
 
     def _show(self, steps: Sequence[Step]) -> None:
         """Deliver the texts of rows that go on; a stream whose progress the disk refuses ends here."""

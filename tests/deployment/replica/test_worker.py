@@ -275,6 +275,24 @@ def test_full_worker_refuses_at_once(model: FederatedModel, ledger: Ledger, spoo
         assert [Finished, Finished] == [type(caller.end()) for caller in taken]
 
 
+def test_a_flood_of_one_application_does_not_keep_another_waiting(
+    model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes
+) -> None:
+    """Behind twenty jobs of one key, another key's job is next but one; the first key may not take every place."""
+    with working(model, ledger, spool, notes, capacity=Capacity(1, 9, 8)) as worker:
+        flood = [Caller(worker, job(f"flood {n}", max_tokens=10), ledger) for n in range(20)]
+        refused = [caller.end() for caller in flood[7:]]
+        other = Caller(worker, job("other", max_tokens=10, application="ba9876543210"), ledger)
+        assert isinstance(other.end(), Finished)
+        assert [Finished] * 7 == [type(caller.end()) for caller in flood[:7]]
+
+    assert {(429, "overloaded")} == {(end.status, end.code) for end in refused}
+    assert "waits in 6 of 9 places" in refused[0].message
+    order = [receipt.response_id for receipt in ledger.receipts_after(0)]
+    assert order.index("other") <= 2
+    assert [f"flood {n}" for n in range(7)] == [name for name in order if name != "other"]
+
+
 def test_prompt_that_cannot_be_decoded_is_the_callers_fault(worker: Worker, ledger: Ledger) -> None:
     """A prompt that leaves no room in the context is refused by name, and the default limit fits what room there is."""
     text = Caller(worker, job("text", "x" * 125), ledger).end()
