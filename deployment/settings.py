@@ -6,6 +6,7 @@ Knows what each setting means and its range, not who uses it: `app` hands each p
 import os
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -87,7 +88,7 @@ class Settings(BaseModel):
 
     `cpus_per_replica` None divides all processors of the machine among the replicas. `max_tokens_cap` None leaves the
     model's context as the only cap. `metrics_port` 0 starts no exporter, `replica_metrics_port` 0 leaves
-    the choice to Ray. `nodes` are those of `credit`.
+    the choice to Ray. `nodes` are those of `credit`. `credit_fraction` 1 measures every response.
     `replica_ledger` None lets replicas book with `ledger`. `pepper_file` None leaves the choice to `pepper_of`.
     `keep_alive_s` 0 sends no comments in a stream that is silent.
     `policy` None settles nothing here. `texts` None keeps no texts of responses.
@@ -118,6 +119,7 @@ class Settings(BaseModel):
     max_batch: int = Field(default=32, ge=1)
     max_waiting: int = Field(default=64, ge=0)
     nodes: int = Field(default=2, ge=1, le=64)
+    credit_fraction: Decimal = Field(default=Decimal(1), gt=0, le=1, decimal_places=6)
     keep_alive_s: float = Field(default=15.0, ge=0, allow_inf_nan=False)
     default_max_tokens: int = Field(default=256, ge=1)
     max_tokens_cap: int | None = Field(default=None, ge=1)

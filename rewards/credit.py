@@ -20,7 +20,11 @@ MICRO_CREDITS_PER_TOKEN = 1_000_000
 COMMONS = "commons"
 """The account of what no client earned."""
 PENDING = "pending"
-"""The account of responses that are not measured yet; reserved, and nothing may book to it."""
+"""The account of responses that were not measured; their period settles it in the proportions of those that were."""
+SAMPLING = "sampling"
+"""Field of a measurement: by which fraction and key the response was measured or not; see `rewards.sampling.rule`."""
+UNMEASURED = "none"
+"""Method and version of a receipt for tokens that nobody measured."""
 REVERSAL = "reversal-"
 """How the id of a reversal begins; that of the response it reverses follows."""
 
@@ -99,6 +103,40 @@ def receipt_amounts(response_id: str, tokens: int, shares: Mapping[str, float], 
     return split(tokens * MICRO_CREDITS_PER_TOKEN, weights, response_id)
 
 
+def pending_receipt(
+    *,
+    response_id: str,
+    created_at_us: int,
+    application: str,
+    consortium: str,
+    model_sha256: str,
+    tokens: int,
+    measurement: Mapping[str, Any],
+    duration_us: int,
+) -> Receipt:
+    """The receipt of a response that was not to be measured: all of its credit waits on `PENDING` for its period.
+
+    Args are those of `Receipt`; `measurement` is `SamplingRule.evidence`, with whatever else is known.
+
+    Raises:
+        CreditError: a field cannot be booked, or the measurement does not say that the response is not measured.
+    """
+    return Receipt(
+        response_id=response_id,
+        created_at_us=created_at_us,
+        application=application,
+        consortium=consortium,
+        model_sha256=model_sha256,
+        method=UNMEASURED,
+        settings={},
+        version=UNMEASURED,
+        tokens=tokens,
+        amounts={PENDING: tokens * MICRO_CREDITS_PER_TOKEN},
+        measurement=measurement,
+        duration_us=duration_us,
+    )
+
+
 def canonical_bytes(document: Any) -> bytes:
     """The one spelling of a JSON document that is hashed and stored: keys sorted, no spaces, UTF-8.
 
@@ -127,12 +165,14 @@ class Receipt:
         version: version of the attribution code.
         tokens: generated tokens, at least 1.
         amounts: account -> micro-credits ≥ 0; sums to `tokens` * 1 000 000.
-        measurement: evidence (JSON): signed response scores, gain, completeness error, base share.
+        measurement: evidence (JSON): signed response scores, gain, completeness error, base share; and in `sampling`
+            whether it was to be measured, where not everything is.
         duration_us: how long the response took, in microseconds.
 
     Raises:
-        CreditError: a field is of the wrong kind (it is named), the amounts do not sum to the tokens, or the response
-            bears the id of a reversal, which could then not be booked.
+        CreditError: a field is of the wrong kind (it is named), the amounts do not sum to the tokens, or go to
+            `PENDING` though it was measured, or elsewhere though it was not; or the response bears the id of a
+            reversal, which could then not be booked.
     """
 
     response_id: str
@@ -166,8 +206,11 @@ class Receipt:
         for account, amount in self.amounts.items():
             _text("account", account)
             _integer(f"amount of {account!r}", amount)
-        if PENDING in self.amounts:
-            raise CreditError(f"receipt {self.response_id!r} books to the reserved account {PENDING!r}")
+        sampling = self.measurement.get(SAMPLING)
+        is_unmeasured = isinstance(sampling, Mapping) and sampling.get("measured") is False
+        if is_unmeasured != (PENDING in self.amounts) or (is_unmeasured and len(self.amounts) > 1):
+            must = "all of it, as it was not measured" if is_unmeasured else "nothing, as it was measured"
+            raise CreditError(f"receipt {self.response_id!r} must book {must} to the reserved account {PENDING!r}")
         booked, due = sum(self.amounts.values()), self.tokens * MICRO_CREDITS_PER_TOKEN
         if booked != due:
             raise CreditError(

@@ -74,8 +74,8 @@ def test_a_known_bad_sample_is_caught(package, source):
 # Rooms from the bottom up: each may import those above it in this list, and nothing below.
 ROOMS = {
     "rewards": (
-        "errors", "files", "money", "credit", "moments", "settlement", "signing", "store", "ledger", "keys",
-        "log", "periods", "statements", "views", "audit", "backups",
+        "errors", "files", "money", "credit", "moments", "settlement", "signing", "store", "sampling", "ledger",
+        "keys", "log", "periods", "statements", "views", "audit", "backups",
     ),
     "attribution": (
         "errors", "files", "progress", "records", "base", "bundle", "scoring", "decoding", "training", "importers",
@@ -103,6 +103,7 @@ PURE = {
     "rewards.moments",
     "rewards.money",
     "rewards.credit",
+    "rewards.sampling.rule",
     "rewards.log.merkle",
     "rewards.log.leaves",
 }

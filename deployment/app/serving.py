@@ -32,6 +32,7 @@ from deployment.replica.deployment import Replica
 from deployment.settings import Settings, pepper_of, url_without_secrets
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import Sealer
+from rewards.sampling.keys import put_in_force
 from rewards.settlement.policy_file import load_policy
 
 _LOG = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ def start_service(settings: Settings) -> Iterator[None]:
     with ExitStack() as stack:
         ledger = stack.enter_context(closing(Ledger(settings.ledger)))
         ledger.register(manifest.consortium, {client.id: client.name for client in manifest.clients})
+        put_in_force(ledger.database, manifest.consortium, settings.credit_fraction, "service")
         key = signing_key(settings.signing_key, ledger, f"{manifest.consortium}/ledger")
         if settings.metrics_port:
             exporter = Exporter(settings.ledger, settings.host, settings.metrics_port, settings.policy)

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select
 from sqlmodel import col
 
-from rewards.credit import COMMONS, REVERSAL, Receipt, canonical_bytes
+from rewards.credit import COMMONS, PENDING, REVERSAL, Receipt, canonical_bytes
 from rewards.errors import CreditError, LedgerError, LedgerRefusedError, ReceiptConflictError, ReversalError
 from rewards.files.plain_text import require_reason
 from rewards.moments import stamp
@@ -25,6 +25,7 @@ from rewards.store.receipts import BookedReceipt, Kind, find_receipt, read_recei
 from rewards.store.tables import EntryRow, ReceiptRow
 
 SALT_BYTES = 32
+_COMMON_ACCOUNTS = {COMMONS, PENDING}  # that no client has, and every consortium
 # Each transaction asks these, so they are put together once.
 _LAST = (
     select(col(ReceiptRow.sequence), col(ReceiptRow.booked_at_us)).order_by(col(ReceiptRow.sequence).desc()).limit(1)
@@ -84,7 +85,7 @@ class Ledger:
 
         Raises:
             ConflictError: the response id is booked with another payload; nothing is written.
-            CreditError: an account is neither the commons nor a registered client; nothing is written.
+            CreditError: an account is none of the commons, pending or a registered client; nothing is written.
             LedgerRefusedError: the database takes no such receipt from this login, or not now; nothing is written.
         """
         (outcome,) = self.append_many([receipt])
@@ -188,7 +189,7 @@ class Ledger:
             return ReceiptConflictError(
                 f"response {receipt.response_id!r} is booked already, as receipt {first.sequence}, with another payload"
             )
-        unknown = receipt.amounts.keys() - {COMMONS} - self._members(connection, receipt)
+        unknown = receipt.amounts.keys() - _COMMON_ACCOUNTS - self._members(connection, receipt)
         if unknown:
             return CreditError(
                 f"receipt {receipt.response_id!r} credits {', '.join(sorted(map(repr, unknown)))}, not registered in "
@@ -200,7 +201,7 @@ class Ledger:
     def _members(self, connection: Connection, receipt: Receipt) -> frozenset[str]:
         """Clients of the receipt's consortium; asked for again only when one is missing, as none is ever taken away."""
         members = self._registered.get(receipt.consortium, frozenset())
-        if not receipt.amounts.keys() - {COMMONS} <= members:
+        if not receipt.amounts.keys() - _COMMON_ACCOUNTS <= members:
             members = frozenset(clients.registrations(connection).get(receipt.consortium, {}))
             self._registered[receipt.consortium] = members
         return members

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, select
 from sqlmodel import col
 
-from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
+from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING
 from rewards.errors import LedgerError
 from rewards.periods import tally
 from rewards.periods.history import Period
@@ -80,7 +80,7 @@ def contents(
         credit=PeriodCredit(
             window=(frame.after, frame.up_to),
             tokens=counted.tokens.total(),
-            credit={**dict.fromkeys(queries.accounts(connection), 0), **counted.accounts()},
+            credit={**dict.fromkeys(_settled_accounts(connection), 0), **counted.accounts()},
             by_application=counted.by_application() if by_application else None,
             tokens_by_application=dict(counted.tokens) if by_application else None,
             late=_without_zeros(tally.receipts(connection, late, by_application=False).accounts()),
@@ -210,6 +210,11 @@ def _window(connection: Connection, frame: PeriodFrame, *, by_application: bool)
     _require_sums(total.tokens.total(), entries, frame)
     _require_sums(total.tokens.total(), total.credit.total(), frame)
     return total
+
+
+def _settled_accounts(connection: Connection) -> list[str]:
+    """Every account that a settlement has a line of."""
+    return [account for account in queries.accounts(connection) if account != PENDING]
 
 
 def _require_sums(tokens: int, credit: int, frame: PeriodFrame) -> None:

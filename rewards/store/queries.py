@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, String, and_, column, func, or
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
-from rewards.credit import COMMONS
+from rewards.credit import COMMONS, PENDING
 from rewards.moments import Clock
 from rewards.store import clients
 from rewards.store.sums import exact_sum
@@ -16,8 +16,9 @@ from rewards.store.tables import EntryRow, ReceiptRow
 
 
 def accounts(connection: Connection) -> list[str]:
-    """Every account that may be credited, in the order of names."""
-    return sorted({COMMONS, *(member for members in clients.registrations(connection).values() for member in members)})
+    """Every account that may be booked to, in the order of names."""
+    members = (member for each in clients.registrations(connection).values() for member in each)
+    return sorted({COMMONS, PENDING, *members})
 
 
 def credit_between(connection: Connection, after: int, up_to: int | None) -> dict[str, int]:

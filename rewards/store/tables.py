@@ -212,3 +212,25 @@ class ClaimRow(SQLModel, table=True):
     created_at_us: int = _integer()
     ended_at_us: int | None = _integer(default=None)
     row_sha256: str = _text()
+
+
+class SamplingRuleRow(SQLModel, table=True):
+    """By which fraction and key the responses of a consortium are chosen for measuring, from a moment on.
+
+    `sequence` is that of the event that commits to it. The secret is none where everything is measured.
+    """
+
+    __tablename__ = "sampling_rules"
+    __table_args__ = (
+        CheckConstraint("sequence >= 1 AND at_us >= 0", name="sampling_rules_numbers"),
+        CheckConstraint("millionths BETWEEN 1 AND 1000000", name="sampling_rules_fraction"),
+        CheckConstraint("(millionths = 1000000) = (secret IS NULL)", name="sampling_rules_needs_secret"),
+        CheckConstraint("length(secret) = 64", name="sampling_rules_secret"),
+        SQLITE_NO_ROWID,
+    )
+
+    sequence: int = _number()
+    consortium: str = _text()
+    millionths: int = _integer()
+    secret: str | None = _text(default=None)
+    at_us: int = _integer()

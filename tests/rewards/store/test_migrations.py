@@ -22,7 +22,7 @@ from rewards.store import schema as schema_of_code
 from tests.rewards.receipts import MEMBERS, make_receipt
 
 HEAD = schema_of_code.head() or ""
-TABLES = ["api_keys", "checkpoints", "claims", "entries", "events", "leaves", "nodes", "receipts"]
+TABLES = ["api_keys", "checkpoints", "claims", "entries", "events", "leaves", "nodes", "receipts", "sampling_rules"]
 
 
 def named_checks(table: Table) -> list[CheckConstraint]:

@@ -13,11 +13,13 @@ from deployment.health.places import ledger_folder
 from rewards.audit.replay import audit
 from rewards.errors import LedgerError, LedgerRefusedError
 from rewards.ledger.ledger import Ledger
+from rewards.sampling.keys import SamplingKeys, put_in_force
 from rewards.store import events
 from rewards.store.database import now_us
 from tests.rewards.books import write_books
 from tests.rewards.conftest import new_database
 from tests.rewards.receipts import make_receipt
+from tests.rewards.sampling.sampled import sampled
 
 
 @pytest.fixture
@@ -157,6 +159,15 @@ ATTACKS = {
         receipt({"tokens": 2**44}, **dict.fromkeys(ACCOUNTS, 2**42 * 1_000_000)),
         *(ENTRY.format(sequence=2, account=account, amount=2**42 * 1_000_000) for account in ACCOUNTS),
     ],
+    "pending though it was measured": [
+        receipt({}, pending=1_000_000), ENTRY.format(sequence=2, account="pending", amount=1_000_000),
+    ],
+    "a client's though it was not measured": [receipt({"measurement": '{"sampling":{"measured":false}}'}), WHOLE],
+    "pending and somebody else's": [
+        receipt({"measurement": '{"sampling":{"measured":false}}'}, pending=1_000_000, bank=0),
+        ENTRY.format(sequence=2, account="pending", amount=1_000_000),
+        ENTRY.format(sequence=2, account="bank", amount=0),
+    ],
     "half a character": [receipt({"measurement": '{"text": "\\ud800"}'}), WHOLE],
     "a zero character": [receipt({"measurement": '{"text": "\\u0000"}'}), WHOLE],
     "a number beyond every float": [receipt({"measurement": '{"gain":1e999}'}), WHOLE],
@@ -203,6 +214,20 @@ def test_a_plain_receipt_passes_where_the_attacks_fail(logins):
     assert (2, 5) == counts(logins["owner"])
 
 
+def test_a_replica_books_what_is_pending_by_the_rules_it_may_read(logins):
+    """A replica's login reads the rule in force and books by it; what says that it was not measured is pending."""
+    owner, replica = Ledger(logins["owner"]), Ledger(logins["replica"])
+    put_in_force(owner.database, "demo", "0.5", "tester")
+    rule = SamplingKeys(replica.database).rule("demo", now_us())
+    for number in range(12):
+        replica.append(sampled(f"s{number}", rule))
+
+    unmeasured = sum(not rule.is_measured(f"s{number}") for number in range(12))
+    assert (500_000, unmeasured * 7_000_000) == (rule.millionths, owner.balances().get("pending", 0))
+    owner.close()
+    replica.close()
+
+
 def test_whatever_a_receipt_may_hold_a_replica_can_book(logins):
     """Names in any script, quotes and backslashes, floats at both ends: the database finds the hash that we made."""
     names = ("Zeta", "alpha", "a-b", "a.b", "ab", "é", "ﬀ", "😀", 'quo"te', "back\\slash")
@@ -241,14 +266,18 @@ def test_a_receipt_that_the_database_refuses_keeps_no_other_from_being_booked(lo
 
 TABLES = (
     "receipts", "entries", "events", "leaves", "nodes", "checkpoints", "api_keys", "claims", "alembic_version",
+    "sampling_rules",
 )  # fmt: skip
 MAY = {
-    "replica": {("INSERT", "receipts"), ("INSERT", "entries"), ("SELECT", "events"), ("SELECT", "alembic_version")},
+    "replica": {
+        ("INSERT", "receipts"), ("INSERT", "entries"),
+        ("SELECT", "events"), ("SELECT", "alembic_version"), ("SELECT", "sampling_rules"),
+    },
     "exporter": {
         ("SELECT", table)
         for table in ("receipts", "entries", "events", "leaves", "checkpoints", "alembic_version")
     },
-    "auditor": {("SELECT", table) for table in TABLES},
+    "auditor": {("SELECT", table) for table in TABLES if table != "sampling_rules"},
     "member": {
         ("SELECT", table)
         for table in ("entries", "events", "leaves", "nodes", "checkpoints", "alembic_version")
