@@ -15,10 +15,12 @@ from attribution.base.layers import Layers
 from attribution.decoding.capture import Tap, capture
 from attribution.decoding.row import Row
 from attribution.decoding.rows_cache import Column, RowsCache, last_column
+from attribution.decoding.sampling import Choice, choose_tokens
 from attribution.errors import ContextLengthError, PromptError
 from attribution.records import Generation, Sampling, Step
 
-_Chosen = list[tuple[Row, Tensor]]
+_Ready = list[tuple[list[Row], Tensor]]
+"""Rows that may have a token, and the logits (rows, vocabulary) to choose them by."""
 
 PROMPT_TOKENS_A_STEP = 128
 """Prompt tokens that are run between two steps of rows that run: on a CPU, a few steps' time."""
@@ -104,17 +106,17 @@ class Batch:
         """
         self.check(prompt_ids, sampling)
         assert key not in self._rows, f"row {key!r} has joined already"
-        row = Row(key, prompt_ids, sampling, self._model.backend_tokenizer, self._model.device)
+        row = Row(key, prompt_ids, sampling, self._model.backend_tokenizer)
         self._rows[key] = row
         self._joining.append(row)
 
     def step(self) -> list[Step]:
         """One token for every row that has not ended and whose prompt has been run; then a part of other prompts."""
-        chosen = [*self._forward(), *self._run_prompts()]
+        ready = [*self._forward(), *self._run_prompts()]
         steps = []
-        for row, logits in chosen:
+        for row, choice in self._choose(ready):
             try:
-                steps.append(row.emit(*row.choose(logits), self._model.end_token_ids))
+                steps.append(row.emit(choice, self._model.end_token_ids))
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this row's
                 self._fail(row, error)
         self._drop()
@@ -139,8 +141,29 @@ class Batch:
             raise self._failures.pop(key)
         return row.generation()
 
-    def _forward(self) -> _Chosen:
-        """Feed each running row its last token: the logits (vocabulary,) of its next."""
+    def _choose(self, ready: _Ready) -> list[tuple[Row, Choice]]:
+        """A token for each row, for all together; where that fails, for each apart."""
+        rows = [row for group, _ in ready for row in group]
+        if not rows:
+            return []
+        try:
+            logits = ready[0][1] if len(ready) == 1 else torch.cat([logits for _, logits in ready])
+            return list(zip(rows, choose_tokens(logits, [row.draw for row in rows]), strict=True))
+        except Exception:  # noqa: BLE001 - whose it is shows when each is chosen for apart
+            return self._choose_apart(ready)
+
+    def _choose_apart(self, ready: _Ready) -> list[tuple[Row, Choice]]:
+        chosen = []
+        for group, logits in ready:
+            for index, row in enumerate(group):
+                try:
+                    chosen += [(row, choice) for choice in choose_tokens(logits[index : index + 1], [row.draw])]
+                except Exception as error:  # noqa: BLE001 - this row's, as it was alone
+                    self._fail(row, error)
+        return chosen
+
+    def _forward(self) -> _Ready:
+        """Feed each running row its last token: the logits of its next."""
         if not self._running:
             return []
         assert self._cache.cache is not None
@@ -150,9 +173,9 @@ class Batch:
             self._cache.rewind()
             return self._forward_apart()
         self._cache.grow()
-        return list(zip(self._running, logits, strict=True))
+        return [(list(self._running), logits)]
 
-    def _forward_apart(self) -> _Chosen:
+    def _forward_apart(self) -> _Ready:
         """The same for each row by itself, so that it is the failing row that fails."""
         chosen: dict[str, Tensor] = {}
         columns: dict[str, Column] = {}
@@ -161,7 +184,7 @@ class Batch:
                 alone = self._cache.copy_row(index)
                 used = alone.get_seq_length()
                 logits = self._feed([row], alone, self._cache.mask[index : index + 1, -used:])
-                chosen[row.key], columns[row.key] = logits[0], last_column(alone)
+                chosen[row.key], columns[row.key] = logits, last_column(alone)
             except Exception as error:  # noqa: BLE001 - this row's, as it was alone
                 self._fail(row, error)
         self._drop()
@@ -172,7 +195,7 @@ class Batch:
             except Exception as error:  # noqa: BLE001 - there is no room for all: the last to come makes some
                 self._fail(self._running[-1], error)
                 self._drop()
-        return [(row, chosen[row.key]) for row in self._running]
+        return [([row], chosen[row.key]) for row in self._running]
 
     def _feed(self, rows: Sequence[Row], cache: DynamicCache, mask: Tensor) -> Tensor:
         """One pass of the last tokens of rows, whose cache grows by it: logits (rows, vocabulary)."""
@@ -193,7 +216,7 @@ class Batch:
                 row.captured[name].append(rows_of_tensor)
         return logits[:, -1]
 
-    def _run_prompts(self) -> _Chosen:
+    def _run_prompts(self) -> _Ready:
         """Run a part of the prompts; whose prompt ends joins the running rows, with the logits of its first token."""
         ready = []
         for row, part in self._parts():
@@ -203,7 +226,7 @@ class Batch:
                     self._cache.add(row.cache)
                     row.cache = DynamicCache()
                     self._running.append(row)
-                    ready.append((row, logits))
+                    ready.append(([row], logits))
             except Exception as error:  # noqa: BLE001 - this row's
                 self._fail(row, error)
         self._joining = [row for row in self._joining if row.unfed and not row.gone]
@@ -228,7 +251,7 @@ class Batch:
         return parts
 
     def _feed_prompt(self, row: Row, part: int) -> Tensor:
-        """Run the next tokens of a prompt: the logits (vocabulary,) after them."""
+        """Run the next tokens of a prompt: the logits (1, vocabulary) after them."""
         start = len(row.prompt_ids) - row.unfed
         ids = torch.tensor([row.prompt_ids[start : start + part]], device=self._model.device)
         with torch.inference_mode(), capture(self._taps) as seen:
@@ -241,7 +264,7 @@ class Batch:
             else:
                 row.captured[name] = [tensor[0, -1:]]
         row.unfed -= part
-        return logits[0, -1]
+        return logits[:, -1]
 
     def _fail(self, row: Row, error: Exception) -> None:
         """End a row for what happened in it; a device that is lost for everybody is no row's failure."""

@@ -3,6 +3,8 @@
 Knows its tokenizer and its sampling; does not know the model, nor who else is in the batch.
 """
 
+import math
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +14,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from attribution.base.tokenizer import panics_raised
-from attribution.decoding.sampling import choose_token
+from attribution.decoding.sampling import Choice, Draw
+from attribution.errors import ScoreError
 from attribution.records import FinishReason, Generation, Sampling, Step
 
 
@@ -25,9 +28,7 @@ class Row:
         gone: it wants no more tokens: it ended, failed or left.
     """
 
-    def __init__(
-        self, key: str, prompt_ids: Sequence[int], sampling: Sampling, tokenizer: Any, device: torch.device
-    ) -> None:
+    def __init__(self, key: str, prompt_ids: Sequence[int], sampling: Sampling, tokenizer: Any) -> None:
         self.key = key
         self.prompt_ids = list(prompt_ids)
         self.sampling = sampling
@@ -46,25 +47,28 @@ class Row:
         with panics_raised():
             torn = tokenizer.decode(self.prompt_ids, skip_special_tokens=True).endswith("\ufffd")
             self._stream = DecodeStream(ids=[] if torn else self.prompt_ids, skip_special_tokens=True)
-        self._generator = torch.Generator(device=device)
-        if sampling.seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(sampling.seed)
+        # its own numbers, so that it says the same whoever else is there, and on every device
+        self._numbers = random.Random(None if sampling.seed is None else sampling.seed % 2**64)  # noqa: S311 - no secret
+        self._uniform = self._numbers.random()
+        self._adjustments = dict(sampling.logit_bias)
+        self._counts: dict[int, int] = {}
 
-    def choose(self, logits: Tensor) -> tuple[int, float]:
-        """The next token and its log-probability at the temperature used, from logits (vocabulary,).
+    @property
+    def draw(self) -> Draw:
+        """What it brings to the choice of its next token; the same until that is taken."""
+        return Draw(self.sampling, self._uniform, self._adjustments)
 
-        Raises:
-            ScoreError: the logits are not numbers to choose by.
-        """
-        return choose_token(logits, self.sampling, self._generator)
-
-    def emit(self, token: int, logprob: float, ends: set[int]) -> Step:
+    def emit(self, choice: Choice, ends: set[int]) -> Step:
         """Take a token and return what can be shown now: text that may begin a stop string is held back.
 
         When the tokenizer cannot decode it the row is left as it was.
+
+        Raises:
+            ScoreError: the logits were not numbers to choose by.
         """
+        token, logprob = choice.token, choice.logprob
+        if not math.isfinite(logprob):
+            raise ScoreError("the model's logits are NaN or infinite, so no token can be chosen")
         with panics_raised():
             piece = self._stream.step(self._tokenizer, token) or ""
         text = self._text + piece
@@ -87,10 +91,11 @@ class Row:
         self.token_ids.append(token)
         self.logprobs.append(logprob)
         self.pieces.append(piece)
+        self._count(token)
         self._text, self.finish_reason = text, reason
         self.gone = reason is not None
         delta, self._sent = text[self._sent : shown], shown
-        return Step(self.key, token, logprob, delta, reason)
+        return Step(self.key, token, logprob, delta, reason, choice.top_logprobs)
 
     def generation(self) -> Generation:
         """What was generated so far."""
@@ -109,6 +114,15 @@ class Row:
             o_proj_input=self._tensor("o_proj_input", emitting),
             o_proj_output=self._tensor("o_proj_output", emitting),
         )
+
+    def _count(self, token: int) -> None:
+        """Note a token for the penalties of the next ones, and take the next number."""
+        self._uniform = self._numbers.random()
+        asked = self.sampling
+        if asked.frequency_penalty or asked.presence_penalty:
+            times = self._counts[token] = self._counts.get(token, 0) + 1
+            penalty = asked.frequency_penalty * times + asked.presence_penalty
+            self._adjustments[token] = asked.logit_bias.get(token, 0.0) - penalty
 
     def _find_stop(self, stop: str, text: str) -> int:
         """Where a stop string begins in the text, which held none of it before the last piece."""

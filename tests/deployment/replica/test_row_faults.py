@@ -12,6 +12,7 @@ import torch
 from attribution.decoding import decode
 from attribution.decoding.decode import Batch
 from attribution.decoding.row import Row
+from attribution.decoding.sampling import Draw
 from attribution.model import FederatedModel
 from deployment.replica import recorder
 from deployment.replica.messages import ChatMessage, Failed, Finished
@@ -49,9 +50,26 @@ def _raising_for_row(patch: pytest.MonkeyPatch, error: BaseException, name: str,
 
 
 def choose(patch: pytest.MonkeyPatch, error: BaseException) -> dict[str, Any]:
-    """A token cannot be chosen."""
-    _raising_for_row(patch, error, "choose", after=5)
+    """A token cannot be chosen, whenever the row is there, alone or with others."""
+    original = decode.choose_tokens
+
+    def choose_tokens(logits: Any, draws: Any) -> Any:
+        if any(isinstance(draw, BadDraw) for draw in draws):
+            raise error
+        return original(logits, draws)
+
+    patch.setattr(decode, "choose_tokens", choose_tokens)
+    patch.setattr(Row, "draw", property(_draw_of))
     return {}
+
+
+class BadDraw(Draw):
+    """What the bad row brings to its choice, once it has five tokens."""
+
+
+def _draw_of(row: Row) -> Draw:
+    kind = BadDraw if row.key == BAD and len(row.token_ids) >= 5 else Draw
+    return kind(row.sampling, 0.5, {})
 
 
 def emit(patch: pytest.MonkeyPatch, error: BaseException) -> dict[str, Any]:
