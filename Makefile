@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help setup demo serve fast test test-attribution test-rewards test-deployment mutants lint \
-	bench-attribution bench-ledger bench-console pictures clean
+	bench-attribution bench-ledger bench-console bench-serving pictures clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' Makefile | expand -t 20
@@ -81,6 +81,9 @@ bench-ledger: setup  ## bookings a second, and how long a close takes
 
 bench-console: setup  ## how long pages take over a million receipts
 	$(BIN)/python -m tests.benchmarks.console
+
+bench-serving: setup var/demo/bundle/consortium.json  ## our service beside `transformers serve`, over HTTP
+	$(BIN)/python -m tests.benchmarks.serving
 
 pictures: setup  ## the pictures of the pages, made again
 	$(BIN)/python -m tests.pictures

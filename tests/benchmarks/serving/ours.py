@@ -1,0 +1,44 @@
+"""Our service as `protoken serve` starts it, in a process of its own, its ledger in a folder of its own."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from attribution.bundle.bundle import open_bundle
+from deployment.cli.service.apart import service_apart
+from deployment.settings import Settings, pepper_of
+from rewards.keys.ring import KeyRing
+from rewards.ledger.ledger import Ledger
+from tests.benchmarks.serving.client import Server
+
+USUAL = {"credit_fraction": "1", "serve_dtype": "float32"}
+"""What the service does where it has no setting of that name."""
+
+
+def lacking(settings: Mapping[str, str]) -> list[str]:
+    """Settings that the service does not have, and whose value is not what it does anyway."""
+    return [name for name in settings.keys() - Settings.model_fields.keys() if USUAL.get(name) != settings[name]]
+
+
+@contextmanager
+def our_service(bundle: Path, settings: Mapping[str, str]) -> Iterator[Server]:
+    """The service on free ports of loopback.
+
+    Args:
+        bundle: what it serves.
+        settings: beside those that say where it keeps things; those that it lacks are left out.
+    """
+    with tempfile.TemporaryDirectory(dir=".", prefix="bench-") as name:
+        folder = Path(name).absolute()
+        ledger = f"sqlite:///{folder}/ledger.db"
+        Ledger.prepare(ledger)
+        with closing(KeyRing(ledger, pepper_of(ledger, folder / "pepper"))) as ring:
+            key = ring.create("application", "benchmark", actor="benchmark")
+        places = {each: str(folder / each) for each in ("spool", "signing_key")}
+        places |= {"bundle": str(bundle), "ledger": ledger, "pepper_file": str(folder / "pepper")}
+        known = {each: value for each, value in settings.items() if each in Settings.model_fields}
+        with service_apart(places | known, folder / "serve.log") as running:
+            usage = {"stream_options": {"include_usage": True}}
+            consortium = open_bundle(bundle).manifest.consortium
+            yield Server(f"{running.address}/v1", consortium, key, usage, running.process.pid)
