@@ -1,5 +1,6 @@
-"""How fast and how much each application may ask: requests a minute, and tokens in its life, whichever key it has.
+"""How fast and how much each application may ask: requests a minute, responses at once, and tokens in its life.
 
+They are the application's, whichever of its keys it has. A request for several responses counts as so many.
 A token counts from when it was generated, wherever its receipt is: under way it is reserved, then it is counted here
 until the ledger has it, and what waited in the spool at the start was read there. Each ingress counts so for itself,
 and learns from the ledger what others booked: with several, as many may each spend what is left until that is booked.
@@ -10,10 +11,12 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Self
 
-from deployment.errors import OverloadedError, QuotaError, ledger_away
+from deployment.access.concurrency import Concurrency
+from deployment.errors import InvalidRequestError, OverloadedError, QuotaError, ledger_away
 from rewards.errors import LedgerError
 from rewards.keys.rules import Key
 from rewards.ledger.ledger import Ledger
@@ -64,31 +67,60 @@ class Limits:
         self._lock = threading.Lock()
         self._rates: dict[str, _Rate] = {}
         self._budgets: dict[str, _Budget] = {}
+        self._under_way: dict[str, Concurrency] = {}
 
     def admit(self, key: Key, max_tokens: int, response_id: str) -> Ticket:
-        """A ticket for one response of at most `max_tokens`. May read the ledger, so not for an event loop.
+        """A ticket for one response of at most `max_tokens`; else as `admit_all`."""
+        return self.admit_all(key, max_tokens, [response_id])[0]
+
+    def admit_all(self, key: Key, max_tokens: int, response_ids: Sequence[str]) -> list[Ticket]:
+        """A ticket for each of these responses of at most `max_tokens`. May read the ledger: not for an event loop.
 
         Raises:
-            OverloadedError: the application asks too often; `retry_after_s` says when it may again.
-            QuotaError: what is left of its token budget does not cover `max_tokens`.
+            OverloadedError: the application asks too often, or for too much at once; `retry_after_s` says when it may.
+            InvalidRequestError: they are more than the application may ever ask for at once.
+            QuotaError: what is left of its token budget does not cover `max_tokens` for each.
             UnavailableError: the ledger is away, and what the application has generated was never read.
         """
-        self.take(key)
-        if key.token_budget is None:
-            return Ticket()
-        with self._lock:
-            budget = self._budgets.get(key.identity)
-            if budget is None:
-                budget = _Budget(key, key.token_budget, self._ledger, self._clock, self._spooled)
-                self._budgets[key.identity] = budget
-        budget.reserve(max_tokens)
-        return Ticket(lambda tokens: budget.end(max_tokens, response_id, tokens))
+        self.take(key, len(response_ids))
+        concurrency, budget = self._concurrency(key), self._budget(key)
+        if concurrency is not None:
+            concurrency.begin(response_ids)
+        try:
+            if budget is not None:
+                budget.reserve(max_tokens * len(response_ids))
+        except BaseException:
+            if concurrency is not None:
+                concurrency.give_back(response_ids)
+            raise
 
-    def take(self, key: Key) -> None:
-        """Count one request of a key, or raise OverloadedError. Never waits."""
+        def end(response_id: str, tokens: int) -> None:
+            if concurrency is not None:
+                concurrency.end(response_id, is_whole=tokens > 0)
+            if budget is not None:
+                budget.end(max_tokens, response_id, tokens)
+
+        return [Ticket(partial(end, response_id)) for response_id in response_ids]
+
+    def take(self, key: Key, requests: int = 1) -> None:
+        """Count requests of a key, or raise as `admit_all`. Never waits."""
         if key.requests_per_minute is not None:
             with self._lock:
-                self._rates.setdefault(key.identity, _Rate(key.requests_per_minute, self._clock)).take()
+                self._rates.setdefault(key.identity, _Rate(key.requests_per_minute, self._clock)).take(requests)
+
+    def _concurrency(self, key: Key) -> Concurrency | None:
+        if key.concurrency is None:
+            return None
+        with self._lock:
+            return self._under_way.setdefault(key.identity, Concurrency(key.concurrency, self._clock))
+
+    def _budget(self, key: Key) -> "_Budget | None":
+        if key.token_budget is None:
+            return None
+        with self._lock:
+            return self._budgets.setdefault(
+                key.identity, _Budget(key, key.token_budget, self._ledger, self._clock, self._spooled)
+            )
 
 
 class _Rate:
@@ -100,19 +132,23 @@ class _Rate:
         self._level = float(per_minute)
         self._at = clock()
 
-    def take(self) -> None:
-        """Take one request out, or raise OverloadedError."""
+    def take(self, requests: int) -> None:
+        """Take so many requests out, all or none, or raise as `Limits.admit_all`."""
+        if requests > self._per_minute:
+            raise InvalidRequestError(
+                f"n is {requests}; this key may ask {self._per_minute} times a minute", param="n", code="invalid_value"
+            )
         now = self._clock()
         self._level = min(self._per_minute, self._level + (now - self._at) * self._per_minute / 60)
         self._at = now
-        if self._level < 1:
-            wait_s = math.ceil((1 - self._level) * 60 / self._per_minute)
+        if self._level < requests:
+            wait_s = math.ceil((requests - self._level) * 60 / self._per_minute)
             raise OverloadedError(
                 f"this key may ask {self._per_minute} times a minute; try again in {wait_s} s",
                 code="rate_limit_exceeded",
                 retry_after_s=wait_s,
             )
-        self._level -= 1
+        self._level -= requests
 
 
 class _Budget:

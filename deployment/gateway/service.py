@@ -86,4 +86,5 @@ async def job_of(
         stop=request.stop,
         token_level=request.attribution == "tokens",
         streamed=request.stream,
+        weight=key.weight or 1,
     )

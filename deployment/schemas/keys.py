@@ -24,6 +24,8 @@ _KEY: dict[str, JsonValue] = {
     "identity": "0123456789ab",
     "token_budget": 1_000_000,
     "requests_per_minute": 60,
+    "concurrency": 8,
+    "weight": None,
 }
 
 
@@ -49,6 +51,8 @@ class BearerKey(Answer):
     )
     token_budget: Count | None
     requests_per_minute: Count | None
+    concurrency: Count | None
+    weight: Count | None
 
 
 class NewKey(BearerKey):
@@ -74,6 +78,8 @@ class NewKeyRequest(BaseModel):
                     "expires_at_us": None,
                     "token_budget": 1_000_000,
                     "requests_per_minute": 60,
+                    "concurrency": 8,
+                    "weight": None,
                 }
             ]
         },
@@ -85,6 +91,12 @@ class NewKeyRequest(BaseModel):
     expires_at_us: int | None = Field(None, ge=1, le=LARGEST, description="From when on it is refused; null for never.")
     token_budget: int | None = Field(None, ge=0, le=LARGEST, description="Tokens that an application may generate.")
     requests_per_minute: int | None = Field(None, ge=1, le=LARGEST, description="How fast an application may ask.")
+    concurrency: int | None = Field(
+        None, ge=1, le=LARGEST, description="How many responses an application may have under way at once."
+    )
+    weight: int | None = Field(
+        None, ge=1, le=LARGEST, description="How much an application gets of a busy service; others have 1."
+    )
 
 
 class Rotation(BaseModel):

@@ -19,7 +19,7 @@ from sqlmodel import col
 
 from rewards.errors import KeyRefusedError, KeyRingError, LedgerError
 from rewards.keys.pepper import PEPPER_BYTES
-from rewards.keys.rules import Key, require_sound
+from rewards.keys.rules import LIMITS, Key, require_sound
 from rewards.store import checksums, clients, events
 from rewards.store.database import Database, now_us
 from rewards.store.tables import ApiKeyRow
@@ -64,6 +64,8 @@ class KeyRing:
         expires_at_us: int | None = None,
         token_budget: int | None = None,
         requests_per_minute: int | None = None,
+        concurrency: int | None = None,
+        weight: int | None = None,
     ) -> str:
         """Make a key and return it as `ptk_<key id>_<secret>`: this once, since only a hash of it is kept.
 
@@ -75,6 +77,8 @@ class KeyRing:
             expires_at_us: from when on it is refused, in microseconds since 1970; None for never.
             token_budget: tokens it may generate in its life. Only for applications, as the next.
             requests_per_minute: how fast it may ask.
+            concurrency: how many responses it may have under way at once.
+            weight: how much it gets of a busy service, against others that have 1.
 
         Raises:
             KeyRingError: one of these is not as it should be; it is named, and nothing was made.
@@ -88,6 +92,8 @@ class KeyRing:
             "rotated_from": None,
             "token_budget": token_budget,
             "requests_per_minute": requests_per_minute,
+            "concurrency": concurrency,
+            "weight": weight,
         }
         require_sound(fields)
         with self.database.write() as connection:
@@ -176,8 +182,7 @@ class KeyRing:
                 "created_at_us": at_us,
                 "expires_at_us": None if lifetime_us is None else at_us + lifetime_us,
                 "rotated_from": key_id,
-                "token_budget": old.token_budget,
-                "requests_per_minute": old.requests_per_minute,
+                **{name: getattr(old, name) for name in LIMITS},
             }
             presented = self._insert(connection, fields, actor, identity=old.identity)
             ends_at_us = at_us + overlap_s * 1_000_000

@@ -14,6 +14,9 @@ ROLES = ("application", "member", "operator", "auditor", "admin")
 MOST = 2**53 - 1
 """The largest limit or moment: any JSON reader holds it exactly."""
 
+LIMITS = {"token_budget": 0, "requests_per_minute": 1, "concurrency": 1, "weight": 1}
+"""What bounds an application, each with the least it may be; None, where a key has none, bounds nothing."""
+
 _LABEL_LENGTH = 100
 
 
@@ -22,7 +25,8 @@ class Key:
     """A key without its secret. Times are microseconds since 1970; None where there is no such moment, or no limit.
 
     `identity` is the id of the first key of its rotations. It outlives the key: what an application asked for, claimed
-    and spent is its identity's.
+    and spent is its identity's. `concurrency` is how many responses it may have under way at once, and `weight` how
+    much it gets of a busy service, against others that have 1.
     """
 
     key_id: str
@@ -37,6 +41,8 @@ class Key:
     requests_per_minute: int | None
     last_used_at_us: int | None
     identity: str
+    concurrency: int | None = None
+    weight: int | None = None
 
     def state(self, at_us: int) -> str:
         """What it is at a moment: "valid", "expired" or "revoked", which goes before expired."""
@@ -68,7 +74,7 @@ def require_sound(fields: Mapping[str, Any]) -> None:
     expires_at_us = fields["expires_at_us"]
     if expires_at_us is not None and not fields["created_at_us"] < expires_at_us <= MOST:
         raise KeyRingError(f"expires_at_us must be in the future, in microseconds since 1970, not {expires_at_us}")
-    for name, least in (("token_budget", 0), ("requests_per_minute", 1)):
+    for name, least in LIMITS.items():
         limit = fields[name]
         if limit is not None and role != "application":
             raise KeyRingError(f"{name}: only an application's key has limits, and this one is for role {role!r}")

@@ -170,6 +170,8 @@ class ApiKeyRow(SQLModel, table=True):
         ),
         CheckConstraint("(last_used_at_us IS NULL) = (last_used_sha256 IS NULL)", name="api_keys_last_use"),
         CheckConstraint("token_budget >= 0 AND requests_per_minute >= 1", name="api_keys_limits"),
+        CheckConstraint("concurrency >= 1", name="api_keys_concurrency"),
+        CheckConstraint("weight >= 1", name="api_keys_weight"),
         Index("api_keys_by_identity", "identity"),
         SQLITE_OPTIONS,
     )
@@ -188,6 +190,8 @@ class ApiKeyRow(SQLModel, table=True):
     last_used_at_us: int | None = _integer(default=None)
     last_used_sha256: str | None = _text(default=None)
     identity: str = _text()
+    concurrency: int | None = _integer(default=None)
+    weight: int | None = _integer(default=None)
 
 
 class ClaimRow(SQLModel, table=True):

@@ -30,7 +30,8 @@ def write_books(url: str) -> list[str]:
             ledger.append(make_receipt(f"r{3 * step + number}", tokens=5 + number))
         if step == 1:
             ledger.reverse("r1", "a test question", "tester")
-            shop = keys.create("application", "shop", actor="tester", token_budget=1000, requests_per_minute=60)
+            limits = {"token_budget": 1000, "requests_per_minute": 60, "concurrency": 4, "weight": 2}
+            shop = keys.create("application", "shop", actor="tester", **limits)
             keys.create("member", "bank", actor="tester", client="bank", expires_at_us=2**52)
             keys.rotate(shop.split("_")[1], actor="tester")
         if step == 2:

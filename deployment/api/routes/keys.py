@@ -60,6 +60,8 @@ def create(books: TheBooks, caller: Caller, response: Response, request: NewKeyR
         expires_at_us=request.expires_at_us,
         token_budget=request.token_budget,
         requests_per_minute=request.requests_per_minute,
+        concurrency=request.concurrency,
+        weight=request.weight,
     )
     return _answer_with_secret(books, response, made)
 

@@ -14,7 +14,7 @@ from deployment.cli.options import ACTOR, Json, LedgerUrl, PepperFile, date
 from deployment.cli.output import print_json, print_table, say
 from deployment.settings import ledger_url, pepper_of, url_without_secrets
 from rewards.keys.ring import OVERLAP_S, KeyRing
-from rewards.keys.rules import Key
+from rewards.keys.rules import LIMITS, Key
 from rewards.ledger.ledger import Ledger
 from rewards.moments import DAY_US
 from rewards.store.database import now_us
@@ -50,6 +50,12 @@ _Budget = Annotated[
 _Rate = Annotated[
     int | None, typer.Option("--requests-per-minute", min=1, help="How fast an application may ask with it.")
 ]
+_Concurrency = Annotated[
+    int | None, typer.Option("--concurrent", min=1, help="Responses that an application may have under way at once.")
+]
+_Weight = Annotated[
+    int | None, typer.Option("--weight", min=1, help="How much an application gets of a busy service; else 1.")
+]
 _Signing = Annotated[
     bool, typer.Option("--signing", help="Make the key that signs checkpoints and statements instead.")
 ]
@@ -70,6 +76,8 @@ def create(
     days: _Days = None,
     token_budget: _Budget = None,
     requests_per_minute: _Rate = None,
+    concurrency: _Concurrency = None,
+    weight: _Weight = None,
     signing: _Signing = False,
     name: _Name = None,
     out: _Out = None,
@@ -86,6 +94,8 @@ def create(
         "client": client,
         "token_budget": token_budget,
         "requests_per_minute": requests_per_minute,
+        "concurrency": concurrency,
+        "weight": weight,
     }
     _require_one_kind(signing, role, [label, expires, days, pepper_file, *bearer.values()], [name, out, aside or None])
     if expires is not None and days is not None:
@@ -137,7 +147,20 @@ def list_(ledger: LedgerUrl = None, as_json: Json = False) -> None:
     if as_json:
         print_json([{**asdict(key), "state": key.state(at_us)} for key in keys])
         return
-    columns = ("key", "role", "label", "client", "state", "created", "expires", "last used", "budget", "a minute")
+    columns = (
+        "key",
+        "role",
+        "label",
+        "client",
+        "state",
+        "created",
+        "expires",
+        "last used",
+        "budget",
+        "a minute",
+        "at once",
+        "weight",
+    )
     print_table("keys", columns, [_row(key, at_us) for key in keys])
 
 
@@ -160,7 +183,7 @@ def _expiry(expires: datetime | None, days: int | None) -> int | None:
 
 
 def _row(key: Key, at_us: int) -> tuple[str, ...]:
-    limits = (key.token_budget, key.requests_per_minute)
+    limits = (getattr(key, name) for name in LIMITS)
     return (
         key.key_id,
         key.role,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployment.access.limits import SUM_S, Limits, Ticket
-from deployment.errors import OverloadedError, QuotaError, UnavailableError
+from deployment.errors import InvalidRequestError, OverloadedError, QuotaError, UnavailableError
 from deployment.spool.backlog import spooled_tokens
 from deployment.spool.records import ProgressRecord, commons_receipt, record_of
 from deployment.spool.spool import Spool
@@ -111,6 +111,68 @@ def test_no_window_gets_more_than_its_rate(per_minute: int, waits: list[float]) 
     for first, start in enumerate(admitted):
         for last in range(first, len(admitted)):
             assert last - first + 1 <= per_minute * (1 + (admitted[last] - start) / 60) + 1e-6
+
+
+def test_responses_under_way_are_bounded_and_the_wait_is_measured(limits: Limits, clock: Clock, keys: KeyRing) -> None:
+    """One too many is told when the oldest is likely to end, by how long responses took; its end makes room."""
+    key = key_with(keys, concurrency=2)
+    first = admit(limits, key, 5)
+    clock.now += 4
+    second = admit(limits, key, 5)
+    with pytest.raises(OverloadedError, match="2 responses under way at once; try again in 4 s") as refused:
+        admit(limits, key, 5)
+    assert ("concurrency_limit_exceeded", 4) == (refused.value.code, refused.value.retry_after_s)
+
+    clock.now += 6
+    first.end(5)  # ten seconds it took
+    third = admit(limits, key, 5)
+    with pytest.raises(OverloadedError, match="try again in 4 s"):
+        admit(limits, key, 5)
+    for ticket in (second, second, third):
+        ticket.end(0)
+    assert 2 == len(limits.admit_all(key, 5, ["a", "b"]))
+
+
+def test_several_responses_are_admitted_together_or_not_at_all(
+    limits: Limits, clock: Clock, keys: KeyRing, ledger: Ledger
+) -> None:
+    """So many count in every limit, a refusal by one leaves nothing in another, and what never fits is said to be."""
+    key = key_with(keys, concurrency=4, token_budget=100, requests_per_minute=20)
+    for many in (5, 21):
+        with pytest.raises(InvalidRequestError, match=f"n is {many}"):
+            limits.admit_all(key, 1, [str(number) for number in range(many)])
+    with pytest.raises(QuotaError, match="120 that this request may generate"):
+        limits.admit_all(key, 40, ["a", "b", "c"])
+    tickets = limits.admit_all(key, 30, ["a", "b", "c"])
+    with pytest.raises(OverloadedError, match="responses under way"):
+        limits.admit_all(key, 1, ["d", "e"])
+    for response_id, ticket in zip("abc", tickets, strict=True):
+        finish(ledger, ticket, key, response_id, 10)
+    limits.admit_all(key, 1, ["f", "g", "h", "i"])
+    with pytest.raises(OverloadedError, match="20 times a minute"):
+        limits.admit_all(key, 1, ["j", "k", "l", "m"])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 9), st.floats(0, 20)), max_size=60))
+def test_never_more_are_under_way_than_the_key_may(moves: list[tuple[int, int, float]]) -> None:
+    """Whatever comes and goes, and whoever is refused is told a time to come back between a second and a minute."""
+    clock = Clock()
+    limits = Limits(None, clock)  # type: ignore[arg-type] - no key here has a budget
+    key = Key("0" * 12, "application", "x", None, 0, None, None, None, None, None, None, "0" * 12, concurrency=4)
+    under_way: list[Ticket] = []
+    refusals: list[OverloadedError] = []
+    for number, (many, ends, passed) in enumerate(moves):
+        clock.now += passed
+        try:
+            under_way += limits.admit_all(key, 1, [f"{number}.{each}" for each in range(many)])
+        except OverloadedError as error:
+            refusals.append(error)
+            assert len(under_way) + many > 4
+        assert len(under_way) <= 4
+        for _ in range(min(ends, len(under_way))):
+            under_way.pop(0).end(ends % 2)
+    assert all(1 <= (error.retry_after_s or 0) <= 60 for error in refusals)
 
 
 def test_a_budget_counts_what_was_booked_and_what_is_under_way(limits: Limits, ledger: Ledger, keys: KeyRing) -> None:

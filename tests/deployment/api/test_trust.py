@@ -178,6 +178,8 @@ def test_without_overlap_the_old_key_is_refused_at_once(admin: TestClient, keys:
         {"role": "operator", "label": "x", "token_budget": 1},
         {"role": "application", "label": "x", "token_budget": -1},
         {"role": "application", "label": "x", "requests_per_minute": 0},
+        {"role": "application", "label": "x", "concurrency": 0},
+        {"role": "operator", "label": "x", "weight": 2},
         {"role": "application", "label": "a\nb"},
         {"role": "application", "label": "x" * 101},
         {"role": "application", "label": "x", "expires_at_us": 1},

@@ -96,7 +96,8 @@ def altered(table, column, row):
         last = "e" if value[-1] != "e" else "f"
         yield from (value[:-1] + last, chr(ord(value[0]) ^ 1) + value[1:])
     if nullable:
-        yield 17 if value is None and column.endswith(("_us", "_budget", "_minute")) else "x" if value is None else None
+        is_number = column.endswith(("_us", "_budget", "_minute", "concurrency", "weight"))
+        yield (17 if is_number else "x") if value is None else None
 
 
 def key_of(table, row):

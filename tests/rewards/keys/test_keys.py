@@ -226,7 +226,9 @@ def test_a_key_expires_by_itself(keys):
 
 def test_every_key_is_an_event_that_holds_all_but_what_could_be_tried(keys):
     """`key.created` holds every immutable column, and of the stored hash only a hash: a table row can be checked."""
-    presented = make(keys, token_budget=1000, requests_per_minute=60, expires_at_us=now_us() + DAY_US)
+    presented = make(
+        keys, token_budget=1000, requests_per_minute=60, concurrency=4, weight=2, expires_at_us=now_us() + DAY_US
+    )
     row = dict(row_of(keys, presented))
     (event,) = written(keys, "key.created")
 
@@ -239,12 +241,14 @@ def test_every_key_is_an_event_that_holds_all_but_what_could_be_tried(keys):
 
 def test_rotation_makes_a_like_key_and_lets_both_work_for_a_while(keys):
     """The new key has the old one's role, label, client, limits and length of life; the old one works a day more."""
-    old = make(keys, token_budget=5, requests_per_minute=6, expires_at_us=now_us() + 90 * DAY_US)
+    limits = {"token_budget": 5, "requests_per_minute": 6, "concurrency": 7, "weight": 8}
+    old = make(keys, expires_at_us=now_us() + 90 * DAY_US, **limits)
     before_us = now_us()
     new = keys.rotate(id_of(old), actor="admin")
     first, second = keys.check(old), keys.check(new)
 
-    alike = ("role", "label", "client", "token_budget", "requests_per_minute")
+    assert limits == {name: getattr(second, name) for name in limits}
+    alike = ("role", "label", "client", *limits)
     assert [getattr(first, name) for name in alike] == [getattr(second, name) for name in alike]
     assert first.key_id == second.rotated_from
     assert before_us + OVERLAP_S * 1_000_000 <= first.expires_at_us <= now_us() + OVERLAP_S * 1_000_000
@@ -343,6 +347,9 @@ def test_a_members_key_needs_a_registered_client(keys):
         ({"token_budget": -1}, "token_budget"),
         ({"token_budget": 2**53}, "token_budget"),
         ({"requests_per_minute": 0}, "requests_per_minute"),
+        ({"concurrency": 0}, "concurrency"),
+        ({"weight": 0}, "weight"),
+        ({"role": "member", "client": "bank", "concurrency": 1}, "concurrency"),
         ({"role": "admin", "requests_per_minute": 5}, "requests_per_minute"),
         ({"role": "auditor", "token_budget": 5}, "token_budget"),
     ],
@@ -361,8 +368,10 @@ def test_what_does_not_hold_together_is_not_made(keys, wish, named):
     budget=st.none() | st.integers(-2, 2) | st.integers(MOST - 1, MOST + 1),
     rate=st.none() | st.integers(-1, 2) | st.integers(MOST - 1, MOST + 1),
     expires_at_us=st.none() | st.integers(99, 101),
+    concurrency=st.none() | st.integers(-1, 2) | st.integers(MOST - 1, MOST + 1),
+    weight=st.none() | st.integers(-1, 2),
 )
-def test_a_sound_key_is_one_that_the_table_takes(role, client, budget, rate, expires_at_us):
+def test_a_sound_key_is_one_that_the_table_takes(role, client, budget, rate, expires_at_us, concurrency, weight):
     """Exactly this is sound: a client for members alone, limits in range for applications alone, an end ahead."""
     fields = {
         "role": role,
@@ -372,12 +381,16 @@ def test_a_sound_key_is_one_that_the_table_takes(role, client, budget, rate, exp
         "expires_at_us": expires_at_us,
         "token_budget": budget,
         "requests_per_minute": rate,
+        "concurrency": concurrency,
+        "weight": weight,
     }
     is_sound = (
         (role == "member") == (client is not None)
         and (expires_at_us is None or expires_at_us > 100)
         and (budget is None or (role == "application" and 0 <= budget <= MOST))
-        and (rate is None or (role == "application" and 1 <= rate <= MOST))
+        and all(
+            limit is None or (role == "application" and 1 <= limit <= MOST) for limit in (rate, concurrency, weight)
+        )
     )
     try:
         require_sound(fields)

@@ -95,6 +95,18 @@ def test_an_old_ledger_learns_identities_from_its_rotations(old_url):
     assert {"ffffffffffff": "ffffffffffff", "eeeeeeeeeeee": "eeeeeeeeeeee", **dict.fromkeys(chain, chain[0])} == found
 
 
+def test_a_key_of_before_keeps_its_limits_and_gets_no_others(old_url):
+    """What a key may have under way at once, and its weight, came with 0006: an old key has neither, a new one may."""
+    insert_keys(old_url, [("ffffffffffff", None)])
+    upgrade(old_url, "head")
+    with closing(KeyRing(old_url, PEPPER)) as keys:
+        (old,) = keys.list()
+        new = keys.check(keys.create("application", "shop", actor="test", concurrency=4, weight=2))
+
+    assert (100, None, None, None) == (old.token_budget, old.requests_per_minute, old.concurrency, old.weight)
+    assert (None, None, 4, 2) == (new.token_budget, new.requests_per_minute, new.concurrency, new.weight)
+
+
 def test_receipts_of_before_stay_the_application_s(url):
     """Booked under a later key, as the version before did: they count, show and are its own, and nobody else's."""
     with closing(KeyRing(url, PEPPER)) as keys, closing(Ledger(url)) as ledger:
