@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help setup demo serve fast test test-attribution test-rewards test-deployment mutants lint \
-	bench-attribution bench-ledger bench-console bench-serving pictures clean
+	bench-attribution bench-ledger bench-console bench-serving bench-mixed pictures clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' Makefile | expand -t 20
@@ -84,6 +84,9 @@ bench-console: setup  ## how long pages take over a million receipts
 
 bench-serving: setup var/demo/bundle/consortium.json  ## our service beside `transformers serve`, over HTTP
 	$(BIN)/python -m tests.benchmarks.serving
+
+bench-mixed: setup var/demo/bundle/consortium.json  ## ten minutes of requests, replicas killed, and the books after
+	$(BIN)/python -m tests.benchmarks.mixed_load
 
 pictures: setup  ## the pictures of the pages, made again
 	$(BIN)/python -m tests.pictures

@@ -14,7 +14,7 @@ from tests.benchmarks.serving.peer import PeerError
 from tests.benchmarks.serving.record import MIDDLE, NARROW, WIDE
 from tests.benchmarks.serving.rounds import Plan, measure
 
-THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def main(
@@ -32,7 +32,7 @@ def main(
     peer: Annotated[Path, typer.Option(help="The peer's environment, made where it is missing.")] = Path("var/peer"),
 ) -> None:
     """Measure our service beside `transformers serve` on the same weights, by one client, at several concurrencies."""
-    for name in THREADS:  # every server chooses for itself
+    for name in THREADS:  # every server chooses for itself how many
         os.environ.pop(name, None)
     if not (bundle / "consortium.json").exists():
         raise typer.BadParameter(

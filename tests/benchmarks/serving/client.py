@@ -24,6 +24,7 @@ class Server:
         key: what it wants to be shown.
         options: what it must be asked for to tell its usage.
         pid: the process that everything it needs descends from.
+        ledger: URL of its ledger, where it has one.
     """
 
     address: str
@@ -31,6 +32,7 @@ class Server:
     key: str
     options: dict[str, Any]
     pid: int
+    ledger: str = ""
 
 
 def drive(server: Server, prompts: Sequence[str], streams: int, tokens: int) -> Load:

@@ -1,7 +1,7 @@
 """The batch alone, one stream, driven by the thread that loaded the model: what the service is held against.
 
-`python -m tests.benchmarks.serving.engine BUNDLE TOKENS`, the prompts as a JSON list on its input; prints one JSON
-list of replies. In a process of its own, as a server would be.
+`python -m tests.benchmarks.serving.engine BUNDLE TOKENS`, the prompts as a JSON list on its input; prints its replies
+as JSON. In a process of its own, as a server would be.
 """
 
 import json
@@ -26,8 +26,8 @@ def drive_engine(bundle: Path, prompts: list[str], tokens: int) -> Load:
     """A response to every prompt, one after another, in a new process."""
     command = [sys.executable, "-m", "tests.benchmarks.serving.engine", str(bundle), str(tokens)]
     answer = subprocess.run(command, check=True, input=json.dumps(prompts), stdout=subprocess.PIPE, text=True)
-    replies = [Reply(**reply) for reply in json.loads(answer.stdout.splitlines()[-1])]
-    return Load(1, tuple(replies))
+    told = json.loads(answer.stdout.splitlines()[-1])
+    return Load(1, tuple(Reply(**reply) for reply in told["replies"]), told["processor_s"])
 
 
 def main() -> None:
@@ -36,8 +36,10 @@ def main() -> None:
     model = FederatedModel.load(Path(sys.argv[1]))
     batch, prompts = Batch(model), json.load(sys.stdin)
     _answer(model, batch, prompts[0], WARMING_TOKENS)
+    before = time.process_time()
     replies = [_answer(model, batch, prompt, int(sys.argv[2])) for prompt in prompts]
-    print(json.dumps([asdict(reply) for reply in replies]))
+    processor_s = time.process_time() - before
+    print(json.dumps({"replies": [asdict(reply) for reply in replies], "processor_s": processor_s}))
 
 
 def _answer(model: FederatedModel, batch: Batch, prompt: str, tokens: int) -> Reply:

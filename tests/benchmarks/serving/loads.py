@@ -36,10 +36,11 @@ class Reply:
 
 @dataclass(frozen=True)
 class Load:
-    """Replies of so many streams at once."""
+    """Replies of so many streams at once, and the processor time that the server took for them."""
 
     streams: int
     replies: tuple[Reply, ...]
+    processor_s: float = 0.0
 
     @property
     def tokens(self) -> int:

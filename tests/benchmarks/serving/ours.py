@@ -41,4 +41,4 @@ def our_service(bundle: Path, settings: Mapping[str, str]) -> Iterator[Server]:
         with service_apart(places | known, folder / "serve.log") as running:
             usage = {"stream_options": {"include_usage": True}}
             consortium = open_bundle(bundle).manifest.consortium
-            yield Server(f"{running.address}/v1", consortium, key, usage, running.process.pid)
+            yield Server(f"{running.address}/v1", consortium, key, usage, running.process.pid, ledger)

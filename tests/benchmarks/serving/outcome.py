@@ -23,6 +23,7 @@ from tests.benchmarks.serving.record import (
 
 THROUGHPUT_TARGETS = {1: 1.0, 8: 1.0, 32: 1.0}
 CREDITED_TARGETS = {1: 0.9, 8: 0.4, 32: 0.4}
+COLUMNS = ("server", "streams", "tokens/s", "first token", "between p50", "p99", "end wait", "processor", "memory")
 
 
 def figures_of(record: Record) -> list[Figure]:
@@ -83,7 +84,17 @@ def _paired(
 def table_of(record: Record) -> Table:
     """Every server at every number of streams, medians of the pairs."""
     table = Table(title="what was measured")
-    for column in ("server", "streams", "tokens/s", "first token", "between p50", "p99", "end wait", "memory"):
+    for column in (
+        "server",
+        "streams",
+        "tokens/s",
+        "first token",
+        "between p50",
+        "p99",
+        "end wait",
+        "processor",
+        "memory",
+    ):
         table.add_column(column, justify="left" if column == "server" else "right")
     for name, streams in dict.fromkeys((name, streams) for _, name, streams in record.loads):
         loads = record.of(name, streams)
@@ -96,6 +107,7 @@ def table_of(record: Record) -> Table:
             f"{1000 * _median(loads, _between):.0f} ms",
             f"{1000 * _median(loads, lambda load: load.between_s(99)):.0f} ms",
             f"{1000 * _median(loads, lambda load: load.end_wait_s):.0f} ms",
+            f"{1000 * _median(loads, lambda load: load.processor_s / load.tokens):.0f} ms/token",
             f"{statistics.median(memory) / 2**20:.0f} MiB" if memory else "",
         )
     return table

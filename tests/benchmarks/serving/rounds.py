@@ -4,7 +4,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -127,7 +127,9 @@ def _measure_server(
     with started() as server:
         drive(server, WARMING, len(WARMING), WARMING_TOKENS)
         for streams in levels:
+            before = _processor_s(server.pid)
             load = drive(server, plan.prompts[streams], streams, plan.tokens)
+            load = replace(load, processor_s=_processor_s(server.pid) - before)
             record.loads[pair, name, streams] = load
             _tell(pair, name, load)
         record.memory.setdefault(name, []).append(_resident_bytes(server.pid))
@@ -135,8 +137,17 @@ def _measure_server(
 
 def _resident_bytes(pid: int) -> int:
     """Memory of a process and of all that descend from it."""
+    return sum(process.memory_info().rss for process in _family(pid))
+
+
+def _processor_s(pid: int) -> float:
+    """Processor time that they took so far."""
+    return sum(sum(process.cpu_times()[:2]) for process in _family(pid))
+
+
+def _family(pid: int) -> list[psutil.Process]:
     root = psutil.Process(pid)
-    return sum(process.memory_info().rss for process in [root, *root.children(recursive=True)])
+    return [root, *root.children(recursive=True)]
 
 
 def _tell(pair: int, name: str, load: Load) -> None:
