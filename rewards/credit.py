@@ -206,8 +206,7 @@ class Receipt:
         for account, amount in self.amounts.items():
             _text("account", account)
             _integer(f"amount of {account!r}", amount)
-        sampling = self.measurement.get(SAMPLING)
-        is_unmeasured = isinstance(sampling, Mapping) and sampling.get("measured") is False
+        is_unmeasured = SAMPLING in self.measurement and not _says_measured(self.measurement[SAMPLING])
         if is_unmeasured != (PENDING in self.amounts) or (is_unmeasured and len(self.amounts) > 1):
             must = "all of it, as it was not measured" if is_unmeasured else "nothing, as it was measured"
             raise CreditError(f"receipt {self.response_id!r} must book {must} to the reserved account {PENDING!r}")
@@ -221,6 +220,15 @@ class Receipt:
     def payload_sha256(self) -> str:
         """SHA-256 (hex) over every field in canonical form; tells a repeated receipt from a conflicting one."""
         return sha256(canonical_bytes(asdict(self))).hexdigest()
+
+
+def _says_measured(sampling: Any) -> bool:
+    """Whether evidence of sampling says that a response was measured."""
+    if isinstance(sampling, Mapping) and set(sampling) == {"fraction", "key_sha256", "measured"}:
+        is_text = all(isinstance(sampling[name], str) for name in ("fraction", "key_sha256"))
+        if is_text and type(sampling["measured"]) is bool:
+            return sampling["measured"]
+    raise CreditError(f"{SAMPLING} of a measurement must be as `SamplingRule.evidence` gives it, not {sampling!r}")
 
 
 def _fraction(account: str, weight: float | Fraction) -> Fraction:

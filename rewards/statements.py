@@ -21,7 +21,7 @@ from rewards.files import strict_json
 from rewards.files.strict_json import JsonObject
 from rewards.log import leaves, merkle, proofs
 from rewards.money import write_readable
-from rewards.periods.bodies import FIRST_SCHEMA, MONEY_OUT, SCHEMA, STATEMENT_KIND, money_in
+from rewards.periods.bodies import FIRST_SCHEMA, MONEY_OUT, SAMPLED_SCHEMA, SCHEMA, STATEMENT_KIND, money_in
 from rewards.signing.documents import sign_document, verify_document
 from rewards.signing.encoding import base64_bytes
 from rewards.signing.keys import SigningKey, VerifyKey
@@ -172,8 +172,9 @@ def _is_of_client(client: str) -> ColumnElement[bool]:
 
 
 def _require_form(document: JsonObject) -> None:
-    if document.get("schema") not in (FIRST_SCHEMA, SCHEMA):
-        raise SignatureError(f"schema must be {SCHEMA!r} or {FIRST_SCHEMA!r}, not {document.get('schema')!r}")
+    if document.get("schema") not in (FIRST_SCHEMA, SCHEMA, SAMPLED_SCHEMA):
+        known = f"{SAMPLED_SCHEMA!r}, {SCHEMA!r} or {FIRST_SCHEMA!r}"
+        raise SignatureError(f"schema must be {known}, not {document.get('schema')!r}")
     for name, fields in (("event", _EVENT), ("log", _LOG)):
         if not isinstance(document.get(name), dict) or set(document[name]) != set(fields):
             raise SignatureError(f"{name} must be an object of exactly {', '.join(sorted(fields))}")

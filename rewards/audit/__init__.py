@@ -11,6 +11,7 @@ the tables, the connections and signatures (`rewards.signing`).
     receipts     receipts replayed: each hash, each sum, each reversal and every balance anew
     replay       the audit itself: every row once, in order, up to the first that differs
     report       what an audit says: the first row that differs, and what the rows add up to
+    sampling     whether each response was measured, or left out, as it had to be
     source       a live ledger, or a copy of a SQLite file, streamed and never written
     tree         the Merkle tree grown anew, beside the nodes that are stored
 """

@@ -13,6 +13,7 @@ from sqlmodel import col
 
 from rewards.audit import hashing
 from rewards.audit.report import DifferenceError, Stamps, canonical_object
+from rewards.audit.sampling import Choices
 from rewards.audit.source import Source
 from rewards.store.tables import EntryRow, ReceiptRow
 
@@ -45,12 +46,13 @@ class Receipts:
         Raises:
             DifferenceError: the next one is not.
         """
+        choices = Choices(self._source)
         query = select(ReceiptRow).order_by(col(ReceiptRow.sequence))
         for expected, receipt in enumerate(self._source.rows(query), start=1):
             if receipt["sequence"] != expected:
                 raise DifferenceError("receipts", expected, "sequence", actual=None, expected=expected)
             amounts = self._amounts(expected)
-            self._check(receipt, amounts)
+            self._check(receipt, amounts, choices)
             self._add(receipt, amounts)
             yield expected, hashing.receipt_leaf(receipt, amounts)
 
@@ -77,7 +79,7 @@ class Receipts:
         key = entry["receipt_sequence"], entry["account"]
         raise DifferenceError("entries", key, "receipt_sequence", actual=key[0], expected=None)
 
-    def _check(self, receipt: Mapping[str, Any], amounts: Mapping[str, int]) -> None:
+    def _check(self, receipt: Mapping[str, Any], amounts: Mapping[str, int], choices: Choices) -> None:
         sequence = receipt["sequence"]
         settings = canonical_object("receipts", sequence, "settings", receipt["settings"])
         measurement = canonical_object("receipts", sequence, "measurement", receipt["measurement"])
@@ -103,6 +105,7 @@ class Receipts:
             for account, amount in amounts.items():
                 if amount < 0:
                     raise DifferenceError("entries", (sequence, account), "amount", actual=amount, expected="0 or more")
+            choices.check(receipt, measurement, amounts)
 
     def _check_reversal(self, receipt: Mapping[str, Any], amounts: Mapping[str, int]) -> None:
         """A reversal takes back exactly what an earlier response was credited."""

@@ -13,6 +13,7 @@ from rewards.audit import checkpoints, claims
 from rewards.audit.events import COMMONS, Events, check_bearer_keys, registered_accounts, signing_keys
 from rewards.audit.receipts import Receipts
 from rewards.audit.report import AuditProgress, Difference, DifferenceError, Report
+from rewards.audit.sampling import PENDING
 from rewards.audit.settlement.replay import check_settlements
 from rewards.audit.source import Source, lacks_write_ahead_log, open_source
 from rewards.audit.tree import Tree
@@ -167,7 +168,7 @@ class _Replay:
 
     def _check_accounts(self) -> None:
         for (consortium, account), sequence in self._receipts.accounts.items():
-            if account not in self._events.accounts.get(consortium, {COMMONS}):
+            if account != PENDING and account not in self._events.accounts.get(consortium, {COMMONS}):
                 expected = f"a client registered in {consortium!r}"
                 raise DifferenceError("entries", (sequence, account), "account", actual=account, expected=expected)
 

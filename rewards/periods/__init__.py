@@ -12,6 +12,7 @@ how is `rewards.settlement`'s business.
     moves        preview, close, dispute, finalise, pay: the only writer of a period
     policy_fit   whether a policy speaks of this ledger's clients and applications
     preparation  a settlement before it is written, and all that is written with it
+    strata       sampled responses added up: what is pending, and what was measured beside it
     tally        receipts added up, whole windows by one query
     window       where a period ends, and what belongs to the next
 """

@@ -14,10 +14,13 @@ from rewards.files.strict_json import JsonObject
 from rewards.periods.history import Period
 from rewards.settlement.document import FIRST_RULE, Settlement
 from rewards.settlement.lines import Line
+from rewards.settlement.pending import NO_ERROR, Sampling
 from rewards.store import clients, events
 
 STATEMENT_KIND = "statement"
 SCHEMA = "protoken.statement/2"
+SAMPLED_SCHEMA = "protoken.statement/3"
+"""Of periods in which responses were pending: as the second, with `sampling`."""
 FIRST_SCHEMA = "protoken.statement/1"
 """Of periods that were settled by the first rule: without `recovered`, and without `standing`."""
 MONEY_IN = ("gross", "carried_in", "released_holdback", "released_hold", "drawn_holdback", "recovered")
@@ -43,6 +46,8 @@ def record(connection: Connection, period: Period, receipts: Mapping[str, int], 
         body = {**whose, **common, **_own(lines[client], common["schema"]), "receipts": receipts.get(client, 0)}
         if period.final.rule != FIRST_RULE:
             body["standing"] = _standing(period.final, client)
+        if period.final.sampling is not None:
+            body["sampling"] = _sampling(period.final.sampling, client)
         subject = f"{period.name}/{client}"
         events.record(connection, STATEMENT_KIND, subject, actor, body, once=f"{STATEMENT_KIND}:{subject}")
 
@@ -62,7 +67,7 @@ def _common(period: Period) -> JsonObject:
     settlement = period.final
     assert settlement is not None
     return {
-        "schema": FIRST_SCHEMA if settlement.rule == FIRST_RULE else SCHEMA,
+        "schema": _schema(settlement),
         "period": period.name,
         "ordinal": period.ordinal,
         "state": period.state,
@@ -87,6 +92,25 @@ def _common(period: Period) -> JsonObject:
 def money_in(schema: str) -> tuple[str, ...]:
     """The lines of money that come to a client, in a statement of that schema."""
     return tuple(name for name in MONEY_IN if schema != FIRST_SCHEMA or name != "recovered")
+
+
+def _schema(settlement: Settlement) -> str:
+    if settlement.sampling is not None:
+        return SAMPLED_SCHEMA
+    return FIRST_SCHEMA if settlement.rule == FIRST_RULE else SCHEMA
+
+
+def _sampling(sampling: Sampling, client: str) -> JsonObject:
+    """What was measured of how many, and what that leaves open of the client's share of the period's credit."""
+    responses, measured = sampling.responses
+    return {
+        "responses": responses,
+        "measured_responses": measured,
+        "pending_credit": str(sampling.pending_credit),
+        "settled_credit": str(sampling.settled.get(client, 0)),
+        "standard_error": sampling.standard_errors.get(client, NO_ERROR),
+        "untold_credit": str(sampling.untold_credit),
+    }
 
 
 def _standing(settlement: Settlement, client: str) -> list[JsonObject]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection
 
-from rewards.periods import tally
+from rewards.periods import strata, tally
 from rewards.periods.contents import count_again, period_of_receipt
 from rewards.periods.history import Period
 from rewards.periods.window import PeriodFrame, refreeze
@@ -98,21 +98,26 @@ def _credit_without_reversals(
     """What a period was settled over, less all of it that was reversed up to now."""
     settlement = period.settlement
     by_application = settlement.policy.allocation == "user_centric"
-    if by_application:
-        left = count_again(connection, period, before)
+    is_sampled = settlement.sampling is not None
+    if by_application or is_sampled:
+        left = count_again(connection, period, before, by_application=by_application)
     else:
         left = tally.Tally(
             Counter({tally.EVERY: settlement.tokens}),
             Counter({(tally.EVERY, line.account): line.credit for line in settlement.lines}),
         )
     reversals = _reversals(connection, frame, period, before)
-    left.add(tally.receipts(connection, reversals, by_application=by_application))
+    taken = tally.receipts(connection, reversals, by_application=by_application)
+    if is_sampled:
+        taken.strata = strata.receipts(connection, reversals, by_application=by_application)
+    left.add(taken)
     return PeriodCredit(
         window=period.window,
         tokens=left.tokens.total(),
         credit=left.accounts(),
         by_application=left.by_application() if by_application else None,
         tokens_by_application=dict(left.tokens) if by_application else None,
+        strata=left.strata,
     )
 
 

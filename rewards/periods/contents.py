@@ -14,7 +14,7 @@ from sqlmodel import col
 
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING
 from rewards.errors import LedgerError
-from rewards.periods import tally
+from rewards.periods import strata, tally
 from rewards.periods.history import Period
 from rewards.periods.window import PeriodFrame, refreeze
 from rewards.settlement.allocation import PeriodCredit
@@ -75,7 +75,9 @@ def contents(
     """
     selection = _select(connection, frame, earlier, held)
     counted = _count(connection, frame, selection, by_application=by_application)
-    late, held_back = _late_receipts(connection, frame, selection), selection.left_out | selection.still_out
+    late = _credit_of(connection, _late_receipts(connection, frame, selection))
+    held_back = _credit_of(connection, selection.left_out | selection.still_out)
+    late_pending, held_pending = late.pop(PENDING, 0), held_back.pop(PENDING, 0)
     return PeriodContents(
         credit=PeriodCredit(
             window=(frame.after, frame.up_to),
@@ -83,8 +85,11 @@ def contents(
             credit={**dict.fromkeys(_settled_accounts(connection), 0), **counted.accounts()},
             by_application=counted.by_application() if by_application else None,
             tokens_by_application=dict(counted.tokens) if by_application else None,
-            late=_without_zeros(tally.receipts(connection, late, by_application=False).accounts()),
-            held=_without_zeros(tally.receipts(connection, held_back, by_application=False).accounts()),
+            late=late,
+            held=held_back,
+            strata=counted.strata,
+            late_pending=late_pending,
+            held_pending=held_pending,
         ),
         receipts={account: count for account, count in counted.receipts.items() if count},
         left_out=tuple(sorted(selection.left_out)),
@@ -94,19 +99,24 @@ def contents(
     )
 
 
-def count_again(connection: Connection, period: Period, earlier: tuple[Period, ...]) -> tally.Tally:
-    """What a closed period was settled over, added up again by application."""
+def count_again(
+    connection: Connection, period: Period, earlier: tuple[Period, ...], *, by_application: bool
+) -> tally.Tally:
+    """What a closed period was settled over, added up again."""
     frame = refreeze(period, earlier[-1] if earlier else None)
     selection = _ReceiptSets(
         reversals=_reversals(connection, frame), left_out={*period.left_out}, taken_in={*period.taken_in}
     )
     _find_taken_back(selection, frame, earlier)
-    return _count(connection, frame, selection, by_application=True)
+    return _count(connection, frame, selection, by_application=by_application)
 
 
 def _count(connection: Connection, frame: PeriodFrame, selection: _ReceiptSets, *, by_application: bool) -> tally.Tally:
     """What the receipts that count in a frame come to."""
     total = _window(connection, frame, by_application=by_application)
+    is_sampled = strata.has_pending(connection, frame.after, frame.up_to, frame.arrivals | selection.taken_in)
+    if is_sampled:
+        total.strata = strata.window(connection, frame.after, frame.up_to, by_application=by_application)
     for sign, sequences in (
         (-1, frame.departures),
         (1, frame.arrivals),
@@ -114,7 +124,10 @@ def _count(connection: Connection, frame: PeriodFrame, selection: _ReceiptSets, 
         (1, selection.taken_in),
         (-1, selection.taken_back),
     ):
-        total.add(tally.receipts(connection, sequences, by_application=by_application), sign)
+        part = tally.receipts(connection, sequences, by_application=by_application)
+        if is_sampled:
+            part.strata = strata.receipts(connection, sequences, by_application=by_application)
+        total.add(part, sign)
     _require_sums(total.tokens.total(), total.credit.total(), frame)
     return total
 
@@ -223,6 +236,11 @@ def _require_sums(tokens: int, credit: int, frame: PeriodFrame) -> None:
             f"receipts {frame.after + 1} to {frame.up_to}: entries sum to {credit} micro-credits, tokens to "
             f"{tokens * MICRO_CREDITS_PER_TOKEN}; somebody wrote past the ledger, period not settled"
         )
+
+
+def _credit_of(connection: Connection, sequences: Iterable[int]) -> dict[str, int]:
+    """Account -> micro-credits of these receipts; without those that have none."""
+    return _without_zeros(tally.receipts(connection, sequences, by_application=False).accounts())
 
 
 def _without_zeros(credit: Mapping[str, int]) -> dict[str, int]:

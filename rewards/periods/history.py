@@ -2,7 +2,8 @@
 
 Two events of a period carry a document, `period.draft` and `period.final`: its ordinal, its window, the moment it ends
 (`until_us`), how it differs from the receipts of its window (`deferred`, `left_out`, `taken_in`, `reversed`), its
-settlement, and as `sha256` the hash of all of that. Since the second rule of settlement also when its window was frozen
+settlement, and as `sha256` the hash of all of that. Where responses are sampled, it reveals the keys by which they were
+chosen up to its close (`sampling_keys`). Since the second rule of settlement also when its window was frozen
 (`as_of_us`), and what it takes back of each earlier period (`clawbacks`).
 """
 
@@ -46,6 +47,7 @@ class Period:
         reversed: earlier period -> client -> micro-credits that reversals booked here take back from it.
         clawbacks: earlier period -> client -> minor units of its currency that are taken back for that; empty by the
             first rule, which did not tell them apart.
+        sampling_keys: keys of sampling that its close revealed, as documents.
         draft: the settlement when it was closed.
         final: the settlement that is paid; None while it may be disputed.
         moves: its events, in their order.
@@ -62,6 +64,7 @@ class Period:
     taken_in: tuple[int, ...]
     reversed: Mapping[str, Mapping[str, int]]
     clawbacks: Mapping[str, Mapping[str, int]]
+    sampling_keys: tuple[JsonObject, ...]
     draft: Settlement
     final: Settlement | None
     moves: tuple[Event, ...]
@@ -192,6 +195,7 @@ def _period(moves: Sequence[Event]) -> Period:
         taken_in=tuple(document["taken_in"]),
         reversed=document["reversed"],
         clawbacks=document.get("clawbacks", {}),
+        sampling_keys=tuple(document.get("sampling_keys", ())),
         draft=Settlement.from_document(documents["period.draft"]["settlement"]),
         final=None if final is None else Settlement.from_document(final["settlement"]),
         moves=tuple(moves),

@@ -23,6 +23,7 @@ from rewards.periods.errors import PeriodClosedError
 from rewards.periods.history import History, Period, add_hash, read_history
 from rewards.periods.preparation import PreparedSettlement, prepare_settlement
 from rewards.periods.window import freeze, refreeze, time_closed_us
+from rewards.sampling import keys
 from rewards.settlement.document import Settlement
 from rewards.settlement.policy import MOST_DISPUTE_DAYS, Policy
 from rewards.store import clients, events
@@ -103,7 +104,7 @@ def close(
         return _draft(connection, history, name, policy, until_us)
 
     def write(connection: Connection, prepared: PreparedSettlement) -> None:
-        _record(connection, "period.draft", name, actor, prepared)
+        _record_draft(connection, name, actor, prepared)
         if policy.dispute_days == 0:
             _record_final(connection, name, actor, prepared)
 
@@ -223,12 +224,21 @@ def _settle_again(connection: Connection, history: History, period: Period) -> P
     return prepare_settlement(connection, history, period.name, period.ordinal, frame, policy, rule)
 
 
-def _record(connection: Connection, kind: str, name: str, actor: str, prepared: PreparedSettlement) -> None:
-    events.record(connection, kind, name, actor, add_hash(prepared.document), once=f"{kind}:{name}")
+def _record_draft(connection: Connection, name: str, actor: str, prepared: PreparedSettlement) -> None:
+    """Write the draft, which reveals the sampling keys of before it; new ones are committed to and take their place."""
+    previous = read_history(connection).before(prepared.ordinal)
+    revealed = keys.reveal(connection, 0 if previous is None else previous.moves[0].sequence)
+    document = prepared.document([key.document for key in revealed])
+    events.record(connection, "period.draft", name, actor, add_hash(document), once=f"period.draft:{name}")
+    if revealed:
+        keys.renew(connection, actor)
 
 
 def _record_final(connection: Connection, name: str, actor: str, prepared: PreparedSettlement) -> None:
-    _record(connection, "period.final", name, actor, prepared)
+    draft = read_history(connection).find(name)
+    assert draft is not None
+    document = prepared.document(draft.sampling_keys)
+    events.record(connection, "period.final", name, actor, add_hash(document), once=f"period.final:{name}")
     period = read_history(connection).find(name)
     assert period is not None
     assert period.final == prepared.settlement  # what is read back is what was meant

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
@@ -38,9 +38,8 @@ class PreparedSettlement:
     settlement: Settlement
     is_empty: bool
 
-    @property
-    def document(self) -> JsonObject:
-        """What is written of it, without its hash."""
+    def document(self, revealed: Sequence[JsonObject] = ()) -> JsonObject:
+        """What is written of it, without its hash; with the sampling keys that are revealed by it, if there are any."""
         document: JsonObject = {
             "ordinal": self.ordinal,
             "window": {"after": self.frame.after, "up_to": self.frame.up_to},
@@ -54,6 +53,8 @@ class PreparedSettlement:
         if self.settlement.rule != FIRST_RULE:
             document["as_of_us"] = self.frame.as_of_us
             document["clawbacks"] = {period: dict(amounts) for period, amounts in self.clawbacks.items()}
+        if revealed:
+            document["sampling_keys"] = list(revealed)
         return document
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, case, func, select
 from sqlmodel import col
 
+from rewards.credit import PENDING
+from rewards.settlement.pending import Stratum, StratumKey, add_strata
 from rewards.store import queries
 from rewards.store.sums import exact_sum
 from rewards.store.tables import EntryRow, ReceiptRow
@@ -29,11 +31,13 @@ class Tally:
         tokens: application -> generated tokens.
         credit: (application, account) -> micro-credits.
         receipts: account -> receipts that credit it; one that was reversed counts no more.
+        strata: of sampled responses; none where nothing is pending.
     """
 
     tokens: Counter[str] = field(default_factory=Counter)
     credit: Counter[tuple[str, str]] = field(default_factory=Counter)
     receipts: Counter[str] = field(default_factory=Counter)
+    strata: dict[StratumKey, Stratum] = field(default_factory=dict)
 
     def add(self, other: Tally, sign: int = 1) -> None:
         """Count another tally in, or out with a sign of -1."""
@@ -42,19 +46,21 @@ class Tally:
                 own[key] += sign * amount
         for pair, amount in other.credit.items():
             self.credit[pair] += sign * amount
+        add_strata(self.strata, other.strata, sign)
 
     def accounts(self) -> dict[str, int]:
-        """Account -> micro-credits, of all applications together."""
+        """Account -> micro-credits, of all applications together; pending where something is."""
         totals: Counter[str] = Counter()
         for (_, account), amount in self.credit.items():
             totals[account] += amount
-        return dict(totals)
+        return {account: amount for account, amount in totals.items() if amount or account != PENDING}
 
     def by_application(self) -> dict[str, dict[str, int]]:
         """Application -> account -> micro-credits."""
         credit: dict[str, dict[str, int]] = {application: {} for application in self.tokens}
         for (application, account), amount in self.credit.items():
-            credit.setdefault(application, {})[account] = amount
+            if amount or account != PENDING:
+                credit.setdefault(application, {})[account] = amount
         return credit
 
 

@@ -22,12 +22,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
 from sqlmodel import col
 
 from rewards.errors import LedgerError
+from rewards.files.strict_json import JsonObject
 from rewards.sampling.rule import KEY_BYTES, WHOLE, SamplingRule, fraction_text, millionths_of
 from rewards.store import events
 from rewards.store.database import Database
@@ -50,6 +52,12 @@ class RevealedKey:
     sequence: int
     consortium: str
     key: bytes
+
+    @property
+    def document(self) -> JsonObject:
+        """As the document of a period reveals it."""
+        hashed = sha256(self.key).hexdigest()
+        return {"event": self.sequence, "consortium": self.consortium, "key_sha256": hashed, "key": self.key.hex()}
 
 
 def put_in_force(database: Database, consortium: str, fraction: Decimal | int | str, actor: str) -> bool:

@@ -4,6 +4,7 @@ allocation   who is entitled to which exact part of the pool: caps, commons, fee
 balances     what is carried from period to period, each amount in the currency that it belongs to
 document     what one period paid, kept back and carried on, and its document
 lines        one account's line of a settlement: from gross to payout, and the balance it carries on
+pending      what was not measured, settled by what was, and the standard error of that
 policy       what a period pays, to whom, and what is kept back
 policy_file  a policy as a YAML file, and its schema for editors
 rounding     whole minor units whose residues are carried

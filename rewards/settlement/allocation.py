@@ -6,11 +6,12 @@ Parts are integers of trillionths of a minor unit, so that nothing downstream ne
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rewards.credit import COMMONS, PENDING, divide
 from rewards.errors import CreditError
 from rewards.settlement.balances import Purse
+from rewards.settlement.pending import Strata, settled_credit
 from rewards.settlement.policy import LARGEST, Currency, Policy
 from rewards.settlement.rounding import UNIT
 
@@ -34,10 +35,13 @@ class PeriodCredit:
         held: account -> credit left out because of holds on responses; shown only.
         clawbacks: client -> minor units to take back, since the responses they were paid for were reversed.
         standing_clawbacks: currency -> the same, of periods that were settled in another currency than this one.
+        strata: what the pending account of `credit` consists of, and what was measured beside it.
+        late_pending: the part of what is pending that is late, as in `late`; shown only.
+        held_pending: pending credit left out because of holds, as in `held`; shown only.
 
     Raises:
-        CreditError: something is not an integer in its range, an account is no name, pending credit, or a claw-back
-            from the commons; the account is named.
+        CreditError: something is not an integer in its range, an account is no name, credit is pending that no strata
+            account for, or a claw-back is from the commons; the account is named.
     """
 
     window: tuple[int, int]
@@ -49,6 +53,9 @@ class PeriodCredit:
     held: Mapping[str, int] = field(default_factory=dict)
     clawbacks: Mapping[str, int] = field(default_factory=dict)
     standing_clawbacks: Mapping[Currency, Mapping[str, int]] = field(default_factory=dict)
+    strata: Strata = field(default_factory=dict)
+    late_pending: int = 0
+    held_pending: int = 0
 
     def __post_init__(self) -> None:
         after, up_to = self.window
@@ -56,13 +63,27 @@ class PeriodCredit:
             raise CreditError(f"window must be two sequences of receipts, 0 ≤ after ≤ up to, not {self.window!r}")
         if type(self.tokens) is not int or abs(self.tokens) > LARGEST:
             raise CreditError(f"tokens must be an integer up to {LARGEST}, not {self.tokens!r}")
-        for what, amounts in (("credit", self.credit), ("late credit", self.late), ("held credit", self.held)):
+        pending = sum(stratum.pending_credit for stratum in self.strata.values())
+        check_amounts("credit", self.credit, pending)
+        for what, amounts in (("late credit", self.late), ("held credit", self.held)):
             check_amounts(what, amounts)
         for clawbacks in (self.clawbacks, *self.standing_clawbacks.values()):
             check_amounts("claw-back", clawbacks)
             for client, amount in clawbacks.items():
                 if client == COMMONS or amount < 0:
                     raise CreditError(f"claw-back of {client!r} must be from a client and at least 0, not {amount}")
+
+    def settled(self, salt: str) -> PeriodCredit:
+        """The same with what is pending on the accounts that it is settled to (step 0)."""
+        if PENDING not in self.credit:
+            return self
+        credit = _without_pending(self.credit)
+        own = {application: _without_pending(amounts) for application, amounts in (self.by_application or {}).items()}
+        for (application, account), amount in settled_credit(self.strata, salt).items():
+            credit[account] = credit.get(account, 0) + amount
+            if application:
+                own[application][account] = own[application].get(account, 0) + amount
+        return replace(self, credit=credit, by_application=None if self.by_application is None else own, strata={})
 
     @property
     def accounts(self) -> frozenset[str]:
@@ -133,8 +154,8 @@ def allocate(
     return Allocation(pool, fee, parts, whole, unclaimed, pool_fraction, fee_fraction)
 
 
-def check_amounts(what: str, amounts: Mapping[str, int]) -> None:
-    """Refuse accounts that are no names or still pending, and amounts that are no integers.
+def check_amounts(what: str, amounts: Mapping[str, int], pending: int = 0) -> None:
+    """Refuse accounts that are no names or pending, but for what is known to be, and amounts that are no integers.
 
     Raises:
         CreditError: says what, of which account, and what is wrong with it.
@@ -142,10 +163,14 @@ def check_amounts(what: str, amounts: Mapping[str, int]) -> None:
     for account, amount in amounts.items():
         if not isinstance(account, str) or not account or not account.isprintable():
             raise CreditError(f"account of {what} must be non-empty printable text, not {account!r}")
-        if account == PENDING:
+        if account == PENDING and (not pending or amount != pending):
             raise CreditError(f"{what} of {amount} is {PENDING}; attribute it before settling")
         if type(amount) is not int:
             raise CreditError(f"{what} of {account!r} must be an integer, not {amount!r}")
+
+
+def _without_pending(amounts: Mapping[str, int]) -> dict[str, int]:
+    return {account: amount for account, amount in amounts.items() if account != PENDING}
 
 
 def _pool(credit: PeriodCredit, policy: Policy, fraction: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from rewards.errors import CreditError
 from rewards.files.strict_json import JsonObject
 from rewards.settlement.balances import Balance, Opening, Purse, purse_of
 from rewards.settlement.lines import Line
+from rewards.settlement.pending import Sampling
 from rewards.settlement.policy import Currency, Policy
 
 RULE = 2
@@ -42,6 +43,7 @@ class Settlement:
         pool_fraction: trillionths of a minor unit by which pools so far were rounded down; carried on.
         fee_fraction: the same of fees.
         standing: currency -> what stands in each other one until a period is settled in it.
+        sampling: how what was not measured was settled; None where nothing was pending.
     """
 
     period: str
@@ -58,6 +60,7 @@ class Settlement:
     pool_fraction: int = 0
     fee_fraction: int = 0
     standing: Mapping[Currency, Purse] = field(default_factory=dict)
+    sampling: Sampling | None = None
 
     @property
     def next_balances(self) -> dict[str, Balance]:
@@ -102,6 +105,8 @@ class Settlement:
                 "fee_fraction": str(self.fee_fraction),
                 "standing": [purse.to_document(currency) for currency, purse in sorted(self.standing.items())],
             }
+        if self.sampling is not None:
+            document["sampling"] = self.sampling.to_document()
         return document
 
     @classmethod
@@ -118,6 +123,8 @@ class Settlement:
             values["policy"] = Policy.from_mapping(values["policy"], "policy of the settlement", stored=True)
             values["lines"] = tuple(Line.from_document(line) for line in values["lines"])
             values |= _second_rule(values) if "rule" in values else {"rule": FIRST_RULE}
+            if "sampling" in values:
+                values["sampling"] = Sampling.from_document(values["sampling"])
             settlement = cls(**values)
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise CreditError(f"not a settlement document: {error!r}") from error

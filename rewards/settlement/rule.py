@@ -5,9 +5,16 @@ is of rule 1, whose differences are at the end. Money is in minor units of a cur
 money are integers of trillionths of a minor unit. A currency is its code with its digits: the same code with other
 digits is another currency. The salt of every tie-break is the name of the period.
 
+A period in which responses were pending is settled after step 0; without any, nothing is said of it.
+
 *divide(total, weights)*: each gets floor(total * weight / sum of weights); what is left goes one by one to the largest
 remainders of that division, of equal ones to the smallest SHA-256(salt, 0x00, account).
 
+ 0. **Pending.** Responses that say a fraction (`sampling.fraction`) are of the stratum of their consortium, model hash
+    and fraction; under `user_centric` also of their application. A reversal is of the stratum of its response, and nets
+    it out. What is pending in a stratum becomes credit, of its application: divide(pending, measured credit of the
+    stratum by account, where above zero); where that is nothing, the commons'. Then the pending account is nobody's.
+    The standard errors that come of it are in `settlement.pending`.
  1. **Purse.** What is carried in the policy's currency: of each account residue, carry, held, holdbacks (ordinal of
     release, amount) and claw-back, and the fractions of pool and fee. Purses of other currencies stand: nothing in them
     changes but by step 11. Nothing is ever converted.
@@ -40,7 +47,8 @@ remainders of that division, of equal ones to the smallest SHA-256(salt, 0x00, a
 10. **Commons.** gross + carry + recovered is paid if above zero, else carried.
 11. **Claw-backs of other currencies** are added to the claw-back of the client in the purse of that currency.
 12. **What a claw-back is.** Responses of an earlier period P that were reversed later, all of them up to now: P is
-    settled again by its own policy, rule, name, purse, claw-backs and holds, with their credit and tokens taken out.
+    settled again by its own policy, rule, name, purse, claw-backs and holds, with their credit and tokens taken out
+    (before step 0: what was measured of them speaks for nobody any more).
     What P was to a client is its gross and its part of what was recovered (9) in P, less the same in that, if that is
     above zero; less what was taken back from P before, if that is above zero, it is the claw-back of now, in the
     currency of P. So all reversals of a period
@@ -74,6 +82,7 @@ from rewards.settlement.allocation import Allocation, PeriodCredit, allocate, ch
 from rewards.settlement.balances import Balance, Opening, Purse, check_purse
 from rewards.settlement.document import FIRST_RULE, RULE, Settlement
 from rewards.settlement.lines import Line, pay_client, pay_commons
+from rewards.settlement.pending import sampling_of
 from rewards.settlement.policy import LARGEST, Currency, Policy
 from rewards.settlement.rounding import UNIT, whole_units
 
@@ -105,6 +114,8 @@ def settle(
             a hold on the commons; it is named.
     """
     _check(period, ordinal, credit, policy, opening, held_clients)
+    sampling = sampling_of(credit.strata, credit.tokens, period, credit.late_pending, credit.held_pending)
+    credit = credit.settled(period)
     allocation = allocate(period, credit, policy, opening.own, is_first_rule=rule == FIRST_RULE)
 
     lines = _paid_lines(
@@ -132,6 +143,7 @@ def settle(
         pool_fraction=allocation.pool_fraction,
         fee_fraction=allocation.fee_fraction,
         standing=_standing(credit, opening),
+        sampling=sampling,
     )
     _check_conservation(settlement, opening.own)
     return settlement

@@ -6,6 +6,7 @@ it is held, or takes back what an earlier period had. Knows no policy and no pay
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,15 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from rewards.audit.hashing import Document
+from rewards.audit.settlement.pending import Sample, Samples
 from rewards.audit.source import Source, StoredRow
 from rewards.store.tables import EntryRow, ReceiptRow
 
 COMMONS = "commons"
-_LOOKED_AT = ("sequence", "kind", "response_id", "reverses", "created_at_us", "booked_at_us", "application", "tokens")
+_LOOKED_AT = (
+    "sequence", "kind", "response_id", "reverses", "created_at_us", "booked_at_us", "application", "tokens",
+    "consortium", "model_sha256", "measurement",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Count:
         deferred, left_out, taken_in: sequence numbers, as in the document of a period.
         reversed: earlier period -> client -> micro-credits that are taken back from it.
         reversed_tokens, reversed_credit: earlier period -> as `tokens` and `credit`, of what is taken back from it.
+        samples, reversed_samples: likewise, of the responses that were sampled.
     """
 
     tokens: Counter[str] = field(default_factory=Counter)
@@ -72,6 +78,8 @@ class Count:
     reversed: dict[str, Counter[str]] = field(default_factory=dict)
     reversed_tokens: dict[str, Counter[str]] = field(default_factory=dict)
     reversed_credit: dict[str, Counter[tuple[str, str]]] = field(default_factory=dict)
+    samples: Samples = field(default_factory=dict)
+    reversed_samples: dict[str, Samples] = field(default_factory=dict)
 
     def accounts(self) -> dict[str, int]:
         """Account -> micro-credits."""
@@ -120,7 +128,7 @@ class _CountRun:
                     self._judge(receipt, self._amounts(sequence))
         for sequence in sorted(self._taken_in):
             for receipt in self._receipts(sequence=sequence):
-                self._add(receipt, self._amounts(sequence))
+                self._add(receipt, receipt, self._amounts(sequence))
                 counts.late.update(self._amounts(sequence))
         for sequence in self._left_out | self._still_out:
             counts.held.update(self._amounts(sequence))
@@ -134,25 +142,32 @@ class _CountRun:
         if receipt["kind"] == "response":
             if sequence in self._left_out:
                 return
-            is_late = self._is_late(receipt)
+            original, is_late = receipt, self._is_late(receipt)
         else:
             (original,) = self._receipts(response_id=receipt["reverses"])
             if not self._is_framed(original["sequence"]) and original["sequence"] not in self._taken_in:
-                self._take_back(period_of_receipt(original["sequence"], self._frame.earlier), receipt, amounts)
+                name = period_of_receipt(original["sequence"], self._frame.earlier)
+                self._take_back(name, receipt, original, amounts)
                 return
             is_late = original["sequence"] in self._taken_in or self._is_late(original)
-        self._add(receipt, amounts)
+        self._add(receipt, original, amounts)
         if is_late:
             self._counts.late.update(amounts)
 
-    def _take_back(self, name: str, reversal: StoredRow, amounts: dict[str, int]) -> None:
+    def _take_back(self, name: str, reversal: StoredRow, original: StoredRow, amounts: dict[str, int]) -> None:
         counts, application = self._counts, reversal["application"]
         counts.reversed.setdefault(name, Counter()).update({account: -amount for account, amount in amounts.items()})
         counts.reversed_tokens.setdefault(name, Counter())[application] -= reversal["tokens"]
         credit = counts.reversed_credit.setdefault(name, Counter())
         credit.update({(application, account): -amount for account, amount in amounts.items()})
+        taken = {account: -amount for account, amount in amounts.items()}
+        _add_sample(counts.reversed_samples.setdefault(name, {}), original, taken, 1)
 
-    def _add(self, receipt: StoredRow, amounts: dict[str, int]) -> None:
+    def _add(self, receipt: StoredRow, original: StoredRow, amounts: dict[str, int]) -> None:
+        """Count a receipt; the original of a reversal is what it reverses, and that of a response itself."""
+        sign = 1 if receipt["kind"] == "response" else -1
+        credited = {account: sign * amount for account, amount in amounts.items()}
+        _add_sample(self._counts.samples, original, credited, sign)
         application = receipt["application"]
         self._counts.tokens[application] += receipt["tokens"]
         for account, amount in amounts.items():
@@ -233,6 +248,15 @@ def period_of_receipt(sequence: int, periods: dict[str, Document]) -> str:
             last = name
         arrived = frozenset(period["deferred"])
     return last
+
+
+def _add_sample(samples: Samples, response: StoredRow, credited: dict[str, int], sign: int) -> None:
+    """Add a response that was sampled to its stratum, or take it off; one that says no fraction is in none."""
+    if '"sampling"' in response["measurement"]:
+        sampling = json.loads(response["measurement"]).get("sampling")
+        if sampling is not None:
+            key = (response["consortium"], response["model_sha256"], sampling["fraction"], response["application"])
+            samples.setdefault(key, Sample()).add(credited, sign)
 
 
 def _receipts() -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 from rewards.audit import hashing
 from rewards.audit.hashing import Document
 from rewards.audit.settlement.dividing import COMMONS, divide
+from rewards.audit.settlement.pending import PENDING, open_samples, sampling_document, settle_pending
 from rewards.audit.settlement.rule import (
     FIRST_RULE,
     AccountBalance,
@@ -110,8 +111,7 @@ def settle(
     opening, standing = _opening(around.before, terms, rule)
     ordinal = 1 if around.before is None else around.before.ordinal + 1
     own_clawbacks = around.clawbacks.get(terms.currency, {})
-    told = Earnings(earned.tokens, earned.credit, earned.late, earned.held, earned.mentioned | {
-        *own_clawbacks, *earned.late, *earned.held})  # fmt: skip
+    told = _tell(name, terms, earned, own_clawbacks)
     entitlement = entitle(name, terms, told, opening, rule)
     settlement = ExpectedSettlement(name, ordinal, rule, policy, entitlement, opening, around)
     recovered = dict.fromkeys(entitlement.gross, 0)
@@ -131,7 +131,25 @@ def settle(
     settlement.lines[COMMONS] = _commons(entitlement, opening, back)
     settlement.standing = _standing(standing, around.clawbacks, terms.currency)
     _write(settlement, told, around.window)
+    _write_sampling(settlement, terms, earned)
     return settlement
+
+
+def _tell(name: str, terms: Terms, earned: Earnings, clawbacks: Mapping[str, int]) -> Earnings:
+    """0: what is divided by, and shown, without a pending account."""
+    credit, _ = settle_pending(earned.credit, earned.samples, name, by_application=terms.by_application)
+    late, held = ({each: told[each] for each in told if each != PENDING} for told in (earned.late, earned.held))
+    return Earnings(earned.tokens, credit, late, held, earned.mentioned | {*clawbacks, *late, *held})
+
+
+def _write_sampling(settlement: ExpectedSettlement, terms: Terms, earned: Earnings) -> None:
+    """What the document says of a period in which something was pending."""
+    by_application, tokens = terms.by_application, sum(earned.tokens.values())
+    samples = open_samples(earned.samples, by_application=by_application)
+    late, held = (told.get(PENDING, 0) for told in (earned.late, earned.held))
+    if samples or held:
+        _, settled = settle_pending(earned.credit, earned.samples, settlement.name, by_application=by_application)
+        settlement.document["sampling"] = sampling_document(samples, settled, tokens, late, held)
 
 
 def gains_without(period: ExpectedSettlement, earned: Earnings) -> dict[str, int]:

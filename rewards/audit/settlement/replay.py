@@ -24,6 +24,7 @@ from rewards.audit.settlement.document import (
     gains_without,
     settle,
 )
+from rewards.audit.settlement.pending import take_off
 from rewards.audit.settlement.rule import FIRST_RULE, SECOND_RULE, Currency, Earnings
 from rewards.audit.settlement.statements import statement
 from rewards.audit.settlement.terms import Terms
@@ -32,6 +33,7 @@ from rewards.store.tables import EventRow
 
 _KINDS = (
     "client.registered",
+    "sampling.committed",
     "hold.placed",
     "hold.released",
     "period.draft",
@@ -90,6 +92,7 @@ class _History:
         self._periods: dict[str, _Period] = {}
         self._registered: dict[str, tuple[str, str]] = {}
         self._holds: dict[str, Document] = {}
+        self._committed: list[Document] = []  # keys that are not revealed yet
 
     def follow(self, event: StoredRow, document: Document) -> None:
         """Check an event against those before it and against the receipts."""
@@ -98,6 +101,10 @@ class _History:
             consortium, _, client = subject.partition("/")
             others, name = self._registered.get(client, ("", document["name"]))
             self._registered[client] = (f"{others}, {consortium}" if others else consortium, name)
+        elif kind == "sampling.committed":
+            if document["key_sha256"] is not None:
+                key = {"event": event["sequence"], "consortium": subject, "key_sha256": document["key_sha256"]}
+                self._committed.append(key)
         elif kind == "hold.placed":
             self._holds[subject] = document
         elif kind == "hold.released":
@@ -108,6 +115,7 @@ class _History:
             self._check_order(event)
             told = document["settlement"]
             self._check_settled(event, document, told["policy"], self._rule(event, told))
+            self._committed = []
         else:
             self._move(event)
             if kind == "period.final":
@@ -173,7 +181,8 @@ class _History:
             else {terms.currency: _first_rule(counted, earlier)},
         )
         settlement = settle(name, policy, _earnings(counted, told), around, rule)
-        expected = _document(frame, counted, settlement, drafted.get("as_of_us"), taken)
+        keys = self._revealed(document) if event["kind"] == "period.draft" else drafted.get("sampling_keys", [])
+        expected = _document(frame, counted, settlement, drafted.get("as_of_us"), taken, keys)
         _require_same(sequence, "document", document, expected)
         period = self._periods.setdefault(name, _Period(expected, settlement))
         period.document, period.settlement, period.counted = expected, settlement, counted
@@ -181,6 +190,16 @@ class _History:
             period.moves.append(event)
         else:
             period.final_at, period.registered = sequence, dict(self._registered)
+
+    def _revealed(self, draft: Document) -> list[Document]:
+        """The keys that a draft must reveal: all that were committed to since the one before, and no others."""
+        keys = [each["key"] for each in draft.get("sampling_keys", [])]
+        keys += [None] * (len(self._committed) - len(keys))
+        revealed = []
+        for committed, key in zip(self._committed, keys, strict=False):
+            is_key = isinstance(key, str) and sha256(bytes.fromhex(key)).hexdigest() == committed["key_sha256"]
+            revealed.append({**committed, "key": key if is_key else "the key that was committed to"})
+        return revealed
 
     def _check_statement(self, event: StoredRow, document: Document) -> None:
         """A client's statement repeats its line of the final settlement, and what all are told alike."""
@@ -224,6 +243,7 @@ def _earnings(counted: Count, told: set[str]) -> Earnings:
         late={account: amount for account, amount in counted.late.items() if amount},
         held={account: amount for account, amount in counted.held.items() if amount},
         mentioned=frozenset(told),
+        samples=counted.samples,
     )
 
 
@@ -234,10 +254,13 @@ def _clawbacks(counted: Count, earlier: dict[str, _Period]) -> dict[str, dict[st
         if name not in counted.reversed:
             continue
         tokens, credit = period.counted.tokens.copy(), period.counted.credit.copy()
+        samples = period.counted.samples
         for each in (*(other.counted for other in earlier.values()), counted):
             tokens.subtract(each.reversed_tokens.get(name, {}))
             credit.subtract(each.reversed_credit.get(name, {}))
-        had, would = period.settlement.gains(), gains_without(period.settlement, Earnings(tokens, credit))
+            samples = take_off(samples, each.reversed_samples.get(name, {}))
+        without = Earnings(tokens, credit, samples=samples)
+        had, would = period.settlement.gains(), gains_without(period.settlement, without)
         before = _earlier_clawbacks(name, earlier)
         taken = {client: had[client] - would.get(client, 0) - before[client] for client in had if client != COMMONS}
         amounts[name] = {client: amount for client, amount in taken.items() if amount > 0}
@@ -291,6 +314,7 @@ def _document(
     settlement: ExpectedSettlement,
     as_of_us: int | None,
     taken: Mapping[str, dict[str, int]],
+    keys: list[Document],
 ) -> Document:
     """The document of a draft or final period."""
     document = {
@@ -305,6 +329,8 @@ def _document(
     }
     if settlement.rule != FIRST_RULE:
         document |= {"as_of_us": as_of_us, "clawbacks": taken}
+    if keys:
+        document["sampling_keys"] = keys
     return {**document, "sha256": sha256(hashing.canonical_text(document).encode()).hexdigest()}
 
 

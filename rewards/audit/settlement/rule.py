@@ -15,6 +15,7 @@ from typing import Any
 
 from rewards.audit.hashing import Document
 from rewards.audit.settlement.dividing import COMMONS, TRILLION, divide, round_to_units
+from rewards.audit.settlement.pending import Samples
 from rewards.audit.settlement.terms import Terms
 
 Currency = tuple[str, int]
@@ -80,6 +81,7 @@ class Earnings:
     late: Mapping[str, int] = field(default_factory=dict)
     held: Mapping[str, int] = field(default_factory=dict)
     mentioned: frozenset[str] = frozenset()
+    samples: Samples = field(default_factory=dict)
 
     def accounts(self) -> Counter[str]:
         """Account -> micro-credits."""

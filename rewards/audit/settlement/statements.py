@@ -34,7 +34,7 @@ def statement(period: Document, settlement: ExpectedSettlement, moves: Sequence[
     is_first = settlement.rule == 1
     standing = {} if is_first else {"standing": _standing(settlement, client)}
     return {
-        "schema": f"protoken.statement/{1 if is_first else 2}",
+        "schema": f"protoken.statement/{3 if 'sampling' in told else 1 if is_first else 2}",
         "period": settlement.name,
         "ordinal": settlement.ordinal,
         "state": "final",
@@ -55,6 +55,22 @@ def statement(period: Document, settlement: ExpectedSettlement, moves: Sequence[
         "held_total": str(line["held_total"]),
         "holdbacks": [{**each, "amount": str(each["amount"])} for each in line["holdbacks"]],
         **standing,
+        **(_sampling(told["sampling"], client) if "sampling" in told else {}),
+    }
+
+
+def _sampling(sampling: Document, client: str) -> Document:
+    """What a client is told of the responses that were not measured."""
+    measured, pending = (sum(each[name] for each in sampling["strata"]) for name in ("measured", "pending"))
+    return {
+        "sampling": {
+            "responses": measured + pending,
+            "measured_responses": measured,
+            "pending_credit": str(sum(int(each["pending_credit"]) for each in sampling["strata"])),
+            "settled_credit": sampling["settled"].get(client, "0"),
+            "standard_error": sampling["standard_errors"].get(client, "0.000000000000"),
+            "untold_credit": sampling["untold_credit"],
+        }
     }
 
 

@@ -1,0 +1,115 @@
+"""Whether each response was measured or left out as it had to be, by what the events commit to and reveal.
+
+Same words as `rewards.sampling`, no code in common. A receipt names the rule that was in force when the response was
+asked for: a fraction and a key's hash, or none where everything was measured. Once the key is revealed, its choice is
+made again. Knows no settlement.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from fractions import Fraction
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import select
+from sqlmodel import col
+
+from rewards.audit.report import DifferenceError, canonical_object
+from rewards.audit.source import Source
+from rewards.store.tables import EventRow
+
+PENDING = "pending"
+COMMITTED = "sampling.committed"
+_HOUR_US = 3_600_000_000
+"""How far clocks may be apart, and what a replica knows of the rules behind them."""
+
+Rule = tuple[str, str] | None
+"""A fraction and the hash of a key; None measures everything."""
+
+
+class Choices:
+    """What decides which responses are measured, by events that are checked elsewhere."""
+
+    def __init__(self, source: Source) -> None:
+        self._rules: dict[str, list[tuple[int, Rule]]] = {}  # consortium -> since when, in the order of events
+        self._keys: dict[str, bytes] = {}  # by their hash
+        kinds = col(EventRow.kind).in_((COMMITTED, "period.draft"))
+        for event in source.rows(select(EventRow).where(kinds).order_by(col(EventRow.sequence))):
+            document = canonical_object("events", event["sequence"], "document", event["document"])
+            if event["kind"] == COMMITTED:
+                hashed = document.get("key_sha256")
+                rule = None if hashed is None else (str(document.get("fraction")), str(hashed))
+                self._rules.setdefault(event["subject"], []).append((event["at_us"], rule))
+            else:
+                self._reveal(event, document.get("sampling_keys", []))
+
+    def check(self, receipt: Mapping[str, Any], measurement: Mapping[str, Any], amounts: Mapping[str, int]) -> None:
+        """Hold a response's receipt against the rules.
+
+        Raises:
+            DifferenceError: it names no rule that was in force, or was measured or not against it.
+        """
+        sequence, told = receipt["sequence"], measurement.get("sampling")
+        named, is_measured = self._named(sequence, told)
+        in_force = self._in_force(receipt)
+        if named not in in_force:
+            expected = " or ".join(
+                "nothing" if rule is None else f"fraction {rule[0]} by {rule[1]}" for rule in in_force
+            )
+            raise DifferenceError("receipts", sequence, "measurement.sampling", actual=told, expected=expected)
+        if named is not None and named[1] in self._keys:
+            must = _is_measured(receipt["response_id"], self._keys[named[1]], Fraction(named[0]))
+            if is_measured != must:
+                what = "measurement.sampling.measured"
+                raise DifferenceError("receipts", sequence, what, actual=is_measured, expected=must)
+        if is_measured == (PENDING in amounts) or (not is_measured and len(amounts) > 1):
+            expected = "no entry, as it was measured" if is_measured else "the one entry, as it was not measured"
+            actual = amounts.get(PENDING)
+            raise DifferenceError("entries", (sequence, PENDING), "amount", actual=actual, expected=expected)
+
+    def _reveal(self, event: Mapping[str, Any], keys: Any) -> None:
+        for each in keys if isinstance(keys, list) else []:
+            try:
+                key = bytes.fromhex(each["key"])
+                rules = self._rules[each["consortium"]]
+            except (KeyError, TypeError, ValueError) as error:
+                expected = "keys that were committed to"
+                raise DifferenceError(
+                    "events", event["sequence"], "document.sampling_keys", actual=repr(error), expected=expected
+                ) from error
+            hashed = sha256(key).hexdigest()
+            self._keys[hashed] = key
+            if rules[-1][1] is not None and rules[-1][1][1] == hashed:
+                rules.append((event["at_us"], None))  # a key that everybody knows chooses nothing any more
+
+    def _in_force(self, receipt: Mapping[str, Any]) -> list[Rule]:
+        """The rules that may have been the last ones when the response was asked for."""
+        created_us, booked_us = receipt["created_at_us"], receipt["booked_at_us"]
+        made_us = created_us if created_us <= booked_us + _HOUR_US else booked_us
+        first_us, last_us = made_us - _HOUR_US, made_us + _HOUR_US
+        rules = self._rules.get(receipt["consortium"], [])
+        between = sorted(at_us for at_us, _ in rules if first_us < at_us <= last_us)
+        last: list[Rule] = []
+        for moment_us in (first_us, *between):
+            before = [rule for at_us, rule in rules if at_us <= moment_us]
+            last.append(before[-1] if before else None)
+        return last
+
+    def _named(self, sequence: int, told: Any) -> tuple[Rule, bool]:
+        """The rule that a receipt names, and whether it says that the response was measured."""
+        if told is None:
+            return None, True
+        if isinstance(told, dict) and set(told) == {"fraction", "key_sha256", "measured"}:
+            rule, is_measured = (told["fraction"], told["key_sha256"]), told["measured"]
+            if type(is_measured) is bool:
+                return rule, is_measured
+        expected = "fraction, key_sha256 and measured"
+        raise DifferenceError("receipts", sequence, "measurement.sampling", actual=told, expected=expected)
+
+
+def _is_measured(response_id: str, key: bytes, fraction: Fraction) -> bool:
+    """Whether the hash of a response, as a part of all hashes, is below the fraction."""
+    digest = hmac.new(key, response_id.encode(), sha256).hexdigest()
+    return Fraction(int(digest, 16), 2**256) < fraction
