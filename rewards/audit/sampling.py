@@ -35,6 +35,7 @@ class Choices:
     def __init__(self, source: Source) -> None:
         self._rules: dict[str, list[tuple[int, Rule]]] = {}  # consortium -> since when, in the order of events
         self._keys: dict[str, bytes] = {}  # by their hash
+        self._ended_us: dict[str, int] = {}  # hash of a key -> when it was revealed
         kinds = col(EventRow.kind).in_((COMMITTED, "period.draft"))
         for event in source.rows(select(EventRow).where(kinds).order_by(col(EventRow.sequence))):
             document = canonical_object("events", event["sequence"], "document", event["document"])
@@ -73,7 +74,6 @@ class Choices:
         for each in keys if isinstance(keys, list) else []:
             try:
                 key = bytes.fromhex(each["key"])
-                rules = self._rules[each["consortium"]]
             except (KeyError, TypeError, ValueError) as error:
                 expected = "keys that were committed to"
                 raise DifferenceError(
@@ -81,8 +81,7 @@ class Choices:
                 ) from error
             hashed = sha256(key).hexdigest()
             self._keys[hashed] = key
-            if rules[-1][1] is not None and rules[-1][1][1] == hashed:
-                rules.append((event["at_us"], None))  # a key that everybody knows chooses nothing any more
+            self._ended_us[hashed] = event["at_us"]
 
     def _in_force(self, receipt: Mapping[str, Any]) -> list[Rule]:
         """The rules that may have been the last ones when the response was asked for."""
@@ -94,7 +93,10 @@ class Choices:
         last: list[Rule] = []
         for moment_us in (first_us, *between):
             before = [rule for at_us, rule in rules if at_us <= moment_us]
-            last.append(before[-1] if before else None)
+            rule = before[-1] if before else None
+            # A key that everybody knows chooses nothing any more, also where none took its place.
+            is_over = rule is not None and self._ended_us.get(rule[1], first_us) < first_us
+            last.append(None if is_over else rule)
         return last
 
     def _named(self, sequence: int, told: Any) -> tuple[Rule, bool]:

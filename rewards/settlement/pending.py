@@ -12,14 +12,16 @@ measured with the same probability, so the measured ones speak for the others:
 
 The estimate is Cochran's ratio estimate of a total, with tokens as the auxiliary whose total is known (W. G. Cochran,
 Sampling Techniques, 3rd ed. 1977, sections 2.11 and 6.4). Of N responses of a stratum n were measured; response i has
-credit x_i in all (tokens * 10^6) and y_i of a client, and R = sum y_i / sum x_i over the measured. The variance of the
-client's credit in the stratum is
+credit x_i in all (tokens * 10^6) and y_i of a client, X and Y are their sums over the measured, R = Y / X, and T is the
+credit of all N, which is known. The variance of the client's credit R T in the stratum is estimated, given n, as
 
-    N (N - n) / n * sum (y_i - R x_i)^2 / (n - 1)
+    T^2 * (1 - n / N) / (n (X / n)^2) * sum (y_i - R x_i)^2 / (n - 1)
 
-given n, as the finite population corrects it: nothing when all are measured. Strata are independent, so variances add;
-the standard error of a client's share of the period's credit is the root of their sum over tokens * 10^6. Of a stratum
-with fewer than two measured responses no variance can be told; its pending credit is told as untold.
+where 1 - n / N is for the finite population: nothing is left open when all are measured. Strata are independent, so
+variances add; the standard error of a client's share of the period's credit is the root of their sum over tokens *
+10^6. Of a stratum with fewer than two measured responses no variance can be told; its pending credit is told as untold.
+A client's error is itself an estimate, of the responses that credit it: where those are a handful of the measured ones,
+it is mostly too small (of a client in 2 % of 200 measured responses, three errors hold the truth in about 92 of 100).
 """
 
 from __future__ import annotations
@@ -104,7 +106,8 @@ class Stratum:
         own, whole = self.own[account], self.credit
         squared = self.own_squares[account] - Fraction(2 * own * self.products[account], whole)
         squared += Fraction(own * own * self.squares, whole * whole)
-        return squared * Fraction((self.measured + self.pending) * self.pending, self.measured * (self.measured - 1))
+        of_ratio = Fraction(self.pending, self.measured + self.pending) * Fraction(self.measured, whole * whole)
+        return (whole + self.pending_credit) ** 2 * of_ratio * squared / (self.measured - 1)
 
 
 Strata = Mapping[StratumKey, Stratum]

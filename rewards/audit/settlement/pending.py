@@ -69,8 +69,9 @@ class Sample:
         residuals = (
             self.sums[account, account] - 2 * ratio * self.sums[None, account] + ratio**2 * self.sums[None, None]
         )
-        number = measured + unmeasured
-        return Fraction(number**2, measured) * (1 - Fraction(measured, number)) * residuals / (measured - 1)
+        mean = Fraction(self.credit[True], measured)
+        of_ratio = (1 - Fraction(measured, measured + unmeasured)) * residuals / (measured * mean**2 * (measured - 1))
+        return of_ratio * Fraction(self.credit[True] + self.credit[False]) ** 2
 
 
 Samples = dict[SampleKey, Sample]
