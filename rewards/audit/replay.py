@@ -13,7 +13,7 @@ from rewards.audit import checkpoints, claims
 from rewards.audit.events import COMMONS, Events, check_bearer_keys, registered_accounts, signing_keys
 from rewards.audit.receipts import Receipts
 from rewards.audit.report import AuditProgress, Difference, DifferenceError, Report
-from rewards.audit.sampling import PENDING
+from rewards.audit.sampling import PENDING, check_rules
 from rewards.audit.settlement.replay import check_settlements
 from rewards.audit.source import Source, lacks_write_ahead_log, open_source
 from rewards.audit.tree import Tree
@@ -99,6 +99,7 @@ class _Replay:
         self._check_accounts()
         check_bearer_keys(self._source)
         claims.check(self._source)
+        check_rules(self._source)
         check_settlements(self._source)
 
     def report(self, difference: Difference | None, counts: dict[str, int]) -> Report:

@@ -18,7 +18,7 @@ from sqlmodel import col
 
 from rewards.audit.report import DifferenceError, canonical_object
 from rewards.audit.source import Source
-from rewards.store.tables import EventRow
+from rewards.store.tables import EventRow, SamplingRuleRow
 
 PENDING = "pending"
 COMMITTED = "sampling.committed"
@@ -109,6 +109,49 @@ class Choices:
                 return rule, is_measured
         expected = "fraction, key_sha256 and measured"
         raise DifferenceError("receipts", sequence, "measurement.sampling", actual=told, expected=expected)
+
+
+def check_rules(source: Source) -> None:
+    """Hold each stored rule against the event that committed to it, secrets by their hashes.
+
+    Where the rules cannot be read, as by an auditor's login on PostgreSQL, their keys are checked once they are
+    revealed, and this says nothing.
+
+    Raises:
+        DifferenceError: a rule differs from its event, has none, or is missing.
+    """
+    if not source.can_read(SamplingRuleRow):
+        return
+    committed = select(EventRow).where(col(EventRow.kind) == COMMITTED)
+    events = {event["sequence"]: event for event in source.all(committed)}
+    for rule in source.rows(select(SamplingRuleRow).order_by(col(SamplingRuleRow.sequence))):
+        sequence = rule["sequence"]
+        if sequence not in events:
+            raise DifferenceError("sampling_rules", sequence, "sequence", actual=sequence, expected=None)
+        event = events.pop(sequence)
+        document = canonical_object("events", sequence, "document", event["document"])
+        expected = {
+            "consortium": event["subject"],
+            "millionths": Fraction(str(document.get("fraction"))) * 10**6,
+            "secret (its SHA-256)": document.get("key_sha256"),
+            "at_us": event["at_us"],
+        }
+        actual = {**rule, "secret (its SHA-256)": _secret_sha256(rule["secret"])}
+        for name, value in expected.items():
+            if actual[name] != value:
+                raise DifferenceError("sampling_rules", sequence, name, actual=actual[name], expected=value)
+    for sequence in events:
+        raise DifferenceError("sampling_rules", sequence, "sequence", actual=None, expected=sequence)
+
+
+def _secret_sha256(secret: str | None) -> str | None:
+    """The hash of a stored secret, which is not shown itself."""
+    if secret is None:
+        return None
+    try:
+        return sha256(bytes.fromhex(secret)).hexdigest()
+    except ValueError:
+        return "no key"
 
 
 def _is_measured(response_id: str, key: bytes, fraction: Fraction) -> bool:

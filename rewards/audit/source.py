@@ -47,6 +47,15 @@ class Source:
         names = {each["name"] for each in inspect(self._connection).get_columns(table.__tablename__)}
         return [each for each in table.__table__.columns if each.name in names]
 
+    def can_read(self, table: Any) -> bool:
+        """Whether this ledger has the table, which a copy may be too old for, and this login may read it."""
+        name = table.__tablename__
+        if not inspect(self._connection).has_table(name):
+            return False
+        if self._connection.dialect.name != "postgresql":
+            return True
+        return bool(self._connection.execute(select(func.has_table_privilege(name, "SELECT"))).scalar_one())
+
     def count(self, table: Any) -> int:
         """The number of rows of a table."""
         return int(self._connection.execute(select(func.count()).select_from(table)).scalar_one())

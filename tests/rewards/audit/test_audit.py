@@ -32,7 +32,12 @@ from tests.rewards.receipts import make_receipt
 
 ROOT = Path(__file__).parents[3]
 FORKED = multiprocessing.get_context("fork")  # with all modules loaded: another user may not be able to read them
-AUDITED = [(table.name, column.name) for table in SQLModel.metadata.sorted_tables for column in table.columns]
+AUDITED = [
+    (table.name, column.name)
+    for table in SQLModel.metadata.sorted_tables
+    for column in table.columns
+    if table.name != "sampling_rules"  # none in these books; `test_audit_sampling` alters those of others
+]
 
 
 @pytest.fixture(scope="module")

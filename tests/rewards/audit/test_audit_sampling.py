@@ -20,6 +20,7 @@ from rewards.ledger.ledger import Ledger
 from rewards.periods import holds
 from rewards.sampling.keys import SamplingKeys, put_in_force
 from rewards.settlement.policy import Policy
+from tests.rewards.audit.test_audit import changes, named, rows_of, update
 from tests.rewards.audit.test_audit_settlements import (
     APPLICATIONS,
     HOUR_US,
@@ -102,7 +103,8 @@ def test_honest_books_pass_whatever_was_measured(prepared_file, tmp_path_factory
 
 STORY = [
     ("fraction", 1, 0), ("wait", 2, 0), ("many", 40, 0), ("early", 3, 0),
-    *(("hold", number, 0) for number in range(1, 5)), ("close", 0, 0), ("pay", 0, 0), ("release", 0, 0), ("release", 0, 0),
+    *(("hold", number, 0) for number in range(1, 5)), ("close", 0, 0),
+    ("pay", 0, 0), ("release", 0, 0), ("release", 0, 0),
     *(("reverse", number, 0) for number in range(5, 10)), ("fraction", 0, 0), ("many", 20, 0), ("book", 5, -1),
     ("reverse", 0, 0), ("reverse", 1, 0), ("close", 3, 0), ("many", 20, 0),
     ("close", 2, 0), ("wait", 60, 0), ("finalise", 0, 0),
@@ -170,6 +172,24 @@ def test_every_altered_field_of_a_sampled_settlement_is_found(told, kind):
             assert sequence == difference.key, (path, str(difference))
         if paths:
             rewrite(told, sequence, document)
+    assert audit(told).is_ok
+
+
+@pytest.mark.parametrize("column", ["sequence", "consortium", "millionths", "secret", "at_us"])
+def test_every_altered_field_of_a_rule_is_found(told, column):
+    """Every stored rule is what its event committed to, its secret by its hash, which alone is shown."""
+    with unguarded(told) as connection:
+        rows = rows_of(connection, "sampling_rules")
+    for row, value in changes("sampling_rules", column, rows):
+        with unguarded(told) as connection:
+            update(connection, "sampling_rules", row, column, value)
+        difference = audit(told).difference
+        with unguarded(told) as connection:
+            update(connection, "sampling_rules", {**row, column: value}, column, row[column])
+
+        assert named(difference, "sampling_rules", row["sequence"], row["sequence"] + 1000), (row, value, difference)
+        assert column != "secret" or str(row["secret"]) not in str(difference)
+    assert 5 == len(rows)
     assert audit(told).is_ok
 
 
