@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlmodel import col
 
+from rewards.audit.hashing import Document
 from rewards.audit.report import DifferenceError, canonical_object
 from rewards.audit.source import Source
 from rewards.store.tables import EventRow, SamplingRuleRow
@@ -109,6 +110,29 @@ class Choices:
                 return rule, is_measured
         expected = "fraction, key_sha256 and measured"
         raise DifferenceError("receipts", sequence, "measurement.sampling", actual=told, expected=expected)
+
+
+class Commitments:
+    """The keys that the events so far have committed to, and that no close has revealed yet."""
+
+    def __init__(self) -> None:
+        self._committed: list[Document] = []
+
+    def add(self, event: Mapping[str, Any], document: Document) -> None:
+        """Note what an event commits to; where everything is measured there is no key."""
+        if document["key_sha256"] is not None:
+            key = {"event": event["sequence"], "consortium": event["subject"], "key_sha256": document["key_sha256"]}
+            self._committed.append(key)
+
+    def revealed(self, draft: Document) -> list[Document]:
+        """What a draft must reveal: every one of the keys, and no others."""
+        keys = [each["key"] for each in draft.get("sampling_keys", [])]
+        keys += [None] * (len(self._committed) - len(keys))
+        revealed = []
+        for committed, key in zip(self._committed, keys, strict=False):
+            is_key = isinstance(key, str) and sha256(bytes.fromhex(key)).hexdigest() == committed["key_sha256"]
+            revealed.append({**committed, "key": key if is_key else "the key that was committed to"})
+        return revealed
 
 
 def check_rules(source: Source) -> None:

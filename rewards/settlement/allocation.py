@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from rewards.credit import COMMONS, PENDING, divide
 from rewards.errors import CreditError
 from rewards.settlement.balances import Purse
-from rewards.settlement.pending import Strata, settled_credit
+from rewards.settlement.pending import Sampling, Strata, sampling_of, settled_credit
 from rewards.settlement.policy import LARGEST, Currency, Policy
 from rewards.settlement.rounding import UNIT
 
@@ -83,7 +83,11 @@ class PeriodCredit:
             credit[account] = credit.get(account, 0) + amount
             if application:
                 own[application][account] = own[application].get(account, 0) + amount
-        return replace(self, credit=credit, by_application=None if self.by_application is None else own, strata={})
+        return replace(self, credit=credit, by_application=None if self.by_application is None else own)
+
+    def sampling(self, salt: str) -> Sampling | None:
+        """What there is to say of how that is settled; None where nothing was pending."""
+        return sampling_of(self.strata, self.tokens, salt, self.late_pending, self.held_pending)
 
     @property
     def accounts(self) -> frozenset[str]:

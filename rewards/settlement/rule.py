@@ -82,7 +82,6 @@ from rewards.settlement.allocation import Allocation, PeriodCredit, allocate, ch
 from rewards.settlement.balances import Balance, Opening, Purse, check_purse
 from rewards.settlement.document import FIRST_RULE, RULE, Settlement
 from rewards.settlement.lines import Line, pay_client, pay_commons
-from rewards.settlement.pending import sampling_of
 from rewards.settlement.policy import LARGEST, Currency, Policy
 from rewards.settlement.rounding import UNIT, whole_units
 
@@ -107,17 +106,14 @@ def settle(
         policy: pool and rules.
         opening: what is carried, from `Settlement.opening` of the period before.
         held_clients: clients who are paid nothing until their hold is released.
-        rule: by which; 1 for a period that was drafted when there was no other.
+        rule: by which; 1 for a period drafted when there was no other.
 
     Raises:
-        CreditError: an input that no period and no ledger has, such as pending credit, a residue of a unit or more, or
-            a hold on the commons; it is named.
+        CreditError: an input that no ledger has, such as a residue of a unit or a hold on the commons; it is named.
     """
     _check(period, ordinal, credit, policy, opening, held_clients)
-    sampling = sampling_of(credit.strata, credit.tokens, period, credit.late_pending, credit.held_pending)
     credit = credit.settled(period)
     allocation = allocate(period, credit, policy, opening.own, is_first_rule=rule == FIRST_RULE)
-
     lines = _paid_lines(
         _gross_lines(period, credit, allocation, opening.own),
         credit,
@@ -143,7 +139,7 @@ def settle(
         pool_fraction=allocation.pool_fraction,
         fee_fraction=allocation.fee_fraction,
         standing=_standing(credit, opening),
-        sampling=sampling,
+        sampling=credit.sampling(period),
     )
     _check_conservation(settlement, opening.own)
     return settlement

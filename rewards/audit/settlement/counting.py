@@ -51,6 +51,23 @@ class CountFrame:
     skew_us: int
     earlier: dict[str, Document]
 
+    @classmethod
+    def of(cls, document: Document, earlier: dict[str, Document], skew_us: int) -> CountFrame:
+        """The frame of a period: its window begins where the one before ended; where it ends, the period says."""
+        last = list(earlier.values())[-1] if earlier else None
+        latest_us = document["as_of_us"] + skew_us if "as_of_us" in document else None
+        late_us = 0 if last is None else last["until_us"]
+        return cls(
+            after=0 if last is None else last["window"]["up_to"],
+            up_to=document["window"]["up_to"],
+            until_us=document["until_us"],
+            late_us=0 if latest_us is not None and late_us > latest_us else late_us,
+            arrived=frozenset(() if last is None else last["deferred"]),
+            latest_us=latest_us,
+            skew_us=skew_us,
+            earlier=earlier,
+        )
+
 
 @dataclass
 class Count:

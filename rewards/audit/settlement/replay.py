@@ -16,6 +16,7 @@ from sqlmodel import col
 from rewards.audit import hashing
 from rewards.audit.hashing import Document
 from rewards.audit.report import DifferenceError, canonical_object, first_difference
+from rewards.audit.sampling import Commitments
 from rewards.audit.settlement.counting import COMMONS, Count, CountFrame, count
 from rewards.audit.settlement.document import (
     Circumstances,
@@ -92,7 +93,7 @@ class _History:
         self._periods: dict[str, _Period] = {}
         self._registered: dict[str, tuple[str, str]] = {}
         self._holds: dict[str, Document] = {}
-        self._committed: list[Document] = []  # keys that are not revealed yet
+        self._commitments = Commitments()
 
     def follow(self, event: StoredRow, document: Document) -> None:
         """Check an event against those before it and against the receipts."""
@@ -102,9 +103,7 @@ class _History:
             others, name = self._registered.get(client, ("", document["name"]))
             self._registered[client] = (f"{others}, {consortium}" if others else consortium, name)
         elif kind == "sampling.committed":
-            if document["key_sha256"] is not None:
-                key = {"event": event["sequence"], "consortium": subject, "key_sha256": document["key_sha256"]}
-                self._committed.append(key)
+            self._commitments.add(event, document)
         elif kind == "hold.placed":
             self._holds[subject] = document
         elif kind == "hold.released":
@@ -115,7 +114,7 @@ class _History:
             self._check_order(event)
             told = document["settlement"]
             self._check_settled(event, document, told["policy"], self._rule(event, told))
-            self._committed = []
+            self._commitments = Commitments()
         else:
             self._move(event)
             if kind == "period.final":
@@ -168,7 +167,7 @@ class _History:
         earlier = {each: self._periods[each] for each in before}
         drafted = self._periods[name].document if name in self._periods else document
         terms = Terms.of(policy)
-        frame = _frame(drafted, earlier, terms.skew_us)
+        frame = CountFrame.of(drafted, {name: period.document for name, period in earlier.items()}, terms.skew_us)
         counted = count(self._source, frame, self._held_targets("response"))
         told = {line["account"] for line in document["settlement"]["lines"]} & {COMMONS, *self._registered}
         taken = _clawbacks(counted, earlier) if rule != FIRST_RULE else {}
@@ -181,7 +180,11 @@ class _History:
             else {terms.currency: _first_rule(counted, earlier)},
         )
         settlement = settle(name, policy, _earnings(counted, told), around, rule)
-        keys = self._revealed(document) if event["kind"] == "period.draft" else drafted.get("sampling_keys", [])
+        keys = (
+            self._commitments.revealed(document)
+            if event["kind"] == "period.draft"
+            else drafted.get("sampling_keys", [])
+        )
         expected = _document(frame, counted, settlement, drafted.get("as_of_us"), taken, keys)
         _require_same(sequence, "document", document, expected)
         period = self._periods.setdefault(name, _Period(expected, settlement))
@@ -190,16 +193,6 @@ class _History:
             period.moves.append(event)
         else:
             period.final_at, period.registered = sequence, dict(self._registered)
-
-    def _revealed(self, draft: Document) -> list[Document]:
-        """The keys that a draft must reveal: all that were committed to since the one before, and no others."""
-        keys = [each["key"] for each in draft.get("sampling_keys", [])]
-        keys += [None] * (len(self._committed) - len(keys))
-        revealed = []
-        for committed, key in zip(self._committed, keys, strict=False):
-            is_key = isinstance(key, str) and sha256(bytes.fromhex(key)).hexdigest() == committed["key_sha256"]
-            revealed.append({**committed, "key": key if is_key else "the key that was committed to"})
-        return revealed
 
     def _check_statement(self, event: StoredRow, document: Document) -> None:
         """A client's statement repeats its line of the final settlement, and what all are told alike."""
@@ -217,23 +210,6 @@ class _History:
 
     def _held_targets(self, kind: str) -> list[str]:
         return [hold["target"] for hold in self._holds.values() if hold["kind"] == kind]
-
-
-def _frame(document: Document, earlier: dict[str, _Period], skew_us: int) -> CountFrame:
-    """The frame of a period: its window begins where the one before ended; where it ends, the period says."""
-    last = list(earlier.values())[-1].document if earlier else None
-    latest_us = document["as_of_us"] + skew_us if "as_of_us" in document else None
-    late_us = 0 if last is None else last["until_us"]
-    return CountFrame(
-        after=0 if last is None else last["window"]["up_to"],
-        up_to=document["window"]["up_to"],
-        until_us=document["until_us"],
-        late_us=0 if latest_us is not None and late_us > latest_us else late_us,
-        arrived=frozenset(() if last is None else last["deferred"]),
-        latest_us=latest_us,
-        skew_us=skew_us,
-        earlier={name: period.document for name, period in earlier.items()},
-    )
 
 
 def _earnings(counted: Count, told: set[str]) -> Earnings:
