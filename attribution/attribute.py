@@ -45,6 +45,7 @@ def attribute(
 
 
 def _paper(model: FederatedModel, generation: Generation) -> AttributedResponse:
+    assert len(generation.block_input), "`paper` scores what was decoded with Captures.PAPER"
     tokens = torch.tensor(generation.token_ids, device=model.device)
     captured = BlockCapture(generation.block_input, generation.o_proj_input, generation.o_proj_output, tokens)
     by_token = position_local(model.network, model.layers, captured, model.last_round)  # (clients, T)
@@ -79,6 +80,7 @@ def _credit(model: FederatedModel, generation: Generation, nodes: int, *, by_tok
 def _context(model: FederatedModel, generation: Generation) -> Context:
     prompt, tokens = generation.prompt_token_ids, generation.token_ids
     if generation.tail_input is None:
+        assert model.first_block is None, "a part of the network is scored by what Captures.CREDIT keeps"
         inputs = {"input_ids": torch.tensor([[*prompt, *tokens[:-1]]], device=model.device)}
     else:
         inputs = {"inputs_embeds": generation.tail_input.unsqueeze(0)}

@@ -10,8 +10,8 @@ from tokenizers.decoders import DecodeStream
 
 from attribution.base.tokenizer import panics_raised
 from attribution.decoding.capture import capture
-from attribution.decoding.decode import taps
 from attribution.decoding.row import unfinished_character
+from attribution.decoding.taps import taps
 from attribution.errors import PromptError
 from attribution.model import FederatedModel
 from attribution.records import Generation, Sampling

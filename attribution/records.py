@@ -105,8 +105,9 @@ class Step:
 class Generation:
     """One decoded response and what attribution needs of it; tensors have one row per position fed to the model.
 
-    `tail_input` (S, width) is the input of the first changed block, None where the embedding itself was changed;
-    `block_input`, `o_proj_input`, `o_proj_output` (T, …) are the last block's, at the T emitting positions.
+    `tail_input` (S, width) is the input of the first changed block, None where the embedding itself was changed or
+    nobody wanted it; `block_input`, `o_proj_input`, `o_proj_output` (T, …) are the last block's, at the T emitting
+    positions, and empty where nobody wanted them.
     """
 
     prompt_token_ids: tuple[int, ...]

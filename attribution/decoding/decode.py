@@ -1,7 +1,7 @@
 """The step loop: prompts join a running batch, tokens come out one step at a time, rows leave when they are done.
 
-Token ids in, tokens and captured activations out. A prompt is run through the model in parts, between the steps of the
-others; a failure ends the row that it belongs to. Does not know clients or scores.
+Token ids in, tokens and captured activations out. Prompts are run through the model together and in parts, between the
+steps of the others; a failure ends the row that it belongs to. Does not know clients or scores.
 """
 
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from attribution.base.layers import Layers
-from attribution.decoding.capture import Tap, capture
+from attribution.decoding.forward import Forward
 from attribution.decoding.row import Row
-from attribution.decoding.rows_cache import Column, RowsCache, last_column
+from attribution.decoding.rows_cache import RowsCache
 from attribution.decoding.sampling import Choice, choose_tokens
+from attribution.decoding.taps import Captures, TappedModel
 from attribution.errors import ContextLengthError, PromptError
 from attribution.records import Generation, Sampling, Step
 
+_Parts = list[tuple[Row, int]]
 _Ready = list[tuple[list[Row], Tensor]]
 """Rows that may have a token, and the logits (rows, vocabulary) to choose them by."""
 
@@ -26,14 +26,11 @@ PROMPT_TOKENS_A_STEP = 128
 """Prompt tokens that are run between two steps of rows that run: on a CPU, a few steps' time."""
 PROMPT_TOKENS_A_STEP_ON_GPU = 2048
 _ALONE = 4  # while nobody runs, so many times as much: larger parts are faster, and nobody waits but for its own token
+_WITH_PADDING = 1.25  # prompts are run together while they and their padding are at most so many times the prompts
 
 
-class DecodedModel(Protocol):
+class DecodedModel(TappedModel, Protocol):
     """What decoding needs of a `FederatedModel`."""
-
-    network: Any
-    layers: Layers
-    first_block: int | None
 
     @property
     def device(self) -> torch.device:
@@ -57,24 +54,29 @@ class Batch:
 
     `join` takes a prompt, `step` gives every row whose prompt has been run one token, `leave` takes a row out.
     Whatever fails within a row ends that row: `take_failures` tells of it, or `leave` raises it. A forward pass that
-    fails for all is repeated for each row apart.
+    fails for all is repeated for each row apart. `captures` says what a `Generation` holds besides tokens.
+
+    Rows that run have the first slots of the cache, then come those whose prompts are begun.
     """
 
-    def __init__(self, model: DecodedModel, prompt_tokens_a_step: int | None = None) -> None:
+    def __init__(
+        self, model: DecodedModel, prompt_tokens_a_step: int | None = None, captures: Captures = Captures.ALL
+    ) -> None:
         """`prompt_tokens_a_step` None chooses by the model's device."""
         self._model = model
         on_cpu = model.device.type == "cpu"
         self._part = prompt_tokens_a_step or (PROMPT_TOKENS_A_STEP if on_cpu else PROMPT_TOKENS_A_STEP_ON_GPU)
         self._rows: dict[str, Row] = {}
-        self._running: list[Row] = []  # rows of the cache, in its order
+        self._slots: list[Row] = []  # whose keys and values each slot of the cache holds
+        self._running = 0  # so many of the slots, the first, are of rows that run
         self._joining: list[Row] = []  # whose prompts are not run to their end, oldest first
         self._failures: dict[str, Exception] = {}
         self._cache = RowsCache(model.device)
-        self._taps = taps(model)
+        self._forward = Forward(model, self._cache, captures)
 
     def __len__(self) -> int:
         """Rows that still want tokens."""
-        return sum(not row.gone for row in (*self._running, *self._joining))
+        return sum(not row.gone for row in (*self._slots[: self._running], *self._joining))
 
     def check(self, prompt_ids: Sequence[int], sampling: Sampling) -> None:
         """Refuse what could not join; may be called from any thread.
@@ -112,7 +114,7 @@ class Batch:
 
     def step(self) -> list[Step]:
         """One token for every row that has not ended and whose prompt has been run; then a part of other prompts."""
-        ready = [*self._forward(), *self._run_prompts()]
+        ready = [*self._run_rows(), *self._run_prompts()]
         steps = []
         for row, choice in self._choose(ready):
             try:
@@ -162,77 +164,46 @@ class Batch:
                     self._fail(row, error)
         return chosen
 
-    def _forward(self) -> _Ready:
+    def _run_rows(self) -> _Ready:
         """Feed each running row its last token: the logits of its next."""
-        if not self._running:
-            return []
-        assert self._cache.cache is not None
-        try:
-            logits = self._feed(self._running, self._cache.cache, self._cache.mask)
-        except Exception:  # noqa: BLE001 - whose it is shows when each is fed apart
-            self._cache.rewind()
-            return self._forward_apart()
-        self._cache.grow()
-        return [(list(self._running), logits)]
-
-    def _forward_apart(self) -> _Ready:
-        """The same for each row by itself, so that it is the failing row that fails."""
-        chosen: dict[str, Tensor] = {}
-        columns: dict[str, Column] = {}
-        for index, row in enumerate(self._running):
-            try:
-                alone = self._cache.copy_row(index)
-                used = alone.get_seq_length()
-                logits = self._feed([row], alone, self._cache.mask[index : index + 1, -used:])
-                chosen[row.key], columns[row.key] = logits, last_column(alone)
-            except Exception as error:  # noqa: BLE001 - this row's, as it was alone
-                self._fail(row, error)
+        rows = self._slots[: self._running]
+        ready = self._feed_or_apart([(row, 1) for row in rows])
         self._drop()
-        while self._running:
-            try:
-                self._cache.append([columns[row.key] for row in self._running])
-                break
-            except Exception as error:  # noqa: BLE001 - there is no room for all: the last to come makes some
-                self._fail(self._running[-1], error)
-                self._drop()
-        return [([row], chosen[row.key]) for row in self._running]
-
-    def _feed(self, rows: Sequence[Row], cache: DynamicCache, mask: Tensor) -> Tensor:
-        """One pass of the last tokens of rows, whose cache grows by it: logits (rows, vocabulary)."""
-        ids = torch.tensor([[row.token_ids[-1]] for row in rows], device=self._model.device)
-        positions = mask.sum(1, keepdim=True)
-        mask = torch.cat([mask, torch.ones_like(positions)], dim=1)
-        padded = None if bool(mask.all()) else mask
-        with torch.inference_mode(), capture(self._taps) as seen:
-            logits: Tensor = self._model.network(
-                input_ids=ids,
-                position_ids=positions,
-                attention_mask=padded,
-                past_key_values=cache,
-                use_cache=True,
-            ).logits
-        for name, tensor in seen.items():
-            for row, rows_of_tensor in zip(rows, tensor, strict=True):
-                row.captured[name].append(rows_of_tensor)
-        return logits[:, -1]
+        return ready
 
     def _run_prompts(self) -> _Ready:
-        """Run a part of the prompts; whose prompt ends joins the running rows, with the logits of its first token."""
+        """Run a part of the prompts; whose prompt ends runs from now on, with the logits of its first token."""
         ready = []
-        for row, part in self._parts():
-            try:
-                logits = self._feed_prompt(row, part)
-                if not row.unfed:
-                    self._cache.add(row.cache)
-                    row.cache = DynamicCache()
-                    self._running.append(row)
-                    ready.append(([row], logits))
-            except Exception as error:  # noqa: BLE001 - this row's
-                self._fail(row, error)
+        for parts in _passes(self._parts()):
+            for rows, logits in self._feed_or_apart(self._placed(parts)):
+                ends = [index for index, row in enumerate(rows) if not row.unfed and self._let_run(row)]
+                if ends:
+                    ready.append(([rows[index] for index in ends], logits if len(ends) == len(rows) else logits[ends]))
+            self._drop()
         self._joining = [row for row in self._joining if row.unfed and not row.gone]
         return ready
 
-    def _parts(self) -> list[tuple[Row, int]]:
+    def _feed_or_apart(self, parts: _Parts) -> _Ready:
+        """Run rows in one pass, and where it fails, each apart, so that it is the failing row that fails."""
+        if not parts:
+            return []
+        try:
+            return [([row for row, _ in parts], self._feed(parts))]
+        except Exception as error:  # noqa: BLE001 - whose it is shows when each is fed apart
+            _raise_if_lost(error)
+        ready: _Ready = []
+        for row, part in parts:
+            try:
+                ready.append(([row], self._feed([(row, part)])))
+            except Exception as error:  # noqa: BLE001 - this row's, as it was alone
+                self._fail(row, error)
+        return ready
+
+    def _feed(self, parts: _Parts) -> Tensor:
+        """One pass of the next tokens of rows in neighbouring slots: the logits (rows, vocabulary) after them."""
+        return self._forward.run(self._slots.index(parts[0][0]), parts)
+
+    def _parts(self) -> _Parts:
         """Whose prompts are run in this step, and how much of them.
 
         Half of it is the oldest's, so that it comes to its end; the rest goes to the shortest, so that a short prompt
@@ -240,7 +211,7 @@ class Batch:
         """
         left = self._part if self._running else self._part * _ALONE
         oldest, others = self._joining[:1], sorted(self._joining[1:], key=lambda row: row.unfed)
-        parts = []
+        parts: _Parts = []
         for row in (*oldest, *others):
             most = left // 2 if others and row in oldest else left
             part = min(row.unfed, max(most, 1))
@@ -250,49 +221,76 @@ class Batch:
                 break
         return parts
 
-    def _feed_prompt(self, row: Row, part: int) -> Tensor:
-        """Run the next tokens of a prompt: the logits (1, vocabulary) after them."""
-        start = len(row.prompt_ids) - row.unfed
-        ids = torch.tensor([row.prompt_ids[start : start + part]], device=self._model.device)
-        with torch.inference_mode(), capture(self._taps) as seen:
-            logits: Tensor = self._model.network(
-                input_ids=ids, past_key_values=row.cache, use_cache=True, logits_to_keep=1
-            ).logits
-        for name, tensor in seen.items():
-            if name == "tail_input":
-                row.captured.setdefault(name, []).append(tensor[0])
-            else:
-                row.captured[name] = [tensor[0, -1:]]
-        row.unfed -= part
-        return logits[:, -1]
+    def _placed(self, parts: _Parts) -> _Parts:
+        """Those that could be given slots, which are the first behind the running rows' now."""
+        placed: _Parts = []
+        for row, part in parts:
+            try:
+                self._place(row, self._running + len(placed))
+                placed.append((row, part))
+            except Exception as error:  # noqa: BLE001 - this row's: there is no room for it
+                self._fail(row, error)
+        return placed
+
+    def _place(self, row: Row, slot: int) -> None:
+        """Let a row whose prompt is to be run have a slot."""
+        if row not in self._slots:
+            self._cache.add()
+            self._slots.append(row)
+        self._exchange(self._slots.index(row), slot)
+
+    def _let_run(self, row: Row) -> bool:
+        """Let a row whose prompt was run be the last of those that run, where there is memory to move it."""
+        try:
+            self._exchange(self._slots.index(row), self._running)
+        except Exception as error:  # noqa: BLE001 - this row's
+            self._fail(row, error)
+            return False
+        self._running += 1
+        return True
+
+    def _exchange(self, one: int, other: int) -> None:
+        if one != other:
+            self._cache.swap(one, other)
+            self._slots[one], self._slots[other] = self._slots[other], self._slots[one]
 
     def _fail(self, row: Row, error: Exception) -> None:
         """End a row for what happened in it; a device that is lost for everybody is no row's failure."""
-        if isinstance(error, torch.AcceleratorError):
-            raise error
+        _raise_if_lost(error)
         row.gone = True
         self._failures[row.key] = error
 
     def _drop(self) -> None:
-        """Take rows that are gone out of the cache."""
-        gone = [index for index, row in enumerate(self._running) if row.gone]
-        for index in reversed(gone):
-            self._cache.remove(index)
-            self._running[index] = self._running[-1]
-            self._running.pop()
-        if gone:
-            self._cache.trim()
+        """Take rows that are gone out of the cache: the last that runs, and the last of all, fill what is free."""
+        for slot in reversed(range(len(self._slots))):
+            if self._slots[slot].gone:
+                last = len(self._slots) - 1
+                free = slot
+                for source in (self._running - 1, last) if slot < self._running else (last,):
+                    if source != free:
+                        self._cache.fill(free, source)
+                        self._slots[free] = self._slots[source]
+                    free = source
+                self._cache.pop()
+                self._slots.pop()
+                self._running -= slot < self._running
 
 
-def taps(model: DecodedModel) -> dict[str, Tap]:
-    """Where a model is tapped while it decodes, by the names of `Generation`'s tensors."""
-    layers = model.layers
-    taps = {
-        "block_input": Tap(layers.last_block, "input"),
-        "o_proj_input": Tap(layers.o_proj, "input"),
-        "o_proj_output": Tap(layers.o_proj, "output"),
-    }
-    if model.first_block is not None:
-        after_last = model.first_block == len(layers.blocks)
-        taps["tail_input"] = Tap(layers.norm if after_last else layers.blocks[model.first_block], "input")
-    return taps
+def _passes(parts: _Parts) -> list[_Parts]:
+    """Which parts of prompts are run together: such as are of like length."""
+    passes: list[_Parts] = []
+    tokens = 0
+    for row, part in sorted(parts, key=lambda each: -each[1]):
+        longest = passes[-1][0][1] if passes else 0
+        if passes and (len(passes[-1]) + 1) * longest <= _WITH_PADDING * (tokens + part):
+            passes[-1].append((row, part))
+            tokens += part
+        else:
+            passes.append([(row, part)])
+            tokens = part
+    return passes
+
+
+def _raise_if_lost(error: Exception) -> None:
+    if isinstance(error, torch.AcceleratorError):
+        raise error

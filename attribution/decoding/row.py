@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
-from transformers import DynamicCache
 
 from attribution.base.tokenizer import panics_raised
 from attribution.decoding.sampling import Choice, Draw
@@ -23,7 +22,6 @@ class Row:
     """One request in the batch: what it asked, what it has been given, and what was captured on the way.
 
     Attributes:
-        cache: the keys and values of its prompt, while that is run through the model part by part.
         unfed: how many tokens of the prompt are still to be run.
         gone: it wants no more tokens: it ended, failed or left.
     """
@@ -37,7 +35,6 @@ class Row:
         self.logprobs: list[float] = []
         self.finish_reason: FinishReason | None = None
         self.captured: dict[str, list[Tensor]] = {}
-        self.cache = DynamicCache()
         self.unfed = len(self.prompt_ids)
         self.gone = False
         self._text = ""
@@ -57,6 +54,19 @@ class Row:
     def draw(self) -> Draw:
         """What it brings to the choice of its next token; the same until that is taken."""
         return Draw(self.sampling, self._uniform, self._adjustments)
+
+    def next_ids(self, part: int) -> list[int]:
+        """So many of the tokens that are to be run next: of its prompt, and then the last that it was given."""
+        if not self.unfed:
+            return self.token_ids[-1:]
+        start = len(self.prompt_ids) - self.unfed
+        return self.prompt_ids[start : start + part]
+
+    def take_fed(self, part: int, captured: dict[str, Tensor]) -> None:
+        """Its next tokens were run, and this was captured of them."""
+        self.unfed -= min(part, self.unfed)
+        for name, tensor in captured.items():
+            self.captured.setdefault(name, []).append(tensor)
 
     def emit(self, choice: Choice, ends: set[int]) -> Step:
         """Take a token and return what can be shown now: text that may begin a stop string is held back.

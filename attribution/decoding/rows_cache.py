@@ -1,121 +1,157 @@
-"""Keys and values of all running rows together, padded on the left: rows come, go, and are read apart.
+"""Keys and values of all rows, each row in a slot of its own from its first column on: nothing is copied in a step.
 
-Each change is made whole or not at all, also when memory runs out within it. Does not know what a row is.
+Slots and columns grow by doubling, when a row needs what is not there, and are given back when no row is left: memory
+is that of as many slots as there were rows at once, each of as many columns as the longest had. What lies behind a
+row's end is zero, so that it disturbs nobody who does not look at it. Does not know what a row is.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import Cache
 
-Column = list[tuple[Tensor, Tensor]]
-"""Keys and values of one position of one row, for each layer."""
+from attribution.decoding.window import Window
+
+_FEWEST_COLUMNS = 64
 
 
-class RowsCache:
-    """The cache of several rows, and `mask` (rows, length), which is 0 where a row is padded."""
+class RowsCache(Cache):  # type: ignore[misc]  # transformers is not typed
+    """The cache of several rows, as transformers' models use one; a pass is over the slots of its `window`.
+
+    Attributes:
+        lengths: how many positions each slot holds.
+    """
 
     def __init__(self, device: torch.device) -> None:
+        super().__init__(layers=[])
+        self.layers: list[RowsLayer] = []
+        self.lengths: list[int] = []
+        self._written: list[int] = []  # columns of each slot that may not be zero
         self._device = device
-        self.cache: DynamicCache | None = None
-        self.mask = torch.zeros(0, 0, dtype=torch.long, device=device)
+        self._window: Window | None = None
 
-    def add(self, cache: DynamicCache) -> None:
-        """Append the cache of one row, padding the shorter side."""
-        length = cache.get_seq_length()
-        mask = torch.ones(1, length, dtype=torch.long, device=self._device)
-        if self.cache is None:
-            self.cache, self.mask = cache, mask
-            return
-        rows, before = self.mask.shape
-        total = max(length, before)
-        mask = torch.cat([_pad_left(self.mask, total, 1), _pad_left(mask, total, 1)])
-        try:
-            for running, joining in zip(self.cache.layers, cache.layers, strict=True):
-                both = [
-                    torch.cat([_pad_left(getattr(layer, side), total, 2) for layer in (running, joining)])
-                    for side in ("keys", "values")
-                ]
-                running.keys, running.values = both
-        except Exception:
-            for layer in self.cache.layers:
-                layer.keys, layer.values = layer.keys[:rows, :, -before:], layer.values[:rows, :, -before:]
-            raise
-        self.mask = mask
-
-    def remove(self, index: int) -> None:
-        """Take out a row; the last one takes its place. Allocates nothing, so it works where memory has run out."""
-        last = self.mask.shape[0] - 1
+    def add(self) -> int:
+        """Make an empty slot behind the others, and return its number."""
         with torch.inference_mode():
-            for tensor in (self.mask, *self._tensors()):
-                if index != last:
-                    tensor[index].copy_(tensor[last])
-        self.mask = self.mask[:last]
-        if not last:
-            self.cache, self.mask = None, self.mask[:, :0]
-            return
-        assert self.cache is not None
-        for layer in self.cache.layers:
-            layer.keys, layer.values = layer.keys[:last], layer.values[:last]
+            for layer in self.layers:
+                layer.fit(len(self.lengths) + 1, 0)
+        self.lengths.append(0)
+        self._written.append(0)
+        return len(self.lengths) - 1
 
-    def trim(self) -> None:
-        """Forget the columns that no row needs any more."""
-        if self.cache is None:
-            return
-        used = int(self.mask.sum(1).max())
-        self.mask = self.mask[:, -used:]
-        for layer in self.cache.layers:
-            layer.keys, layer.values = layer.keys[:, :, -used:], layer.values[:, :, -used:]
+    def open(self, first: int, parts: Sequence[int]) -> Window:
+        """Begin a pass of new tokens over the slots from `first` on; until `advance` it counts for nothing."""
+        slots = range(first, first + len(parts))
+        self._window = Window(first, [self.lengths[slot] for slot in slots], parts, self._device)
+        for slot, part in zip(slots, parts, strict=True):
+            self._written[slot] = max(self._written[slot], self.lengths[slot] + part)
+        return self._window
 
-    def rewind(self) -> None:
-        """Forget what a forward pass that failed had appended in some of the layers."""
-        assert self.cache is not None
-        length = self.mask.shape[1]
-        for layer in self.cache.layers:
-            layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
+    def advance(self) -> None:
+        """The pass was run whole: its tokens are there from now on."""
+        assert self._window is not None
+        for slot, part in enumerate(self._window.parts, self._window.first):
+            self.lengths[slot] += part
 
-    def grow(self) -> None:
-        """A forward pass has appended one position to every row."""
-        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
+    def fill(self, slot: int, source: int) -> None:
+        """Let the row of another slot be in this one, whose own is forgotten. Allocates nothing."""
+        columns = max(self._written[slot], self._written[source])
+        with torch.inference_mode():
+            for tensor in self._tensors():
+                tensor[slot, :columns].copy_(tensor[source, :columns])
+        self.lengths[slot], self._written[slot] = self.lengths[source], self._written[source]
 
-    def copy_row(self, index: int) -> DynamicCache:
-        """A copy of the cache of one row alone, without its padding."""
-        assert self.cache is not None
-        used = int(self.mask[index].sum())
-        alone = DynamicCache()
-        for number, layer in enumerate(self.cache.layers):
-            alone.update(layer.keys[index : index + 1, :, -used:], layer.values[index : index + 1, :, -used:], number)
-        return alone
+    def pop(self) -> None:
+        """Forget the last slot; with the last of all, the memory is given back. Allocates nothing."""
+        columns = self._written.pop()
+        self.lengths.pop()
+        if not self.lengths:
+            self.layers = []
+        with torch.inference_mode():
+            for tensor in self._tensors():
+                tensor[len(self.lengths), :columns].zero_()
 
-    def append(self, columns: Sequence[Column]) -> None:
-        """Add one position to every row, each with its own keys and values."""
-        assert self.cache is not None
-        try:
-            for number, layer in enumerate(self.cache.layers):
-                keys = torch.cat([layer.keys, torch.cat([column[number][0] for column in columns])], dim=2)
-                values = torch.cat([layer.values, torch.cat([column[number][1] for column in columns])], dim=2)
-                layer.keys, layer.values = keys, values
-            self.grow()
-        except Exception:
-            self.rewind()
-            raise
+    def swap(self, one: int, other: int) -> None:
+        """Exchange two slots; whole or, where there is no memory for one row of one layer, not at all."""
+        columns = max(self._written[one], self._written[other])
+        tensors = self._tensors()
+        with torch.inference_mode():
+            spare = tensors[0].new_empty(max(tensor[one, :columns].numel() for tensor in tensors)) if tensors else None
+            for tensor in tensors:
+                first, second = tensor[one, :columns], tensor[other, :columns]
+                assert spare is not None
+                kept = spare[: first.numel()].view_as(first).copy_(first)
+                first.copy_(second)
+                second.copy_(kept)
+        for numbers in (self.lengths, self._written):
+            numbers[one], numbers[other] = numbers[other], numbers[one]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write the new keys and values (rows, heads, tokens, width) of a layer; views of all that the window sees."""
+        assert self._window is not None
+        while len(self.layers) <= layer_idx:
+            self.layers.append(RowsLayer())
+        layer = self.layers[layer_idx]
+        layer.begin(key_states, value_states)
+        layer.fit(len(self.lengths), self._window.columns)
+        return layer.write(key_states, value_states, self._window)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002 - transformers' own signature
+        """Positions before the pass; models ask where the rows of the window have the same."""
+        return 0 if self._window is None else self._window.lengths[0]
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """How many columns a mask of the pass has, and before which column it begins."""
+        return self.get_seq_length(layer_idx) + query_length, 0
 
     def _tensors(self) -> list[Tensor]:
-        return (
-            [] if self.cache is None else [side for layer in self.cache.layers for side in (layer.keys, layer.values)]
-        )
+        return [tensor for layer in self.layers for tensor in layer.tensors if len(tensor)]
 
 
-def last_column(cache: DynamicCache) -> Column:
-    """The last position of a cache of one row."""
-    return [(layer.keys[:, :, -1:].clone(), layer.values[:, :, -1:].clone()) for layer in cache.layers]
+class RowsLayer:
+    """Keys and values of one layer, each (slots, columns, heads, width): the columns of a slot lie together."""
+
+    is_sliding = False  # it keeps all; what a sliding layer may not see is masked
+    is_compileable = False
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+
+    def begin(self, *states: Tensor) -> None:
+        """Take shape and type from the first states (rows, heads, tokens, width)."""
+        if not self.tensors:
+            self.tensors = [state.new_empty(0, 0, state.shape[1], state.shape[3]) for state in states]
+
+    def fit(self, slots: int, columns: int) -> None:
+        """Grow until there is room for so many; whole or, where memory does not suffice, not at all."""
+        if not self.tensors:
+            return
+        have = self.tensors[0].shape
+        if slots <= have[0] and columns <= have[1]:
+            return
+        shape = [_doubled(have[0] or 1, slots), _doubled(have[1] or _FEWEST_COLUMNS, columns)]
+        grown = [tensor.new_zeros(*shape, *tensor.shape[2:]) for tensor in self.tensors]
+        for new, old in zip(grown, self.tensors, strict=True):
+            new[: have[0], : have[1]].copy_(old)
+        self.tensors = grown
+
+    def write(self, keys: Tensor, values: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+        """Put new states where the window says; what is seen of each, (rows, heads, columns, width)."""
+        seen = []
+        for tensor, states in zip(self.tensors, (keys, values), strict=True):
+            slots, columns, heads, width = tensor.shape
+            states = states.transpose(1, 2).reshape(-1, heads * width)  # noqa: PLW2901 - a line for each token
+            kept = states if window.kept is None else states[window.kept]
+            tensor.view(slots * columns, heads * width).index_copy_(0, window.places(columns), kept)
+            seen.append(tensor[window.first : window.end, : window.columns].transpose(1, 2))
+        return seen[0], seen[1]
 
 
-def _pad_left(tensor: Tensor, length: int, dimension: int) -> Tensor:
-    missing = length - tensor.shape[dimension]
-    if not missing:
-        return tensor
-    shape = list(tensor.shape)
-    shape[dimension] = missing
-    return torch.cat([tensor.new_zeros(shape), tensor], dim=dimension)
+def _doubled(number: int, least: int) -> int:
+    while number < least:
+        number *= 2
+    return number

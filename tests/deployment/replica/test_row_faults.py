@@ -12,6 +12,7 @@ import torch
 from attribution.decoding import decode
 from attribution.decoding.decode import Batch
 from attribution.decoding.row import Row
+from attribution.decoding.rows_cache import RowsLayer
 from attribution.decoding.sampling import Draw
 from attribution.model import FederatedModel
 from deployment.replica import recorder
@@ -106,11 +107,11 @@ def step(patch: pytest.MonkeyPatch, error: BaseException) -> dict[str, Any]:
     """The forward pass fails in the middle of the network whenever the row is in it, alone or with others."""
 
     class Falling(Batch):
-        def _feed(self, rows: Any, cache: Any, mask: Any) -> Any:
-            bad = any(row.key == BAD and len(row.token_ids) >= 5 for row in rows)
+        def _feed(self, parts: Any) -> Any:
+            bad = any(row.key == BAD and len(row.token_ids) >= 5 for row, _ in parts)
             hook = self._model.layers.last_block.register_forward_pre_hook(partial(_raise, error)) if bad else None
             try:
-                return super()._feed(rows, cache, mask)
+                return super()._feed(parts)
             finally:
                 if hook is not None:
                     hook.remove()
@@ -119,35 +120,34 @@ def step(patch: pytest.MonkeyPatch, error: BaseException) -> dict[str, Any]:
 
 
 def prompt(patch: pytest.MonkeyPatch, error: BaseException) -> dict[str, Any]:
-    """The prompt's forward pass fails."""
+    """The prompt's forward pass fails, alone or with others'."""
 
     class Falling(Batch):
-        def _feed_prompt(self, row: Row, part: int) -> Any:
-            if row.key == BAD:
+        def _feed(self, parts: Any) -> Any:
+            if any(row.key == BAD and row.unfed for row, _ in parts):
                 raise error
-            return super()._feed_prompt(row, part)
+            return super()._feed(parts)
 
     return {"batch": Falling}
 
 
 def merge(patch: pytest.MonkeyPatch, error: BaseException) -> dict[str, Any]:
-    """There is no room for its cache: the third layer cannot be joined to the others'."""
-    original, calls = torch.cat, [0]
+    """There is no room for its cache: the third layer cannot grow for it."""
+    original, calls = RowsLayer.fit, [0]
 
     class Falling(Batch):
-        def _feed_prompt(self, row: Row, part: int) -> Any:
-            logits = super()._feed_prompt(row, part)
-            if row.key == BAD:
-                calls[0] = 6
-            return logits
+        def _feed(self, parts: Any) -> Any:
+            if any(row.key == BAD and row.unfed for row, _ in parts):
+                calls[0] = 3
+            return super()._feed(parts)
 
-    def cat(*arguments: Any, **options: Any) -> Any:
+    def fit(*arguments: Any) -> None:
         calls[0] -= 1
         if calls[0] == 0:
             raise error
-        return original(*arguments, **options)
+        original(*arguments)
 
-    patch.setattr(torch, "cat", cat)
+    patch.setattr(RowsLayer, "fit", fit)
     return {"batch": Falling}
 
 
@@ -420,9 +420,9 @@ def test_logits_that_are_no_numbers_end_their_row(
     """NaN in one row of the logits, greedy or sampled, is that row's; what it was given before is booked."""
 
     class Broken(Batch):
-        def _feed(self, rows: Any, cache: Any, mask: Any) -> Any:
-            logits = super()._feed(rows, cache, mask).clone()
-            for index, row in enumerate(rows):
+        def _feed(self, parts: Any) -> Any:
+            logits = super()._feed(parts).clone()
+            for index, row in enumerate(row for row, _ in parts):
                 if row.key.startswith(BAD) and len(row.token_ids) >= 5:
                     logits[index] = float("nan" if row.key == BAD else "inf")
             return logits
@@ -482,17 +482,17 @@ def test_one_pass_that_fails_for_all_ends_nobody(
     class Scarce(Batch):
         together = 0
 
-        def _feed(self, rows: Any, cache: Any, mask: Any) -> Any:
-            if len(rows) > 1:
+        def _feed(self, parts: Any) -> Any:
+            if len(parts) > 1:
                 self.together += 1
                 hook = self._model.layers.last_block.register_forward_pre_hook(
                     partial(_raise, torch.OutOfMemoryError("CUDA out of memory"))
                 )
                 try:
-                    return super()._feed(rows, cache, mask)
+                    return super()._feed(parts)
                 finally:
                     hook.remove()
-            return super()._feed(rows, cache, mask)
+            return super()._feed(parts)
 
     scarce: list[Scarce] = []
 
