@@ -52,13 +52,14 @@ def resolve_base(reference: str) -> Path:
     return folder
 
 
-def load_model(folder: Path, *, device: str = "cpu") -> Any:
-    """Load the causal language model in `folder` for inference: frozen, float32, safetensors only, no remote code.
+def load_model(folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+    """Load the causal language model in `folder` for inference: frozen, safetensors only, no remote code.
 
-    Float32 whatever the file holds: an update is small beside the weights, and half precision would round it away.
+    Float32 whatever the file holds, unless told otherwise: an update is small beside the weights, and half precision
+    rounds it away where it is added to them or scored.
 
     Raises:
-        ModelError: transformers cannot load it.
+        ModelError: transformers cannot load it, or `dtype` cannot hold its weights.
     """
     check_model_folder(folder)
     with _silence(), _refusals(f"{folder}: transformers cannot load a causal language model from it"):
@@ -66,7 +67,7 @@ def load_model(folder: Path, *, device: str = "cpu") -> Any:
             folder,
             use_safetensors=True,
             trust_remote_code=False,
-            dtype=torch.float32,
+            dtype=dtype,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported, and refused below by name
         )

@@ -30,6 +30,24 @@ def test_outputs_are_the_same_whatever_the_shape(inputs, outputs, rows, bias):
     assert torch.allclose(expected, actual, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("rows", [1, 3, 32])
+def test_half_precision_is_rounded_once(dtype, rows):
+    """Split or whole, sums are made in more than half precision, and the layer's own dtype comes out."""
+    layer = nn.Linear(96, 64)
+    x = torch.randn(rows, 96).to(dtype)
+    half = nn.Linear(96, 64).to(dtype)
+    half.load_state_dict(layer.state_dict())
+    expected = nn.functional.linear(x.float(), half.weight.float(), half.bias.float())
+
+    split_linear_layers(model := nn.Sequential(half), lambda _: frozenset(ROWS))
+    with torch.no_grad():
+        actual = model(x)
+
+    assert dtype == actual.dtype
+    torch.testing.assert_close(expected, actual.float(), rtol=3 * torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize("rows", [1, 5, 64])
 def test_gradients_are_those_of_a_plain_layer(rows):
     """Where gradients are wanted the layer is the plain one, and it is still an `nn.Linear` under its own name."""
