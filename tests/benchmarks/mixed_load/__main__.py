@@ -16,6 +16,8 @@ from tests.benchmarks.serving.client import Server
 from tests.benchmarks.serving.ours import our_service
 from tests.benchmarks.serving.rounds import say
 
+TELLING_S = 30.0
+
 
 def main(
     minutes: Annotated[float, typer.Option(min=0.5, help="How long the load lasts.")] = 10.0,
@@ -54,7 +56,9 @@ async def _load(
         asyncio.create_task(family.watch()),
     ]
     calling = [asyncio.create_task(Caller(server, seen, seed + number).call(deadline)) for number in range(callers)]
-    await asyncio.sleep(total_s)
+    while (left := deadline - asyncio.get_running_loop().time()) > 0:
+        await asyncio.sleep(min(left, TELLING_S))
+        say(f"{len(seen.whole)} seen whole, {family.kills} kills, {max(left - TELLING_S, 0):.0f} s to go")
     for task in disturbing:
         task.cancel()
         with suppress(asyncio.CancelledError):

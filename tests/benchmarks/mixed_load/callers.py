@@ -17,7 +17,8 @@ import httpx
 from tests.benchmarks.mixed_load.requests import COMPLETIONS, bad_requests, good_body
 from tests.benchmarks.serving.client import Server
 
-MOST_TRIES = 40
+PATIENCE_S = 60.0
+"""How long one key is tried: a crash can leave a claim of which nobody can say what became of it."""
 LONGEST_WAIT_S = 5.0
 TIMEOUT_S = 120.0
 
@@ -41,11 +42,11 @@ class Seen:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What came of a request: a whole response, or none and how long to wait."""
+    """What came of a request: a whole response, or none and how long to wait; None where no other try will do."""
 
     response_id: str = ""
     tokens: int = 0
-    wait_s: float = 1.0
+    wait_s: float | None = 1.0
 
     @property
     def is_whole(self) -> bool:
@@ -83,15 +84,17 @@ class Caller:
             self._seen.counts["left"] += 1
             if self._chance.random() < 0.5:
                 return
-        for number in range(MOST_TRIES):
-            answer = await self._answer(client, body, key)
-            if answer.is_whole:
-                self._seen.whole[answer.response_id] = answer.tokens
-                self._seen.counts["whole, at once" if number == 0 else "whole, after retries"] += 1
-                self._answered.append((key, body, answer.response_id))
+        clock = asyncio.get_running_loop().time
+        begin, tries = clock(), 0
+        while not (answer := await self._answer(client, body, key)).is_whole:
+            tries += 1
+            if answer.wait_s is None or clock() - begin > PATIENCE_S:
+                self._seen.counts["given up"] += 1
                 return
             await asyncio.sleep(answer.wait_s)
-        self._seen.counts["given up"] += 1  # a crash can leave a claim of which nobody can say what became
+        self._seen.whole[answer.response_id] = answer.tokens
+        self._seen.counts["whole, after retries" if tries else "whole, at once"] += 1
+        self._answered.append((key, body, answer.response_id))
 
     async def _ask_once_more(self, client: httpx.AsyncClient) -> None:
         """Ask for what was answered already, under its key: the same response comes again."""
@@ -158,7 +161,8 @@ class Caller:
         """An answer that is none: 429 and 503, and 409 of a key in use, which say when to come back."""
         code, wait = got.json()["error"]["code"], got.headers.get("Retry-After")
         self._seen.counts[f"{got.status_code} {code}"] += 1
-        told = wait is not None and (got.status_code in {429, 503} or code == "idempotency_in_progress")
-        if not told and code != "idempotency_expired":  # whole and booked, but cut off before its end was seen
+        if code == "idempotency_expired":  # whole and booked, while its caller was gone
+            return _Answer(wait_s=None)
+        if wait is None or not (got.status_code in {429, 503} or code == "idempotency_in_progress"):
             self._seen.odd.append(f"{what}: {got.status_code} {code}, Retry-After {wait}")
         return _Answer(wait_s=min(float(wait or 1), LONGEST_WAIT_S))
