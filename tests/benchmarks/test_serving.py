@@ -94,6 +94,15 @@ def test_once_credit_can_be_sampled_the_usual_service_credits_a_tenth():
     } == {figure.name: pytest.approx(figure.value) for figure in figures}
 
 
+def test_a_service_that_samples_nothing_has_no_figure_of_sampled_credit():
+    """Where every token was measured although a tenth was asked for, the figures are those of all."""
+    measured = record((0, TENTH, load(0.25)), (0, EVERY, load(0.25)), (0, BATCHING, load(0.25)))
+    measured.measured[TENTH] = [1.0]
+
+    assert ["credited_vs_peer_1"] == [figure.name for figure in figures_of(measured)]
+    assert f"{TENTH}: 100.0% of the tokens were measured" in sanity_of(measured)
+
+
 def test_what_is_printed_is_a_table_and_a_line_of_json_for_each_figure(capsys: pytest.CaptureFixture[str]):
     """Each line with the five fields of design 11."""
     measured = record((0, EVERY, load(0.5)), (0, BATCHING, load(0.25)), *_engine())

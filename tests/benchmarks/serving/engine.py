@@ -1,7 +1,7 @@
 """The batch alone, one stream, driven by the thread that loaded the model: what the service is held against.
 
-`python -m tests.benchmarks.serving.engine BUNDLE TOKENS`, the prompts as a JSON list on its input; prints its replies
-as JSON. In a process of its own, as a server would be.
+`python -m tests.benchmarks.serving.engine BUNDLE TOKENS DTYPE`, the prompts as a JSON list on its input; prints its
+replies as JSON. In a process of its own, as a server would be.
 """
 
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from attribution.decoding.decode import Batch
+from attribution.decoding.taps import Captures
 from attribution.model import FederatedModel
 from attribution.records import Sampling
 from tests.benchmarks.serving.loads import Load, Reply
@@ -22,9 +23,9 @@ from tests.benchmarks.serving.loads import Load, Reply
 WARMING_TOKENS = 8
 
 
-def drive_engine(bundle: Path, prompts: list[str], tokens: int) -> Load:
+def drive_engine(bundle: Path, prompts: list[str], tokens: int, dtype: str) -> Load:
     """A response to every prompt, one after another, in a new process."""
-    command = [sys.executable, "-m", "tests.benchmarks.serving.engine", str(bundle), str(tokens)]
+    command = [sys.executable, "-m", "tests.benchmarks.serving.engine", str(bundle), str(tokens), dtype]
     answer = subprocess.run(command, check=True, input=json.dumps(prompts), stdout=subprocess.PIPE, text=True)
     told = json.loads(answer.stdout.splitlines()[-1])
     return Load(1, tuple(Reply(**reply) for reply in told["replies"]), told["processor_s"])
@@ -33,11 +34,12 @@ def drive_engine(bundle: Path, prompts: list[str], tokens: int) -> Load:
 def main() -> None:
     """Load the model, warm it, and answer."""
     torch.set_num_threads(os.cpu_count() or 1)
-    model = FederatedModel.load(Path(sys.argv[1]))
-    batch, prompts = Batch(model), json.load(sys.stdin)
+    folder, tokens, dtype = sys.argv[1:]
+    model = FederatedModel.load(Path(folder), dtype=dtype)
+    batch, prompts = Batch(model, captures=Captures.NONE), json.load(sys.stdin)
     _answer(model, batch, prompts[0], WARMING_TOKENS)
     before = time.process_time()
-    replies = [_answer(model, batch, prompt, int(sys.argv[2])) for prompt in prompts]
+    replies = [_answer(model, batch, prompt, int(tokens)) for prompt in prompts]
     processor_s = time.process_time() - before
     print(json.dumps({"replies": [asdict(reply) for reply in replies], "processor_s": processor_s}))
 

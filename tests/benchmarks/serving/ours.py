@@ -8,6 +8,7 @@ from pathlib import Path
 from attribution.bundle.bundle import open_bundle
 from deployment.cli.service.apart import service_apart
 from deployment.settings import Settings, pepper_of
+from rewards.credit import PENDING
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from tests.benchmarks.serving.client import Server
@@ -42,3 +43,10 @@ def our_service(bundle: Path, settings: Mapping[str, str]) -> Iterator[Server]:
             usage = {"stream_options": {"include_usage": True}}
             consortium = open_bundle(bundle).manifest.consortium
             yield Server(f"{running.address}/v1", consortium, key, usage, running.process.pid, ledger)
+
+
+def measured_share(ledger: str) -> float:
+    """Of the tokens that a ledger holds, the share whose credit is not pending."""
+    with closing(Ledger(ledger)) as books:
+        balances = books.balances()
+    return 1 - balances.get(PENDING, 0) / sum(balances.values())

@@ -27,8 +27,13 @@ COLUMNS = ("server", "streams", "tokens/s", "first token", "between p50", "p99",
 
 
 def figures_of(record: Record) -> list[Figure]:
-    """The figures of design 13 that could be had, each the median of its pairs."""
-    return [figure for figure in _figures(record) if figure is not None]
+    """The figures of design 13 that could be had, each the median of its pairs.
+
+    None of those for which credit is to be sampled, where the service measured every response all the same.
+    """
+    unheeded = {name for name in (TENTH, BFLOAT16, OFF) if min(record.measured.get(name, [0.0])) == 1}
+    loads = {place: load for place, load in record.loads.items() if place[1] not in unheeded}
+    return [figure for figure in _figures(Record(loads)) if figure is not None]
 
 
 def _figures(record: Record) -> Iterator[Figure | None]:
@@ -125,6 +130,8 @@ def sanity_of(record: Record) -> list[str]:
         theirs = [reply for (_, name, _), load in record.loads.items() if name == mode for reply in load.replies]
         if theirs:
             lines.append(f"equal texts, ours and {mode}: {equal_texts(ours, theirs):.1%}")
+    for name, shares in record.measured.items():
+        lines.append(f"{name}: {statistics.mean(shares):.1%} of the tokens were measured")
     tokens = [reply.tokens for load in record.loads.values() for reply in load.replies]
     lines.append(f"tokens of a response: {min(tokens)} to {max(tokens)}, {statistics.mean(tokens):.1f} on average")
     return lines

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from tests.benchmarks.serving.loads import Load
 
-EVERY, TENTH, OFF = "credit on every response", "credit on a tenth", "credit on none"
+EVERY, TENTH, OFF = "credit on every response", "credit on a tenth", "credit on one in a million"
 PAPER, BFLOAT16, ENGINE = "paper on every response", "credit on a tenth, bfloat16", "engine alone"
 MODES = ("peer, continuous batching", "peer, one at a time")
 NARROW, MIDDLE, WIDE = 1, 8, 32
@@ -12,10 +12,17 @@ NARROW, MIDDLE, WIDE = 1, 8, 32
 
 @dataclass
 class Record:
-    """What was measured: loads by pair, server and streams, and the memory of each server in bytes."""
+    """What was measured.
+
+    Attributes:
+        loads: by pair, server and streams.
+        memory: of each server, in bytes.
+        measured: of each configuration of ours, which share of the tokens was credited to clients and commons.
+    """
 
     loads: dict[tuple[int, str, int], Load] = field(default_factory=dict)
     memory: dict[str, list[int]] = field(default_factory=dict)
+    measured: dict[str, list[float]] = field(default_factory=dict)
 
     def load(self, pair: int, server: str, streams: int) -> Load | None:
         """One of them, where it was measured."""

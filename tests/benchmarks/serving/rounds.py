@@ -13,7 +13,7 @@ import psutil
 from tests.benchmarks.serving.client import Server, drive
 from tests.benchmarks.serving.engine import WARMING_TOKENS, drive_engine
 from tests.benchmarks.serving.loads import Load
-from tests.benchmarks.serving.ours import lacking, our_service
+from tests.benchmarks.serving.ours import lacking, measured_share, our_service
 from tests.benchmarks.serving.peer import peer_program, peer_service
 from tests.benchmarks.serving.prompts import prompts_of_levels
 from tests.benchmarks.serving.record import (
@@ -67,7 +67,7 @@ class Plan:
         some = {
             EVERY: ({"credit_fraction": "1"} | dtype, self.levels),
             TENTH: ({"credit_fraction": "0.1"} | dtype, self.levels),
-            OFF: ({"credit_fraction": "0"} | dtype, [MIDDLE]),
+            OFF: ({"credit_fraction": "0.000001"} | dtype, [MIDDLE]),
             PAPER: ({"method": "paper"} | dtype, [MIDDLE]),
             BFLOAT16: ({"credit_fraction": "0.1", "serve_dtype": "bfloat16"}, [WIDE]),
         }
@@ -90,7 +90,7 @@ def measure(plan: Plan) -> Record:
             for name, levels, started in _contestants(plan, record, pair, program, Path(scratch)):
                 _measure_server(plan, record, pair, name, levels, started)
         if NARROW in plan.levels:
-            load = drive_engine(plan.bundle, plan.prompts[NARROW], plan.tokens)
+            load = drive_engine(plan.bundle, plan.prompts[NARROW], plan.tokens, plan.dtype)
             record.loads[pair, ENGINE, NARROW] = load
             _tell(pair, ENGINE, load)
     return record
@@ -133,6 +133,8 @@ def _measure_server(
             record.loads[pair, name, streams] = load
             _tell(pair, name, load)
         record.memory.setdefault(name, []).append(_resident_bytes(server.pid))
+        if server.ledger:
+            record.measured.setdefault(name, []).append(measured_share(server.ledger))
 
 
 def _resident_bytes(pid: int) -> int:
