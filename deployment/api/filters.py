@@ -14,7 +14,7 @@ from deployment.api.paging import Paging
 from deployment.books.books import Books
 from deployment.errors import NotFoundError
 from deployment.schemas.fields import Name
-from rewards.credit import COMMONS
+from rewards.credit import COMMONS, PENDING
 from rewards.ledger import usage
 from rewards.periods import Period
 from rewards.periods.history import read_history
@@ -31,7 +31,7 @@ class Filters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     period: Name | None = Field(None, description="The name of a closed period; all time without it.")
-    client: Name | None = Field(None, description="A client's id, or `commons`; a member's key sees its own alone.")
+    client: Name | None = Field(None, description="A client's id, `commons` or `pending`; a member's key sees its own.")
     model: Name | None = Field(
         None, description="A model by the name that `/v1/models` gives it, which is the consortium's; or its SHA-256."
     )
@@ -72,6 +72,11 @@ class Narrowing:
     period: Period | None
     previous: Period | None
 
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether not all receipts of the period are meant."""
+        return bool(self.selection.conditions)
+
 
 def narrow(books: Books, visible: str | None, filters: Filters) -> Narrowing:
     """What a caller asked for, as far as the caller may see it.
@@ -86,7 +91,7 @@ def narrow(books: Books, visible: str | None, filters: Filters) -> Narrowing:
     """
     registered = books.ledger.clients()
     consortia = {name for name, members in registered.items() if visible is None or visible in members}
-    everybody = {COMMONS, *(client for members in registered.values() for client in members)}
+    everybody = {COMMONS, PENDING, *(client for members in registered.values() for client in members)}
     if filters.client is not None and filters.client not in (everybody if visible is None else {visible}):
         raise NotFoundError(f"there is no client {filters.client!r} here", param="client", code="client_not_found")
     if filters.model is not None and filters.model not in consortia and _SHA256.fullmatch(filters.model) is None:

@@ -118,7 +118,7 @@ def rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def percent(share: str, decimals: int = 4) -> str:
-    """A share "numerator/denominator" as a percentage, rounded to so many decimals."""
+    """A share "numerator/denominator", or as a decimal, as a percentage, rounded to so many decimals."""
     with localcontext(prec=60):
         exact = Fraction(share) * 100
         value = Decimal(exact.numerator) / exact.denominator
@@ -145,6 +145,20 @@ def _credit(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("of it late", _group_thousands(document["late_credit"])),
         ("not counted, as held", _group_thousands(document["held_credit"])),
         ("Share", percent(document["share"])),
+        *_sampling(document),
+    ]
+
+
+def _sampling(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was measured, and what that leaves open; nothing where everything was."""
+    sampling = document.get("sampling")
+    if sampling is None:
+        return []
+    measured, responses = (_group_thousands(sampling[name]) for name in ("measured_responses", "responses"))
+    return [
+        ("Measured", f"{measured} of {responses} responses"),
+        ("of the credit by the others", _group_thousands(sampling["settled_credit"])),
+        ("Standard error, of all credit", f"± {percent(sampling['standard_error'])}"),
     ]
 
 

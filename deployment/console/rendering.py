@@ -17,7 +17,7 @@ from deployment.access.gate import caller
 from deployment.access.roles import visible_to
 from deployment.console.charts import svg
 from rewards import money
-from rewards.credit import COMMONS
+from rewards.credit import COMMONS, PENDING
 from rewards.files.plain_text import many_lines
 from rewards.keys.rules import Key
 from rewards.moments import date_of
@@ -184,7 +184,7 @@ def _colour(context: Context, account: str) -> str:
 
 
 def colours(clients: Mapping[str, str], visible: str | None) -> dict[str, str]:
-    """Each client's CSS class, by the order of registration; the commons has one of its own.
+    """Each client's CSS class, by the order of registration; the commons and what is pending have their own.
 
     Args:
         clients: id to name, in that order.
@@ -192,7 +192,9 @@ def colours(clients: Mapping[str, str], visible: str | None) -> dict[str, str]:
     """
     if visible is not None:
         return {COMMONS: COMMONS, visible: "c0"}
-    return {COMMONS: COMMONS} | {client: f"c{place % COLOURS}" for place, client in enumerate(clients)}
+    return {COMMONS: COMMONS, PENDING: PENDING} | {
+        client: f"c{place % COLOURS}" for place, client in enumerate(clients)
+    }
 
 
 @cache

@@ -98,10 +98,12 @@ def _credit() -> Band:
 def _shares() -> Band:
     shares = graph(
         "Shares of the open period",
-        "Each client's part of the open period's credit, and the commons' part; all of them sum to 1.",
+        "Each client's part of the open period's credit, the commons' part, and what is pending as it was not "
+        "measured; all of them sum to 1.",
         "percentunit",
         Query(once("protoken_share_ratio", "client"), "{{client}}"),
         Query(once("protoken_commons_share_ratio"), "commons"),
+        Query(once("protoken_pending_share_ratio"), "pending"),
         stacked=True,
     )
     concentration = graph(

@@ -228,10 +228,12 @@ def _latency(title: str, name: str) -> AnyPanel:
 
 
 def _imbalance() -> str:
-    """Generated tokens that are neither a client's nor the commons', the most on any exporter."""
+    """Generated tokens that are neither a client's nor the commons' nor pending, the most on any exporter."""
     generated = select("protoken_generated_tokens_total")
     parts = f"{select('protoken_attributed_tokens_total')} or {select('protoken_commons_tokens_total')}"
-    return f"max(abs(sum by (job, instance) ({generated}) - sum by (job, instance) ({parts})))"
+    pending = select("protoken_pending_tokens_total")  # of the same labels as the commons', so they are no union
+    sums = " - ".join(f"sum by (job, instance) ({each})" for each in (generated, parts, pending))
+    return f"max(abs({sums}))"
 
 
 def _unsealed_age() -> str:

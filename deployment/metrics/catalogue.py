@@ -57,11 +57,13 @@ def _replica(name: str, kind: Literal["counter", "gauge"], unit: str, labels: st
 _ALL: Final = (
     # What was booked; counters over all receipts. What was reversed is counted beside it and never taken off.
     _ledger("protoken_generated_tokens_total", "counter", "tokens", "model",
-            "Generated tokens that were booked; attributed and commons tokens sum to it."),
+            "Generated tokens that were booked; attributed, commons and pending tokens sum to it."),
     _ledger("protoken_attributed_tokens_total", "counter", "tokens", "client model",
             "Generated tokens credited to a client."),
     _ledger("protoken_commons_tokens_total", "counter", "tokens", "model",
             "Generated tokens credited to the commons: no client earned them."),
+    _ledger("protoken_pending_tokens_total", "counter", "tokens", "model",
+            "Generated tokens of responses that were not measured: booked as pending, and settled by those that were."),
     _ledger("protoken_receipts_total", "counter", "receipts", "model",
             "Responses booked in the ledger."),
     _ledger("protoken_reversals_total", "counter", "receipts", "model",
@@ -78,9 +80,12 @@ _ALL: Final = (
     _ledger("protoken_open_period_tokens", "gauge", "tokens", "",
             "Generated tokens of the open period, less those reversed."),
     _ledger("protoken_share_ratio", "gauge", "ratio", "client",
-            "A client's part of the open period's credit, 0 to 1; with the commons' part they sum to 1."),
+            "A client's part of the open period's credit, 0 to 1; with the commons' part and what is pending they sum "
+            "to 1."),
     _ledger("protoken_commons_share_ratio", "gauge", "ratio", "",
             "The commons' part of the open period's credit, 0 to 1."),
+    _ledger("protoken_pending_share_ratio", "gauge", "ratio", "",
+            "The part of the open period's credit that is pending, 0 to 1: of responses that were not measured."),
     _ledger("protoken_pool_preview_minor_units", "gauge", "minor units", "currency",
             "What the open period would pay out in all if it were closed now; only where a policy is set."),
     _ledger("protoken_payout_preview_minor_units", "gauge", "minor units", "client currency",

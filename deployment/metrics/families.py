@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Exemplar
 
 from deployment.metrics.catalogue import MOST_CLIENTS, OTHER, Series, series
-from rewards.credit import COMMONS
+from rewards.credit import COMMONS, PENDING
 
 
 class ClientLabels:
@@ -30,10 +30,10 @@ class ClientLabels:
             self.models[consortium] = tuple(dict.fromkeys((*labels, self._of(client))))
 
     def fold(self, amounts: Mapping[str, int], labels: Iterable[str]) -> dict[str, int]:
-        """Label -> amount of all accounts under it but the commons; 0 for each of the labels without any."""
+        """Label -> amount of all clients under it; 0 for each of the labels without any."""
         amount_by_label = dict.fromkeys(labels, 0)
         for account, amount in amounts.items():
-            if account != COMMONS:
+            if account not in (COMMONS, PENDING):
                 label = self._of(account)
                 amount_by_label[label] = amount_by_label.get(label, 0) + amount
         return amount_by_label

@@ -16,7 +16,7 @@ from deployment.metrics.catalogue import DURATION_BUCKETS_S
 from deployment.metrics.families import Families
 from deployment.metrics.preview import Previews
 from deployment.metrics.snapshot import LedgerSnapshot, SnapshotReader
-from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
+from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING
 from rewards.ledger.ledger import Ledger
 from rewards.periods import POSSIBLE, holds
 from rewards.views.standing import ConsortiumTotals
@@ -71,6 +71,8 @@ def _set_booked(families: Families, reading: LedgerSnapshot) -> None:
             families.set("protoken_attributed_tokens_total", credit / MICRO_CREDITS_PER_TOKEN, client, model)
         commons = totals.credit.get(COMMONS, 0)
         families.set("protoken_commons_tokens_total", commons / MICRO_CREDITS_PER_TOKEN, model)
+        pending = totals.credit.get(PENDING, 0)
+        families.set("protoken_pending_tokens_total", pending / MICRO_CREDITS_PER_TOKEN, model)
         families.set("protoken_receipts_total", totals.receipts, model)
         families.set("protoken_reversals_total", totals.reversals, model)
         families.set("protoken_reversed_tokens_total", totals.reversed_tokens, model)
@@ -93,6 +95,7 @@ def _set_open_period(families: Families, reading: LedgerSnapshot) -> None:
     for client, credit in reading.clients.fold(opened.credit, reading.clients.all).items():
         families.set("protoken_share_ratio", credit / whole if whole else 0.0, client)
     families.set("protoken_commons_share_ratio", opened.credit.get(COMMONS, 0) / whole if whole else 0.0)
+    families.set("protoken_pending_share_ratio", opened.credit.get(PENDING, 0) / whole if whole else 0.0)
 
 
 def _set_settled(families: Families, reading: LedgerSnapshot, previews: Previews | None) -> None:

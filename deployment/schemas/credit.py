@@ -91,9 +91,19 @@ class Client(Answer):
 class AccountShare(Answer):
     """An account's part of the credit of some receipts."""
 
-    account: str = Field(description="A client's id, or `commons`.")
+    account: str = Field(
+        description="A client's id, `commons`, or `pending`: credit of responses that were not measured."
+    )
     credit: Whole
     share: float = Field(description="Of all credit of these receipts; for reading: money is computed from integers.")
+    settled_credit: Whole | None = Field(
+        None, description="What it was settled of the pending credit of a closed period; null where there was none."
+    )
+    standard_error: str | None = Field(
+        None,
+        description="Standard error of its share of the closed period's credit, `settled_credit` included, that comes "
+        "of measuring a part of the responses; decimal text, null where nothing was pending.",
+    )
 
 
 class Window(Answer):
@@ -125,9 +135,18 @@ class Shares(Answer):
                     },
                     "tokens": "6",
                     "accounts": [
-                        {"account": "bank", "credit": "1500000", "share": 0.25},
-                        {"account": "clinic", "credit": "3000000", "share": 0.5},
-                        {"account": "commons", "credit": "1500000", "share": 0.25},
+                        {
+                            "account": account,
+                            "credit": credit,
+                            "share": share,
+                            "settled_credit": None,
+                            "standard_error": None,
+                        }
+                        for account, credit, share in (
+                            ("bank", "1500000", 0.25),
+                            ("clinic", "3000000", 0.5),
+                            ("commons", "1500000", 0.25),
+                        )
                     ],
                 }
             ]

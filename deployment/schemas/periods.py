@@ -47,6 +47,7 @@ _SETTLEMENT: dict[str, JsonValue] = {
     "pool_fraction": "0",
     "fee_fraction": "0",
     "standing": [],
+    "sampling": None,
     "sha256": "ab" * 32,
 }
 _PERIOD: dict[str, JsonValue] = {
@@ -145,13 +146,40 @@ class Standing(Answer):
     balances: list[StandingBalance]
 
 
+class Stratum(Answer):
+    """The sampled responses of one bundle and fraction, and under `user_centric` of one application."""
+
+    consortium: str
+    model_sha256: str
+    fraction: str = Field(description="The credit fraction by which each of them was measured or not.")
+    application: str | None = Field(None, description="Where each application's fee is divided by its own responses.")
+    measured: Count = Field(description="Responses that were measured.")
+    measured_credit: Whole
+    pending: Count = Field(description="Responses that were not.")
+    pending_credit: Whole = Field(description="What is divided in the proportions of the measured credit.")
+
+
+class Sampling(Answer):
+    """How what was not measured was settled, and what that leaves open."""
+
+    strata: list[Stratum] = Field(description="Those in which something was pending.")
+    settled: dict[str, Whole] = Field(description="Account to micro-credits that it has of what was pending.")
+    standard_errors: dict[str, str] = Field(
+        description="Account to the standard error of its share of the period's credit, as decimal text."
+    )
+    untold_credit: Whole = Field(description="Pending credit of strata with fewer than two measured responses.")
+    late_credit: Whole = Field(description="The part of it that is of responses made before the previous period ended.")
+    held_credit: Whole = Field(description="Pending credit left out because of holds; not settled.")
+
+
 class Settlement(Answer):
     """A settlement whole.
 
     `sha256` is of the canonical JSON (RFC 8785) of the `settlement` in the event `period.final`, or `period.draft`: the
     same without `sha256`, with tokens and money as numbers.
 
-    One of the first rule has no `rule`, `pool_fraction`, `fee_fraction` and `standing`: they are null here.
+    One of the first rule has no `rule`, `pool_fraction`, `fee_fraction` and `standing`, and one of a period in which
+    nothing was pending no `sampling`: they are null here.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_SETTLEMENT]})
@@ -172,6 +200,7 @@ class Settlement(Answer):
     )
     fee_fraction: Whole | None = Field(None, description="The same of fees.")
     standing: list[Standing] | None = Field(None, description="What stands in other currencies.")
+    sampling: Sampling | None = Field(None, description="Null where every response was measured.")
     sha256: str
 
 

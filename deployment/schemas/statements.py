@@ -110,6 +110,19 @@ class StandingMoney(_StatementPart):
     clawback: Whole = Field(description="To be taken back when a period is settled in this currency.")
 
 
+class Sampling(_StatementPart):
+    """What of the period was measured, and what that leaves open of the client's share."""
+
+    responses: Count = Field(description="Responses of bundles of which a part was measured.")
+    measured_responses: Count
+    pending_credit: Whole = Field(description="Credit of those that were not, which those that were divide.")
+    settled_credit: Whole = Field(description="The client's part of it; in `credit` already.")
+    standard_error: str = Field(
+        description="Standard error of the client's share of the period's credit, `credit` / (`tokens` * 1 000 000)."
+    )
+    untold_credit: Whole = Field(description="Pending credit of which no error can be told.")
+
+
 class PeriodMove(_StatementPart):
     """A move of the period up to its being final."""
 
@@ -153,8 +166,10 @@ class Statement(_StatementPart):
 
     model_config = ConfigDict(serialize_by_alias=True, json_schema_extra={"examples": [_STATEMENT]})
 
-    schema_: Literal["protoken.statement/1", "protoken.statement/2"] = Field(
-        alias="schema", description="1 for periods of the first rule of settlement, which recovered for the commons."
+    schema_: Literal["protoken.statement/1", "protoken.statement/2", "protoken.statement/3"] = Field(
+        alias="schema",
+        description="1 for periods of the first rule of settlement, which recovered for the commons; 3 for those in "
+        "which not every response was measured.",
     )
     consortium: str
     client: str
@@ -186,6 +201,7 @@ class Statement(_StatementPart):
     standing: list[StandingMoney] | None = Field(
         None, description="What stands in other currencies until a period is settled in them. Absent in schema 1."
     )
+    sampling: Sampling | None = Field(None, description="Of schema 3 alone.")
     event: StatementEvent
     log: LogPlace
     signature: Signature

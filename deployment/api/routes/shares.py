@@ -12,6 +12,7 @@ from deployment.api.filters import Narrowing, OpenPeriodFilters, narrow
 from deployment.schemas.credit import AccountShare, Shares, Window
 from deployment.schemas.errors import failures
 from rewards.credit import MICRO_CREDITS_PER_TOKEN
+from rewards.settlement.pending import NO_ERROR
 from rewards.views.selection import totals
 
 router = APIRouter(tags=["credit"])
@@ -22,18 +23,26 @@ def shares(books: TheBooks, visible: Visible, filters: Annotated[OpenPeriodFilte
     """Each account's credit and share in the open period, or in a closed one as it was settled last.
 
     Credit is in micro-credits; the shares are floats for reading, and a settlement computes its own from integers.
-    What is on hold counts in the open period until that is closed. A member's key sees its own account and share.
+    What is on hold counts in the open period until that is closed. What was not measured is pending, also once it is
+    settled: `settled_credit` is what each account has of it then. A member's key sees its own account and share.
     """
     wanted = narrow(books, visible, filters)
     with books.ledger.database.read(member=visible) as connection:
         sums = totals(connection, wanted.selection, wanted.account)
     whole = sums.tokens * MICRO_CREDITS_PER_TOKEN
     credit = sums.credit if wanted.account is None else {wanted.account: sums.credit.get(wanted.account, 0)}
+    sampling = None if wanted.period is None or wanted.is_narrowed else wanted.period.settlement.sampling
     return Shares(
         period=_window(wanted, visible),
         tokens=sums.tokens if visible is None else None,
         accounts=[
-            AccountShare(account=account, credit=amount, share=amount / whole if whole else 0.0)
+            AccountShare(
+                account=account,
+                credit=amount,
+                share=amount / whole if whole else 0.0,
+                settled_credit=None if sampling is None else sampling.settled.get(account, 0),
+                standard_error=None if sampling is None else sampling.standard_errors.get(account, NO_ERROR),
+            )
             for account, amount in credit.items()
         ],
     )

@@ -125,7 +125,24 @@ def show_settlement(settlement: Settlement, state: str, *, as_json: bool) -> Non
     print_table(title, ("account", "credit", "share", "payout"), rows, footer=footer)
     if settlement.unclaimed:
         typer.echo("no client had credit that the policy pays: the commons holds the whole pool")
+    _show_sampling(settlement)
     _show_standing(settlement)
+
+
+def _show_sampling(settlement: Settlement) -> None:
+    """How what was not measured was settled; nothing where everything was measured."""
+    sampling = settlement.sampling
+    if sampling is None:
+        return
+    responses, measured = sampling.responses
+    rows = [
+        (account, credit(sampling.settled.get(account, 0)), f"{100 * float(error):.4f}")
+        for account, error in sampling.standard_errors.items()
+    ]
+    title = f"settled by {measured} measured responses of {responses}: {credit(sampling.pending_credit)} pending"
+    print_table(title, ("account", "of what was pending", "standard error, points of all credit"), rows)
+    if sampling.untold_credit:
+        typer.echo(f"of {credit(sampling.untold_credit)} no error can be told: fewer than two responses were measured")
 
 
 def _show_standing(settlement: Settlement) -> None:

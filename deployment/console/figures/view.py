@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from deployment.console.figures.snapshot import FiguresSnapshot
 from deployment.console.rendering import colours
-from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
+from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING
 from rewards.views.standing import ConsortiumTotals, Trend
 
 
@@ -28,10 +28,10 @@ class ModelFigures:
 
 @dataclass(frozen=True)
 class ClientFigures:
-    """What an account earned: a client or the commons.
+    """What an account earned: a client or the commons, or what is pending.
 
     Attributes:
-        id: of the client, or `commons`.
+        id: of the client, or `commons` or `pending`.
         name: its display name.
         colour: its CSS class.
         consortia: that it is registered in.
@@ -58,6 +58,7 @@ class FiguresView:
     Attributes:
         clients: by credit of the open period, the most first, then by that of all time, then by name.
         commons: what no client earned; None for a member.
+        pending: what was not measured; None for a member, and where that is nothing.
         tokens: of the open period, less those reversed; None for a member, as the next three.
         receipts: responses of all time.
         reversals: those that were reversed.
@@ -72,6 +73,7 @@ class FiguresView:
 
     clients: tuple[ClientFigures, ...]
     commons: ClientFigures | None
+    pending: ClientFigures | None
     tokens: int | None
     receipts: int | None
     reversals: int | None
@@ -102,9 +104,11 @@ def view_of(reading: FiguresSnapshot, visible: str | None) -> FiguresView:
     ]
     clients.sort(key=lambda client: (-client.open_credit, -client.credit, client.name))
     totals, is_whole = standing.models.values(), visible is None
+    is_pending = bool(standing.open.credit.get(PENDING, 0))
     return FiguresView(
         clients=tuple(clients),
         commons=_figures(reading, COMMONS, "Commons", COMMONS) if is_whole else None,
+        pending=_figures(reading, PENDING, "Pending", PENDING) if is_whole and is_pending else None,
         tokens=standing.open.tokens if is_whole else None,
         receipts=sum(each.receipts for each in totals) if is_whole else None,
         reversals=sum(each.reversals for each in totals) if is_whole else None,

@@ -19,7 +19,7 @@ from deployment.console.rendering import TheViewer, redirect, render
 from deployment.errors import UnavailableError
 from deployment.gateway.service import Service, TheService
 from rewards import statements
-from rewards.credit import COMMONS
+from rewards.credit import COMMONS, PENDING
 from rewards.errors import LedgerError
 from rewards.store.database import now_us
 
@@ -65,9 +65,10 @@ async def overview(
 
 
 def _of_all(shown: FiguresView, reading: FiguresSnapshot) -> dict[str, Any]:
+    accounts = (*shown.clients, shown.commons, shown.pending)
     return {
         "shown": shown,
-        "longest": max((client.open_share for client in (*shown.clients, shown.commons) if client), default=0) or 1,
+        "longest": max((client.open_share for client in accounts if client), default=0) or 1,
         "over_time": _over_time(shown),
         "reading": reading,
         "now": now_us(),
@@ -115,6 +116,7 @@ def _over_time(shown: FiguresView) -> _OverTime | None:
         label = f"{len(others)} other{'s' if len(others) > 1 else ''}"
         series.append(svg.Series(label, OTHERS, columns.sum_of(others)))
     series.append(svg.Series("Commons", COMMONS, columns.of(COMMONS)))
+    series.append(svg.Series("Pending", PENDING, columns.of(PENDING)))
     series = [each for each in series if any(each.values)]
     desc = "; ".join(f"{each.label} {svg.compact(sum(each.values))} in all" for each in series)
     chart = svg.columns("trend", "Credit over time", desc, columns.starts_us, columns.width_us, series)

@@ -28,7 +28,7 @@ from deployment.http.cursors import Cursor, cursor_at, place_of
 from deployment.kept.texts import Texts
 from deployment.schemas.fields import Name
 from deployment.schemas.receipts import Receipt, ReversalRequest
-from rewards.credit import COMMONS
+from rewards.credit import COMMONS, PENDING
 from rewards.errors import LogError
 from rewards.ledger.usage import is_of
 from rewards.log import proofs
@@ -250,4 +250,4 @@ def _top_client(row: BookedReceipt | BookedEntry) -> Credit | None:
     if isinstance(row, BookedEntry):
         return credits_of({row.account: row.amount}, row.tokens)[0]
     first = credits_of(row.amounts, row.tokens)[0]
-    return first if first.account != COMMONS and first.share > 0 else None
+    return first if first.account not in (COMMONS, PENDING) and first.share > 0 else None
