@@ -32,6 +32,8 @@ def shares(books: TheBooks, visible: Visible, filters: Annotated[OpenPeriodFilte
     whole = sums.tokens * MICRO_CREDITS_PER_TOKEN
     credit = sums.credit if wanted.account is None else {wanted.account: sums.credit.get(wanted.account, 0)}
     sampling = None if wanted.period is None or wanted.is_narrowed else wanted.period.settlement.sampling
+    if sampling is not None and wanted.account is None:  # the commons may have nothing but what was settled to it
+        credit = dict(sorted({**dict.fromkeys(sampling.settled, 0), **credit}.items()))
     return Shares(
         period=_window(wanted, visible),
         tokens=sums.tokens if visible is None else None,

@@ -16,6 +16,7 @@ from rewards.ledger.ledger import Ledger
 from tests.deployment.metrics.scrapes import exporter, free_port, promtool_says, samples
 from tests.deployment.outages import away
 from tests.rewards.receipts import MEMBERS, make_receipt
+from tests.rewards.sampling.sampled import RULE, sampled
 
 
 @pytest.fixture
@@ -45,6 +46,22 @@ def test_tokens_are_counted_by_client_and_commons(metrics: str, ledger: Ledger) 
     assert 3 == seen["protoken_commons_tokens_total", "demo"]
     assert 2 == seen["protoken_receipts_total", "demo"]
     assert not any("commons" in key[1:] for key in seen)
+
+
+def test_what_was_not_measured_is_pending_and_no_client_s(metrics: str, ledger: Ledger) -> None:
+    """Attributed, commons and pending tokens sum to the generated ones, and shares of the open period to 1."""
+    for number in range(40):
+        ledger.append(sampled(f"r{number}", RULE))
+    seen = samples(metrics)
+    shares = sum(value for key, value in seen.items() if key[0].endswith("share_ratio"))
+    parts = ("attributed_tokens_total", "commons_tokens_total", "pending_tokens_total")
+    tokens = sum(value for key, value in seen.items() if key[0].removeprefix("protoken_") in parts)
+
+    assert 280 == seen["protoken_generated_tokens_total", "demo"] == tokens
+    assert abs(shares - 1) < 1e-9
+    assert seen["protoken_pending_share_ratio",] > 0.5
+    assert seen["protoken_pending_share_ratio",] == seen["protoken_pending_tokens_total", "demo"] / 280
+    assert not any({"pending", "other"} & set(key[1:]) for key in seen)
 
 
 def test_durations_are_a_true_histogram(metrics: str, ledger: Ledger) -> None:
