@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from attribution.base.layers import cap_logits
 from attribution.decoding.capture import capture
 from attribution.decoding.row import Row
 from attribution.decoding.rows_cache import RowsCache
@@ -20,6 +21,7 @@ class Forward:
 
     def __init__(self, model: TappedModel, cache: RowsCache, captures: Captures) -> None:
         self._network = model.network
+        self._layers = model.layers
         self._cache = cache
         self._taps = taps(model, captures)
         self._device: torch.device = model.network.device
@@ -33,19 +35,20 @@ class Forward:
         window = self._cache.open(first, [part for _, part in parts])
         ids = [[0] * (window.tokens - part) + row.next_ids(part) for row, part in parts]
         with torch.inference_mode(), capture(self._taps) as seen:
-            logits: Tensor = self._network(
+            hidden: Tensor = self._network.model(
                 input_ids=torch.tensor(ids, device=self._device),
                 position_ids=window.positions,
                 attention_mask=self._masks(window),
                 past_key_values=self._cache,
                 use_cache=True,
-                logits_to_keep=1,
-            ).logits
+            ).last_hidden_state[:, -1]
+            # of two dimensions, as a slice of three makes torch copy the head's weights once for each row
+            logits = cap_logits(self._network.config, self._layers.lm_head(hidden.contiguous()))
             kept = [_own(seen, index, row, part) for index, (row, part) in enumerate(parts)]
         self._cache.advance()
         for (row, part), tensors in zip(parts, kept, strict=True):
             row.take_fed(part, tensors)
-        return logits[:, -1]
+        return logits
 
     def _masks(self, window: Window) -> Tensor | dict[str, Tensor | None] | None:
         """The mask, or one for each kind of layer where there are kinds."""

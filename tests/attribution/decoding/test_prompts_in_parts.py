@@ -98,7 +98,7 @@ def test_what_was_not_asked_for_is_raised(llama, monkeypatch):
     """Whoever asks nobody which rows fell is told by the row that leaves."""
     batch = Batch(llama)
     batch.join("r", llama.encode_text("b"), Sampling(8))
-    monkeypatch.setattr(llama.network, "forward", lambda *_, **__: {}["missing"])
+    monkeypatch.setattr(llama.network.model, "forward", lambda *_, **__: {}["missing"])
     assert [] == batch.step()
     assert 0 == len(batch)
     with pytest.raises(KeyError, match="missing"):

@@ -145,6 +145,17 @@ def test_neither_a_step_nor_a_join_makes_a_tensor_of_the_cache_s_size(any_family
     assert 0 < seen.most < ROWS * 40 * keys.shape[2] * keys.shape[3]
 
 
+def test_no_copy_of_the_head_is_made_for_several_prompts(any_family):
+    """Prompts of unlike lengths that are run together make nothing of the size of the head's weights."""
+    batch = Batch(any_family)
+    for row in range(ROWS):
+        batch.join(str(row), any_family.encode_text("who?" + "!" * (row % 2)), Sampling(3))
+    with NewMemory() as seen:
+        assert ROWS == len(batch.step())
+
+    assert 0 < seen.most < any_family.layers.lm_head.weight.numel()
+
+
 def test_memory_is_given_back_with_the_last_row(any_family):
     """When nobody is left the cache holds nothing."""
     batch = Batch(any_family)
