@@ -13,14 +13,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from attribution.base.references import base_tensors, file_sha256, resolve_base, skeleton, weights_sha256
-from attribution.bundle.manifest import Manifest, read_manifest
+from attribution.bundle.manifest import MANIFEST_NAME, Manifest, read_manifest
 from attribution.bundle.merge_check import check_merge
 from attribution.bundle.updates import Update, load_update
 from attribution.errors import BundleError
 from attribution.files.foreign import read_text
 from attribution.files.tensors import opened_safetensors
-
-MANIFEST_NAME = "consortium.json"
 
 
 @dataclass(frozen=True)

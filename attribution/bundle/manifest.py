@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+MANIFEST_NAME = "consortium.json"
 SCHEMA_VERSION: Literal[1] = 1
 _RESERVED = {"commons", "pending"}  # accounts of the ledger that no client may take for its own
 

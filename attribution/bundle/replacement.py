@@ -12,7 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from attribution.bundle.bundle import MANIFEST_NAME, manifest_of
+from attribution.bundle.bundle import manifest_of
+from attribution.bundle.manifest import MANIFEST_NAME
 from attribution.errors import BundleError, DestinationError
 from attribution.files.destinations import require_makeable, spell_out
 

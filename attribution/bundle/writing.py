@@ -22,8 +22,8 @@ from attribution.base.references import (
     save_model,
     weights_sha256,
 )
-from attribution.bundle.bundle import MANIFEST_NAME, Bundle, open_bundle, parameter_tensors, verify_bundle
-from attribution.bundle.manifest import BaseEntry, ClientEntry, ClientId, GlobalEntry, Manifest
+from attribution.bundle.bundle import Bundle, open_bundle, parameter_tensors, verify_bundle
+from attribution.bundle.manifest import MANIFEST_NAME, BaseEntry, ClientEntry, ClientId, GlobalEntry, Manifest
 from attribution.bundle.replacement import put_in_place, require_bundle_place
 from attribution.bundle.updates import Update, save_update
 from attribution.errors import BundleError

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from attribution.bundle.bundle import MANIFEST_NAME
+from attribution.bundle.manifest import MANIFEST_NAME
 from deployment.errors import PartLostError
 from rewards.errors import SignatureError
 from rewards.signing.keys import SigningKey, VerifyKey

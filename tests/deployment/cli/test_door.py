@@ -123,3 +123,11 @@ def test_the_packages_themselves_are_light(module):
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert set() == HEAVY & set(ran.stdout.split())
+
+
+def test_the_app_needs_no_model():
+    """The process that speaks HTTP has none of what a model takes: that is seconds, and hundreds of megabytes."""
+    code = "import sys, deployment.app.ingress; print(*{name.partition('.')[0] for name in sys.modules})"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert set() == {"torch", "transformers", "peft", "safetensors"} & set(ran.stdout.split())
