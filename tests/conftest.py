@@ -3,6 +3,7 @@
 The server is skipped by name where it is missing, but not in CI.
 """
 
+import gc
 import os
 import sys
 import tempfile
@@ -30,6 +31,20 @@ def postgresql() -> Iterator[str]:
             connection.execute("SELECT pg_reload_conf()")
         yield server.get_uri()
         server.cleanup()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A run of the slow tests alone imports no module without one: each worker would take seconds for it."""
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    if is_test and config.option.markexpr == "slow" and "pytest.mark.slow" not in collection_path.read_text("utf-8"):
+        return True
+    return None
+
+
+def pytest_collection_finish() -> None:
+    """Whatever was imported stays: a collector of garbage that went through it again and again took a seventh."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,7 +21,7 @@ from tests.end_to_end.prometheus import prometheus, query, query_range
 from tests.end_to_end.service import Service, free_port, new_ledger, replica_of, service
 
 pytestmark = pytest.mark.slow
-TOLD_TIMEOUT_S = 90  # Ray's processes tell each other about every ten seconds
+TOLD_TIMEOUT_S = 90  # Ray's processes tell each other every second, when they get to it
 GENERATED = series("protoken_replica_generated_tokens_total").exported_name
 HEARTBEAT = series("protoken_replica_heartbeat_timestamp_seconds").exported_name
 MONEY = [each.name for each in of_source("ledger") if each.kind == "counter"]
