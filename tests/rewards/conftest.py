@@ -17,7 +17,8 @@ def new_database(postgresql: str, template: str = "template1") -> str:
     """The URL of a new database on the server: an empty one, or a copy of another."""
     name = f"ledger_{uuid4().hex}"
     with psycopg.connect(postgresql, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        # By the file: for one that is small and soon dropped, half of what a copy through the log takes.
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     return postgresql.replace("/postgres?", f"/{name}?")
 
 
