@@ -1,9 +1,12 @@
 """The OpenAI-compatible endpoint: requests in, jobs to the replicas, answers out. Knows no model and no money.
 
 answers        from a job to its HTTP answer, whole or streamed: limits, idempotency, the end
+choices        the responses that one request asks for, as one stream of events
 claims         claims of idempotency keys made and released in threads of their own
+delivery       events as an HTTP answer, whole or as server-sent events
 health         what `GET /health` tells, part by part
 idempotency    `Idempotency-Key`: a repeated request gets the first response, or is told why not
+logprobs       log-probabilities of tokens in OpenAI's two shapes
 recent_answer  an answer that many want, asked for once
 replicas       the replicas of the model behind a Serve handle, made to look like the gateway's `Engine`
 routes         the OpenAI-compatible routes, and `GET /health`

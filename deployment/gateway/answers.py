@@ -4,22 +4,23 @@ Knows what an engine promises, and no model; knows no route.
 """
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response
 
 from deployment.access.limits import Limits, Ticket
-from deployment.errors import InternalError, SpoolError
+from deployment.errors import SpoolError
+from deployment.gateway.choices import Told, events_of_all, jobs_of
+from deployment.gateway.delivery import respond
 from deployment.gateway.idempotency import Attempt, EarlierResponse, Idempotency, request_hash
-from deployment.gateway.silence import KEEP_ALIVE, or_silence
-from deployment.gateway.wire import ChatWire, TextWire, Wire
+from deployment.gateway.wire import wire_of
 from deployment.kept.replays import Replay
 from deployment.kept.texts import KeptText, Texts
-from deployment.replica.messages import Admitted, Delta, Event, Failed, Finished, Job, ModelCard
+from deployment.replica.messages import Delta, Event, Failed, Finished, Job, ModelCard
 from deployment.schemas.requests import ChatRequest, CompletionRequest
 from rewards.keys.rules import Key
 
@@ -88,66 +89,90 @@ class Answers:
     async def answer(self, caller: Key, job: Job, request: _Request, idempotency_key: str | None) -> Response:
         """The answer to a request, made now, or made before when it is the same under the same key.
 
+        Args:
+            caller: whose key it came with.
+            job: its first response; `request.n` says of how many.
+            request: what is asked.
+            idempotency_key: under which it may be repeated.
+
         Raises:
             ApiError: there is none, and nothing of it was sent.
         """
+        jobs = jobs_of(job, request.n)
         if idempotency_key is None:
-            return await self._make(caller, job, request, None)
+            return await self._make(caller, jobs, request, None)
         route = "chat/completions" if isinstance(request, ChatRequest) else "completions"
-        begun = await self._idempotency.begin(job, idempotency_key, request_hash(route, request.model_dump()))
+        sha256 = request_hash(route, request.understood)
+        begun = await self._idempotency.begin(job, idempotency_key, sha256, is_alone=request.n == 1)
         return await (
-            self._make(caller, job, request, begun) if isinstance(begun, Attempt) else _repeat(begun, request)
+            self._make(caller, jobs, request, begun) if isinstance(begun, Attempt) else _repeat(begun, request)
         )
 
-    async def _make(self, caller: Key, job: Job, request: _Request, attempt: Attempt | None) -> Response:
-        """A response made now: within the limits, and then claimed, so that who is refused leaves no claim behind."""
-        ticket = None
+    async def _make(self, caller: Key, jobs: Sequence[Job], request: _Request, attempt: Attempt | None) -> Response:
+        """Responses made now: within the limits, and then claimed, so that who is refused leaves no claim behind."""
+        tickets: list[Ticket] = []
         try:
-            most = job.max_tokens if job.max_tokens is not None else self._default_max_tokens
-            ticket = await asyncio.to_thread(self._limits.admit, caller, most, job.response_id)
+            most = jobs[0].max_tokens if jobs[0].max_tokens is not None else self._default_max_tokens
+            names = [job.response_id for job in jobs]
+            tickets = await asyncio.to_thread(self._limits.admit_all, caller, most, names)
             earlier = None if attempt is None else await attempt.claim()
         except BaseException:
-            if ticket is not None:
+            for ticket in tickets:
                 ticket.end(0)
             if attempt is not None:
                 attempt.close()
             raise
         if earlier is not None:
-            ticket.end(0)
+            for ticket in tickets:
+                ticket.end(0)
             return await _repeat(earlier, request)
-        wire = _wire(job.response_id, job.created_at_us, request)
-        events = self._watch(job, request.model, ticket, attempt)
-        return await _respond(events, wire, request, self._keep_alive_s)
+        wire = wire_of(request, jobs[0].response_id, jobs[0].created_at_us)
+        made = [_Made(job, ticket) for job, ticket in zip(jobs, tickets, strict=True)]
+        events = self._watch_all(made, request.model, attempt)
+        return await respond(events, wire, is_stream=request.stream, keep_alive_s=self._keep_alive_s)
 
-    async def _watch(
-        self, job: Job, model: str, ticket: Ticket, attempt: Attempt | None
-    ) -> AsyncGenerator[Event, None]:
-        """The events of a response; its limits and its claim are settled by the time its end is passed on."""
-        pieces: list[str] = []
-        tokens = 0
+    async def _watch_all(
+        self, made: Sequence["_Made"], model: str, attempt: Attempt | None
+    ) -> AsyncGenerator[Told, None]:
+        """The events of the responses; their claim is settled by the time the last end is passed on.
+
+        It is the first response's, which therefore is not let go before it is certain what becomes of it.
+        """
+        events = [self._watch(each, model, attempt if each is made[0] else None) for each in made]
         try:
-            made = self._engine.generate(job)
-            async with aclosing(made if attempt is None else attempt.follow(made)) as events:
-                async for event in events:
-                    if isinstance(event, Delta):
-                        tokens += 1  # at least: the receipt will tell
-                        if attempt is not None or self._texts is not None:
-                            pieces.append(event.text)
-                    elif isinstance(event, Finished):
-                        tokens = event.completion_tokens
-                        self._promise(job, event)
-                        await self._keep(job, model, pieces, event)
-                        if attempt is not None:
-                            await attempt.finish(pieces, event)
-                    elif isinstance(event, Failed) and not event.is_open:
-                        tokens = tokens if event.credited else 0
-                        if attempt is not None:
-                            await attempt.fail()
-                    yield event
+            async with aclosing(events_of_all(events)) as all_told:
+                async for each_told in all_told:
+                    told = _with_credit(each_told, made)
+                    if attempt is not None and all(each.end is not None for each in made):
+                        await attempt.finish(_replay(made))
+                    elif attempt is not None and isinstance(told.event, Failed) and not told.event.is_open:
+                        await attempt.fail()
+                    yield told
         finally:
-            ticket.end(tokens)
+            for each in made:  # also of what was closed before it began
+                each.ticket.end(each.tokens)
             if attempt is not None:
                 attempt.close()
+
+    async def _watch(self, made: "_Made", model: str, attempt: Attempt | None) -> AsyncGenerator[Event, None]:
+        """The events of a response; its limits are settled by the time its end is passed on."""
+        job = made.job
+        try:
+            events = self._engine.generate(job)
+            async with aclosing(events if attempt is None else attempt.follow(events)) as events:
+                async for event in events:
+                    if isinstance(event, Delta):
+                        made.tokens += 1  # at least: the receipt will tell
+                        made.deltas.append(event)
+                    elif isinstance(event, Finished):
+                        made.tokens, made.end = event.completion_tokens, event
+                        self._promise(job, event)
+                        await self._keep(job, model, [delta.text for delta in made.deltas], event)
+                    elif isinstance(event, Failed) and not event.is_open:
+                        made.tokens = made.tokens if event.credited else 0
+                    yield event
+        finally:
+            made.ticket.end(made.tokens)
 
     async def _keep(self, job: Job, model: str, pieces: Sequence[str], end: Finished) -> None:
         """Keep a finished text where texts are kept; where the disk refuses, the answer is given all the same."""
@@ -166,85 +191,49 @@ class Answers:
         self._promised[job.response_id] = job.application
 
 
+@dataclass
+class _Made:
+    """A response on its way: its job and ticket, what was told of it, and how many tokens of it count."""
+
+    job: Job
+    ticket: Ticket
+    deltas: list[Delta] = field(default_factory=list)
+    tokens: int = 0
+    end: Finished | None = None
+
+
+def _with_credit(told: Told, made: Sequence[_Made]) -> Told:
+    """A failure of one response says so where tokens of another are credited, so that nobody asks again by itself."""
+    if isinstance(told.event, Failed) and any(each.tokens for each in made):
+        return replace(told, event=replace(told.event, credited=True))
+    return told
+
+
+def _replay(made: Sequence[_Made]) -> Replay:
+    """Responses that all ended, as they may be given again: the first of them, with the others."""
+    first, *others = (
+        Replay(
+            each.job.created_at_us,
+            tuple(delta.text for delta in each.deltas),
+            each.end,
+            tuple(delta.logprobs for delta in each.deltas) if each.job.top_logprobs is not None else (),
+        )
+        for each in made
+        if each.end is not None
+    )
+    return replace(first, others=tuple(others))
+
+
 async def _repeat(earlier: EarlierResponse, request: _Request) -> Response:
     """A response that was made before, given again."""
-    wire = _wire(earlier.response_id, earlier.replay.created_at_us, request)
-    response = await _respond(_replay_events(earlier.replay), wire, request)
+    wire = wire_of(request, earlier.response_id, earlier.replay.created_at_us)
+    response = await respond(_replay_events(earlier.replay), wire, is_stream=request.stream)
     response.headers["Idempotency-Replayed"] = "true"
     return response
 
 
-async def _replay_events(replay: Replay) -> AsyncGenerator[Event, None]:
-    for piece in replay.pieces:
-        yield Delta(piece)
-    yield replay.end
-
-
-def _wire(response_id: str, created_at_us: int, request: _Request) -> Wire:
-    kind = ChatWire if isinstance(request, ChatRequest) else TextWire
-    return kind(response_id, created_at_us // 1_000_000, request.model, request.attribution, request.wants_usage)
-
-
-async def _respond(
-    events: AsyncGenerator[Event, None], wire: Wire, request: _Request, keep_alive_s: float | None = None
-) -> Response:
-    if not request.stream:
-        text, end = await _collect(events)
-        return JSONResponse(wire.whole_body(text, end))
-    first = await anext(events)  # awaited here, so that a refusal still has a status of its own
-    if isinstance(first, Failed):
-        await events.aclose()
-        raise first.error()
-    stream = _server_sent(wire, first, events, keep_alive_s)
-    return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-
-
-async def _collect(events: AsyncGenerator[Event, None]) -> tuple[str, Finished]:
-    """The whole text and the end of a response; on failure nothing of the text is given away."""
-    pieces: list[str] = []
-    async with aclosing(events):
-        async for event in events:
-            match event:
-                case Delta():
-                    pieces.append(event.text)
-                case Finished():
-                    return "".join(pieces) + event.text, event
-                case Failed():
-                    raise event.error()
-    raise InternalError("the model stopped without an end", code="internal_error")
-
-
-async def _server_sent(
-    wire: Wire,
-    first: Event,
-    events: AsyncGenerator[Event, None],
-    keep_alive_s: float | None,
-) -> AsyncIterator[str]:
-    """The response as server-sent events, begun at once, whenever its first token comes.
-
-    Every event is awaited, so a disconnect cancels the job at the next one.
-    """
-    async with aclosing(events), aclosing(or_silence(first, events, keep_alive_s)) as told:
-        opening = [_data(body) for body in wire.opening_chunks()]
-        for chunk in opening or [KEEP_ALIVE] * isinstance(first, Admitted):
-            yield chunk
-        async for event in told:
-            match event:
-                case None:
-                    yield KEEP_ALIVE
-                case Delta():
-                    yield _data(wire.delta(event.text))
-                case Failed():
-                    yield _data(event.error().body())
-                case Finished():
-                    if event.text:
-                        yield _data(wire.delta(event.text))
-                    for body in wire.closing_chunks(event):
-                        yield _data(body)
-                    yield "data: [DONE]\n\n"
-                case Admitted():
-                    continue
-
-
-def _data(body: Mapping[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'), allow_nan=False)}\n\n"
+async def _replay_events(replay: Replay) -> AsyncGenerator[Told, None]:
+    for index, each in enumerate((replay, *replay.others)):
+        for piece, logprobs in zip(each.pieces, each.logprobs or [()] * len(each.pieces), strict=True):
+            yield Told(index, Delta(piece, logprobs))
+        yield Told(index, each.end)

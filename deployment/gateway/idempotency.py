@@ -81,8 +81,12 @@ class Idempotency:
         self._running: dict[tuple[str, str], str] = {}  # (application, key's hash) -> request's hash
         self._following: set[asyncio.Task[None]] = set()
 
-    async def begin(self, job: Job, key: str, request_sha256: str) -> "Attempt | EarlierResponse":
+    async def begin(
+        self, job: Job, key: str, request_sha256: str, *, is_alone: bool = True
+    ) -> "Attempt | EarlierResponse":
         """An attempt that may claim the key, or the response that was made for the same request before.
+
+        A key stands for the first response of its request, and that one `is_alone` or brings the others with it.
 
         Raises:
             UnprocessableError: the key was used for another request.
@@ -94,7 +98,7 @@ class Idempotency:
         if running is not None:
             raise _in_progress_error(HERE_RETRY_AFTER_S) if running == request_sha256 else _reused_error()
         self._running[mine] = request_sha256
-        attempt = Attempt(self, mine, request_sha256, job)
+        attempt = Attempt(self, mine, request_sha256, job, is_alone=is_alone)
         try:
             standing = await self._claiming.find(mine, request_sha256)
         except LedgerError as error:
@@ -134,9 +138,8 @@ class Idempotency:
         except ReusedKeyError as error:
             raise _reused_error() from error
 
-    async def keep(self, attempt: "Attempt", pieces: Sequence[str], end: Finished) -> None:
+    async def keep(self, attempt: "Attempt", replay: Replay) -> None:
         """Keep a finished response to be given again; where the disk refuses, it is given only this once."""
-        replay = Replay(attempt.job.created_at_us, tuple(pieces), end)
         try:
             await asyncio.to_thread(self._replays.keep, attempt.job.response_id, replay)
         except SpoolError:
@@ -166,8 +169,8 @@ class Idempotency:
                 event = await first
             if isinstance(event, Failed) and not event.is_open:
                 await self.release(attempt)
-            elif isinstance(event, Finished):
-                await self.keep(attempt, (), event)
+            elif isinstance(event, Finished) and attempt.is_alone:
+                await self.keep(attempt, Replay(attempt.job.created_at_us, (), event))
         finally:
             self.forget(attempt)
 
@@ -175,7 +178,10 @@ class Idempotency:
 class Attempt:
     """The right to ask for one response, and once it is claimed to make it. Must be closed, whatever became of it."""
 
-    def __init__(self, idempotency: Idempotency, key: tuple[str, str], request_sha256: str, job: Job) -> None:
+    def __init__(
+        self, idempotency: Idempotency, key: tuple[str, str], request_sha256: str, job: Job, *, is_alone: bool
+    ) -> None:
+        self.is_alone = is_alone
         self.key = key
         self.request_sha256 = request_sha256
         self.job = job
@@ -224,11 +230,11 @@ class Attempt:
             async for event in events:
                 yield event
 
-    async def finish(self, pieces: Sequence[str], end: Finished) -> None:
+    async def finish(self, replay: Replay) -> None:
         """There is a whole response, which its receipt and its text stand for from now on. Before its end is sent."""
         self._is_over = True
         try:
-            await self._idempotency.keep(self, pieces, end)
+            await self._idempotency.keep(self, replay)
         finally:
             self._idempotency.forget(self)
 

@@ -87,4 +87,10 @@ async def job_of(
         token_level=request.attribution == "tokens",
         streamed=request.stream,
         weight=key.weight or 1,
+        top_k=request.top_k,
+        min_p=request.min_p,
+        frequency_penalty=request.frequency_penalty,
+        presence_penalty=request.presence_penalty,
+        logit_bias=request.logit_bias,
+        top_logprobs=request.likely_tokens,
     )

@@ -4,9 +4,9 @@ How often comments are sent is the setting `keep_alive_s`. Knows no replica and 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 
-from deployment.replica.messages import Event, Failed, Finished
+from deployment.gateway.choices import Told
 
 SILENCE_S = 1.0
 """How long a response may be silent before its replica is asked how it is."""
@@ -19,15 +19,13 @@ KEEP_ALIVE = ": keep-alive\n\n"
 
 
 async def or_silence(
-    first: Event, events: AsyncGenerator[Event, None], silence_s: float | None
-) -> AsyncGenerator[Event | None, None]:
+    first: Told, events: AsyncGenerator[Told, None], silence_s: float | None
+) -> AsyncGenerator[Told | None, None]:
     """The events as they come, to the last of them, and None whenever none came for so long."""
-    event: Event = first
-    while True:
+    event: Told | None = first
+    while event is not None:
         yield event
-        if isinstance(event, Finished | Failed):
-            return
-        coming = asyncio.ensure_future(anext(events))
+        coming = asyncio.ensure_future(_next(events))
         try:
             while not (await asyncio.wait({coming}, timeout=silence_s))[0]:
                 yield None
@@ -36,3 +34,7 @@ async def or_silence(
             if not coming.done():  # whoever listened has gone: the job is let go before its events are closed
                 coming.cancel()
                 await asyncio.wait({coming})
+
+
+async def _next(events: AsyncIterator[Told]) -> Told | None:
+    return await anext(events, None)

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from deployment.replica.messages import Finished, TokenCredit
-from deployment.schemas.requests import AttributionLevel
+from deployment.gateway.logprobs import chat_logprobs, text_logprobs
+from deployment.replica.messages import Delta, Finished, TokenCredit, TokenLogprob
+from deployment.schemas.requests import AttributionLevel, ChatRequest, CompletionRequest
 from deployment.schemas.responses import ClientShare, TokenAttribution, Usage, UsageAttribution
 
 TOKENS_PER_CHUNK = 64
@@ -19,27 +20,50 @@ FinishReason = str | None
 Body = dict[str, Any]
 
 
-class Wire(Protocol):
-    """How one response is put on the wire, whole or as the chunks of a stream."""
+@dataclass(frozen=True)
+class WholeText:
+    """A response that ended: its text, the log-probabilities of its tokens where they were asked for, and its end."""
 
-    def whole_body(self, text: str, end: Finished) -> Body:
+    text: str
+    logprobs: tuple[TokenLogprob, ...]
+    end: Finished
+
+    @classmethod
+    def of(cls, deltas: Sequence[Delta], end: Finished) -> "WholeText":
+        """What was told piece by piece."""
+        logprobs = (*(each for delta in deltas for each in delta.logprobs), *end.logprobs)
+        return cls("".join(delta.text for delta in deltas) + end.text, logprobs, end)
+
+
+class Wire(Protocol):
+    """How the responses of one request are put on the wire, whole or as the chunks of a stream."""
+
+    @property
+    def choices(self) -> int:
+        """How many they are; each has an index from 0."""
+
+    def whole_body(self, texts: Sequence[WholeText]) -> Body:
         """The body of an answer that is not streamed."""
 
     def opening_chunks(self) -> Iterator[Body]:
         """Chunks that come before any text."""
 
-    def delta(self, text: str) -> Body:
-        """The chunk of one piece of text."""
+    def delta(self, index: int, piece: Delta, offset: int) -> Body:
+        """The chunk of one piece of text, behind `offset` characters of its response."""
 
-    def closing_chunks(self, end: Finished) -> Iterator[Body]:
-        """Chunks that come after the last text: attribution, finish reason, usage where it is wanted."""
+    def closing_chunks(self, index: int, end: Finished) -> Iterator[Body]:
+        """Chunks that come after the last text of a response: attribution, finish reason."""
+
+    def usage_chunks(self, ends: Sequence[Finished]) -> Iterator[Body]:
+        """The last chunk: usage, where it is wanted."""
 
 
 @dataclass(frozen=True)
 class _Head:
-    """What every body of one response repeats: its id, time in seconds since 1970, model, and the level asked for.
+    """What every body of one answer repeats: its id, time in seconds since 1970, model, and what was asked for.
 
-    Where a stream ends in a chunk with the usage (`with_usage`), every chunk before it has a `usage` of null, as
+    The first response of a request has the answer's id, those after it have that id with `-1`, `-2` and so on behind
+    it. Where a stream ends in a chunk with the usage (`with_usage`), every chunk before it has a `usage` of null, as
     OpenAI's have.
     """
 
@@ -48,6 +72,8 @@ class _Head:
     model: str
     attribution: AttributionLevel
     with_usage: bool
+    with_logprobs: bool = False
+    choices: int = 1
 
     def body(self, kind: str, choices: list[Body], **rest: Any) -> Body:
         """One body of object type `kind`."""
@@ -64,16 +90,23 @@ class _Head:
         """One chunk of object type `kind` with one choice."""
         return self.body(kind, [choice], **({"usage": None} if self.with_usage else {}))
 
-    def usage(self, end: Finished) -> Body:
-        """Counts of tokens, with the booked credit when attribution was asked for."""
+    def usage(self, ends: Sequence[Finished]) -> Body:
+        """Counts of tokens, of the prompt once; with each response's booked credit when attribution was asked for."""
+        prompt_tokens, completion_tokens = ends[0].prompt_tokens, sum(end.completion_tokens for end in ends)
         usage = Usage(
-            prompt_tokens=end.prompt_tokens,
-            completion_tokens=end.completion_tokens,
-            total_tokens=end.prompt_tokens + end.completion_tokens,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            total_tokens=prompt_tokens + completion_tokens,
         ).model_dump(exclude_unset=True)
-        if self.attribution != "none":
-            usage["attribution"] = _totals(end)
+        if self.attribution != "none" and self.choices == 1:
+            usage["attribution"] = _totals(ends[0])
+        elif self.attribution != "none":
+            usage["attribution"] = {"choices": [self._choice_totals(index, end) for index, end in enumerate(ends)]}
         return usage
+
+    def _choice_totals(self, index: int, end: Finished) -> Body:
+        response_id = self.response_id if index == 0 else f"{self.response_id}-{index}"
+        return {"index": index, "id": response_id, **_totals(end)}
 
     def attribution_chunks(self, end: Finished) -> Iterator[Body]:
         """`{"content": [...]}` for every TOKENS_PER_CHUNK tokens; none unless tokens were asked for."""
@@ -121,30 +154,43 @@ def _content(tokens: Sequence[TokenCredit]) -> list[Body]:
 class ChatWire(_Head):
     """Bodies of `/v1/chat/completions`."""
 
-    def whole_body(self, text: str, end: Finished) -> Body:
+    def whole_body(self, texts: Sequence[WholeText]) -> Body:
         """The body of an answer that is not streamed."""
-        message = {"role": "assistant", "content": text, "refusal": None, **self.attribution_whole(end)}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": end.finish_reason}
-        return self.body("chat.completion", [choice], usage=self.usage(end))
+        choices = [self._whole_choice(index, whole) for index, whole in enumerate(texts)]
+        return self.body("chat.completion", choices, usage=self.usage([whole.end for whole in texts]))
 
     def opening_chunks(self) -> Iterator[Body]:
-        """The chunk that says who speaks."""
-        yield self._chunk({"role": "assistant", "content": ""})
+        """The chunks that say who speaks."""
+        for index in range(self.choices):
+            yield self._chunk(index, {"role": "assistant", "content": ""})
 
-    def delta(self, text: str) -> Body:
+    def delta(self, index: int, piece: Delta, _offset: int) -> Body:
         """The chunk of one piece of text."""
-        return self._chunk({"content": text})
+        return self._chunk(index, {"content": piece.text}, chat_logprobs(piece.logprobs) if piece.logprobs else None)
 
-    def closing_chunks(self, end: Finished) -> Iterator[Body]:
-        """Attribution in `delta`, then the finish reason, then usage in a chunk without choices."""
+    def closing_chunks(self, index: int, end: Finished) -> Iterator[Body]:
+        """Attribution in `delta`, then the finish reason."""
         for attribution in self.attribution_chunks(end):
-            yield self._chunk({"attribution": attribution})
-        yield self._chunk({}, end.finish_reason)
-        if self.with_usage:
-            yield self.body("chat.completion.chunk", [], usage=self.usage(end))
+            yield self._chunk(index, {"attribution": attribution})
+        yield self._chunk(index, {}, None, end.finish_reason)
 
-    def _chunk(self, delta: Body, finish_reason: FinishReason = None) -> Body:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def usage_chunks(self, ends: Sequence[Finished]) -> Iterator[Body]:
+        """Usage in a chunk without choices."""
+        if self.with_usage:
+            yield self.body("chat.completion.chunk", [], usage=self.usage(ends))
+
+    def _whole_choice(self, index: int, whole: WholeText) -> Body:
+        message = {
+            "role": "assistant",
+            "content": whole.text,
+            "refusal": None,
+            **self.attribution_whole(whole.end),
+        }
+        logprobs = chat_logprobs(whole.logprobs) if self.with_logprobs else None
+        return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": whole.end.finish_reason}
+
+    def _chunk(self, index: int, delta: Body, logprobs: Body | None = None, finish_reason: FinishReason = None) -> Body:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         return self.chunk("chat.completion.chunk", choice)
 
 
@@ -154,27 +200,52 @@ class TextWire(_Head):
 
     kind = "text_completion"
 
-    def whole_body(self, text: str, end: Finished) -> Body:
+    def whole_body(self, texts: Sequence[WholeText]) -> Body:
         """The body of an answer that is not streamed."""
-        return self.body(
-            self.kind, [self._choice(text, end.finish_reason, **self.attribution_whole(end))], usage=self.usage(end)
-        )
+        choices = [self._whole_choice(index, whole) for index, whole in enumerate(texts)]
+        return self.body(self.kind, choices, usage=self.usage([whole.end for whole in texts]))
 
     def opening_chunks(self) -> Iterator[Body]:
         """Nothing: text completions have no speaker."""
         return iter(())
 
-    def delta(self, text: str) -> Body:
+    def delta(self, index: int, piece: Delta, offset: int) -> Body:
         """The chunk of one piece of text."""
-        return self.chunk(self.kind, self._choice(text))
+        logprobs = text_logprobs(piece.logprobs, offset) if piece.logprobs else None
+        return self.chunk(self.kind, _text_choice(index, piece.text, logprobs))
 
-    def closing_chunks(self, end: Finished) -> Iterator[Body]:
-        """Attribution beside empty text, then the finish reason, then usage in a chunk without choices."""
+    def closing_chunks(self, index: int, end: Finished) -> Iterator[Body]:
+        """Attribution beside empty text, then the finish reason."""
         for attribution in self.attribution_chunks(end):
-            yield self.chunk(self.kind, self._choice("", attribution=attribution))
-        yield self.chunk(self.kind, self._choice("", end.finish_reason))
-        if self.with_usage:
-            yield self.body(self.kind, [], usage=self.usage(end))
+            yield self.chunk(self.kind, _text_choice(index, "", attribution=attribution))
+        yield self.chunk(self.kind, _text_choice(index, "", None, end.finish_reason))
 
-    def _choice(self, text: str, finish_reason: FinishReason = None, **rest: Any) -> Body:
-        return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason, **rest}
+    def usage_chunks(self, ends: Sequence[Finished]) -> Iterator[Body]:
+        """Usage in a chunk without choices."""
+        if self.with_usage:
+            yield self.body(self.kind, [], usage=self.usage(ends))
+
+    def _whole_choice(self, index: int, whole: WholeText) -> Body:
+        logprobs = text_logprobs(whole.logprobs, 0) if self.with_logprobs else None
+        attribution = self.attribution_whole(whole.end)
+        return _text_choice(index, whole.text, logprobs, whole.end.finish_reason, **attribution)
+
+
+def _text_choice(
+    index: int, text: str, logprobs: Body | None = None, finish_reason: FinishReason = None, **rest: Any
+) -> Body:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason, **rest}
+
+
+def wire_of(request: ChatRequest | CompletionRequest, response_id: str, created_at_us: int) -> Wire:
+    """The wire of the answer to a request, of that id and asked for at that time (in microseconds since 1970)."""
+    kind = ChatWire if isinstance(request, ChatRequest) else TextWire
+    return kind(
+        response_id,
+        created_at_us // 1_000_000,
+        request.model,
+        request.attribution,
+        request.wants_usage,
+        with_logprobs=request.likely_tokens is not None,
+        choices=request.n,
+    )

@@ -4,22 +4,27 @@ Only where the application sent an `Idempotency-Key`. Pieces of text and the end
 their time is over. Knows no HTTP and no ledger.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from deployment.kept.files import KeptFiles
-from deployment.replica.messages import Finished, Summary, TokenCredit
+from deployment.replica.messages import Finished, LikelyToken, Summary, TokenCredit, TokenLogprob
 
 
 @dataclass(frozen=True)
 class Replay:
-    """A response as it was sent: when it was asked for, its text in the pieces it came in, and its end."""
+    """A response as it was sent: when it was asked for, its text in the pieces it came in, and its end.
+
+    `logprobs` are those of each piece, where they were asked for; `others` are the further responses of its request.
+    """
 
     created_at_us: int
     pieces: tuple[str, ...]
     end: Finished
+    logprobs: tuple[tuple[TokenLogprob, ...], ...] = ()
+    others: tuple["Replay", ...] = ()
 
 
 class Replays:
@@ -60,6 +65,21 @@ def _read(fields: Mapping[str, Any]) -> Replay:
                 **end,
                 "summary": Summary(**end["summary"]),
                 "tokens": tuple(TokenCredit(**token) for token in end["tokens"]),
+                "logprobs": _logprobs(end.get("logprobs", ())),
             }
         ),
+        logprobs=tuple(map(_logprobs, fields.get("logprobs", ()))),  # these two are not in a file of the first version
+        others=tuple(map(_read, fields.get("others", ()))),
+    )
+
+
+def _logprobs(tokens: Sequence[Mapping[str, Any]]) -> tuple[TokenLogprob, ...]:
+    return tuple(
+        TokenLogprob(
+            token["token"],
+            tuple(token["bytes"]),
+            token["logprob"],
+            tuple(LikelyToken(each["token"], tuple(each["bytes"]), each["logprob"]) for each in token["top"]),
+        )
+        for token in tokens
     )

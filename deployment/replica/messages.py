@@ -34,7 +34,8 @@ class Job:
     """One response to make. `prompt` is a conversation or plain text; `application` is the identity of its key.
 
     `streamed` when the application sees text before the end, so that a crash cuts a response that was seen in part.
-    `weight` is how much of a busy replica the application gets, against others that have 1.
+    `weight` is how much of a busy replica the application gets, against others that have 1. `top_logprobs` is how many
+    likely tokens are told of at each place, beside the one chosen; None tells no log-probabilities.
     """
 
     response_id: str
@@ -49,6 +50,12 @@ class Job:
     token_level: bool
     streamed: bool
     weight: int = 1
+    top_k: int = 0
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    top_logprobs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,10 +72,30 @@ class Report:
 
 
 @dataclass(frozen=True)
+class LikelyToken:
+    """A token that might have come: its text, its bytes (which may be a part of a character), its log-probability."""
+
+    token: str
+    bytes: tuple[int, ...]
+    logprob: float
+
+
+@dataclass(frozen=True)
+class TokenLogprob(LikelyToken):
+    """A token that came, with the likeliest at its place, likeliest first."""
+
+    top: tuple[LikelyToken, ...] = ()
+
+
+@dataclass(frozen=True)
 class Delta:
-    """Text that follows what was sent before; never the last of a response, which waits for its receipt."""
+    """Text that follows what was sent before; never the last of a response, which waits for its receipt.
+
+    `logprobs` are of the tokens whose text begins in it, where the job asks for them.
+    """
 
     text: str = field(repr=False)
+    logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -99,7 +126,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of a response, sent only after its receipt is durable; `text` is what had been held back.
+    """The end of a response, sent only after its receipt is durable; `text` and `logprobs` are what was held back.
 
     `booked` when the receipt is in the ledger already, and not yet in the replica's spool alone.
     """
@@ -111,6 +138,7 @@ class Finished:
     summary: Summary
     tokens: tuple[TokenCredit, ...]
     booked: bool = True
+    logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

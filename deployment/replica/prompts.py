@@ -85,7 +85,19 @@ class Encoder:
         """How to choose, and how much: what was asked for, else the default, or less where the context leaves less."""
         room = self._model.context_length - prompt_tokens
         limit = job.max_tokens if job.max_tokens is not None else max(1, min(self._default_max_tokens, room))
-        return Sampling(limit, job.temperature, job.top_p, job.seed, job.stop)
+        return Sampling(
+            limit,
+            job.temperature,
+            job.top_p,
+            job.seed,
+            job.stop,
+            top_k=job.top_k,
+            min_p=job.min_p,
+            frequency_penalty=job.frequency_penalty,
+            presence_penalty=job.presence_penalty,
+            logit_bias=job.logit_bias,
+            top_logprobs=job.top_logprobs or 0,
+        )
 
 
 def _characters(job: Job) -> int:

@@ -15,10 +15,11 @@ from typing import Any, Protocol
 from attribution.errors import ScoreError
 from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
-from attribution.records import AttributedResponse, Generation, Sampling
+from attribution.records import AttributedResponse, Generation, Sampling, Step
 from deployment.errors import SpoolError, log_text_of
 from deployment.replica.booking_queue import BookingQueue, Outcome, OutcomeListener
 from deployment.replica.endings import attribution_failure
+from deployment.replica.logprobs import LogprobLine
 from deployment.replica.messages import Delta, Event, Failed, Finished, Job, ModelCard
 from deployment.replica.receipts import ResponseOrigin, receipt_of, summary_of, token_credits
 from deployment.spool.records import RECOVERED, ProgressRecord, commons_receipt, record_of
@@ -55,6 +56,7 @@ class ActiveRequest:
     shown: int = 0
     ended: bool = False
     last_token: float | None = None
+    logprobs: LogprobLine | None = None
 
     @property
     def seconds(self) -> float:
@@ -66,17 +68,25 @@ class ActiveRequest:
         """Whether the next token may be shown only after progress was spooled."""
         return self.job.streamed and len(self.token_ids) - self.spooled >= PROGRESS_TOKENS
 
-    def take(self, token_id: int) -> float:
+    def take(self, step: Step) -> float:
         """Add a token; the time since the one before it, or since the job came."""
         now = time.perf_counter()
+        if self.logprobs is not None:
+            self.logprobs.add(step)
         before, self.last_token = self.last_token or self.since, now
-        self.token_ids.append(token_id)
+        self.token_ids.append(step.token_id)
         return now - before
 
     def show(self, text: str) -> None:
         """Deliver text; of a job that is not streamed the application sees nothing of it yet."""
         self.shown = len(self.token_ids) if self.job.streamed else 0
-        self.deliver(Delta(text))
+        self.deliver(Delta(text, () if self.logprobs is None else self.logprobs.tell(text)))
+
+    def with_logprobs(self, event: Event) -> Event:
+        """The last event, with the log-probabilities that are still to be told."""
+        if self.logprobs is None or not isinstance(event, Finished):
+            return event
+        return replace(event, logprobs=self.logprobs.tell_rest(event.text))
 
 
 class CreditRecorder:

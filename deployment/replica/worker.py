@@ -20,6 +20,7 @@ from deployment.errors import SpoolError, log_text_of
 from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.endings import disk_failure, failure_of, outcome, overload_failure, stop_failure
 from deployment.replica.fair_queue import FairQueue, has_room
+from deployment.replica.logprobs import LogprobLine, TokenTexts
 from deployment.replica.messages import Admitted, Event, Failed, Job, ModelCard
 from deployment.replica.prompts import Encoder
 from deployment.replica.recorder import ActiveRequest, Attribute, CreditRecorder, Deliver
@@ -82,6 +83,7 @@ class Worker:
         self._observer = observer
         self._changed = threading.Condition()
         self._encoder = Encoder(model, batch, capacity.default_max_tokens, self._take_encoded)
+        self._texts = TokenTexts(model.backend_tokenizer, model.end_token_ids)
         self._ending = threading.Lock()
         self._encoding: dict[str, ActiveRequest] = {}
         self._waiting: FairQueue[ActiveRequest] = FairQueue()
@@ -104,7 +106,8 @@ class Worker:
 
         The first of a streamed job is `Admitted`, once its prompt was read, unless it is refused.
         """
-        row = ActiveRequest(job, deliver)
+        logprobs = None if job.top_logprobs is None else LogprobLine(self._texts)
+        row = ActiveRequest(job, deliver, logprobs=logprobs)
         with self._changed:
             gone = self._stopping or not self.alive
             refused = stop_failure() if gone else self._refusal(job)
@@ -216,7 +219,7 @@ class Worker:
         between_s: list[float] = []
         for step in steps:
             row = self._running[step.key]
-            seconds = row.take(step.token_id)
+            seconds = row.take(step)
             (between_s if len(row.token_ids) > 1 else first_s).append(seconds)
         self._observer.note_step(first_s, between_s)
         self._charge([self._running[step.key].job for step in steps])
@@ -284,7 +287,7 @@ class Worker:
             return
         self._observer.note_end(outcome(event), row.seconds)
         if event is not None:
-            self._deliver(row, event)
+            self._deliver(row, row.with_logprobs(event))
 
     def _deliver(self, row: ActiveRequest, event: Event) -> None:
         """Tell a row's caller; one that cannot be told is gone, and keeps nobody else from being told."""

@@ -1,7 +1,8 @@
 """What an application may send: OpenAI's chat and text completions, and our `attribution` field.
 
-A parameter that we do not support is refused by name when it would change the result, and accepted when it asks
-for what we do anyway (`n: 1`) or changes nothing in the text (`user`). Knows nothing of the model that is served.
+Beside OpenAI's ways to sample there are vLLM's `top_k` and `min_p`. A parameter that we do not support is refused by
+name when it would change the result, and accepted when it asks for what we do anyway (`best_of: 1`) or changes nothing
+in the text (`user`). Knows nothing of the model that is served.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -31,21 +32,16 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "best_of": (1,),
     "echo": (False,),
-    "frequency_penalty": (0,),
     "function_call": ("none",),
     "functions": ([],),
-    "logit_bias": ({},),
-    "logprobs": (False, 0),
     "modalities": (["text"],),
-    "n": (1,),
     "parallel_tool_calls": (True, False),
-    "presence_penalty": (0,),
     "reasoning_effort": ("none",),
     "response_format": ({"type": "text"},),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
-    "top_logprobs": (0,),
+    "top_logprobs": (0,),  # of text completions: `logprobs` says there how many
     "verbosity": (),
     "web_search_options": (),
 }
@@ -96,10 +92,28 @@ def _of_64_bits(value: int) -> int:
     return value
 
 
+MOST_TOP_LOGPROBS = 20
+"""How many likely tokens are told of at a place, at most."""
+MOST_CHOICES = 8
+"""How many responses one request may ask for."""
+
+Penalty = Annotated[float, Field(ge=-2, le=2, strict=True)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+TopLogprobs = Annotated[int, Field(ge=0, le=MOST_TOP_LOGPROBS, strict=True)]
 Seed = Annotated[
     int, Field(strict=True), AfterValidator(_of_64_bits), WithJsonSchema({"type": "integer", "format": "int64"})
 ]
 """The format says the range: its ends are numbers that not every reader of JSON keeps exact (RFC 7493, section 2.2)."""
+
+
+_WITH_DEFAULT = (
+    *("temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "logit_bias", "n", "stop"),
+    *("stream", "stream_options", "attribution"),
+)
+"""Fields of which null asks for the default."""
+_LATER = {"top_k", "min_p", "frequency_penalty", "presence_penalty", "logit_bias", "n", "logprobs", "top_logprobs"}
+"""Fields that the first version did not have."""
 
 
 class _GenerationRequest(BaseModel):
@@ -111,16 +125,28 @@ class _GenerationRequest(BaseModel):
     max_tokens: int | None = Field(default=None, ge=1, le=LARGEST, strict=True)
     temperature: float = Field(default=1.0, ge=0, le=2, strict=True)
     top_p: float = Field(default=1.0, ge=0, le=1, strict=True)
+    top_k: Annotated[int, Field(ge=-1, le=LARGEST, strict=True)] = 0
+    min_p: float = Field(default=0.0, ge=0, le=1, strict=True)
+    frequency_penalty: Penalty = 0.0
+    presence_penalty: Penalty = 0.0
+    logit_bias: dict[TokenId, Bias] = Field(default_factory=dict)
+    n: int = Field(default=1, ge=1, le=MOST_CHOICES, strict=True)
     seed: Seed | None = None
     stop: tuple[Text, ...] = Field(default=(), max_length=4)
     stream: bool = Field(default=False, strict=True)
     stream_options: StreamOptions = StreamOptions()
     attribution: AttributionLevel = "none"
 
-    @field_validator("temperature", "top_p", "stream", "stream_options", "stop", "attribution", mode="before")
+    @field_validator(*_WITH_DEFAULT, mode="before")
     @classmethod
     def _null_is_default(cls, value: Any, info: Any) -> Any:
-        return cls.model_fields[info.field_name].default if value is None else value
+        return cls.model_fields[info.field_name].get_default(call_default_factory=True) if value is None else value
+
+    @field_validator("top_k")
+    @classmethod
+    def _all_tokens(cls, value: int) -> int:
+        """-1 is vLLM's word for all of them, 0 that of transformers."""
+        return max(value, 0)
 
     @field_validator("temperature")
     @classmethod
@@ -149,6 +175,16 @@ class _GenerationRequest(BaseModel):
             if not _is_neutral(name, value):
                 raise _refuse("unsupported_parameter", name, f"parameter {name!r} is not supported by this service")
         return self
+
+    @property
+    def understood(self) -> dict[str, Any]:
+        """The request as it was understood, by which a repeated one is known.
+
+        What came with a later version is in it only where it asks for something: a key of before stands for the same.
+        """
+        fields = type(self).model_fields
+        silent = {name: fields[name].get_default(call_default_factory=True) for name in _LATER & fields.keys()}
+        return {name: value for name, value in self.model_dump().items() if name not in silent or value != silent[name]}
 
     @property
     def wants_usage(self) -> bool:
@@ -219,6 +255,8 @@ class ChatRequest(_GenerationRequest):
     """`POST /v1/chat/completions`."""
 
     messages: tuple[Message, ...] = Field(min_length=1)
+    logprobs: bool = Field(default=False, strict=True)
+    top_logprobs: TopLogprobs | None = None
     max_completion_tokens: int | None = Field(default=None, ge=1, le=LARGEST, strict=True)
 
     @model_validator(mode="after")
@@ -232,6 +270,22 @@ class ChatRequest(_GenerationRequest):
             )
         return self
 
+    @field_validator("logprobs", mode="before")
+    @classmethod
+    def _no_logprobs(cls, value: Any) -> Any:
+        return False if value is None or (value == 0 and not isinstance(value, bool)) else value
+
+    @model_validator(mode="after")
+    def _logprobs_too(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise _refuse("contradiction", "top_logprobs", "top_logprobs is told only where logprobs is true")
+        return self
+
+    @property
+    def likely_tokens(self) -> int | None:
+        """How many likely tokens are told of at each place; None where no log-probabilities are."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
     @property
     def token_limit(self) -> int | None:
         """`max_completion_tokens`, or its older name `max_tokens`."""
@@ -242,6 +296,17 @@ class CompletionRequest(_GenerationRequest):
     """`POST /v1/completions`: one prompt, as a string or as a list of one."""
 
     prompt: Text
+    logprobs: TopLogprobs | None = None
+
+    @field_validator("logprobs", mode="before")
+    @classmethod
+    def _no_logprobs(cls, value: Any) -> Any:
+        return None if value is False else value
+
+    @property
+    def likely_tokens(self) -> int | None:
+        """How many likely tokens are told of at each place; None where no log-probabilities are."""
+        return self.logprobs
 
     @field_validator("prompt", mode="before")
     @classmethod

@@ -5,7 +5,19 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from deployment.errors import UnavailableError
-from deployment.replica.messages import Admitted, Delta, Event, Failed, Finished, Job, ModelCard, Summary, TokenCredit
+from deployment.replica.messages import (
+    Admitted,
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    Job,
+    LikelyToken,
+    ModelCard,
+    Summary,
+    TokenCredit,
+    TokenLogprob,
+)
 from rewards.credit import Receipt, receipt_amounts
 from rewards.ledger.ledger import Ledger
 
@@ -14,12 +26,21 @@ SHARES = {"clinic": 0.5, "bank": 0.25}
 BASE_SHARE = 0.25
 
 
+def logprobs_of(job: Job, piece: str) -> tuple[TokenLogprob, ...]:
+    """What it tells of a piece, where the job asks: it was likely, and an exclamation mark was next to that."""
+    if job.top_logprobs is None:
+        return ()
+    likely = LikelyToken(piece, tuple(piece.encode()), -0.5), LikelyToken("!", (33,), -2.0)
+    return (TokenLogprob(piece, tuple(piece.encode()), -0.5, likely[: job.top_logprobs]),)
+
+
 class ScriptedEngine:
     """Says the same pieces to everybody, one token each, and books them before it ends.
 
     Attributes:
         pieces: what it says; the last piece is held back for the end.
         failure: what it ends with instead, after `pieces` but the last.
+        failures: what single responses of a request end with, by their index, at once.
         pause_s: how long it waits before each piece.
         admits: whether it says so to a stream, before any pause.
         books: whether receipts are in the ledger at the end, or only promised.
@@ -29,6 +50,7 @@ class ScriptedEngine:
     """
 
     def __init__(self, ledger: Ledger) -> None:
+        self.failures: dict[int, Failed] = {}
         self.pieces: tuple[str, ...] = ("Grüß", " ", "Gott")
         self.failure: Failed | None = None
         self.pause_s = 0.0
@@ -59,13 +81,17 @@ class ScriptedEngine:
         """The events of one response; what was said before a caller left is booked."""
         self.jobs.append(job)
         said = 0
-        if self.admits and job.streamed:
-            yield Admitted()
+        index = int(job.response_id.partition("-")[2].partition("-")[2] or 0)
+        if index in self.failures:
+            yield self.failures[index]
+            return
         try:
+            if self.admits and job.streamed:
+                yield Admitted()
             for piece in self.pieces[:-1]:
                 await asyncio.sleep(self.pause_s)
                 said += 1
-                yield Delta(piece)
+                yield Delta(piece, logprobs_of(job, piece))
         except (asyncio.CancelledError, GeneratorExit):
             self._book(job, said, {"cut": True, "delivered": said})
             self.left.append(job.response_id)
@@ -88,6 +114,7 @@ class ScriptedEngine:
             summary=Summary(receipt.payload_sha256, "credit", SHARES, BASE_SHARE, receipt.amounts, 0.001),
             tokens=tokens if job.token_level else (),
             booked=self.books,
+            logprobs=logprobs_of(job, self.pieces[-1]),
         )
 
     def _book(self, job: Job, tokens: int, cut: dict[str, Any]) -> Receipt | None:

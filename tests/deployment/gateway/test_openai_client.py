@@ -86,8 +86,8 @@ def test_models_are_known_to_the_client(client: openai.OpenAI) -> None:
 def test_errors_are_the_clients_own(client: openai.OpenAI, address: str, engine: ScriptedEngine) -> None:
     """Refusals become the client's typed exceptions, with parameter and code."""
     with pytest.raises(openai.BadRequestError) as bad:
-        client.chat.completions.create(model=CARD.name, messages=MESSAGES, n=2)
-    assert ("n", "unsupported_parameter") == (bad.value.param, bad.value.code)
+        client.chat.completions.create(model=CARD.name, messages=MESSAGES, reasoning_effort="high")
+    assert ("reasoning_effort", "unsupported_parameter") == (bad.value.param, bad.value.code)
 
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="gpt-9", messages=MESSAGES)

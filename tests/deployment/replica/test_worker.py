@@ -76,6 +76,7 @@ class Caller:
         self.job = job
         self._look = look
         self.deltas: list[str] = []
+        self.events: list[Delta] = []
         self.booked_at_end = False
         self._ledger = ledger
         self._ends: queue.Queue[Event] = queue.Queue()
@@ -86,6 +87,7 @@ class Caller:
             assert not self.deltas, "a job is admitted before its text comes"
             return
         if isinstance(event, Delta):
+            self.events.append(event)
             self.deltas.append(event.text)
             return
         self.booked_at_end = self._look and self._ledger.receipt(self.job.response_id) is not None
@@ -319,6 +321,39 @@ def test_token_level_credit_adds_up_to_what_was_booked(worker: Worker, ledger: L
         assert {"clinic", "bank"} == token.scores.keys()
     for client, share in end.summary.shares.items():
         assert sum(token.shares[client] for token in end.tokens) / 8 == pytest.approx(share)
+
+
+def test_log_probabilities_come_with_the_text_that_they_are_of(
+    worker: Worker, ledger: Ledger, model: FederatedModel
+) -> None:
+    """Token by token they join to the text, a stop string left out; the likeliest come in order, before any bias."""
+    letters = {model.backend_tokenizer.token_to_id(letter): 30.0 for letter in "abcdefghijklmnopqrstuvwxyz"}
+    asked = {"max_tokens": 40, "logit_bias": letters, "frequency_penalty": 2.0}
+    plain = Caller(worker, job("plain", **asked), ledger).text()
+    for number, stops in enumerate(((), (plain[20:23],))):
+        name = f"r{number}"
+        caller = Caller(worker, job(name, stop=stops, top_logprobs=2, streamed=True, **asked), ledger)
+        end = caller.end()
+        told = [*(each for delta in caller.events for each in delta.logprobs), *end.logprobs]
+        text = "".join(caller.deltas) + end.text
+
+        assert plain[: plain.index(plain[20:23]) if stops else None] == text == "".join(each.token for each in told)
+        assert {2} == {len(each.top) for each in told}
+        assert all(0 > each.top[0].logprob >= max(each.top[1].logprob, each.logprob) for each in told)
+    silent = Caller(worker, job("silent", max_tokens=4, streamed=True), ledger)
+    assert () == silent.end().logprobs
+
+
+def test_ways_to_sample_reach_the_model(worker: Worker, ledger: Ledger) -> None:
+    """A token that is favoured comes every time, unless it is penalised; one that the model lacks is 400, by name."""
+    favoured = job("favoured", max_tokens=6, logit_bias={50: 100.0}, top_logprobs=0)
+    penalised = job("penalised", max_tokens=6, logit_bias={50: 3.0}, frequency_penalty=2.0, presence_penalty=2.0)
+    unknown = job("unknown", logit_bias={10**6: 1.0})
+    texts = [Caller(worker, each, ledger).text() for each in (favoured, penalised)]
+    refused = Caller(worker, unknown, ledger).end()
+
+    assert 1 == len(set(texts[0])) < len(set(texts[1]))
+    assert (400, "logit_bias") == (refused.status, refused.param)
 
 
 def _score_error(*_: Any, **__: Any) -> Any:
