@@ -13,7 +13,7 @@ from tests.benchmarks.mixed_load.callers import Caller, Seen
 from tests.benchmarks.mixed_load.killing import Family
 from tests.benchmarks.mixed_load.verdict import await_bookings, figures_of_books
 from tests.benchmarks.serving.client import Server
-from tests.benchmarks.serving.ours import our_service
+from tests.benchmarks.serving.ours import end_in_order, our_service
 from tests.benchmarks.serving.rounds import say
 
 TELLING_S = 30.0
@@ -27,6 +27,7 @@ def main(
     bundle: Annotated[Path, typer.Option(help="What is served.")] = Path("var/demo/bundle"),
 ) -> None:
     """Minutes of every kind of request, a replica killed again and again: what was seen whole is booked, once."""
+    end_in_order()
     seed = Random().randrange(2**32) if seed is None else seed
     say(f"seed {seed}")
     with our_service(bundle, {}) as server:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from deployment.errors import StartError
 from tests.benchmarks.figures import print_figures
+from tests.benchmarks.serving.ours import end_in_order
 from tests.benchmarks.serving.outcome import figures_of, sanity_of, table_of
 from tests.benchmarks.serving.peer import PeerError
 from tests.benchmarks.serving.record import MIDDLE, NARROW, WIDE
@@ -32,6 +33,7 @@ def main(
     peer: Annotated[Path, typer.Option(help="The peer's environment, made where it is missing.")] = Path("var/peer"),
 ) -> None:
     """Measure our service beside `transformers serve` on the same weights, by one client, at several concurrencies."""
+    end_in_order()
     for name in THREADS:  # every server chooses for itself how many
         os.environ.pop(name, None)
     if not (bundle / "consortium.json").exists():
