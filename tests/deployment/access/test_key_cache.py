@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deployment.access import key_cache
 from deployment.access.key_cache import AWAY_S, FRESH_S, KeyCache
 from rewards.errors import KeyRefusedError, LedgerError
 from rewards.keys.ring import KeyRing
@@ -83,12 +84,13 @@ def test_a_key_that_was_never_checked_is_not_admitted_while_the_ledger_is_away(
                 admit(cache, presented)
 
 
-def test_expiry_needs_no_ledger(cache: KeyCache, keys: KeyRing) -> None:
+def test_expiry_needs_no_ledger(cache: KeyCache, keys: KeyRing, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that expires while its answer is fresh, or while the ledger is away, is refused from that moment on."""
-    presented = keys.create("application", "brief", actor="test", expires_at_us=now_us() + 200_000)
-    ends_at_us = admit(cache, presented).expires_at_us or 0
-    while now_us() < ends_at_us:
-        pass
+    presented = keys.create("application", "brief", actor="test", expires_at_us=now_us() + 600_000_000)
+    ends_at_us = admit(cache, presented).expires_at_us
+    monkeypatch.setattr(key_cache, "now_us", lambda: ends_at_us - 1)
+    assert ends_at_us == cache.recall(presented).expires_at_us
+    monkeypatch.setattr(key_cache, "now_us", lambda: ends_at_us)
     with pytest.raises(KeyRefusedError, match="expired"):
         cache.recall(presented)
     with away(keys.database, "api_keys"), pytest.raises(KeyRefusedError, match="expired"):

@@ -89,12 +89,13 @@ def test_every_command_says_the_same_of_a_newer_ledger(capsys, before, url, comm
         ["period", "list"],
         ["hold", "list"],
         ["exporter", "--port", "0"],
-        ["serve", "--bundle", "BUNDLE", "--metrics-port", "0"],
+        ["serve", "--bundle", "BUNDLE", "--port", "28113", "--metrics-port", "0"],
     ],
 )
 def test_no_command_opens_a_ledger_of_an_older_version(capsys, before, url, command, monkeypatch):
     """Whatever is tried before it is migrated ends with one line that says how, and 1, and changes nothing of it."""
     monkeypatch.chdir(before)
+    monkeypatch.setenv("PROTOKEN_REPLICA_METRICS_PORT", "28114")  # the usual ports may be another service's
     was = (before / "ledger.db").read_bytes()
     code, _, err = run(capsys, *(before / "bundle" if word == "BUNDLE" else word for word in command), "--ledger", url)
 
