@@ -151,7 +151,7 @@ def member_calls() -> list[tuple[str, dict[str, Any]]]:
     named = [{**FOREIGN, "client": client, "response_id": response} for client in ("bank", "clinic", "commons")
              for response in ("shared-one", "clinic-alone", "reversal-clinic-again")]  # fmt: skip
     calls = [(filled(path, names), query) for path in paths for names in named for query in queries]
-    return [call for number, call in enumerate(calls) if call not in calls[:number]]
+    return list({(path, str(query)): (path, query) for path, query in calls}.values())  # each once
 
 
 def test_a_member_is_told_nothing_of_others(app: FastAPI, world: World) -> None:
