@@ -12,13 +12,14 @@ from torch import Tensor
 from attribution.errors import ScoreError
 from attribution.model import FederatedModel
 from attribution.records import AttributedResponse, Generation, Method
-from attribution.scoring.credit_preset import Context, base_log_probabilities, response_level, token_level
-from attribution.scoring.nodes import DEFAULT_NODES
+from attribution.scoring.credit_preset import USUAL_EFFORT, Effort, credit_scores
 from attribution.scoring.paper_preset import BlockCapture, position_local
+from attribution.scoring.pieces import Pieces, run
+from attribution.scoring.reading import context_of
 from attribution.scoring.shares import Shares, netted_shares, softmax_shares
 
 # Named in every receipt, so that history can be recomputed: raise it whenever the same response would score otherwise.
-VERSION = "1"
+VERSION = "2"
 
 
 def attribute(
@@ -27,12 +28,12 @@ def attribute(
     *,
     method: Method = "credit",
     token_level: bool = False,
-    nodes: int = DEFAULT_NODES,
+    effort: Effort = USUAL_EFFORT,
 ) -> AttributedResponse:
     """Score a response under one of the two presets (design 5).
 
-    `credit` scores the response as a whole, and each token too where `token_level` asks, at `nodes` points between base
-    and global model; `paper` always scores tokens.
+    `credit` scores the response as a whole, and each token too where `token_level` asks, from its token ids and with
+    as much `effort` as it takes; `paper` always scores tokens, from what decoding captured.
 
     Raises:
         ScoreError: a score is NaN or infinite; nothing may be booked.
@@ -41,7 +42,38 @@ def attribute(
     assert generation.token_ids, "a response of no tokens has nothing to attribute"
     if method == "paper":
         return _paper(model, generation)
-    return _credit(model, generation, nodes, by_token=token_level)
+    return run(credit_in_pieces(model, generation, token_level=token_level, effort=effort))
+
+
+def credit_in_pieces(
+    model: FederatedModel, generation: Generation, *, token_level: bool = False, effort: Effort = USUAL_EFFORT
+) -> Pieces[AttributedResponse]:
+    """What `attribute` does under `credit`, in pieces between which the model may decode; raises as it does."""
+    temperature = generation.sampling.scoring_temperature
+    ids = generation.prompt_token_ids, generation.token_ids
+    captured = generation.tail_input
+    prefix = captured if captured is not None and captured.dtype == model.scored.dtype else None
+    context = context_of(*ids, temperature, model.device, prefix)
+    made = yield from credit_scores(model.path, context, effort, by_token=token_level)
+    _require_finite(made.scores, made.log_p_global, made.log_p_base)
+    totals = made.scores.sum(1) if token_level else made.scores
+    response_scores = dict(zip(model.client_ids, totals.tolist(), strict=True))
+    return _response(
+        generation,
+        "credit",
+        {
+            "nodes": made.nodes,
+            "tolerance": effort.tolerance,
+            "temperature": temperature,
+            "dtype": str(model.scored.dtype).removeprefix("torch."),
+            "served_dtype": model.dtype,
+        },
+        _by_client(model.client_ids, made.scores) if token_level else None,
+        response_scores,
+        netted_shares(response_scores, made.log_p_global.tolist(), made.log_p_base.tolist()),
+        made.gain,
+        made.completeness_error,
+    )
 
 
 def _paper(model: FederatedModel, generation: Generation) -> AttributedResponse:
@@ -56,37 +88,6 @@ def _paper(model: FederatedModel, generation: Generation) -> AttributedResponse:
     shares = Shares(absent | dict(shares.clients), shares.base_share, shares.base_shares)
     settings = {"layers": [model.layers.o_proj_name, model.layers.mlp_name, "lm_head"]}
     return _response(generation, "paper", settings, scores, response_scores, shares, None, None)
-
-
-def _credit(model: FederatedModel, generation: Generation, nodes: int, *, by_token: bool) -> AttributedResponse:
-    context = _context(model, generation)
-    log_p_base = base_log_probabilities(model.path, context)
-    gain = sum(generation.logprobs) - float(log_p_base.sum())
-    if by_token:
-        per_token = token_level(model.path, context, nodes)
-        scores = _by_client(model.client_ids, per_token)
-        totals = per_token.sum(1)
-    else:
-        scores = None
-        totals = response_level(model.path, context, nodes)
-    _require_finite(totals, log_p_base, torch.tensor(generation.logprobs))
-    response_scores = dict(zip(model.client_ids, totals.tolist(), strict=True))
-    shares = netted_shares(response_scores, generation.logprobs, log_p_base.tolist())
-    settings = {"nodes": nodes, "temperature": generation.sampling.scoring_temperature}
-    error = abs(gain - float(totals.sum()))
-    return _response(generation, "credit", settings, scores, response_scores, shares, gain, error)
-
-
-def _context(model: FederatedModel, generation: Generation) -> Context:
-    prompt, tokens = generation.prompt_token_ids, generation.token_ids
-    if generation.tail_input is None:
-        assert model.first_block is None, "a part of the network is scored by what Captures.CREDIT keeps"
-        inputs = {"input_ids": torch.tensor([[*prompt, *tokens[:-1]]], device=model.device)}
-    else:
-        inputs = {"inputs_embeds": generation.tail_input.unsqueeze(0)}
-    positions = torch.arange(len(prompt) - 1, len(prompt) - 1 + len(tokens), device=model.device)
-    emitted = torch.tensor(tokens, device=model.device)
-    return Context(inputs, positions, emitted, generation.sampling.scoring_temperature)
 
 
 def _by_client(clients: tuple[str, ...], scores: Tensor) -> dict[str, tuple[float, ...]]:

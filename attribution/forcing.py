@@ -17,6 +17,24 @@ from attribution.model import FederatedModel
 from attribution.records import Generation, Sampling
 
 
+def generation_of(prompt_ids: Sequence[int], token_ids: Sequence[int], temperature: float = 0.0) -> Generation:
+    """A response as ids alone, which is all that `credit` needs of it: no text, no log-probabilities, no captures."""
+    nothing = torch.empty(0)
+    return Generation(
+        prompt_token_ids=tuple(prompt_ids),
+        token_ids=tuple(token_ids),
+        tokens=(),
+        logprobs=(),
+        text="",
+        finish_reason=None,
+        sampling=Sampling(max_new_tokens=len(token_ids), temperature=temperature),
+        tail_input=None,
+        block_input=nothing,
+        o_proj_input=nothing,
+        o_proj_output=nothing,
+    )
+
+
 def forced_generation(
     model: FederatedModel, prompt_ids: Sequence[int], token_ids: Sequence[int], temperature: float = 0.0
 ) -> Generation:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from attribution.base.layers import first_changed_block, resolve_layers, tail_of
+from attribution.base.layers import first_changed_block, resolve_layers
 from attribution.base.references import load_model, load_tokenizer
 from attribution.base.thread_split import split_linear_layers
 from attribution.base.tokenizer import longest_token_bytes, panics_raised
@@ -30,14 +30,16 @@ class FederatedModel:
     """A bundle, loaded for serving.
 
     Attributes:
-        network: the global model, frozen.
+        network: the global model, frozen, in the dtype in which it decodes.
+        scored: the same in the dtype in which it scores; the same network where that is the same dtype.
         layers: its named parts.
         first_block: the first block that any client changed; None where the embedding was changed.
     """
 
-    def __init__(self, bundle: Bundle, network: Any, tokenizer: Any) -> None:
+    def __init__(self, bundle: Bundle, network: Any, tokenizer: Any, scored: Any = None) -> None:
         self.bundle = bundle
         self.network = network
+        self.scored = network if scored is None else scored
         self.tokenizer = tokenizer
         self.layers = resolve_layers(network)
         _require_fit(network, bundle.updates, bundle.path)
@@ -45,23 +47,30 @@ class FederatedModel:
         self.first_block = first_changed_block(network, changed)
 
     @classmethod
-    def load(cls, path: Path, *, device: str = "cpu", dtype: DType = "float32") -> "FederatedModel":
+    def load(
+        cls, path: Path, *, device: str = "cpu", dtype: DType = "float32", score_dtype: DType | None = None
+    ) -> "FederatedModel":
         """Open the bundle at `path`, check its hashes, and load the global model on `device`, in `dtype`.
 
         Half precision decodes faster where the machine has units for it (AMX, GPUs), and its log-probabilities are
-        rounded as its logits are; what money follows from is scored by a network in float32.
+        rounded as its logits are. What money follows from is scored in `score_dtype`, by a second network where that is
+        another dtype; None is the same.
 
         Raises:
             BundleError: the bundle is missing, altered or malformed.
             ModelError: the model cannot be loaded in `dtype`, or its architecture is not supported.
         """
-        if dtype not in get_args(DType):
-            raise ModelError(f"dtype is {dtype!r}; it must be one of {', '.join(get_args(DType))}")
+        for name in (dtype, score_dtype or dtype):
+            if name not in get_args(DType):
+                raise ModelError(f"dtype is {name!r}; it must be one of {', '.join(get_args(DType))}")
         bundle = open_bundle(path)
         network = load_model(bundle.global_path, device=device, dtype=getattr(torch, dtype))
         if network.device.type == "cpu":
             split_linear_layers(network)
-        return cls(bundle, network, load_tokenizer(bundle.global_path))
+        scored = None
+        if score_dtype not in (None, dtype):
+            scored = load_model(bundle.global_path, device=device, dtype=getattr(torch, score_dtype))
+        return cls(bundle, network, load_tokenizer(bundle.global_path), scored)
 
     @property
     def manifest(self) -> Manifest:
@@ -113,9 +122,9 @@ class FederatedModel:
 
     @cached_property
     def path(self) -> UpdatePath:
-        """The line base → global, over the part of the network that any client changed."""
-        start = self.network if self.first_block is None else tail_of(self.network, self.first_block)
-        return UpdatePath(start, [update.to(self.device) for update in self.bundle.updates.values()])
+        """The line base → global."""
+        updates = [update.to(self.device) for update in self.bundle.updates.values()]
+        return UpdatePath(self.scored, updates, self.first_block)
 
     @cached_property
     def last_round(self) -> LastRound:

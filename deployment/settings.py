@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -17,6 +17,7 @@ from deployment.errors import SettingsError
 from rewards.files import strict_yaml
 from rewards.keys import pepper
 
+DType = Literal["float32", "bfloat16", "float16"]
 ENVIRONMENT_PREFIX = "PROTOKEN_"
 _SQLITE = "sqlite:///"
 _POSTGRESQL = "postgresql://"
@@ -88,7 +89,7 @@ class Settings(BaseModel):
 
     `cpus_per_replica` None divides all processors of the machine among the replicas. `max_tokens_cap` None leaves the
     model's context as the only cap. `metrics_port` 0 starts no exporter, `replica_metrics_port` 0 leaves
-    the choice to Ray. `nodes` are those of `credit`. `credit_fraction` 1 measures every response.
+    the choice to Ray. `nodes` None takes as many as `tolerance` wants. `credit_fraction` 1 measures every response.
     `replica_ledger` None lets replicas book with `ledger`. `pepper_file` None leaves the choice to `pepper_of`.
     `keep_alive_s` 0 sends no comments in a stream that is silent.
     `policy` None settles nothing here. `texts` None keeps no texts of responses.
@@ -118,7 +119,11 @@ class Settings(BaseModel):
     gpus_per_replica: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     max_batch: int = Field(default=32, ge=1)
     max_waiting: int = Field(default=64, ge=0)
-    nodes: int = Field(default=2, ge=1, le=64)
+    max_unscored: int = Field(default=256, ge=1)
+    serve_dtype: DType = "float32"
+    score_dtype: DType = "float32"
+    tolerance: float = Field(default=0.02, gt=0, le=1)
+    nodes: int | None = Field(default=None, ge=1, le=64)
     credit_fraction: Decimal = Field(default=Decimal(1), gt=0, le=1, decimal_places=6)
     keep_alive_s: float = Field(default=15.0, ge=0, allow_inf_nan=False)
     default_max_tokens: int = Field(default=256, ge=1)

@@ -5,5 +5,10 @@ dense_shift    what whole differences of weights add to a layer's output, stream
 nodes          the points between base and global model where slopes are taken, and their weights
 paper_preset   preset `paper`: ProToken's scores, position-local and exact (arXiv 2601.19672)
 path           the line base → global, with one coefficient for each client's update
+pieces         long work in pieces, between which the model may serve somebody else
+reading        log-probabilities of a response at any coefficients
+saved_bytes    what a forward pass keeps for its backward pass, counted
 shares         signed scores to shares: base share, netting, ties, and the case that nobody earned
+slopes         the slope of a response's log-probability: a backward pass, block by block
+tangents       the slopes of its tokens, all at once: forward-mode derivatives
 """

@@ -5,10 +5,14 @@ log-probability of a response is a function of c, and the whole of the `credit` 
 ∂/∂c_i along the diagonal is ⟨D_i, ∇θ⟩, the Aumann–Shapley integrand (design 5, science 2.4 B). Autograd does the
 contraction: for a low-rank update it never forms a weight gradient.
 
-Does not know tokens, shares or nodes.
+The model is run a stage at a time (the embedding, each block, the norm, the head). A stage moves its own layers and
+puts them back, so that between two of them the same layers may serve somebody else. Does not know tokens, shares or
+nodes.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils.hooks import RemovableHandle
 
-from attribution.base.layers import cap_logits
+from attribution.base.layers import cap_logits, with_children
 from attribution.bundle.updates import Update
 from attribution.scoring.dense_shift import shift_hook
+
+_STAGE = re.compile(r"^(model\.layers\.\d+|model\.\w+|\w+)(\.|$)")
+_Hook = Any
 
 
 @dataclass(frozen=True)
@@ -32,22 +38,50 @@ class _StackedFactors:
     owner: Tensor
 
 
-class UpdatePath:
-    """A model whose updated layers follow the coefficients given to `forward`.
+@dataclass(frozen=True)
+class Entry:
+    """Where a pass begins: `hidden` (rows, S, width) enters the first block; `calls` are the blocks' other arguments.
 
-    `model` may be the whole causal model or its tail; parameter names are those of the whole.
+    `calls` name masks and positions, so that an entry serves every pass over as many rows, or over one.
     """
 
-    def __init__(self, model: Any, updates: Sequence[Update]) -> None:
+    hidden: Tensor
+    calls: tuple[Mapping[str, Any], ...]
+
+
+class UpdatePath:
+    """A causal model whose updated layers follow the coefficients given to each stage.
+
+    Attributes:
+        clients: how many coefficients there are.
+        first_block: the first block that depends on them; 0 where the embedding does.
+        moves_embedding: whether the embedding does.
+    """
+
+    def __init__(self, model: Any, updates: Sequence[Update], first_block: int | None = None) -> None:
+        """`first_block` None says that the embedding is changed."""
         self.model = model
         self.clients = len(updates)
-        self._stacked = _stack(updates)
-        names = sorted(set().union(*(update.dense for update in updates)))
-        self._dense = {
+        self.first_block = first_block or 0
+        self.moves_embedding = first_block is None
+        stacked = _stack(updates)
+        dense = {
             name: [(index, update.dense[name]) for index, update in enumerate(updates) if name in update.dense]
-            for name in names
+            for name in sorted(set().union(*(update.dense for update in updates)))
         }
-        self._holders = _holders(model, names)
+        self.moves = bool(stacked or dense)
+        self.rows_may_differ = not dense
+        self._low_rank: dict[str, list[tuple[nn.Module, _StackedFactors]]] = defaultdict(list)
+        for name, factors in stacked.items():
+            self._low_rank[_stage_of(name)].append((model.get_submodule(name), factors))
+        self._matrices: dict[str, list[tuple[nn.Module, list[tuple[int, Tensor]]]]] = defaultdict(list)
+        self._vectors: dict[str, dict[str, list[tuple[int, Tensor]]]] = defaultdict(dict)
+        for name, differences in dense.items():
+            weight = model.get_parameter(name)
+            if weight.ndim == 1:
+                self._vectors[_stage_of(name)][name] = differences
+            for stage, layer in _holders(model, weight) if weight.ndim > 1 else ():
+                self._matrices[stage].append((layer, differences))
 
     @property
     def device(self) -> torch.device:
@@ -56,42 +90,9 @@ class UpdatePath:
         return device
 
     @property
-    def moves(self) -> bool:
-        """Whether any client changed anything; where none did, every derivative is 0."""
-        return bool(self._stacked or self._dense)
-
-    @property
-    def rows_may_differ(self) -> bool:
-        """Whether each row of a batch may have coefficients of its own: true where no update is dense."""
-        return not self._dense
-
-    def hidden_states(self, coefficients: Tensor, positions: Tensor, **inputs: Tensor) -> Tensor:
-        """What enters the head at θ(c), differentiable in `coefficients`, backward and forward.
-
-        Args:
-            coefficients: (rows, clients), float64; more than one row only where `rows_may_differ`.
-            positions: (T,) indices into the positions of the inputs.
-            inputs: what the model takes, with a leading dimension of `rows`.
-
-        Returns:
-            (rows, T, width) in the model's dtype.
-        """
-        rows, clients = coefficients.shape
-        assert clients == self.clients
-        assert rows == 1 or self.rows_may_differ
-        with self._shifted_layers(coefficients - 1):
-            moved = self._vectors(coefficients[0] - 1, "model.")
-            outputs = functional_call(self.model.model, moved, kwargs={**inputs, "use_cache": False})
-        hidden: Tensor = outputs.last_hidden_state[:, positions]
-        return hidden
-
-    def logits(self, coefficients: Tensor, hidden: Tensor) -> Tensor:
-        """Logits of the head at θ(c): (rows, T, width) to (rows, T, vocabulary), differentiable in both arguments."""
-        with self._shifted_layers(coefficients - 1, "lm_head"):
-            moved = self._vectors(coefficients[0] - 1, "lm_head.")
-            # of strided rows PyTorch would make a batched product, with a copy of the head for each
-            logits = functional_call(self.model.lm_head, moved, (hidden.contiguous(),))
-            return cap_logits(self.model.config, logits)
+    def blocks(self) -> int:
+        """How many blocks the model has."""
+        return len(self.model.model.layers)
 
     @property
     def vocabulary(self) -> int:
@@ -99,46 +100,97 @@ class UpdatePath:
         size: int = self.model.lm_head.out_features
         return size
 
+    def enter(self, coefficients: Tensor, token_ids: Tensor) -> Entry:
+        """What the blocks would be called with: the model is run without them.
+
+        Args:
+            coefficients: (rows, clients), float64; more than one row only where `rows_may_differ`.
+            token_ids: (1, S), the same for each row.
+        """
+        rows, clients = coefficients.shape
+        assert clients == self.clients
+        assert rows == 1 or self.rows_may_differ
+        calls: list[Mapping[str, Any]] = []
+        recorders = nn.ModuleList(_Recorder(calls) for _ in range(self.blocks))
+        blockless = with_children(self.model.model, layers=recorders, norm=nn.Identity())
+        with self._shift("model.embed_tokens", coefficients - 1):
+            outputs = blockless(input_ids=token_ids.expand(rows, -1), use_cache=False)
+        return Entry(outputs.last_hidden_state, tuple(calls))
+
+    def block(self, index: int, coefficients: Tensor, hidden: Tensor, call: Mapping[str, Any]) -> Tensor:
+        """A block at θ(c): (rows, S, width) to the same, differentiable in both tensors, backward and forward."""
+        output = self._call(f"model.layers.{index}", coefficients, hidden, call)
+        moved: Tensor = output[0] if isinstance(output, tuple) else output
+        return moved
+
+    def norm(self, coefficients: Tensor, hidden: Tensor) -> Tensor:
+        """What enters the head at θ(c), from what leaves the last block, position by position."""
+        normed: Tensor = self._call("model.norm", coefficients, hidden, {})
+        return normed
+
+    def logits(self, coefficients: Tensor, hidden: Tensor) -> Tensor:
+        """Logits of the head at θ(c): (rows, T, width) to (rows, T, vocabulary), differentiable in both arguments."""
+        # of strided rows PyTorch would make a batched product, with a copy of the head for each
+        logits: Tensor = self._call("lm_head", coefficients, hidden.contiguous(), {})
+        return cap_logits(self.model.config, logits)
+
+    def _call(self, stage: str, coefficients: Tensor, hidden: Tensor, keywords: Mapping[str, Any]) -> Any:
+        module, offset = self.model.get_submodule(stage), coefficients - 1
+        with self._shift(stage, offset):
+            vectors = self._moved_vectors(stage, offset[0])
+            if not vectors:
+                return module(hidden, **keywords)
+            return functional_call(module, vectors, (hidden,), dict(keywords))
+
     @contextmanager
-    def _shifted_layers(self, offset: Tensor, within: str = "model") -> Iterator[None]:
-        """Hooks on the changed layers of the decoder, or of the head."""
-        inside = set(self.model.get_submodule(within).modules())
-        handles: list[RemovableHandle] = []
+    def _shift(self, stage: str, offset: Tensor) -> Iterator[None]:
+        """Hooks on the changed layers of a stage."""
+        hooks: list[tuple[nn.Module, _Hook]] = [
+            *((module, _low_rank_hook(factors, offset)) for module, factors in self._low_rank.get(stage, ())),
+            *((layer, shift_hook(layer, those, offset[0])) for layer, those in self._matrices.get(stage, ())),
+        ]
+        handles = [module.register_forward_hook(hook) for module, hook in hooks]
         try:
-            for name, stacked in self._stacked.items():
-                module = self.model.get_submodule(name)
-                if module in inside:
-                    handles.append(module.register_forward_hook(_low_rank_hook(stacked, offset)))
-            for name, layers in self._holders.items():
-                for layer in inside.intersection(layers):
-                    hook = shift_hook(layer, self._dense[name], offset[0])
-                    handles.append(layer.register_forward_hook(hook))
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _vectors(self, offset: Tensor, prefix: str) -> dict[str, Tensor]:
-        """Norms and biases at θ(c), by name behind `prefix`: small enough to be built as they are."""
+    def _moved_vectors(self, stage: str, offset: Tensor) -> dict[str, Tensor]:
+        """Norms and biases at θ(c), by name within the stage: small enough to be built as they are."""
         moved = {}
-        for name in self._dense.keys() - self._holders.keys():
-            if not name.startswith(prefix):
-                continue
+        for name, differences in self._vectors.get(stage, {}).items():
             weight = self.model.get_parameter(name)
-            for index, difference in self._dense[name]:
+            for index, difference in differences:
                 weight = weight + offset[index].to(weight.dtype) * difference.to(weight.device, weight.dtype)
-            moved[name.removeprefix(prefix)] = weight
+            moved[name.removeprefix(f"{stage}.")] = weight
         return moved
 
 
-def _holders(model: Any, names: Sequence[str]) -> dict[str, list[nn.Module]]:
-    """The layers that use each named matrix: two where an embedding is tied to the head."""
-    matrices = {name: model.get_parameter(name) for name in names}
-    return {
-        name: [layer for layer in model.modules() if getattr(layer, "weight", None) is matrix]
-        for name, matrix in matrices.items()
-        if matrix.ndim > 1
-    }
+class _Recorder(nn.Module):
+    """Stands in for a block that is not run now, and notes what it is called with beside its input."""
+
+    def __init__(self, calls: list[Mapping[str, Any]]) -> None:
+        super().__init__()
+        self._calls = calls
+
+    def forward(self, hidden_states: Tensor, **keywords: Any) -> Tensor:
+        self._calls.append(keywords)
+        return hidden_states
+
+
+def _stage_of(name: str) -> str:
+    """The stage in which a module or parameter is used, as `model.embed_tokens`, `model.layers.7` or `lm_head`."""
+    stage = _STAGE.match(name)
+    assert stage is not None, f"no stage has {name!r}"
+    return stage[1]
+
+
+def _holders(model: Any, matrix: Tensor) -> list[tuple[str, nn.Module]]:
+    """The layers that use a matrix, with their stages: two where an embedding is tied to the head."""
+    return [
+        (_stage_of(name), layer) for name, layer in model.named_modules() if getattr(layer, "weight", None) is matrix
+    ]
 
 
 @contextmanager

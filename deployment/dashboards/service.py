@@ -104,6 +104,21 @@ def _load() -> Band:
         Query(f"sum by (model) ({live_gauge('protoken_replica_waiting_requests', 'model')})", "waiting {{model}}"),
         empty="no live replica",
     )
+    unscored = graph(
+        "Responses that wait for their score",
+        _help("protoken_replica_unscored_responses"),
+        WHOLE,
+        Query(f"sum by (model) ({live_gauge('protoken_replica_unscored_responses', 'model')})", "{{model}}"),
+        empty="no live replica",
+    )
+    scoring = graph(
+        "Scoring lag",
+        _help("protoken_replica_scoring_lag_seconds"),
+        "s",
+        Query(f"max by (model) ({live_gauge('protoken_replica_scoring_lag_seconds', 'model')})", "{{model}}"),
+        steps=((300, "red"),),
+        empty="no live replica",
+    )
     attribution = _latency("Attribution of one response", "protoken_replica_attribution_seconds")
     replicas = graph(
         "Live replicas",
@@ -112,7 +127,8 @@ def _load() -> Band:
         Query(f"count by (model) ({live_gauge('protoken_replica_heartbeat_timestamp_seconds', 'model')})", "{{model}}"),
         empty="no live replica",
     )
-    return Band("Load and attribution", ((9, ((places, 8), (attribution, 8), (replicas, 8))),))
+    rows = ((9, ((places, 8), (attribution, 8), (replicas, 8))), (9, ((unscored, 12), (scoring, 12))))
+    return Band("Load and attribution", rows)
 
 
 def _ledger() -> Band:

@@ -82,6 +82,11 @@ class Answers:
         self._keep_alive_s = keep_alive_s or None
         self._promised: dict[str, str] = {}  # response id -> application, of receipts that were only spooled
 
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether finished texts are kept, with what each client earned by them."""
+        return self._texts is not None
+
     def is_promised(self, response_id: str, application: str) -> bool:
         """Whether the receipt of a response of this application may still be on its way to the ledger."""
         return self._promised.get(response_id) == application

@@ -18,7 +18,7 @@ from deployment.gateway.service import Service, TheService, job_of, require_mode
 from deployment.replica.messages import ChatMessage, ModelCard
 from deployment.schemas.errors import Answers, failures
 from deployment.schemas.requests import ChatRequest, CompletionRequest
-from deployment.schemas.responses import Attribution, ModelList, ModelObject
+from deployment.schemas.responses import Attribution, ModelList, ModelObject, PendingAttribution
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
 from rewards.keys.rules import Key
 from rewards.ledger.usage import is_of
@@ -71,10 +71,18 @@ async def get_model(service: TheService, name: str) -> ModelObject:
     return _model_object(service, await require_model(service, name))
 
 
-@router.get("/v1/attributions/{response_id}", responses=failures(404))
-async def get_attribution(service: TheService, key: Caller, response_id: str) -> Attribution:
+_PENDING: Answers = {
+    202: {"model": PendingAttribution, "description": "The credit of the response is not booked yet; ask again."}
+}
+
+
+@router.get("/v1/attributions/{response_id}", response_model=Attribution, responses={**_PENDING, **failures(404)})
+async def get_attribution(service: TheService, key: Caller, response_id: str) -> Attribution | JSONResponse:
     """The booked credit of a response, for the application that asked for it; to any other it does not exist."""
     receipt = await asyncio.to_thread(_receipt, service, key, response_id)
+    if receipt is None:
+        pending = PendingAttribution(id=response_id).model_dump()
+        return JSONResponse(pending, 202, headers={"Retry-After": str(RETRY_AFTER_S)})
     whole = receipt.tokens * MICRO_CREDITS_PER_TOKEN
     shares = {account: amount / whole for account, amount in receipt.amounts.items()}
     base_share = shares.pop(COMMONS)
@@ -90,17 +98,17 @@ async def get_attribution(service: TheService, key: Caller, response_id: str) ->
     )
 
 
-def _receipt(service: Service, key: Key, response_id: str) -> BookedReceipt:
+def _receipt(service: Service, key: Key, response_id: str) -> BookedReceipt | None:
+    """The receipt of a response of this application; None where it is still to come.
+
+    Raises:
+        NotFoundError: the application made no such response.
+    """
     receipt = service.ledger.receipt(response_id)
     if receipt is not None and is_of(service.ledger.database, key.identity, receipt.application):
         return receipt
     if service.answers.is_promised(response_id, key.identity):
-        raise NotFoundError(
-            f"the receipt of {response_id!r} is safe on disk, and on its way to the ledger; try again",
-            param="response_id",
-            code="response_not_booked_yet",
-            retry_after_s=RETRY_AFTER_S,
-        )
+        return None
     raise NotFoundError(f"this key made no response {response_id!r}", param="response_id", code="response_not_found")
 
 

@@ -93,4 +93,5 @@ async def job_of(
         presence_penalty=request.presence_penalty,
         logit_bias=request.logit_bias,
         top_logprobs=request.likely_tokens,
+        attributed=request.attribution != "none" or service.answers.keeps_texts,
     )

@@ -123,6 +123,7 @@ class _Head:
 
 def _totals(end: Finished) -> Body:
     summary = end.summary
+    assert summary is not None, "an end of which attribution is asked tells it"
     return UsageAttribution(
         receipt_id=summary.receipt_id,
         method=summary.method,

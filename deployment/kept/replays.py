@@ -63,7 +63,7 @@ def _read(fields: Mapping[str, Any]) -> Replay:
         end=Finished(
             **{
                 **end,
-                "summary": Summary(**end["summary"]),
+                "summary": None if end["summary"] is None else Summary(**end["summary"]),
                 "tokens": tuple(TokenCredit(**token) for token in end["tokens"]),
                 "logprobs": _logprobs(end.get("logprobs", ())),
             }

@@ -39,7 +39,8 @@ class KeptText:
 
     @classmethod
     def of(cls, job: Job, model: str, text: str, end: Finished) -> "KeptText":
-        """What is kept of a job's response that ended."""
+        """What is kept of a job's response that ended; its end tells the credit."""
+        assert end.summary is not None, "where texts are kept every end waits for the score"
         return cls(
             response_id=job.response_id,
             application=job.application,

@@ -63,6 +63,7 @@ class ReplicaMetrics:
         self._ending = threading.Event()
         self.load(0, 0)
         self.lag(0, 0.0)
+        self.note_unscored(0, 0.0)
         self._thread = threading.Thread(target=self._beat, name="protoken-heartbeat", daemon=True)
         self._thread.start()
 
@@ -83,6 +84,10 @@ class ReplicaMetrics:
     def load(self, running: int, waiting: int) -> None:
         """So many requests are being decoded, and so many wait."""
         self._set(protoken_replica_running_requests=running, protoken_replica_waiting_requests=waiting)
+
+    def note_unscored(self, responses: int, seconds: float) -> None:
+        """So many responses wait for their score, the oldest of them for so long."""
+        self._set(protoken_replica_unscored_responses=responses, protoken_replica_scoring_lag_seconds=seconds)
 
     def lag(self, receipts: int, seconds: float) -> None:
         """So many receipts wait for the ledger, the oldest of them for so long."""

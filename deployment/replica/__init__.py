@@ -1,14 +1,19 @@
 """A replica: one model, one worker, and the way from generated tokens to booked credit.
 
-booking_queue  books what is spooled: at once, or again and again until the database is back
-deployment     the Ray Serve deployment that holds the model: one model, one worker
-endings        what a response ends with that does not finish, and how an end is counted
-fair_queue     who is served next, so that one application's flood starves no other
-logprobs       log-probabilities as an application is told them, each with its text
-messages       what crosses between ingress and replica: a job in, events out
-prompts        prompts to token ids, long ones apart from short ones
-receipts       from an attributed response to a receipt, and to what the application is told
-recorder       from generated tokens to booked credit: attribution, receipt, spool, booking
-recovery       what a dead process left: receipts are booked, streams that it cut are credited
-worker         the one thread that owns a model: jobs join its batch, and are booked before they end
+active_request  a job on its way: what was generated, spooled and shown
+booking_queue   books what is spooled: at once, or again and again until the database is back
+capacity        how much one replica takes, and why it takes no more
+deployment      the Ray Serve deployment that holds the model: one model, one worker
+endings         what a response ends with that does not finish, and how an end is counted
+fair_queue      who is served next, so that one application's flood starves no other
+logprobs        log-probabilities as an application is told them, each with its text
+messages        what crosses between ingress and replica: a job in, events out
+model_thread    the one thread of a process in which torch works
+observer        who is told how requests fare
+prompts         prompts to token ids, long ones apart from short ones
+receipts        from an attributed response to a receipt, and to what the application is told
+recorder        from generated tokens to booked credit: spool, score, receipt, booking
+recovery        what a dead process left: receipts are booked, responses without one are scored
+scoring_queue   responses that wait for their score, worked on between steps
+worker          the one thread that owns a model: jobs join its batch, and are booked before they end
 """

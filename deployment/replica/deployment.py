@@ -9,21 +9,30 @@ from functools import partial
 
 import torch
 
-from attribution.attribute import attribute
+from attribution.attribute import credit_in_pieces
 from attribution.decoding.decode import Batch
+from attribution.decoding.taps import Captures
 from attribution.model import FederatedModel
+from attribution.scoring.credit_preset import Effort
 from deployment.cluster.loopback import listen_on_own_address
 from deployment.health import parts
 from deployment.health.places import ledger_folder
 from deployment.health.watch import RETRY_AFTER_S, Watch
 from deployment.metrics.replica import ReplicaMetrics
 from deployment.replica.booking_queue import BookingQueue
-from deployment.replica.messages import Event, Failed, Finished, Job, Report
+from deployment.replica.capacity import Capacity
+from deployment.replica.endings import ledger_failure
+from deployment.replica.messages import Event, Failed, Finished, Job, ModelCard, Report
+from deployment.replica.model_thread import ModelThread
+from deployment.replica.recorder import CreditRecorder
 from deployment.replica.recovery import Recovery
-from deployment.replica.worker import Capacity, Worker
+from deployment.replica.scoring_queue import ScoringQueue
+from deployment.replica.worker import Worker
 from deployment.settings import Settings
 from deployment.spool.spool import Spool
+from rewards.errors import LedgerError
 from rewards.ledger.ledger import Ledger
+from rewards.sampling.keys import SamplingKeys
 from rewards.store.continuity import Continuity
 
 STOP_TIMEOUT_S = 60.0
@@ -44,20 +53,29 @@ class Replica:
 
     def __init__(self, settings: Settings) -> None:
         listen_on_own_address()
-        torch.set_num_threads(settings.processors)
-        model = FederatedModel.load(settings.bundle, device=settings.device)
+        thread = ModelThread()
+        model = thread.call(partial(_load, settings))
         self._metrics = ReplicaMetrics(model.name)
         self._ledger = Ledger(settings.replica_ledger or settings.ledger)
+        self._sampling = SamplingKeys(self._ledger.database)
         self._spool = Spool(ledger_folder(settings.spool, self._ledger))
         self._bookings = BookingQueue(self._ledger, self._spool, self._metrics.lag)
+        card = ModelCard(model.name, model.global_sha256, model.client_ids, model.context_length)
+        effort = Effort(settings.nodes, settings.tolerance)
+        scoring = ScoringQueue(model, credit_in_pieces, effort, self._metrics)
+        recorder = CreditRecorder(
+            card, sampling=self._sampling, scoring=scoring, spool=self._spool, bookings=self._bookings
+        )
         self._worker = Worker(
             model,
-            Batch(model),
-            attribute=partial(attribute, method="credit", nodes=settings.nodes),
-            spool=self._spool,
-            bookings=self._bookings,
-            capacity=Capacity(settings.max_batch, settings.max_waiting, settings.default_max_tokens),
+            Batch(model, captures=Captures.CREDIT if model.scored is model.network else Captures.NONE),
+            scoring=scoring,
+            recorder=recorder,
+            capacity=Capacity(
+                settings.max_batch, settings.max_waiting, settings.default_max_tokens, settings.max_unscored
+            ),
             observer=self._metrics,
+            thread=thread,
         )
         self._watch = Watch(
             {
@@ -76,6 +94,11 @@ class Replica:
         """Events of one response. A caller that goes away cancels the job at the next await."""
         for fault in self._watch.faults:
             yield Failed(503, fault.message, fault.code, retry_after_s=RETRY_AFTER_S)
+            return
+        try:
+            self._sampling.rule(self._worker.card.name, job.created_at_us)
+        except LedgerError:
+            yield ledger_failure()
             return
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event] = asyncio.Queue()
@@ -109,6 +132,14 @@ class Replica:
             self._spool.close()
             self._ledger.close()
             self._metrics.close()
+
+
+def _load(settings: Settings) -> FederatedModel:
+    """The model, in the thread that is to run it: how many threads a parallel loop has is a setting of that thread."""
+    torch.set_num_threads(settings.processors)
+    return FederatedModel.load(
+        settings.bundle, device=settings.device, dtype=settings.serve_dtype, score_dtype=settings.score_dtype
+    )
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, events: "asyncio.Queue[Event]", event: Event) -> None:

@@ -39,6 +39,11 @@ def stop_failure() -> Failed:
     return Failed(503, "the model is stopping or was restarted; try again", "engine_unavailable", retry_after_s=5)
 
 
+def ledger_failure() -> Failed:
+    """A response of which the ledger, which is away, would have to say whether it is measured."""
+    return Failed(503, "the ledger is away; try again", "ledger_unavailable", retry_after_s=5)
+
+
 def disk_failure() -> Failed:
     """A stream whose progress cannot be spooled."""
     return Failed(503, "the disk for receipts cannot be written, so the response ends here", "ledger_unavailable")

@@ -34,6 +34,7 @@ class Job:
     """One response to make. `prompt` is a conversation or plain text; `application` is the identity of its key.
 
     `streamed` when the application sees text before the end, so that a crash cuts a response that was seen in part.
+    `attributed` when its end tells the credit, and so waits for the score; `token_level` when it tells that by token.
     `weight` is how much of a busy replica the application gets, against others that have 1. `top_logprobs` is how many
     likely tokens are told of at each place, beside the one chosen; None tells no log-probabilities.
     """
@@ -56,6 +57,7 @@ class Job:
     presence_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     top_logprobs: int | None = None
+    attributed: bool = True
 
 
 @dataclass(frozen=True)
@@ -126,16 +128,17 @@ class Summary:
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of a response, sent only after its receipt is durable; `text` and `logprobs` are what was held back.
+    """The end of a response, sent only after its receipt is durable, or the tokens of which it will be made.
 
-    `booked` when the receipt is in the ledger already, and not yet in the replica's spool alone.
+    `text` and `logprobs` are what had been held back. `summary` is None where the application did not ask for
+    attribution. `booked` when the receipt is in the ledger already, and not still to be made, or in the spool alone.
     """
 
     text: str
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
-    summary: Summary
+    summary: Summary | None
     tokens: tuple[TokenCredit, ...]
     booked: bool = True
     logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)

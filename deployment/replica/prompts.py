@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.records import Sampling
+from deployment.replica.active_request import ActiveRequest
 from deployment.replica.endings import failure_of, overload_failure
 from deployment.replica.messages import Failed, Job
-from deployment.replica.recorder import ActiveRequest
 
 SHORT_CHARACTERS = 32_768
 """Prompts up to here are read in tens of milliseconds, and wait for none that is longer."""

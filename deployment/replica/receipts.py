@@ -32,11 +32,11 @@ def receipt_of(
     card: ModelCard,
     response: AttributedResponse,
     duration_us: int,
-    cut: Mapping[str, Any] | None = None,
+    marks: Mapping[str, Any],
 ) -> Receipt:
-    """The receipt of a response. `duration_us` runs from the moment the job was taken to the end of attribution.
+    """The receipt of a response. `duration_us` runs from the moment the job was taken to its last token.
 
-    `cut` goes into the measurement of a response that was not finished, and tells how far it came.
+    `marks` goes into the measurement: how far a response came that was not finished, and how it was sampled.
 
     Raises:
         CreditError: the shares are not finite, or do not sum to 1 with the base share.
@@ -58,7 +58,7 @@ def receipt_of(
             "base_share": response.base_share,
             "gain": response.gain,
             "completeness_error": response.completeness_error,
-            **({} if cut is None else {"cut": True, **cut}),
+            **marks,
         },
         duration_us=duration_us,
     )

@@ -1,114 +1,86 @@
-"""From generated tokens to booked credit: attribution, receipt, spool, booking, and the event that may follow.
+"""From generated tokens to booked credit: spool, score, receipt, booking, and the event that may follow.
 
-What it promises: `Finished` is told only once the receipt is durable, in the spool or in the ledger; of a stream, what
-was delivered was spooled before it was, but for the last PROGRESS_TOKENS - 1 tokens. Runs in the thread that owns the
-model; knows no batch and no queue.
+What it promises: a response is durable, as its token ids or as its receipt, in the spool or in the ledger, before its
+end is told; of a stream, what was delivered was spooled before it was, but for the last PROGRESS_TOKENS - 1 tokens.
+Whoever asked for attribution is told the end when the score is there; nobody else waits for it. Runs in the thread that
+owns the model; knows no batch.
 """
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from attribution.errors import ScoreError
-from attribution.forcing import forced_generation
-from attribution.model import FederatedModel
-from attribution.records import AttributedResponse, Generation, Sampling, Step
+from attribution.forcing import generation_of
+from attribution.records import AttributedResponse, FinishReason, Generation
 from deployment.errors import SpoolError, log_text_of
+from deployment.replica.active_request import ActiveRequest, Deliver
 from deployment.replica.booking_queue import BookingQueue, Outcome, OutcomeListener
-from deployment.replica.endings import attribution_failure
-from deployment.replica.logprobs import LogprobLine
-from deployment.replica.messages import Delta, Event, Failed, Finished, Job, ModelCard
-from deployment.replica.receipts import ResponseOrigin, receipt_of, summary_of, token_credits
-from deployment.spool.records import RECOVERED, ProgressRecord, commons_receipt, record_of
+from deployment.replica.endings import attribution_failure, ledger_failure, stop_failure
+from deployment.replica.messages import Failed, Finished, ModelCard
+from deployment.replica.receipts import receipt_of, summary_of, token_credits
+from deployment.replica.scoring_queue import ScoringQueue, ScoringTask
+from deployment.spool.lines import Record
+from deployment.spool.records import RECOVERED, ProgressRecord, record_of, unscored_receipt
 from deployment.spool.spool import Spool
 from rewards.credit import Receipt
-from rewards.errors import CreditError, RewardsError
+from rewards.errors import CreditError, LedgerError, RewardsError
 from rewards.ledger.ledger import Booking
+from rewards.sampling.keys import SamplingKeys
+from rewards.sampling.rule import SamplingRule
 
 _LOG = logging.getLogger(__name__)
-PROGRESS_TOKENS = 16
-"""A stream's progress is spooled when this many tokens came since the last time."""
-
-Deliver = Callable[[Event], None]
 
 
-class Attribute(Protocol):
-    """`attribution.attribute` under the preset that feeds the ledger."""
+@dataclass(frozen=True)
+class _Ending:
+    """Tokens that are to be booked.
 
-    def __call__(self, model: FederatedModel, generation: Generation, *, token_level: bool) -> AttributedResponse:
-        """Scores and shares of a generation."""
+    Attributes:
+        progress: what they are, as it is spooled.
+        generation: the same for the scorer.
+        marks: what the receipt says beside the score: how far a response came that was cut, and how it was sampled.
+        token_level: whether each token is scored too.
+        shown: how many of the tokens the application has.
+        text: what was held back.
+        end: is given the last event of a finished response, once; None where it is told already, or nobody waits.
+        told: hears whether any of a response that was cut is booked.
+    """
 
-
-@dataclass
-class ActiveRequest:
-    """A job on its way: what was generated, how much of it is in the spool, and how much its caller was shown."""
-
-    job: Job
-    deliver: Deliver
-    since: float = field(default_factory=time.perf_counter)
-    prompt_ids: tuple[int, ...] = ()
-    token_ids: list[int] = field(default_factory=list)
-    sampling: Sampling | None = None
-    spooled: int = 0
+    progress: ProgressRecord
+    generation: Generation
+    marks: Mapping[str, Any] = field(default_factory=dict)
+    token_level: bool = False
     shown: int = 0
-    ended: bool = False
-    last_token: float | None = None
-    logprobs: LogprobLine | None = None
+    text: str = ""
+    end: Deliver | None = None
+    told: Callable[[bool], None] = lambda _: None
 
     @property
-    def seconds(self) -> float:
-        """Time since the job came."""
-        return time.perf_counter() - self.since
-
-    @property
-    def is_due(self) -> bool:
-        """Whether the next token may be shown only after progress was spooled."""
-        return self.job.streamed and len(self.token_ids) - self.spooled >= PROGRESS_TOKENS
-
-    def take(self, step: Step) -> float:
-        """Add a token; the time since the one before it, or since the job came."""
-        now = time.perf_counter()
-        if self.logprobs is not None:
-            self.logprobs.add(step)
-        before, self.last_token = self.last_token or self.since, now
-        self.token_ids.append(step.token_id)
-        return now - before
-
-    def show(self, text: str) -> None:
-        """Deliver text; of a job that is not streamed the application sees nothing of it yet."""
-        self.shown = len(self.token_ids) if self.job.streamed else 0
-        self.deliver(Delta(text, () if self.logprobs is None else self.logprobs.tell(text)))
-
-    def with_logprobs(self, event: Event) -> Event:
-        """The last event, with the log-probabilities that are still to be told."""
-        if self.logprobs is None or not isinstance(event, Finished):
-            return event
-        return replace(event, logprobs=self.logprobs.tell_rest(event.text))
+    def is_told(self) -> bool:
+        """Whether the application has the whole response already."""
+        return self.progress.finish_reason is not None and self.end is None
 
 
 class CreditRecorder:
     """The books of one replica, as far as they are made by whoever owns the model.
 
-    `attributed` is told how many seconds each attribution took.
+    Args:
+        card: what is served.
+        sampling: which responses are measured.
+        scoring: scores them, in its own time.
+        spool: holds what the ledger does not have yet.
+        bookings: brings receipts to the ledger.
     """
 
     def __init__(
-        self,
-        model: FederatedModel,
-        card: ModelCard,
-        *,
-        attribute: Attribute,
-        spool: Spool,
-        bookings: BookingQueue,
-        attributed: Callable[[float], None],
+        self, card: ModelCard, *, sampling: SamplingKeys, scoring: ScoringQueue, spool: Spool, bookings: BookingQueue
     ) -> None:
-        self._model = model
-        self._card = card
-        self._attribute = attribute
-        self._attributed = attributed
+        self.card = card
+        self._sampling = sampling
+        self._scoring = scoring
         self._spool = spool
         self._bookings = bookings
 
@@ -123,87 +95,124 @@ class CreditRecorder:
             row.spooled = len(row.token_ids)
 
     def finish(self, row: ActiveRequest, generation: Generation, text: str, end: Deliver) -> None:
-        """Book a finished response; `end` is given its last event, once, maybe from another thread and later."""
-        token_level = row.job.token_level
-        try:
-            response = self._response(generation, token_level=token_level)
-            receipt = receipt_of(row.job, self._card, response, duration_us=round(row.seconds * 1e6))
-        except (ScoreError, CreditError):
-            self._forget(row.job.response_id)
-            end(attribution_failure(credited=False))
-            return
-        except Exception as error:  # noqa: BLE001 - out of memory, say: it is this response's, whatever it is
-            end(attribution_failure(credited=self.give_to_commons(row, error)))
-            return
-        finished = Finished(
-            text=text,
-            finish_reason=generation.finish_reason or "stop",
-            prompt_tokens=len(generation.prompt_token_ids),
-            completion_tokens=len(generation.token_ids),
-            summary=summary_of(response, receipt),
-            tokens=token_credits(response) if token_level else (),
-        )
-        is_durable = self._spool_receipt(receipt)
-        told = partial(_end_of, end, finished, is_durable=is_durable)
-        self._book(receipt, told, until_told=not is_durable and not row.shown)
+        """Book a finished response; `end` is given its last event, once, maybe from another thread and later.
 
-    def withdraw(self, row: ActiveRequest, generation: Generation) -> bool:
-        """Book what a response had that is not finished; False when nothing of it can be booked."""
-        if not generation.token_ids:
-            return False
-        try:
-            return self._book_cut(row.job, generation, round(row.seconds * 1e6), {"delivered": row.shown})
-        except Exception as error:  # noqa: BLE001 - as in `finish`
-            return self.give_to_commons(row, error)
-
-    def give_to_commons(self, row: ActiveRequest, error: Exception) -> bool:
-        """Book a response that nobody can attribute, for `error`; False when nothing of it was delivered, or is booked.
-
-        Nobody earns by it, but what an application was shown stands in the books.
+        That event waits for the score only where the application asked for it, or where the disk refuses what would
+        let another process score it.
         """
-        _LOG.error("response %s cannot be attributed: %s", row.job.response_id, log_text_of(error))
-        try:
-            if not row.shown:
-                self._spool.mark_done([row.job.response_id])
-                return False
-            why, cut = f"attribution failed: {type(error).__name__}", {"delivered": row.shown}
-            receipt = commons_receipt(self._progress(row), why, cut)
-        except (CreditError, SpoolError) as refused:
-            _LOG.error("response %s is not booked: %s", row.job.response_id, refused)
-            return False
-        self._spool_receipt(receipt)
-        self._book(receipt)
-        return True
+        progress = self._progress(row, generation.finish_reason or "stop")
+        ending = _Ending(progress, generation, token_level=row.job.token_level, shown=row.shown, text=text, end=end)
+        if not row.job.attributed and self._try_to_spool(progress.record()):
+            end(_end_event(ending))
+            ending = replace(ending, end=None, shown=len(progress.token_ids))
+        self._take(ending)
+
+    def withdraw(self, row: ActiveRequest, generation: Generation, told: Callable[[bool], None]) -> None:
+        """Book what a response had that is not finished; `told` hears whether any of it is, maybe later."""
+        if not generation.token_ids:
+            told(False)
+            return
+        progress = self._progress(row)
+        marks = {"cut": True, "delivered": row.shown}
+        if row.spooled < len(progress.token_ids):
+            self._try_to_spool(progress.record())
+        self._take(_Ending(progress, generation, marks, shown=row.shown, told=told))
+
+    def give_up(self, row: ActiveRequest, error: Exception) -> bool:
+        """Book a response that nobody can score, for `error`; False when nothing of it was delivered, or is booked."""
+        return self._give_up(self._progress(row), {"cut": True, "delivered": row.shown}, row.shown, error)
 
     def recover(self, progress: ProgressRecord) -> None:
-        """Book a stream that the crash of another process cut, as far as its progress was spooled."""
+        """Book what a dead process left: a response that waited for its score, or a stream that its end cut."""
+        generation = generation_of(progress.prompt_ids, progress.token_ids, progress.temperature)
+        marks = RECOVERED if progress.finish_reason is None else {}
+        self._take(_Ending(progress, generation, marks, shown=len(progress.token_ids)))
+
+    def _take(self, ending: _Ending) -> None:
+        """Let a response be scored, unless it is not to be measured and nobody asks."""
         try:
-            generation = forced_generation(
-                self._model, progress.prompt_ids, progress.token_ids, temperature=progress.temperature
+            rule = self._rule(ending.progress)
+        except LedgerError as error:
+            _LOG.error("response %s waits in the spool: %s", ending.progress.response_id, error)
+            ending.told(True)
+            if ending.end is not None:
+                ending.end(ledger_failure())
+            return
+        if rule.is_measured(ending.progress.response_id) or ending.end is not None:
+            self._scoring.put(
+                ScoringTask(
+                    ending.generation,
+                    ending.token_level,
+                    urgent=ending.end is not None,
+                    done=partial(self._take_outcome, ending),
+                    abandoned=partial(_leave_to_another, ending),
+                )
             )
-            self._book_cut(progress, generation, progress.duration_us, RECOVERED)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end one process after another
-            _LOG.error("stream %s of a dead process cannot be attributed: %s", progress.response_id, log_text_of(error))
-            self._recover_for_commons(progress, f"attribution failed: {type(error).__name__}")
+        else:
+            ending.told(self._give_up(ending.progress, ending.marks, ending.shown, None))
 
-    def _recover_for_commons(self, progress: ProgressRecord, why: str) -> None:
+    def _take_outcome(self, ending: _Ending, outcome: AttributedResponse | Exception) -> None:
+        """Book a response that was scored, or could not be."""
+        if isinstance(outcome, Exception):
+            self._fail(ending, outcome)
+            return
         try:
-            self._book(commons_receipt(progress, why))
-        except CreditError as error:
-            self._spool.set_aside(progress.record(), str(error))
+            receipt = self._receipt(ending, outcome)
+            finished = None if ending.end is None else _end_event(ending, outcome, receipt)
+        except Exception as error:  # noqa: BLE001 - out of memory, say: it is this response's, whatever it is
+            self._fail(ending, error)
+            return
+        self._settle(ending, receipt, finished)
 
-    def _book_cut(
-        self, origin: ResponseOrigin, generation: Generation, duration_us: int, cut: Mapping[str, Any]
-    ) -> bool:
+    def _fail(self, ending: _Ending, error: Exception) -> None:
+        """Book a response without a score as far as an application has it, and let its end tell."""
+        if isinstance(error, ScoreError | CreditError) and not ending.is_told:
+            credited = self._forget(ending.progress.response_id)
+        else:
+            credited = self._give_up(ending.progress, ending.marks, ending.shown, error)
+        ending.told(credited)
+        if ending.end is not None:
+            ending.end(attribution_failure(credited=credited))
+
+    def _settle(self, ending: _Ending, receipt: Receipt, finished: Finished | None) -> None:
+        """Make a receipt durable, and let the end of its response follow."""
+        is_durable = self._try_to_spool(record_of(receipt))
+        ending.told(True)
+        if finished is None or ending.end is None:
+            self._book(receipt)
+            return
+        told = partial(_end_of, ending.end, finished, is_durable=is_durable)
+        self._book(receipt, told, until_told=not is_durable and not ending.shown)
+
+    def _give_up(self, progress: ProgressRecord, marks: Mapping[str, Any], shown: int, error: Exception | None) -> bool:
+        """Book what has no score: nobody earns by it, but what an application was shown stands in the books.
+
+        Of a response that is not to be measured that is no failure, and `error` is None.
+        """
+        if error is not None:
+            _LOG.error("response %s cannot be attributed: %s", progress.response_id, log_text_of(error))
         try:
-            response = self._response(generation, token_level=False)
-            receipt = receipt_of(origin, self._card, response, duration_us, cut)
-        except (ScoreError, CreditError):
-            self._forget(origin.response_id)
+            if error is not None and not shown:
+                self._spool.mark_done([progress.response_id])
+                return False
+            why = f"attribution failed: {type(error).__name__}"
+            receipt = unscored_receipt(progress, self._rule(progress), why, marks)
+        except (RewardsError, SpoolError) as refused:
+            _LOG.error("response %s is not booked: %s", progress.response_id, refused)
             return False
-        self._spool_receipt(receipt)
+        self._try_to_spool(record_of(receipt))
         self._book(receipt)
         return True
+
+    def _receipt(self, ending: _Ending, response: AttributedResponse) -> Receipt:
+        rule, progress = self._rule(ending.progress), ending.progress
+        if not rule.is_measured(progress.response_id):
+            return unscored_receipt(progress, rule, "", ending.marks)
+        marks = {**ending.marks, **rule.evidence(progress.response_id)}
+        return receipt_of(progress, self.card, response, progress.duration_us, marks)
+
+    def _rule(self, progress: ProgressRecord) -> SamplingRule:
+        return self._sampling.rule(progress.consortium, progress.created_at_us)
 
     def _book(self, receipt: Receipt, told: OutcomeListener | None = None, *, until_told: bool = False) -> None:
         """Hand a receipt to the booking queue; where that fails, it is as when the ledger is away."""
@@ -214,39 +223,56 @@ class CreditRecorder:
             if told is not None:
                 told(None)
 
-    def _response(self, generation: Generation, *, token_level: bool) -> AttributedResponse:
-        begun = time.perf_counter()
-        response = self._attribute(self._model, generation, token_level=token_level)
-        self._attributed(time.perf_counter() - begun)
-        return response
-
-    def _spool_receipt(self, receipt: Receipt) -> bool:
-        """Whether the receipt is durable now; if not, the ledger alone can still make it so."""
+    def _try_to_spool(self, record: Record) -> bool:
+        """Whether the record is durable now; if not, the ledger alone can still make it so."""
         try:
-            self._spool.append([record_of(receipt)])
+            self._spool.append([record])
         except Exception as error:  # noqa: BLE001 - a full disk, or no memory to write: the ledger is left
-            _LOG.error("response %s is not spooled: %s", receipt.response_id, log_text_of(error))
+            _LOG.error("response %s is not spooled: %s", record["id"], log_text_of(error))
             return False
         return True
 
-    def _forget(self, response_id: str) -> None:
-        """Nothing is ever paid on a score that is no number, not after a restart either."""
+    def _forget(self, response_id: str) -> bool:
+        """Nothing is ever paid on a score that is no number, not after a restart either: False, it is not booked."""
         _LOG.error("a score of response %s is not a finite number; nothing is booked", response_id)
         self._spool.mark_done([response_id])
+        return False
 
-    def _progress(self, row: ActiveRequest) -> ProgressRecord:
+    def _progress(self, row: ActiveRequest, finish_reason: FinishReason | None = None) -> ProgressRecord:
         job = row.job
         return ProgressRecord(
             response_id=job.response_id,
             application=job.application,
             created_at_us=job.created_at_us,
-            consortium=self._card.name,
-            model_sha256=self._card.global_sha256,
+            consortium=self.card.name,
+            model_sha256=self.card.global_sha256,
             prompt_ids=row.prompt_ids,
             token_ids=tuple(row.token_ids),
             temperature=job.temperature,
             duration_us=round(row.seconds * 1e6),
+            finish_reason=finish_reason,
         )
+
+
+def _leave_to_another(ending: _Ending) -> None:
+    """Tell whoever waits that this process ends; what the spool has of the response another one books."""
+    ending.told(True)
+    if ending.end is not None:
+        ending.end(stop_failure())
+
+
+def _end_event(ending: _Ending, response: AttributedResponse | None = None, receipt: Receipt | None = None) -> Finished:
+    """The last event of a finished response, with its credit where that is known already."""
+    summary = None if response is None or receipt is None else summary_of(response, receipt)
+    return Finished(
+        text=ending.text,
+        finish_reason=ending.progress.finish_reason or "stop",
+        prompt_tokens=len(ending.progress.prompt_ids),
+        completion_tokens=len(ending.progress.token_ids),
+        summary=summary,
+        tokens=token_credits(response) if response is not None and ending.token_level else (),
+        booked=summary is not None,
+    )
 
 
 def _end_of(end: Deliver, finished: Finished, outcome: Outcome, *, is_durable: bool) -> None:

@@ -12,10 +12,11 @@ from deployment.errors import log_text_of
 from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.messages import ModelCard
 from deployment.spool.lines import Record
-from deployment.spool.records import ProgressRecord, commons_receipt, receipt_from
+from deployment.spool.records import RECOVERED, ProgressRecord, receipt_from, unscored_receipt
 from deployment.spool.spool import Spool
 from rewards.errors import CreditError, LedgerError
 from rewards.ledger.ledger import Ledger
+from rewards.sampling.keys import SamplingKeys
 
 _LOG = logging.getLogger(__name__)
 ADOPTION_INTERVAL_S = 10.0
@@ -29,7 +30,7 @@ class Recovery:
         bookings: books receipts.
         ledger: asked whether a stream is booked already.
         card: what this process serves.
-        attribute: is handed the progress of a stream that the served model generated; books what comes of it.
+        attribute: is handed what the served model generated, in whole or in part; books what comes of it.
         interval_s: how often it looks for them, in seconds.
     """
 
@@ -47,6 +48,7 @@ class Recovery:
         self._ledger = ledger
         self._card = card
         self._attribute = attribute
+        self._sampling = SamplingKeys(ledger.database)
         self._interval_s = interval_s
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="protoken-recovery", daemon=True)
@@ -99,7 +101,10 @@ class Recovery:
         elif progress.model_sha256 == self._card.global_sha256:
             self._attribute(progress)
         else:
-            self._bookings.book(commons_receipt(progress, "the model that generated it is not served any more"))
+            rule = self._sampling.rule(progress.consortium, progress.created_at_us)
+            marks = RECOVERED if progress.finish_reason is None else {}
+            why = "the model that generated it is not served any more"
+            self._bookings.book(unscored_receipt(progress, rule, why, marks))
 
     def _is_booked(self, response_id: str) -> bool:
         """Whether the ledger has it: its end was booked, and only the news of that was lost. False when unknown."""

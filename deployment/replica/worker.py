@@ -1,58 +1,38 @@
 """The one thread that owns a model: jobs join its batch between steps, leave when done, and are booked before they end.
 
-A job's `Finished` is delivered only after its receipt is durable, and the last piece of text comes with it; a job that
-was cancelled, or that failed, is booked for what had been generated, and no other job notices. Knows no Ray, no HTTP
-and no event loop.
+A job's `Finished` is delivered only after its tokens or its receipt are durable, and the last piece of text comes with
+it; a job that was cancelled, or that failed, is booked for what had been generated, and no other job notices. Scores
+are worked on between the steps. Knows no Ray, no HTTP and no event loop.
 """
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.records import Step
 from deployment.errors import SpoolError, log_text_of
-from deployment.replica.booking_queue import BookingQueue
+from deployment.replica.active_request import ActiveRequest, Deliver
+from deployment.replica.capacity import Capacity
 from deployment.replica.endings import disk_failure, failure_of, outcome, overload_failure, stop_failure
-from deployment.replica.fair_queue import FairQueue, has_room
+from deployment.replica.fair_queue import FairQueue
 from deployment.replica.logprobs import LogprobLine, TokenTexts
-from deployment.replica.messages import Admitted, Event, Failed, Job, ModelCard
+from deployment.replica.messages import Admitted, Event, Failed, Job
+from deployment.replica.model_thread import ModelThread
+from deployment.replica.observer import Observer
 from deployment.replica.prompts import Encoder
-from deployment.replica.recorder import ActiveRequest, Attribute, CreditRecorder, Deliver
+from deployment.replica.recorder import CreditRecorder
+from deployment.replica.scoring_queue import ScoringQueue
 from deployment.spool.records import ProgressRecord
-from deployment.spool.spool import Spool
 
 _LOG = logging.getLogger(__name__)
-
-
-class Observer(Protocol):
-    """Who is told how requests fare. Outcomes are `finished`, `cancelled`, `refused` and `failed`."""
-
-    def note_step(self, first_s: Sequence[float], between_s: Sequence[float]) -> None:
-        """A step brought one token to each of some requests: the first one so long after the request, or a next one."""
-
-    def note_attribution(self, seconds: float) -> None:
-        """A response was attributed, in so long."""
-
-    def load(self, running: int, waiting: int) -> None:
-        """So many requests are being decoded, and so many wait."""
-
-    def note_end(self, outcome: str, seconds: float) -> None:
-        """A request ended this long after it came."""
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """How many rows are decoded together, how many jobs may wait, and how many tokens a silent job gets."""
-
-    max_batch: int
-    max_waiting: int
-    default_max_tokens: int
+_TURN_S = 0.02
+_LAST_SCORES_S = 30.0  # what is not scored by then, another process scores
 
 
 class Worker:
@@ -67,18 +47,17 @@ class Worker:
         model: FederatedModel,
         batch: Batch,
         *,
-        attribute: Attribute,
-        spool: Spool,
-        bookings: BookingQueue,
+        scoring: ScoringQueue,
+        recorder: CreditRecorder,
         capacity: Capacity,
         observer: Observer,
+        thread: ModelThread | None = None,
     ) -> None:
-        self.card = ModelCard(model.name, model.global_sha256, model.client_ids, model.context_length)
-        self._model = model
+        """`thread` is the one that loaded the model, where that was one of its own."""
         self._batch = batch
-        self._recorder = CreditRecorder(
-            model, self.card, attribute=attribute, spool=spool, bookings=bookings, attributed=observer.note_attribution
-        )
+        self.card = recorder.card
+        self._scoring = scoring
+        self._recorder = recorder
         self._capacity = capacity
         self._observer = observer
         self._changed = threading.Condition()
@@ -93,13 +72,13 @@ class Worker:
         self._joined = 0
         self._recovering: deque[ProgressRecord] = deque()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="protoken-worker", daemon=True)
-        self._thread.start()
+        self._thread = thread or ModelThread()
+        self._thread.end_with(self._run)
 
     @property
     def alive(self) -> bool:
         """Whether jobs are still being worked on."""
-        return self._thread.is_alive()
+        return self._thread.alive
 
     def submit(self, job: Job, deliver: Deliver) -> None:
         """Take a job; its events go to `deliver`, the last of them a `Finished` or a `Failed`.
@@ -120,19 +99,11 @@ class Worker:
 
     def _refusal(self, job: Job) -> Failed | None:
         """Why there is no place for a job: all are taken, or its application has taken its part of them."""
-        places, to_wait = self._capacity.max_batch, self._capacity.max_waiting
         in_line = len(self._encoding) + len(self._waiting)
-        waiting = max(0, in_line + len(self._running) - places)
-        if in_line + len(self._running) < places:
-            return None
         own = sum(row.job.application == job.application for row in self._encoding.values())
-        own = min(waiting, own + self._waiting.count(job.application))
-        if has_room(own=own, waiting=waiting, places=to_wait):
-            return None
-        message = f"all {places} places and {to_wait} waiting places are taken"
-        if waiting < to_wait:
-            message = f"this application waits in {own} of {to_wait} places, and what is free is left to others"
-        return overload_failure(message, self._waiting.wait_s())
+        own += self._waiting.count(job.application)
+        why = self._capacity.refusal(running=len(self._running), in_line=in_line, own=own)
+        return None if why is None else overload_failure(why, self._waiting.wait_s())
 
     def cancel(self, response_id: str) -> None:
         """Let a job go: at once when it waits, at the next step when it runs. Nothing happens when it has ended."""
@@ -178,13 +149,14 @@ class Worker:
         try:
             while not self._stopping:
                 self._admit()
+                begun = time.perf_counter()
                 self._advance(self._batch.step())
                 for response_id, error in self._batch.take_failures().items():
                     self._withdraw(response_id, failure_of(self._running[response_id].job, error))
-                if self._recovering:
-                    self._recorder.recover(self._recovering.popleft())
+                self._score(time.perf_counter() - begun)
             for response_id in list(self._running):
                 self._withdraw(response_id, stop_failure())
+            self._scoring.advance(_LAST_SCORES_S)
         finally:
             self._abandon()
 
@@ -192,10 +164,13 @@ class Worker:
         """Wait for work; then let go who was cancelled, and let join whom there is room for."""
         with self._changed:
             self._tell_load()
-            self._changed.wait_for(lambda: self._waiting or self._running or self._recovering or self._stopping)
+            self._changed.wait_for(
+                lambda: self._waiting or self._running or self._recovering or len(self._scoring) or self._stopping
+            )
             self._waiting.note_ends(self._joined - len(self._running))
             cancelled, self._cancelled = self._cancelled, set()
             room = self._capacity.max_batch - len(self._running) + len(cancelled & self._running.keys())
+            room = min(room, self._capacity.max_unscored - len(self._scoring) - len(self._running))
             joining = [] if self._stopping else [self._waiting.take() for _ in range(min(room, len(self._waiting)))]
             self._running.update({row.job.response_id: row for row in joining})
             self._joined = len(self._running)
@@ -204,6 +179,19 @@ class Worker:
             self._withdraw(response_id)
         for row in joining:
             self._join(row)
+
+    def _score(self, step_s: float) -> None:
+        """Score for as long as the step took that went before, or twice that where responses pile up.
+
+        While nobody is decoded, in short turns, between which whoever comes is let in.
+        """
+        while self._recovering and len(self._scoring) < self._capacity.max_unscored:
+            self._recorder.recover(self._recovering.popleft())
+        if not len(self._batch):
+            self._scoring.advance(_TURN_S)
+        elif len(self._scoring):
+            piled_up = 2 * len(self._scoring) > self._capacity.max_unscored
+            self._scoring.advance(step_s * (2 if piled_up else 1))
 
     def _join(self, row: ActiveRequest) -> None:
         assert row.sampling is not None, "a row waits only once its prompt was read"
@@ -262,22 +250,33 @@ class Worker:
 
     def _finish(self, row: ActiveRequest, text: str) -> None:
         """Book a response that ended, and let its last event follow."""
+        self._leave(row)
         try:
             self._recorder.finish(row, self._batch.leave(row.job.response_id), text, partial(self._end, row))
         except Exception as error:  # noqa: BLE001 - this row's, whatever it is
-            credited = not row.ended and self._recorder.give_to_commons(row, error)
+            credited = not row.ended and self._recorder.give_up(row, error)
             self._end(row, replace(failure_of(row.job, error), credited=credited))
-        del self._running[row.job.response_id]
 
     def _withdraw(self, response_id: str, why: Failed | None = None) -> None:
         """Take a row out before its end and book what it had; whoever still listens is told `why`."""
         row = self._running[response_id]
+        self._leave(row)
+
+        if why is None:  # nobody waits to hear what is booked
+            self._end(row, None)
+
+        def tell(credited: bool) -> None:
+            self._end(row, why and replace(why, credited=credited))
+
         try:
-            credited = self._recorder.withdraw(row, self._batch.leave(response_id))
+            self._recorder.withdraw(row, self._batch.leave(response_id), tell)
         except Exception as error:  # noqa: BLE001 - this row's, whatever it is
-            credited = self._recorder.give_to_commons(row, error)
-        del self._running[response_id]
-        self._end(row, why and replace(why, credited=credited))
+            tell(self._recorder.give_up(row, error))
+
+    def _leave(self, row: ActiveRequest) -> None:
+        """Give a row's place to another; its end may be told later."""
+        with self._changed:
+            del self._running[row.job.response_id]
 
     def _end(self, row: ActiveRequest, event: Event | None) -> None:
         """Count how a row ended, once, and deliver its last event; None when nobody listens any more."""
@@ -313,5 +312,6 @@ class Worker:
             self._waiting.clear()
             self._encoding.clear()
             self._tell_load()
+        self._scoring.abandon()
         for row in left:
             self._end(row, stop_failure())

@@ -67,6 +67,13 @@ class Attribution(_Response):
     measurement: Document
 
 
+class PendingAttribution(_Response):
+    """A response whose tokens are safe and whose credit is not booked yet: ask again after `Retry-After` seconds."""
+
+    id: str
+    object: Literal["attribution.pending"] = "attribution.pending"
+
+
 class Usage(_Response):
     """Counts of tokens, which the model's context bounds, and the attribution when it was asked for."""
 

@@ -6,27 +6,29 @@ Knows the receipt and its fields; knows no model, so whoever starts without one 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from deployment.spool.lines import Record
-from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, Receipt
+from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, Receipt, pending_receipt
 from rewards.errors import CreditError
+from rewards.sampling.rule import SamplingRule
 
 UNATTRIBUTED = "none"
 """Method and version of a receipt for tokens that no model could attribute any more."""
 
 
-RECOVERED: Final[Mapping[str, Any]] = {"recovered": True}
+RECOVERED: Final[Mapping[str, Any]] = {"cut": True, "recovered": True}
 """What a receipt says of a stream that another process made and this one booked."""
 
 
 @dataclass(frozen=True)
 class ProgressRecord:
-    """A stream on its way: what is needed to attribute and book its tokens so far, should nobody finish it.
+    """A response without its receipt: what is needed to score and book its tokens, should somebody else have to.
 
     `created_at_us` is when it was asked for, in microseconds since 1970; `duration_us` how long it has taken since.
+    `finish_reason` is why it ended, and None of one that is on its way.
     """
 
     response_id: str
@@ -38,6 +40,7 @@ class ProgressRecord:
     token_ids: tuple[int, ...] = field(repr=False)
     temperature: float
     duration_us: int
+    finish_reason: Literal["stop", "length"] | None = None
 
     def record(self) -> Record:
         """The form in which it is spooled."""
@@ -79,15 +82,35 @@ def receipt_from(record: Record) -> Receipt:
         raise CreditError(f"record {record['id']!r} is no receipt: {error}") from error
 
 
-def commons_receipt(progress: ProgressRecord, why: str, cut: Mapping[str, Any] = RECOVERED) -> Receipt:
-    """The receipt of a stream's tokens that nobody can attribute: all of it is the commons'.
+def unscored_receipt(
+    progress: ProgressRecord, rule: SamplingRule, why: str, marks: Mapping[str, Any] = RECOVERED
+) -> Receipt:
+    """The receipt of tokens without a score: of a response that is not to be measured, else of one that cannot be.
 
-    `cut` tells how far the stream came, as it does in a receipt of one that could be attributed.
+    The first waits as pending for its period; the other is all the commons'.
+
+    Args:
+        progress: the tokens.
+        rule: whether they are to be measured.
+        why: why they cannot be, where they are.
+        marks: what else the receipt says, as that of one that could be scored would.
 
     Raises:
         CreditError: there are no tokens, or a field cannot be booked.
     """
+    measurement = {**marks, **rule.evidence(progress.response_id)}
     tokens = len(progress.token_ids)
+    if not rule.is_measured(progress.response_id):
+        return pending_receipt(
+            response_id=progress.response_id,
+            created_at_us=progress.created_at_us,
+            application=progress.application,
+            consortium=progress.consortium,
+            model_sha256=progress.model_sha256,
+            tokens=tokens,
+            measurement=measurement,
+            duration_us=progress.duration_us,
+        )
     return Receipt(
         response_id=progress.response_id,
         created_at_us=progress.created_at_us,
@@ -99,7 +122,7 @@ def commons_receipt(progress: ProgressRecord, why: str, cut: Mapping[str, Any] =
         version=UNATTRIBUTED,
         tokens=tokens,
         amounts={COMMONS: tokens * MICRO_CREDITS_PER_TOKEN},
-        measurement={"base_share": 1.0, "cut": True, **cut, "unattributed": why},
+        measurement={"base_share": 1.0, **measurement, "unattributed": why},
         duration_us=progress.duration_us,
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from deployment.replica.recorder import PROGRESS_TOKENS
+from deployment.replica.active_request import PROGRESS_TOKENS
 from rewards.audit.replay import audit
 from rewards.ledger.ledger import Ledger
 from tests.faults.writer import CLIENTS, CONSORTIUM, Order

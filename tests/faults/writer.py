@@ -22,16 +22,21 @@ from typing import Any
 
 import torch
 
-from attribution.attribute import attribute
+from attribution.attribute import credit_in_pieces
 from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.records import Step
+from attribution.scoring.credit_preset import USUAL_EFFORT
 from deployment.replica.booking_queue import BookingQueue
-from deployment.replica.messages import Delta, Event, Finished, Job
+from deployment.replica.capacity import Capacity
+from deployment.replica.messages import Delta, Event, Finished, Job, ModelCard
+from deployment.replica.recorder import CreditRecorder
 from deployment.replica.recovery import Recovery
-from deployment.replica.worker import Capacity, Worker
+from deployment.replica.scoring_queue import ScoringQueue
+from deployment.replica.worker import Worker
 from deployment.spool.spool import Spool
 from rewards.ledger.ledger import Ledger
+from rewards.sampling.keys import SamplingKeys
 from tests.attribution.consortia import base_model, lora_update, write_consortium
 
 CLIENTS = {"clinic": "A clinic", "bank": "A bank"}
@@ -80,6 +85,9 @@ class Observed:
     def load(self, running: int, waiting: int) -> None:
         """They are so many."""
 
+    def note_unscored(self, responses: int, seconds: float) -> None:
+        """They wait for their score."""
+
     def note_end(self, outcome: str, seconds: float) -> None:
         """It ended."""
 
@@ -97,12 +105,15 @@ class Life:
         self._bookings = BookingQueue(
             ledger, self._spool, lambda receipts, seconds: self.say(lag=seconds, receipts=receipts)
         )
+        card = ModelCard(model.name, model.global_sha256, model.client_ids, model.context_length)
+        scoring = ScoringQueue(model, credit_in_pieces, USUAL_EFFORT, Observed())
+        sampling = SamplingKeys(ledger.database)
+        books = {"sampling": sampling, "scoring": scoring, "spool": self._spool, "bookings": self._bookings}
         self._worker = Worker(
             model,
             self._batch,
-            attribute=partial(attribute, method="credit"),
-            spool=self._spool,
-            bookings=self._bookings,
+            scoring=scoring,
+            recorder=CreditRecorder(card, **books),
             capacity=Capacity(max_batch=8, max_waiting=100, default_max_tokens=16),
             observer=Observed(),
         )

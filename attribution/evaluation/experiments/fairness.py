@@ -35,6 +35,7 @@ from attribution.evaluation.workshop import Workshop
 from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
 from attribution.records import Generation, Method
+from attribution.scoring.credit_preset import Effort
 
 _METHODS: tuple[Method, ...] = ("credit", "paper")
 
@@ -59,7 +60,7 @@ def _seed(case: str) -> int:
 
 def _score(model: FederatedModel, generation: Generation, nodes: tuple[int, ...]) -> ResultRow:
     """One response's scores by `credit` at each number of nodes, and by `paper`."""
-    by_nodes = {str(count): attribute(model, generation, nodes=count) for count in nodes}
+    by_nodes = {str(count): attribute(model, generation, effort=Effort(nodes=count)) for count in nodes}
     paid = by_nodes[str(nodes[0])]
     return {
         "tokens": len(generation.token_ids),

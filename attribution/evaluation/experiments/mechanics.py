@@ -18,6 +18,7 @@ from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.statistics import proportion
 from attribution.evaluation.workshop import Workshop, answers
 from attribution.model import FederatedModel
+from attribution.scoring.credit_preset import Effort
 
 
 class MechanicsSettings(PoisonedSettings):
@@ -162,11 +163,11 @@ def _run_parity(case: str, settings: MechanicsSettings, workshop: Workshop) -> R
         assert fast is not None
         top = max(abs(score) for scores in slow.values() for score in scores)
         paper = max(abs(a - b) for client in slow for a, b in zip(fast[client], slow[client], strict=True)) / top
-        credit = attribute(model, generation, nodes=settings.nodes).response_scores
+        credit = attribute(model, generation, effort=Effort(nodes=settings.nodes)).response_scores
         naive = literal_credit(model.bundle, generation, settings.nodes)
         largest = max(abs(score) for score in naive.values())
         error = max(abs(credit[client] - naive[client]) for client in naive) / largest
-        by_token = attribute(model, generation, nodes=settings.nodes, token_level=True).response_scores
+        by_token = attribute(model, generation, effort=Effort(nodes=settings.nodes), token_level=True).response_scores
         summed = max(abs(by_token[client] - credit[client]) for client in naive) / largest
         rows.append({"paper": paper, "credit": error, "tokens": summed})
         workshop.progress.advance()

@@ -12,7 +12,7 @@ from attribution.attribute import attribute
 from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.records import AttributedResponse, Sampling
-from attribution.scoring.nodes import DEFAULT_NODES
+from attribution.scoring.credit_preset import Effort
 from deployment.cli.output import console, heat_map, legend, print_json, print_table, say, tint
 
 
@@ -30,8 +30,14 @@ def attribute_prompt(
         Preset, typer.Option("--preset", help="credit is for money; paper reproduces ProToken.")
     ] = Preset.CREDIT,
     nodes: Annotated[
-        int, typer.Option("--nodes", min=1, max=64, help="Points between base and global model, for credit.")
-    ] = DEFAULT_NODES,
+        int | None,
+        typer.Option(
+            "--nodes",
+            min=1,
+            max=64,
+            help="Points between base and global model, for credit; as many as it takes unless given.",
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Tokens to generate at most.")] = 64,
     temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option("--top-p", help="Sample from the smallest set of this probability.")] = 1.0,
@@ -52,7 +58,8 @@ def attribute_prompt(
     with nullcontext() if as_json else console.status("generating…"):
         while len(batch):
             batch.step()
-        response = attribute(model, batch.leave("prompt"), method=preset.value, token_level=True, nodes=nodes)
+        generation, effort = batch.leave("prompt"), Effort(nodes=nodes)
+        response = attribute(model, generation, method=preset.value, token_level=True, effort=effort)
     if as_json:
         print_json(asdict(response))
     else:

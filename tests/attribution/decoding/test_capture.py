@@ -215,14 +215,20 @@ class TestAttribute:
         assert ({}, before) == (_hooks(model.network), _state(model.network))
 
     def test_a_generation_that_is_no_number_is_refused(self, model, preset):
-        """NaN in what decoding captured, or in its log-probabilities where they count, is a ScoreError."""
+        """NaN in what decoding captured is a ScoreError."""
         generation = consortia.decode(model, "hello", SAMPLING)
-        if preset == "paper":
-            spoilt = replace(generation, o_proj_output=generation.o_proj_output * torch.nan)
-        else:
-            spoilt = replace(generation, logprobs=(torch.nan, *generation.logprobs[1:]))
+        captured = "o_proj_output" if preset == "paper" else "tail_input"
+        if getattr(generation, captured) is None:
+            pytest.skip("credit needs no captures where the first block is changed")
+        spoilt = replace(generation, **{captured: getattr(generation, captured) * torch.nan})
         with pytest.raises(ScoreError):
             attribute(model, spoilt, **PRESETS[preset])
+
+    def test_what_the_decoder_says_of_its_choices_is_not_scored(self, model, preset):
+        """Log-probabilities of a decoder, which may serve in another dtype, change no score."""
+        generation = consortia.decode(model, "hello", SAMPLING)
+        noisy = replace(generation, logprobs=tuple(each + 0.03 for each in generation.logprobs))
+        assert attribute(model, generation, **PRESETS[preset]) == attribute(model, noisy, **PRESETS[preset])
 
 
 def test_the_state_shows_what_is_left_behind(tmp_path):

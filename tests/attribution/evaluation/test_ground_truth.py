@@ -24,6 +24,7 @@ from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
 from attribution.progress import NoProgress
 from attribution.records import Sampling
+from attribution.scoring.credit_preset import Effort
 from attribution.training.federate import build_bundle
 from attribution.training.recipe import ClientRecipe, Recipe
 from tests.attribution import consortia
@@ -136,7 +137,7 @@ class TestReconstructedGame:
         truth = exact_shapley(
             ReconstructedGame(model.bundle), [ScoredResponse.from_generation(generation)], NoProgress()
         )
-        scores = attribute(model, generation, nodes=8).response_scores
+        scores = attribute(model, generation, effort=Effort(nodes=8)).response_scores
         scale = max(abs(float(value[0])) for value in truth.values.values())
 
         for client, score in scores.items():

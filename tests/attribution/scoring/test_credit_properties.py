@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from attribution.attribute import _context, attribute
+from attribution.attribute import attribute
 from attribution.bundle.updates import LowRank, Update, weighted_sum
 from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.records import Sampling
-from attribution.scoring.credit_preset import base_log_probabilities, response_level, token_level
+from attribution.scoring.credit_preset import Effort
 from tests.attribution import consortia
 
 KINDS = ("lora", "full", "everything")
@@ -28,10 +28,9 @@ def case(request, tmp_path_factory):
 
 def _relative_gap(model, generation, nodes: int, *, by_token: bool = False) -> float:
     """|gain − Σ scores| / |gain| with so many nodes."""
-    context = _context(model, generation)
-    gain = sum(generation.logprobs) - float(base_log_probabilities(model.path, context).sum())
-    score = token_level if by_token else response_level
-    return abs(gain - float(score(model.path, context, nodes).sum())) / abs(gain)
+    response = attribute(model, generation, effort=Effort(nodes=nodes), token_level=by_token)
+    assert response.gain is not None and response.completeness_error is not None
+    return response.completeness_error / abs(response.gain)
 
 
 class TestCompleteness:
@@ -187,7 +186,7 @@ class TestSettings:
         """The number of nodes is a choice; the response says how many were used and how much they leave unexplained."""
         model = case[2]
         generation = consortia.decode(model, PROMPT, Sampling(8))
-        few, many = (attribute(model, generation, nodes=nodes) for nodes in (1, 8))
+        few, many = (attribute(model, generation, effort=Effort(nodes=nodes)) for nodes in (1, 8))
 
         assert (few.settings["nodes"], many.settings["nodes"]) == (1, 8)
         assert many.completeness_error < few.completeness_error
@@ -202,8 +201,12 @@ class TestSettings:
         before, after = dict(base.named_parameters()), dict(parrot.named_parameters())
         taught = Update(dense={name: (after[name] - before[name]).detach() for name in before})
         model = FederatedModel.load(consortia.write_consortium(tmp_path, base, {"teacher": taught}))
-        narrow = attribute(model, consortia.decode(model, prompt, Sampling(2, 1.0, top_p=0.5, seed=1)), nodes=8)
-        wide = attribute(model, consortia.decode(model, prompt, Sampling(2, 1.0, seed=1)), nodes=8)
+        narrow, wide = (
+            attribute(
+                model, consortia.decode(model, prompt, Sampling(2, 1.0, top_p=top_p, seed=1)), effort=Effort(nodes=8)
+            )
+            for top_p in (0.5, 1.0)
+        )
 
         assert narrow.text == wide.text == answer
         assert narrow.response_scores == pytest.approx(wide.response_scores, rel=1e-5)

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from deployment.access.limits import SUM_S, Limits, Ticket
 from deployment.errors import InvalidRequestError, OverloadedError, QuotaError, UnavailableError
 from deployment.spool.backlog import spooled_tokens
-from deployment.spool.records import ProgressRecord, commons_receipt, record_of
+from deployment.spool.records import ProgressRecord, record_of, unscored_receipt
 from deployment.spool.spool import Spool
 from rewards.keys.ring import KeyRing
 from rewards.keys.rules import Key
 from rewards.ledger.ledger import Ledger
+from rewards.sampling.rule import SamplingRule
 from tests.deployment.conftest import PEPPER
 from tests.deployment.outages import Clock, away
 from tests.rewards.receipts import MEMBERS, make_receipt
@@ -287,7 +288,7 @@ def test_what_waits_in_the_spool_counts_from_the_start(
     admit(limits, other, 20)
     ledger.append(receipts[0])
     spool.mark_done(["r0"])
-    ledger.append(commons_receipt(stream, "its model is gone", {"recovered": True}))
+    ledger.append(unscored_receipt(stream, SamplingRule(), "its model is gone"))
     clock.now += SUM_S + 0.1
     with pytest.raises(QuotaError, match="11 are spent"):
         admit(limits, key, 10)

@@ -205,7 +205,7 @@ def test_attribution_of_others_does_not_exist(application: TestClient, anonymous
 def test_receipt_on_its_way_is_told_from_one_that_never_was(
     application: TestClient, engine: ScriptedEngine, ledger: Ledger
 ) -> None:
-    """What was promised and is not in the ledger yet is 404 with a time to come back; while that is away it is 503."""
+    """What was promised and is not in the ledger yet is 202 with a time to come back; while that is away it is 503."""
     engine.books = False
     made = application.post("/v1/completions", json=TEXT).json()
     promised = application.get(f"/v1/attributions/{made['id']}")
@@ -213,8 +213,8 @@ def test_receipt_on_its_way_is_told_from_one_that_never_was(
     with away(ledger.database, "receipts"):
         dark = application.get(f"/v1/attributions/{made['id']}")
 
-    assert (404, "response_not_booked_yet", "5") == (
-        promised.status_code, promised.json()["error"]["code"], promised.headers["retry-after"]
+    assert (202, {"id": made["id"], "object": "attribution.pending"}, "5") == (
+        promised.status_code, promised.json(), promised.headers["retry-after"]
     )  # fmt: skip
     assert (404, None) == (unknown.status_code, unknown.headers.get("retry-after"))
     assert (503, "ledger_unavailable", "5") == (

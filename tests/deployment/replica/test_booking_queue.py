@@ -14,10 +14,11 @@ import pytest
 from deployment.replica.booking_queue import BOOKING_PATIENCE_S, BookingQueue, Outcome
 from deployment.replica.messages import ModelCard
 from deployment.replica.recovery import Recovery
-from deployment.spool.records import ProgressRecord, commons_receipt, receipt_from, record_of
+from deployment.spool.records import ProgressRecord, receipt_from, record_of, unscored_receipt
 from deployment.spool.spool import Spool
 from rewards.errors import CreditError, LedgerError, LedgerRefusedError, ReceiptConflictError
 from rewards.ledger.ledger import Booking, Ledger
+from rewards.sampling.rule import SamplingRule
 from tests.rewards.receipts import MEMBERS, make_receipt
 
 CARD = ModelCard("demo", "a" * 64, ("bank", "clinic", "rider"), 128)
@@ -371,7 +372,7 @@ def test_stream_of_another_model_goes_to_the_commons(takeover: Takeover, spool: 
 
 def test_stream_that_is_booked_already_is_forgotten(takeover: Takeover, spool: Spool, moving: MovingLedger) -> None:
     """A crash between the booking and the news of it does not credit a stream a second time."""
-    moving.append(commons_receipt(PROGRESS, "test", {"recovered": True}))
+    moving.append(unscored_receipt(PROGRESS, SamplingRule(), "test"))
     leave(spool, PROGRESS.record())
     until(lambda: [spool.path] == list(spool.path.parent.iterdir()))
     until(lambda: not spool.live_records())

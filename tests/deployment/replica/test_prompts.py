@@ -10,14 +10,11 @@ import pytest
 from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from deployment.replica import prompts
+from deployment.replica.active_request import ActiveRequest
 from deployment.replica.messages import Admitted, ChatMessage, Event, Failed, Finished
 from deployment.replica.prompts import SHORT_CHARACTERS, Encoder
-from deployment.replica.recorder import ActiveRequest
 from tests.deployment.replica.test_booking_queue import until
-from tests.deployment.replica.test_row_faults import model
-from tests.deployment.replica.test_worker import Caller, Notes, job, ledger, spool, worker
-
-__all__ = ["ledger", "model", "spool", "worker"]
+from tests.deployment.replica.test_worker import Caller, Notes, job
 
 
 class SlowReader:
@@ -33,12 +30,6 @@ class SlowReader:
         if len(text) > SHORT_CHARACTERS:
             assert self.gate.wait(30)
         return self._model.encode_text(text[:20])
-
-
-@pytest.fixture
-def notes() -> Notes:
-    """What the worker told."""
-    return Notes()
 
 
 @pytest.fixture

@@ -19,9 +19,8 @@ from deployment.replica import recorder
 from deployment.replica.messages import ChatMessage, Failed, Finished
 from deployment.replica.worker import Worker
 from rewards.ledger.ledger import Ledger
-from tests.attribution.consortia import base_model, lora_update, write_consortium
 from tests.deployment.replica.test_booking_queue import until
-from tests.deployment.replica.test_worker import CREDIT, MEMBERS, Caller, MovingLedger, Notes, SmallDisk, job, working
+from tests.deployment.replica.test_worker import CREDIT, Caller, MovingLedger, Notes, SmallDisk, job, working
 
 BAD = "bad"
 ALONE = {"one": "a prompt of one", "two": "another's"}
@@ -230,17 +229,6 @@ def _failing_for(patch: pytest.MonkeyPatch, module: Any, name: str, error: BaseE
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> FederatedModel:
-    """A random four-block Llama that two clients trained, which never ends by itself."""
-    torch.set_num_threads(1)
-    base = base_model("llama")
-    updates = {name: lora_update(base, seed, first_block=2) for seed, name in enumerate(("clinic", "bank"))}
-    model = FederatedModel.load(write_consortium(tmp_path_factory.mktemp("consortium"), base, updates))
-    model.end_token_ids = set()
-    return model
-
-
-@pytest.fixture(scope="module")
 def alone(model: FederatedModel) -> dict[str, tuple[int, ...]]:
     """The tokens of the other rows when nothing fails."""
     found = {}
@@ -255,17 +243,6 @@ def alone(model: FederatedModel) -> dict[str, tuple[int, ...]]:
 
 def _sampling() -> Any:
     return decode.Sampling(TOKENS)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, model: FederatedModel) -> Iterator[MovingLedger]:
-    """An empty ledger that knows the model's clients."""
-    url = f"sqlite:///{tmp_path}/worker.db"
-    Ledger.prepare(url)
-    ledger = MovingLedger(url)
-    ledger.register(model.name, MEMBERS)
-    yield ledger
-    ledger.close()
 
 
 class Served:

@@ -1,0 +1,141 @@
+"""Responses that ended and wait for their score: worked on in pieces, between the steps of those that still speak.
+
+Runs in the thread that owns the model. A response of which memory ran out is scored again, with less of it. Knows no
+receipt, and not what an application is told.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+
+from attribution.model import FederatedModel
+from attribution.records import AttributedResponse, Generation
+from attribution.scoring.credit_preset import Effort
+from attribution.scoring.pieces import Pieces
+from deployment.replica.observer import Observer
+
+_TELL_EVERY_S = 1.0
+
+ScoreListener = Callable[[AttributedResponse | Exception], None]
+"""Is told what a response scored, or why it cannot be scored; must not raise."""
+
+
+class Attribute(Protocol):
+    """`attribution.attribute.credit_in_pieces`, or what stands in for it."""
+
+    def __call__(
+        self, model: FederatedModel, generation: Generation, *, token_level: bool, effort: Effort
+    ) -> Pieces[AttributedResponse]:
+        """Scores and shares of a generation, in pieces."""
+
+
+@dataclass
+class ScoringTask:
+    """A response that waits for its score.
+
+    Attributes:
+        generation: what was generated.
+        token_level: whether each token is scored too.
+        urgent: whether an application waits for it: it comes before those of which nobody waits.
+        done: is told once, from the thread that scores.
+        abandoned: is called instead where it will not be scored here.
+        seconds: how long it has been worked on.
+    """
+
+    generation: Generation
+    token_level: bool
+    urgent: bool
+    done: ScoreListener
+    abandoned: Callable[[], None]
+    since: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+    frugal: bool = False
+    work: Pieces[AttributedResponse] | None = None
+
+
+class ScoringQueue:
+    """First come, first served among those for whom somebody waits, and then among the others.
+
+    Args:
+        model: what generated the responses.
+        attribute: scores one.
+        effort: how exactly.
+        observer: is told how long each score took, and how many responses wait.
+    """
+
+    def __init__(self, model: FederatedModel, attribute: Attribute, effort: Effort, observer: Observer) -> None:
+        self._model = model
+        self._attribute = attribute
+        self._effort = effort
+        self._observer = observer
+        self._told = 0, 0.0
+        self._urgent: deque[ScoringTask] = deque()
+        self._others: deque[ScoringTask] = deque()
+
+    def __len__(self) -> int:
+        return len(self._urgent) + len(self._others)
+
+    @property
+    def lag_s(self) -> float:
+        """How long the response that has waited longest has waited; 0 when none does."""
+        oldest = min((tasks[0].since for tasks in (self._urgent, self._others) if tasks), default=None)
+        return 0.0 if oldest is None else time.monotonic() - oldest
+
+    def put(self, task: ScoringTask) -> None:
+        """Take a response."""
+        (self._urgent if task.urgent else self._others).append(task)
+        self._tell()
+
+    def advance(self, seconds: float) -> None:
+        """Work for so long, and where there is work for one piece at least."""
+        until = time.perf_counter() + seconds
+        while tasks := self._urgent or self._others:
+            if self._advance(tasks[0]):
+                tasks.popleft()
+            self._tell()
+            if time.perf_counter() >= until:
+                return
+
+    def abandon(self) -> None:
+        """Score nothing more; whoever waits is told."""
+        for tasks in (self._urgent, self._others):
+            while tasks:
+                tasks.popleft().abandoned()
+
+    def _tell(self) -> None:
+        """Tell how many wait, when that changes, and once a second while some do."""
+        number, now, (before, at) = len(self), time.monotonic(), self._told
+        if number != before or now > at + _TELL_EVERY_S:
+            self._told = number, now
+            self._observer.note_unscored(number, self.lag_s)
+
+    def _advance(self, task: ScoringTask) -> bool:
+        """One piece; whether it was the last."""
+        begun = time.perf_counter()
+        outcome: AttributedResponse | Exception
+        try:
+            if task.work is None:
+                effort = replace(self._effort, memory_bytes=0) if task.frugal else self._effort
+                task.work = self._attribute(self._model, task.generation, token_level=task.token_level, effort=effort)
+            next(task.work)
+        except StopIteration as end:
+            outcome = end.value
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            if not task.frugal:
+                task.frugal, task.work = True, None
+                return False
+            outcome = error
+        except Exception as error:  # noqa: BLE001 - this response's, whatever it is
+            outcome = error
+        else:
+            task.seconds += time.perf_counter() - begun
+            return False
+        if not isinstance(outcome, Exception):
+            self._observer.note_attribution(task.seconds + time.perf_counter() - begun)
+        task.work = None
+        task.done(outcome)
+        return True

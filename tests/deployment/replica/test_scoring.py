@@ -1,0 +1,246 @@
+"""Scoring beside decoding: nobody waits for a score but who asked for it, and none is lost."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attribution.attribute import credit_in_pieces
+from attribution.errors import ScoreError
+from attribution.model import FederatedModel
+from deployment.replica.booking_queue import BookingQueue
+from deployment.replica.capacity import Capacity
+from deployment.replica.messages import Finished
+from deployment.spool.records import ProgressRecord
+from deployment.spool.spool import Spool
+from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING
+from rewards.ledger.ledger import Ledger
+from rewards.sampling.keys import SamplingKeys, put_in_force
+from tests.deployment.replica.test_booking_queue import until
+from tests.deployment.replica.test_worker import (
+    MEMBERS,
+    Caller,
+    Notes,
+    SmallDisk,
+    job,
+    worker_over,
+    working,
+)
+
+
+class Gate:
+    """Scores nothing until it is opened; goes on in pieces meanwhile."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.pieces = 0
+
+    def __call__(self, *arguments: Any, **options: Any) -> Iterator[None]:
+        while not self.opened.wait(0.002):
+            self.pieces += 1
+            yield
+        return (yield from credit_in_pieces(*arguments, **options))
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """A scorer that is slow."""
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_who_did_not_ask_for_credit_does_not_wait_for_it(
+    model: FederatedModel,
+    ledger: Ledger,
+    spool: SmallDisk,
+    notes: Notes,
+    gate: Gate,
+    streamed: bool,
+) -> None:
+    """The end comes once the token ids are durable; the receipt, of a whole response, follows when it is scored."""
+    with working(model, ledger, spool, notes, attribute=gate) as worker:
+        end = Caller(worker, job("r1", streamed=streamed, attributed=False), ledger).end()
+        (waiting,) = [ProgressRecord.from_record(record) for record in spool.live_records()]
+        assert (None, False, 8) == (end.summary, end.booked, end.completion_tokens)
+        assert ("length", 8) == (waiting.finish_reason, len(waiting.token_ids))
+        assert ledger.receipt("r1") is None
+        gate.opened.set()
+        until(lambda: ledger.receipt("r1"))
+
+    receipt = ledger.receipt("r1")
+    assert receipt is not None and "cut" not in receipt.measurement
+    assert 8 * MICRO_CREDITS_PER_TOKEN == sum(receipt.amounts.values())
+    assert 1 == notes.unscored
+
+
+def test_streams_go_on_while_others_are_scored(
+    model: FederatedModel,
+    ledger: Ledger,
+    spool: SmallDisk,
+    notes: Notes,
+    gate: Gate,
+) -> None:
+    """Responses begin, speak and end while a score is worked on."""
+    with working(model, ledger, spool, notes, attribute=gate) as worker:
+        slow = Caller(worker, job("slow"), ledger)
+        until(lambda: gate.pieces > 3)
+        ends = [Caller(worker, job(f"r{n}", max_tokens=40, attributed=False), ledger).end() for n in range(3)]
+        assert [Finished] * 3 == [type(end) for end in ends]
+        gate.opened.set()
+        assert slow.end().summary is not None
+
+
+def test_who_asked_comes_before_who_did_not(
+    model: FederatedModel,
+    ledger: Ledger,
+    spool: SmallDisk,
+    notes: Notes,
+    gate: Gate,
+) -> None:
+    """Of responses that wait for their score those are first of which an application waits."""
+    with working(model, ledger, spool, notes, attribute=gate) as worker:
+        for n in range(3):
+            Caller(worker, job(f"r{n}", attributed=False), ledger).end()
+        asked = Caller(worker, job("asked"), ledger)
+        until(lambda: notes.unscored == 4)
+        gate.opened.set()
+        asked.end()
+        until(lambda: ledger.last_sequence() == 4)
+    assert ledger.receipts_after(0)[0].response_id in {"r0", "asked"}, "only the one under way comes before"
+    assert "asked" in {receipt.response_id for receipt in ledger.receipts_after(0)[:2]}
+
+
+def test_no_response_begins_while_too_many_wait_for_their_score(
+    model: FederatedModel,
+    ledger: Ledger,
+    spool: SmallDisk,
+    notes: Notes,
+    gate: Gate,
+) -> None:
+    """The queue is bounded: who would make it longer waits for a place, and gets one."""
+    capacity = Capacity(max_batch=2, max_waiting=20, default_max_tokens=8, max_unscored=2)
+    with working(model, ledger, spool, notes, attribute=gate, capacity=capacity) as worker:
+        callers = [Caller(worker, job(f"r{n}", attributed=False), ledger) for n in range(6)]
+        assert [Finished] * 2 == [type(caller.end()) for caller in callers[:2]]
+        pieces = gate.pieces
+        until(lambda: gate.pieces > pieces + 20)
+        assert (2, 2) == (notes.unscored, notes.firsts)
+        gate.opened.set()
+        assert [Finished] * 4 == [type(caller.end()) for caller in callers[2:]]
+        until(lambda: ledger.last_sequence() == 6)
+
+
+def test_memory_that_ran_out_is_made_do_with(
+    model: FederatedModel,
+    ledger: Ledger,
+    spool: SmallDisk,
+    notes: Notes,
+) -> None:
+    """A response that could not be scored is scored again, its blocks run twice, and earns what it always would."""
+    efforts = []
+
+    def scarce(*arguments: Any, effort: Any, **options: Any) -> Iterator[None]:
+        efforts.append(effort.memory_bytes)
+        work = credit_in_pieces(*arguments, effort=effort, **options)
+        yield
+        if effort.memory_bytes:
+            raise MemoryError
+        return (yield from work)
+
+    with working(model, ledger, spool, notes) as worker:
+        usual = Caller(worker, job("usual"), ledger).end()
+    with working(model, ledger, spool, notes, attribute=scarce) as worker:
+        end = Caller(worker, job("scarce"), ledger).end()
+
+    assert 0 == efforts[-1] and 2 == len(efforts)
+    assert end.summary.shares == pytest.approx(usual.summary.shares, rel=1e-4)
+
+
+def test_a_told_response_without_a_score_is_the_commons(
+    model: FederatedModel,
+    ledger: Ledger,
+    spool: SmallDisk,
+    notes: Notes,
+) -> None:
+    """An application has it whole, so it stands in the books: nobody earns, and it is not a response that was cut."""
+
+    def nothing(*_: Any, **__: Any) -> Iterator[None]:
+        yield
+        raise ScoreError("a score is NaN")
+
+    with working(model, ledger, spool, notes, attribute=nothing) as worker:
+        assert Caller(worker, job("r1", attributed=False), ledger).end().summary is None
+        until(lambda: ledger.receipt("r1"))
+        until(lambda: not spool.live_records())
+
+    receipt = ledger.receipt("r1")
+    assert receipt is not None
+    assert ({COMMONS: 8 * MICRO_CREDITS_PER_TOKEN}, "none") == (dict(receipt.amounts), receipt.method)
+    assert "cut" not in receipt.measurement and "ScoreError" in receipt.measurement["unattributed"]
+
+
+def test_what_waited_for_its_score_when_a_process_died_is_scored_by_the_next(
+    model: FederatedModel,
+    ledger: Ledger,
+    spool: SmallDisk,
+    notes: Notes,
+    gate: Gate,
+    tmp_path: Path,
+) -> None:
+    """From the token ids alone, and it is a whole response: its receipt is the one that would have been booked."""
+    with working(model, ledger, spool, notes) as worker:
+        expected = Caller(worker, job("twin"), ledger).end().summary.shares
+    with working(model, ledger, spool, notes, attribute=gate) as worker:
+        Caller(worker, job("left", attributed=False), ledger).end()
+        left = spool.live_records()
+    heir = Spool(tmp_path / "heir")
+    heir.append(left)
+    url = f"sqlite:///{tmp_path}/next.db"
+    Ledger.prepare(url)
+    with closing(Ledger(url)) as books:
+        books.register(model.name, MEMBERS)
+        bookings = BookingQueue(books, heir, lambda *_: None)
+        worker = worker_over(model, books, heir, bookings, Notes())
+        worker.recover(ProgressRecord.from_record(left[0]))
+        until(lambda: books.receipt("left"))
+        worker.stop(30)
+        bookings.close()
+        receipt = books.receipt("left")
+
+    assert receipt is not None and "cut" not in receipt.measurement
+    shares = {account: amount / receipt.tokens / MICRO_CREDITS_PER_TOKEN for account, amount in receipt.amounts.items()}
+    assert {client: shares[client] for client in expected} == pytest.approx(expected, abs=1e-5)
+
+
+def test_only_a_fraction_is_measured(
+    model: FederatedModel,
+    ledger: Ledger,
+    spool: SmallDisk,
+    notes: Notes,
+) -> None:
+    """What is not is booked as pending without a score; who asks is told the shares, and it is pending all the same."""
+    put_in_force(ledger.database, model.name, "0.5", "test")
+    rule = SamplingKeys(ledger.database).rule(model.name, 2**52)
+    names = [f"r{n}" for n in range(40)]
+    measured = next(name for name in names if rule.is_measured(name))
+    skipped, asked = [name for name in names if not rule.is_measured(name)][:2]
+    now = 2**52
+    with working(model, ledger, spool, notes) as worker:
+        for name in (measured, skipped):
+            Caller(worker, replace(job(name, attributed=False), created_at_us=now), ledger).end()
+        end = Caller(worker, replace(job(asked), created_at_us=now), ledger).end()
+        until(lambda: ledger.last_sequence() == 3)
+
+    assert 2 == notes.attributions, "the skipped one was scored"
+    assert {PENDING: 8 * MICRO_CREDITS_PER_TOKEN} == dict(end.summary.credit) and sum(end.summary.shares.values()) > 0
+    receipts = {name: ledger.receipt(name) for name in (measured, skipped, asked)}
+    for name, receipt in receipts.items():
+        assert receipt is not None
+        assert (name != measured) == (PENDING in receipt.amounts)
+        assert (name == measured) == receipt.measurement["sampling"]["measured"]
