@@ -18,7 +18,6 @@ from deployment.replica.messages import Event, Failed, Job, ModelCard, Report
 FRESH_S = 1.0
 LONGEST_S = 15.0
 """How old that answer may be for a new request, while it is asked for anew."""
-RETRY_AFTER_S = 1
 
 
 class HandleEngine:
@@ -27,6 +26,7 @@ class HandleEngine:
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
         self._report = RecentAnswer(self._ask)
+        self._wait_s = 1  # as long as the last replica that was full said; Serve, which may refuse too, knows no time
         # A thread of its own: a controller that hangs must not take those in which keys are checked.
         self._asking = ThreadPoolExecutor(1, "protoken-controller")
 
@@ -56,10 +56,13 @@ class HandleEngine:
         try:
             tries = 1
             while (event := await self._next(events, tries)) is not None:
+                if isinstance(event, Failed) and event.status == 429:
+                    self._wait_s = event.retry_after_s or self._wait_s
                 yield event
                 tries = TRIES
         except BackPressureError:
-            yield Failed(429, "every place is taken; try again later", "overloaded", retry_after_s=RETRY_AFTER_S)
+            why = f"every place is taken; try again in {self._wait_s} s"
+            yield Failed(429, why, "overloaded", retry_after_s=self._wait_s)
         except UnavailableError as error:
             yield Failed(503, error.message, "engine_unavailable", retry_after_s=5, is_open=True)
         except (RayError, RayServeException):

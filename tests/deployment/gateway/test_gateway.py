@@ -7,12 +7,13 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from ray.serve.exceptions import BackPressureError
 
 from deployment.errors import UnavailableError
 from deployment.gateway import replicas
 from deployment.gateway.recent_answer import RecentAnswer
 from deployment.gateway.replicas import HandleEngine
-from deployment.replica.messages import Delta, Job, Report
+from deployment.replica.messages import Delta, Failed, Job, Report
 from tests.deployment.gateway.engines import CARD
 
 HANDLE: Any = SimpleNamespace(app_name="protoken", deployment_name="replica")
@@ -75,6 +76,13 @@ class Events:
         self.cancelled = True
 
 
+class Busy(Events):
+    """What Serve gives where its own queue is full."""
+
+    async def __anext__(self) -> Any:
+        raise BackPressureError(65, 64)
+
+
 def engine_of(report: Callable[[], Any], events: Events) -> HandleEngine:
     """An engine over a handle whose replica says and does that."""
     generate = SimpleNamespace(generate=FakeMethod(lambda _job: events))
@@ -88,6 +96,18 @@ async def never() -> None:
 
 async def all_of(engine: HandleEngine) -> list[Any]:
     return [event async for event in engine.generate(cast("Job", None))]
+
+
+def test_who_is_turned_away_by_serve_is_told_what_a_full_replica_said() -> None:
+    """Serve has no time to tell; the replicas have, and the last that was full is believed."""
+    full = Failed(429, "full", "overloaded", retry_after_s=7)
+    answers = [Busy(), Events(full), Busy()]
+    generate = SimpleNamespace(generate=FakeMethod(lambda _job: answers.pop(0)))
+    engine = HandleEngine(SimpleNamespace(report=FakeMethod(never), options=lambda **_: generate))  # type: ignore[arg-type]
+    told = [asyncio.run(all_of(engine))[0] for _ in range(3)]
+
+    assert [1, 7, 7] == [failed.retry_after_s for failed in told]
+    assert {(429, "overloaded")} == {(failed.status, failed.code) for failed in told}
 
 
 @pytest.fixture
