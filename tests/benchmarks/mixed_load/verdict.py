@@ -49,8 +49,8 @@ def figures_of_books(url: str, seen: Seen) -> Iterator[Figure]:
     yield Figure("mixed_missing", len(missing), 0, detail=f"{how} {missing[:3]}")
     yield Figure("mixed_doubled", len(twice), 0, detail=f"{seen.counts['given again']} given again {twice[:3]}")
     yield Figure("mixed_credit_difference", difference + len(uneven), 0, detail="micro-credits over all receipts")
-    last = ((verified.stdout + verified.stderr).strip().splitlines() or [""])[-1]
-    yield Figure("mixed_verify", verified.returncode, 0, detail=f"protoken ledger verify: {last.strip()}")
+    told = verified.stderr.strip() if verified.returncode else verified.stdout.strip().partition("\n")[0]
+    yield Figure("mixed_verify", verified.returncode, 0, detail=f"protoken ledger verify: {told}")
 
 
 def _pages(ledger: Ledger) -> Iterator[list]:
