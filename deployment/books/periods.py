@@ -8,7 +8,7 @@ from typing import Any
 
 from deployment.books.books import Books
 from deployment.errors import InvalidRequestError, NotFoundError, UnavailableError
-from deployment.schemas.periods import Line, Move, Period, Preview, Settlement
+from deployment.schemas.periods import Line, Move, Period, Preview, Settlement, settlement_answer
 from rewards import periods
 from rewards.errors import PolicyError
 from rewards.settlement import document
@@ -192,4 +192,4 @@ def _move(move: Event, *, is_whole: bool) -> Move:
 
 
 def _settlement(settlement: document.Settlement) -> Settlement:
-    return Settlement.model_validate(settlement.to_document() | {"sha256": settlement.sha256})
+    return settlement_answer(settlement.to_document() | {"sha256": settlement.sha256})

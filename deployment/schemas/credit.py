@@ -96,13 +96,15 @@ class AccountShare(Answer):
     )
     credit: Whole
     share: float = Field(description="Of all credit of these receipts; for reading: money is computed from integers.")
-    settled_credit: Whole | None = Field(
-        None, description="What it was settled of the pending credit of a closed period; null where there was none."
-    )
-    standard_error: str | None = Field(
-        None,
-        description="Standard error of its share of the closed period's credit, `settled_credit` included, that comes "
-        "of measuring a part of the responses; decimal text, null where nothing was pending.",
+
+
+class SampledShare(AccountShare):
+    """The same in a closed period of whose responses a part was measured."""
+
+    settled_credit: Whole = Field(description="What it has of what was pending.")
+    standard_error: str = Field(
+        description="Standard error of its share of the period's credit, `settled_credit` included, that comes of "
+        "measuring a part; decimal text."
     )
 
 
@@ -135,18 +137,9 @@ class Shares(Answer):
                     },
                     "tokens": "6",
                     "accounts": [
-                        {
-                            "account": account,
-                            "credit": credit,
-                            "share": share,
-                            "settled_credit": None,
-                            "standard_error": None,
-                        }
-                        for account, credit, share in (
-                            ("bank", "1500000", 0.25),
-                            ("clinic", "3000000", 0.5),
-                            ("commons", "1500000", 0.25),
-                        )
+                        {"account": "bank", "credit": "1500000", "share": 0.25},
+                        {"account": "clinic", "credit": "3000000", "share": 0.5},
+                        {"account": "commons", "credit": "1500000", "share": 0.25},
                     ],
                 }
             ]
@@ -156,7 +149,7 @@ class Shares(Answer):
     object: Literal["shares"] = "shares"
     period: Window
     tokens: Whole | None = Field(description=f"Tokens of these receipts, less those reversed. {_OF_EVERYBODY}")
-    accounts: list[AccountShare]
+    accounts: list[SampledShare | AccountShare]
 
 
 class Credit(Answer):

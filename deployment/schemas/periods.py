@@ -47,7 +47,6 @@ _SETTLEMENT: dict[str, JsonValue] = {
     "pool_fraction": "0",
     "fee_fraction": "0",
     "standing": [],
-    "sampling": None,
     "sha256": "ab" * 32,
 }
 _PERIOD: dict[str, JsonValue] = {
@@ -178,8 +177,7 @@ class Settlement(Answer):
     `sha256` is of the canonical JSON (RFC 8785) of the `settlement` in the event `period.final`, or `period.draft`: the
     same without `sha256`, with tokens and money as numbers.
 
-    One of the first rule has no `rule`, `pool_fraction`, `fee_fraction` and `standing`, and one of a period in which
-    nothing was pending no `sampling`: they are null here.
+    One of the first rule has no `rule`, `pool_fraction`, `fee_fraction` and `standing`: they are null here.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_SETTLEMENT]})
@@ -200,8 +198,18 @@ class Settlement(Answer):
     )
     fee_fraction: Whole | None = Field(None, description="The same of fees.")
     standing: list[Standing] | None = Field(None, description="What stands in other currencies.")
-    sampling: Sampling | None = Field(None, description="Null where every response was measured.")
     sha256: str
+
+
+class SampledSettlement(Settlement):
+    """The settlement of a period of whose responses a part was measured."""
+
+    sampling: Sampling
+
+
+def settlement_answer(document: JsonObject) -> Settlement:
+    """A settlement's document, with its `sha256`, as it is told."""
+    return (SampledSettlement if "sampling" in document else Settlement).model_validate(document)
 
 
 class Move(Answer):
@@ -235,7 +243,9 @@ class Period(Answer):
     deferred: Count | None = Field(description=f"Receipts that count in the next period. {_OF_EVERYBODY}")
     left_out: Count | None = Field(description=f"Responses left out as they are held. {_OF_EVERYBODY}")
     taken_in: Count | None = Field(description=f"Responses of earlier periods that count here. {_OF_EVERYBODY}")
-    settlement: Settlement | None = Field(description=f"The final one; the draft while there is none. {_OF_EVERYBODY}")
+    settlement: SampledSettlement | Settlement | None = Field(
+        description=f"The final one; the draft while there is none. {_OF_EVERYBODY}"
+    )
 
 
 class Preview(Answer):
@@ -255,7 +265,7 @@ class Preview(Answer):
     )
 
     object: Literal["preview"] = "preview"
-    settlement: Settlement
+    settlement: SampledSettlement | Settlement
     compared_with: str | None = Field(description="Null where there is nothing to compare with.")
     difference: dict[str, Whole] = Field(description="Account to minor units that its payout is above that.")
 

@@ -64,6 +64,16 @@ _STATEMENT: dict[str, JsonValue] = {
 }
 
 
+_SAMPLING: dict[str, JsonValue] = {
+    "responses": 20,
+    "measured_responses": 2,
+    "pending_credit": "5400000",
+    "settled_credit": "2700000",
+    "standard_error": "0.031622776602",
+    "untold_credit": "0",
+}
+
+
 class _StatementPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -201,10 +211,20 @@ class Statement(_StatementPart):
     standing: list[StandingMoney] | None = Field(
         None, description="What stands in other currencies until a period is settled in them. Absent in schema 1."
     )
-    sampling: Sampling | None = Field(None, description="Of schema 3 alone.")
     event: StatementEvent
     log: LogPlace
     signature: Signature
+
+
+class SampledStatement(Statement):
+    """The statement of a period of whose responses a part was measured."""
+
+    model_config = ConfigDict(
+        serialize_by_alias=True,
+        json_schema_extra={"examples": [_STATEMENT | {"schema": "protoken.statement/3", "sampling": _SAMPLING}]},
+    )
+
+    sampling: Sampling
 
 
 class StatementEntry(_StatementPart):

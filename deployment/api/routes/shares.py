@@ -9,10 +9,10 @@ from fastapi import APIRouter, Query
 
 from deployment.api.dependencies import TheBooks, Visible
 from deployment.api.filters import Narrowing, OpenPeriodFilters, narrow
-from deployment.schemas.credit import AccountShare, Shares, Window
+from deployment.schemas.credit import AccountShare, SampledShare, Shares, Window
 from deployment.schemas.errors import failures
 from rewards.credit import MICRO_CREDITS_PER_TOKEN
-from rewards.settlement.pending import NO_ERROR
+from rewards.settlement.pending import NO_ERROR, Sampling
 from rewards.views.selection import totals
 
 router = APIRouter(tags=["credit"])
@@ -38,16 +38,19 @@ def shares(books: TheBooks, visible: Visible, filters: Annotated[OpenPeriodFilte
         period=_window(wanted, visible),
         tokens=sums.tokens if visible is None else None,
         accounts=[
-            AccountShare(
-                account=account,
-                credit=amount,
-                share=amount / whole if whole else 0.0,
-                settled_credit=None if sampling is None else sampling.settled.get(account, 0),
-                standard_error=None if sampling is None else sampling.standard_errors.get(account, NO_ERROR),
-            )
+            _share(AccountShare(account=account, credit=amount, share=amount / whole if whole else 0.0), sampling)
             for account, amount in credit.items()
         ],
     )
+
+
+def _share(told: AccountShare, sampling: Sampling | None) -> AccountShare:
+    """With what the account has of what was pending, where something was."""
+    if sampling is None:
+        return told
+    settled = {"settled_credit": sampling.settled.get(told.account, 0)}
+    error = {"standard_error": sampling.standard_errors.get(told.account, NO_ERROR)}
+    return SampledShare.model_validate(dict(told) | settled | error)
 
 
 def _window(wanted: Narrowing, visible: str | None) -> Window:

@@ -11,7 +11,7 @@ from deployment.books.statements import issue_statement, statement_file, written
 from deployment.http.cursors import cursor_at, place_of
 from deployment.schemas.errors import failures
 from deployment.schemas.fields import Name
-from deployment.schemas.statements import Statement, StatementEntry
+from deployment.schemas.statements import SampledStatement, Statement, StatementEntry
 
 router = APIRouter(tags=["statements"])
 _LIST = "statements"
@@ -61,7 +61,7 @@ def list_statements(
     responses={
         200: {
             "description": "The statement, in the format that was asked for.",
-            "model": Statement,
+            "model": SampledStatement | Statement,
             "content": _CONTENT,
         },
         **failures(404, 503),

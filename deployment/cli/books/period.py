@@ -8,7 +8,7 @@ import typer
 
 from deployment.cli.options import ACTOR, Json, LedgerUrl, date
 from deployment.cli.output import credit, print_json, print_table, say
-from deployment.schemas.periods import Settlement as SettlementAnswer
+from deployment.schemas.periods import settlement_answer
 from deployment.settings import ledger_url
 from rewards import money, periods
 from rewards.files.strict_json import JsonObject
@@ -169,9 +169,7 @@ def _show_standing(settlement: Settlement) -> None:
 
 def _document(settlement: Settlement) -> JsonObject:
     """As the operator API tells it."""
-    return SettlementAnswer.model_validate(settlement.to_document() | {"sha256": settlement.sha256}).model_dump(
-        mode="json"
-    )
+    return settlement_answer(settlement.to_document() | {"sha256": settlement.sha256}).model_dump(mode="json")
 
 
 def _money(settlement: Settlement, minor_units: int) -> str:
