@@ -14,5 +14,6 @@ each of its parts. Knows the shapes on the wire, nothing of who may ask or of ho
     receipts    receipts and events, whole as they were written, and what a reversal needs
     requests    OpenAI's chat and text completions, and the field `attribution`
     responses   OpenAI's answers: what carries attribution, usage and models
+    sampling    how what was not measured was settled, and what that leaves open
     statements  statements
 """
