@@ -175,7 +175,7 @@ class Batch:
         """Run a part of the prompts; whose prompt ends runs from now on, with the logits of its first token."""
         ready = []
         for parts in _passes(self._parts()):
-            for rows, logits in self._feed_or_apart(self._placed(parts)):
+            for rows, logits in self._feed_or_apart(self._place_all(parts)):
                 ends = [index for index, row in enumerate(rows) if not row.unfed and self._let_run(row)]
                 if ends:
                     ready.append(([rows[index] for index in ends], logits if len(ends) == len(rows) else logits[ends]))
@@ -221,7 +221,7 @@ class Batch:
                 break
         return parts
 
-    def _placed(self, parts: _Parts) -> _Parts:
+    def _place_all(self, parts: _Parts) -> _Parts:
         """Those that could be given slots, which are the first behind the running rows' now."""
         placed: _Parts = []
         for row, part in parts:

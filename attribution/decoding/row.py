@@ -128,11 +128,11 @@ class Row:
     def _count(self, token: int) -> None:
         """Note a token for the penalties of the next ones, and take the next number."""
         self._uniform = self._numbers.random()
-        asked = self.sampling
-        if asked.frequency_penalty or asked.presence_penalty:
+        sampling = self.sampling
+        if sampling.frequency_penalty or sampling.presence_penalty:
             times = self._counts[token] = self._counts.get(token, 0) + 1
-            penalty = asked.frequency_penalty * times + asked.presence_penalty
-            self._adjustments[token] = asked.logit_bias.get(token, 0.0) - penalty
+            penalty = sampling.frequency_penalty * times + sampling.presence_penalty
+            self._adjustments[token] = sampling.logit_bias.get(token, 0.0) - penalty
 
     def _find_stop(self, stop: str, text: str) -> int:
         """Where a stop string begins in the text, which held none of it before the last piece."""

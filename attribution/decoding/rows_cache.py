@@ -133,7 +133,7 @@ class RowsLayer:
         have = self.tensors[0].shape
         if slots <= have[0] and columns <= have[1]:
             return
-        shape = [_doubled(have[0] or 1, slots), _doubled(have[1] or _FEWEST_COLUMNS, columns)]
+        shape = [_double(have[0] or 1, slots), _double(have[1] or _FEWEST_COLUMNS, columns)]
         grown = [tensor.new_zeros(*shape, *tensor.shape[2:]) for tensor in self.tensors]
         for new, old in zip(grown, self.tensors, strict=True):
             new[: have[0], : have[1]].copy_(old)
@@ -145,13 +145,13 @@ class RowsLayer:
         for tensor, states in zip(self.tensors, (keys, values), strict=True):
             slots, columns, heads, width = tensor.shape
             states = states.transpose(1, 2).reshape(-1, heads * width)  # noqa: PLW2901 - a line for each token
-            kept = states if window.kept is None else states[window.kept]
+            kept = states if window.places_of_tokens is None else states[window.places_of_tokens]
             tensor.view(slots * columns, heads * width).index_copy_(0, window.places(columns), kept)
             seen.append(tensor[window.first : window.end, : window.columns].transpose(1, 2))
         return seen[0], seen[1]
 
 
-def _doubled(number: int, least: int) -> int:
+def _double(number: int, least: int) -> int:
     while number < least:
         number *= 2
     return number

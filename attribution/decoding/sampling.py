@@ -55,7 +55,7 @@ def choose_tokens(logits: Tensor, draws: Sequence[Draw]) -> list[Choice]:
     """
     log_p = _log_p(logits, draws)
     adjusted = [row for row, draw in enumerate(draws) if draw.adjustments]
-    drawn_from = log_p if not adjusted else log_p.index_copy(0, _numbers(adjusted, logits), _adjusted(logits, draws))
+    drawn_from = log_p if not adjusted else log_p.index_copy(0, _numbers(adjusted, logits), _adjust(logits, draws))
     tokens = torch.empty(len(draws), dtype=torch.long, device=logits.device)
     greedy = [row for row, draw in enumerate(draws) if draw.is_greedy]
     cut = [row for row, draw in enumerate(draws) if draw.is_cut and not draw.is_greedy]
@@ -64,7 +64,7 @@ def choose_tokens(logits: Tensor, draws: Sequence[Draw]) -> list[Choice]:
         tokens[greedy] = _rows_of(drawn_from, greedy).argmax(-1)
     if whole:
         uniforms = [draws[row].uniform for row in whole]
-        tokens[whole] = _drawn(_rows_of(drawn_from, whole).exp(), uniforms)
+        tokens[whole] = _draw(_rows_of(drawn_from, whole).exp(), uniforms)
     if cut:
         tokens[cut] = _drawn_from_some(_rows_of(drawn_from, cut), [draws[row] for row in cut])
     return _choices(log_p, tokens, draws)
@@ -79,7 +79,7 @@ def _log_p(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     return torch.log_softmax(logits, -1)
 
 
-def _adjusted(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+def _adjust(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     """The distributions of the rows that have adjustments, with these."""
     rows = [row for row, draw in enumerate(draws) if draw.adjustments]
     places = [(at, token) for at, row in enumerate(rows) for token in draws[row].adjustments]
@@ -90,7 +90,7 @@ def _adjusted(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     return _log_p(adjusted, [draws[row] for row in rows])
 
 
-def _drawn(weights: Tensor, uniforms: Sequence[float]) -> Tensor:
+def _draw(weights: Tensor, uniforms: Sequence[float]) -> Tensor:
     """Where the sums of weights (rows, n) pass the uniform numbers: each index as often as its weight says."""
     sums = weights.cumsum(-1, dtype=torch.float64)
     targets = torch.tensor(uniforms, dtype=torch.float64, device=weights.device).unsqueeze(-1) * sums[:, -1:]
@@ -105,7 +105,7 @@ def _drawn_from_some(log_p: Tensor, draws: Sequence[Draw]) -> Tensor:
     vocabulary = log_p.shape[-1]
     looked_at = min(max(draw.sampling.top_k or CANDIDATES for draw in draws), vocabulary)
     values, order = log_p.topk(looked_at)
-    kept = _kept(values, draws)
+    kept = _keep(values, draws)
     tokens = _token_of(kept, order, draws)
     if looked_at < vocabulary and not all(draw.sampling.top_k for draw in draws):
         open_ended = kept[:, -1].gt(0).tolist()
@@ -113,13 +113,13 @@ def _drawn_from_some(log_p: Tensor, draws: Sequence[Draw]) -> Tensor:
         if more:
             values, order = log_p[more].sort(descending=True)
             some = [draws[row] for row in more]
-            tokens[more] = _token_of(_kept(values, some), order, some)
+            tokens[more] = _token_of(_keep(values, some), order, some)
     return tokens
 
 
-def _kept(log_p: Tensor, draws: Sequence[Draw]) -> Tensor:
+def _keep(log_p: Tensor, draws: Sequence[Draw]) -> Tensor:
     """Probabilities (rows, n) from log-probabilities that fall along a row, 0 where a token may not be drawn."""
-    asked = torch.tensor(
+    settings = torch.tensor(
         [
             (each.top_k, each.top_p if each.top_p < 1 else torch.inf, each.min_p)
             for each in (draw.sampling for draw in draws)
@@ -127,7 +127,7 @@ def _kept(log_p: Tensor, draws: Sequence[Draw]) -> Tensor:
         dtype=torch.float64,
         device=log_p.device,
     )
-    top_k, top_p, min_p = asked.unsqueeze(-1).unbind(1)  # each (rows, 1)
+    top_k, top_p, min_p = settings.unsqueeze(-1).unbind(1)  # each (rows, 1)
     p = log_p.double().exp()
     p = torch.where((torch.arange(p.shape[-1], device=p.device) < top_k) | (top_k == 0), p, 0)
     of_which = torch.where(top_k > 0, p.sum(-1, keepdim=True), 1.0)
@@ -138,7 +138,7 @@ def _kept(log_p: Tensor, draws: Sequence[Draw]) -> Tensor:
 
 
 def _token_of(kept: Tensor, order: Tensor, draws: Sequence[Draw]) -> Tensor:
-    ranks = _drawn(kept, [draw.uniform for draw in draws])
+    ranks = _draw(kept, [draw.uniform for draw in draws])
     return order.gather(-1, ranks.unsqueeze(-1)).squeeze(-1)
 
 

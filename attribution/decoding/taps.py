@@ -32,14 +32,14 @@ class TappedModel(Protocol):
 def taps(model: TappedModel, captures: Captures = Captures.ALL) -> dict[str, Tap]:
     """Where a model is tapped while it decodes, by the names of `Generation`'s tensors."""
     layers = model.layers
-    found = {}
+    taps_of_model = {}
     if Captures.PAPER in captures:
-        found = {
+        taps_of_model = {
             "block_input": Tap(layers.last_block, "input"),
             "o_proj_input": Tap(layers.o_proj, "input"),
             "o_proj_output": Tap(layers.o_proj, "output"),
         }
     if Captures.CREDIT in captures and model.first_block is not None:
         after_last = model.first_block == len(layers.blocks)
-        found["tail_input"] = Tap(layers.norm if after_last else layers.blocks[model.first_block], "input")
-    return found
+        taps_of_model["tail_input"] = Tap(layers.norm if after_last else layers.blocks[model.first_block], "input")
+    return taps_of_model

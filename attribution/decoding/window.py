@@ -39,7 +39,7 @@ class Window:
         return (self._tensor(starts).unsqueeze(-1) + torch.arange(self.tokens, device=self._device)).clamp_(min=0)
 
     @cached_property
-    def kept(self) -> Tensor | None:
+    def places_of_tokens(self) -> Tensor | None:
         """Which of the rows · tokens are none of padding; None where all are."""
         if min(self.parts) == self.tokens:
             return None

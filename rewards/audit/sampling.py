@@ -54,7 +54,7 @@ class Choices:
             DifferenceError: it names no rule that was in force, or was measured or not against it.
         """
         sequence, told = receipt["sequence"], measurement.get("sampling")
-        named, is_measured = self._named(sequence, told)
+        named, is_measured = self._name_rule(sequence, told)
         in_force = self._in_force(receipt)
         if named not in in_force:
             expected = " or ".join(
@@ -100,7 +100,7 @@ class Choices:
             last.append(None if is_over else rule)
         return last
 
-    def _named(self, sequence: int, told: Any) -> tuple[Rule, bool]:
+    def _name_rule(self, sequence: int, told: Any) -> tuple[Rule, bool]:
         """The rule that a receipt names, and whether it says that the response was measured."""
         if told is None:
             return None, True
@@ -124,7 +124,7 @@ class Commitments:
             key = {"event": event["sequence"], "consortium": event["subject"], "key_sha256": document["key_sha256"]}
             self._committed.append(key)
 
-    def revealed(self, draft: Document) -> list[Document]:
+    def reveal(self, draft: Document) -> list[Document]:
         """What a draft must reveal: every one of the keys, and no others."""
         keys = [each["key"] for each in draft.get("sampling_keys", [])]
         keys += [None] * (len(self._committed) - len(keys))

@@ -73,7 +73,7 @@ class PeriodCredit:
                 if client == COMMONS or amount < 0:
                     raise CreditError(f"claw-back of {client!r} must be from a client and at least 0, not {amount}")
 
-    def settled(self, salt: str) -> PeriodCredit:
+    def settle_pending(self, salt: str) -> PeriodCredit:
         """The same with what is pending on the accounts that it is settled to (step 0)."""
         if PENDING not in self.credit:
             return self

@@ -112,7 +112,7 @@ def settle(
         CreditError: an input that no ledger has, such as a residue of a unit or a hold on the commons; it is named.
     """
     _check(period, ordinal, credit, policy, opening, held_clients)
-    credit = credit.settled(period)
+    credit = credit.settle_pending(period)
     allocation = allocate(period, credit, policy, opening.own, is_first_rule=rule == FIRST_RULE)
     lines = _paid_lines(
         _gross_lines(period, credit, allocation, opening.own),

@@ -181,9 +181,7 @@ class _History:
         )
         settlement = settle(name, policy, _earnings(counted, told), around, rule)
         keys = (
-            self._commitments.revealed(document)
-            if event["kind"] == "period.draft"
-            else drafted.get("sampling_keys", [])
+            self._commitments.reveal(document) if event["kind"] == "period.draft" else drafted.get("sampling_keys", [])
         )
         expected = _document(frame, counted, settlement, drafted.get("as_of_us"), taken, keys)
         _require_same(sequence, "document", document, expected)

@@ -72,9 +72,7 @@ class Literal:
             seen, doubled = self.cache.update(new, 2 * new, layer)
             for row, part in enumerate(parts):
                 slot = self.slots[first + row]
-                if layer == 0:
-                    before = [kept.shape[1] for kept in slot]
-                whole = torch.cat([slot[layer][:, : before[layer]], new[row, :, window.tokens - part :]], dim=1)
+                whole = torch.cat([slot[layer], new[row, :, window.tokens - part :]], dim=1)
                 torch.testing.assert_close(whole, seen[row, :, : whole.shape[1]], rtol=0, atol=0)
                 assert self.fell or not seen[row, :, whole.shape[1] :].any()
                 torch.testing.assert_close(2 * seen, doubled, rtol=0, atol=0)
