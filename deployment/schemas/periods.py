@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, JsonValue, WithJsonSchema
 
 from deployment.schemas.bases import Answer, Request
 from deployment.schemas.fields import Count, Digits, Document, Moment, Reason, Whole
-from deployment.schemas.sampling import Sampling
+from deployment.schemas.sampling import SAMPLING_EXAMPLE, Sampling
 from rewards.files.strict_json import JsonObject
 from rewards.settlement.policy_file import policy_schema
 
@@ -178,6 +178,8 @@ class Settlement(Answer):
 
 class SampledSettlement(Settlement):
     """The settlement of a period of whose responses a part was measured."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_SETTLEMENT | {"sampling": SAMPLING_EXAMPLE}]})
 
     sampling: Sampling
 

@@ -1,9 +1,32 @@
 """What the operator API tells of responses of which a part was measured, and how the others were settled."""
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from deployment.schemas.bases import Answer
 from deployment.schemas.fields import Count, Whole
+
+
+SAMPLING_EXAMPLE: dict[str, JsonValue] = {
+    "strata": [
+        {
+            "consortium": "demo",
+            "model_sha256": "ab" * 32,
+            "fraction": "0.1",
+            "application": None,
+            "measured": 2,
+            "measured_credit": "600000",
+            "pending": 18,
+            "pending_credit": "5400000",
+        }
+    ],
+    "settled": {"clinic": "2700000", "commons": "2700000"},
+    "standard_errors": {"clinic": "0.031622776602"},
+    "untold_credit": "0",
+    "late_credit": "0",
+    "held_credit": "0",
+    "after": 0,
+    "up_to": 20,
+}
 
 
 class Stratum(Answer):
