@@ -5,7 +5,6 @@ from pydantic import Field, JsonValue
 from deployment.schemas.bases import Answer
 from deployment.schemas.fields import Count, Whole
 
-
 SAMPLING_EXAMPLE: dict[str, JsonValue] = {
     "strata": [
         {
