@@ -23,8 +23,6 @@ SAMPLING_EXAMPLE: dict[str, JsonValue] = {
     "untold_credit": "0",
     "late_credit": "0",
     "held_credit": "0",
-    "after": 0,
-    "up_to": 20,
 }
 
 
