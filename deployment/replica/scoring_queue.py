@@ -19,6 +19,8 @@ from attribution.scoring.pieces import Pieces
 from deployment.replica.observer import Observer
 
 _TELL_EVERY_S = 1.0
+CAPTURED_BYTES = 1 << 28
+"""What waiting responses may keep together of their decoding, which saves a part of the work of scoring them."""
 
 ScoreListener = Callable[[AttributedResponse | Exception], None]
 """Is told what a response scored, or why it cannot be scored; must not raise."""
@@ -86,7 +88,10 @@ class ScoringQueue:
         return 0.0 if oldest is None else time.monotonic() - oldest
 
     def put(self, task: ScoringTask) -> None:
-        """Take a response."""
+        """Take a response; where too much is kept of those that wait, of this one only its ids are."""
+        waiting = (*self._urgent, *self._others, task)
+        if sum(_captured_bytes(each.generation) for each in waiting) > CAPTURED_BYTES:
+            task.generation = replace(task.generation, tail_input=None)
         (self._urgent if task.urgent else self._others).append(task)
         self._tell()
 
@@ -139,3 +144,7 @@ class ScoringQueue:
         task.work = None
         task.done(outcome)
         return True
+
+
+def _captured_bytes(generation: Generation) -> int:
+    return 0 if generation.tail_input is None else generation.tail_input.untyped_storage().nbytes()

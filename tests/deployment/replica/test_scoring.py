@@ -12,6 +12,7 @@ import pytest
 from attribution.attribute import credit_in_pieces
 from attribution.errors import ScoreError
 from attribution.model import FederatedModel
+from deployment.replica import scoring_queue
 from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.capacity import Capacity
 from deployment.replica.messages import Finished
@@ -244,3 +245,23 @@ def test_only_a_fraction_is_measured(
         assert receipt is not None
         assert (name != measured) == (PENDING in receipt.amounts)
         assert (name == measured) == receipt.measurement["sampling"]["measured"]
+
+
+def test_what_waits_keeps_little_of_its_decoding(
+    model: FederatedModel, ledger: Ledger, spool: SmallDisk, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond a bound only ids are kept of a response, which is scored all the same."""
+    generations = []
+
+    def noting(model: Any, generation: Any, **options: Any) -> Any:
+        generations.append(generation)
+        return credit_in_pieces(model, generation, **options)
+
+    shares = []
+    for most in (1 << 28, 0):
+        monkeypatch.setattr(scoring_queue, "CAPTURED_BYTES", most)
+        with working(model, ledger, spool, notes, attribute=noting) as worker:
+            shares.append(Caller(worker, job(f"r{most}"), ledger).end().summary.shares)
+
+    assert [False, True] == [generation.tail_input is None for generation in generations]
+    assert shares[0] == pytest.approx(shares[1], rel=1e-4)
