@@ -10,8 +10,12 @@ from attribution.attribute import attribute
 from attribution.bundle.updates import Update
 from attribution.model import FederatedModel
 from attribution.records import Sampling
+from attribution.scoring.credit_preset import Effort
 from tests.attribution import consortia
 from tests.attribution.scoring.literal_reference import literal_credit, literal_greedy, literal_paper
+
+TWO = Effort(nodes=2)
+"""As many nodes as the reference takes."""
 
 TOLERANCE = 1e-4  # relative to the largest score of the response (design 13)
 
@@ -76,8 +80,8 @@ class TestParity:
             model, "who owns this?", Sampling(max_new_tokens=6, temperature=temperature, seed=3)
         )
 
-        by_token = attribute(model, generation, token_level=True)
-        whole = attribute(model, generation)
+        by_token = attribute(model, generation, token_level=True, effort=TWO)
+        whole = attribute(model, generation, effort=TWO)
 
         updates = {client: _dense(update, base, WEIGHTS[client]) for client, update in updates.items()}
         ids = list(generation.prompt_token_ids), list(generation.token_ids)
@@ -104,7 +108,9 @@ def test_an_untied_head_and_a_changed_last_layer_are_scored_too(tmp_path, family
         attribute(model, generation, method="paper").scores,
     )
     halves = {client: _dense(update, base, 0.5) for client, update in updates.items()}
-    _assert_close(literal_credit(base, halves, *ids).scores, attribute(model, generation, token_level=True).scores)
+    _assert_close(
+        literal_credit(base, halves, *ids).scores, attribute(model, generation, token_level=True, effort=TWO).scores
+    )
 
 
 @pytest.mark.parametrize("by_token", [False, True])
