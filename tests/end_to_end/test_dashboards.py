@@ -18,7 +18,7 @@ import pytest
 
 from tests.deployment.metrics.board_rules import panels, variables_replaced
 from tests.end_to_end.prometheus import prometheus
-from tests.end_to_end.service import Service, new_ledger, service
+from tests.end_to_end.service import Service, new_ledger, once_booked, service
 from tests.pictures.boards import render
 
 pytestmark = pytest.mark.slow
@@ -131,12 +131,9 @@ def _asked_all_the_time(up: Service) -> Iterator[None]:
 
 def _ask(up: Service, question: str) -> httpx.Response:
     body = {"model": "real", "messages": [{"role": "user", "content": question}], "max_tokens": 8, "temperature": 0}
-    return httpx.post(
-        f"{up.address}/v1/chat/completions",
-        json=body,
-        headers={"Authorization": f"Bearer {up.application}"},
-        timeout=120,
-    )
+    headers = {"Authorization": f"Bearer {up.application}"}
+    answer = httpx.post(f"{up.address}/v1/chat/completions", json=body, headers=headers, timeout=120)
+    return once_booked(up, answer)
 
 
 def _operator(up: Service) -> httpx.Client:

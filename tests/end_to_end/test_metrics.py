@@ -18,7 +18,7 @@ from rewards import periods
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
 from rewards.ledger.ledger import Ledger
 from tests.end_to_end.prometheus import prometheus, query, query_range
-from tests.end_to_end.service import Service, free_port, new_ledger, replica_of, service
+from tests.end_to_end.service import Service, free_port, new_ledger, once_booked, replica_of, service
 
 pytestmark = pytest.mark.slow
 TOLD_TIMEOUT_S = 90  # Ray's processes tell each other every second, when they get to it
@@ -36,10 +36,11 @@ def until(condition, timeout_s: float = TOLD_TIMEOUT_S) -> None:
 
 
 def ask(running: Service, prompt: str = "The harbour bell is", max_tokens: int = 6) -> httpx.Response:
-    """A completion, in one piece."""
+    """A completion, in one piece, with its credit booked."""
     body = {"model": "real", "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
     headers = {"Authorization": f"Bearer {running.application}"}
-    return httpx.post(f"{running.address}/v1/completions", json=body, headers=headers, timeout=120)
+    answer = httpx.post(f"{running.address}/v1/completions", json=body, headers=headers, timeout=120)
+    return once_booked(running, answer)
 
 
 def stream(running: Service, pieces: int, began: threading.Event | None = None) -> str:

@@ -10,6 +10,7 @@ from attribution.base.references import load_model, resolve_base
 from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.records import Sampling
+from attribution.scoring.credit_preset import Effort
 from tests.attribution.scoring.literal_reference import literal_credit, literal_paper
 
 pytestmark = pytest.mark.slow
@@ -69,8 +70,8 @@ def test_credit_equals_one_backward_per_token(model, generation):
     ids = list(generation.prompt_token_ids), list(generation.token_ids)
     expected = literal_credit(base, updates, *ids)
 
-    by_token = attribute(model, generation, token_level=True)
-    whole = attribute(model, generation)
+    by_token = attribute(model, generation, token_level=True, effort=Effort(nodes=2))
+    whole = attribute(model, generation, effort=Effort(nodes=2))
 
     assert close(expected.scores, by_token.scores)
     totals = {client: [sum(scores)] for client, scores in expected.scores.items()}

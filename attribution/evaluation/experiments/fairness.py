@@ -38,6 +38,7 @@ from attribution.records import Generation, Method
 from attribution.scoring.credit_preset import Effort
 
 _METHODS: tuple[Method, ...] = ("credit", "paper")
+_SAME_NODES = Effort(nodes=3)  # for a response and its pieces, which by tolerance would take some each
 
 
 class ShapleySettings(NaturalSettings):
@@ -256,7 +257,7 @@ def _run_chunks(case: str, settings: NaturalSettings, workshop: Workshop) -> Res
         row: ResultRow = {"domain": domain, "tokens": len(whole.token_ids)}
         for method in _METHODS:
             forced = forced_generation(model, whole.prompt_token_ids, whole.token_ids)
-            once = attribute(model, forced, method=method)
+            once = attribute(model, forced, method=method, effort=_SAME_NODES)
             row[method] = dict(once.response_scores)
             row[f"{method} in pieces"] = _in_pieces(model, whole, method)
         rows.append(row)
@@ -270,7 +271,7 @@ def _in_pieces(model: FederatedModel, whole: Generation, method: Method) -> list
     scores, context = [], list(whole.prompt_token_ids)
     for piece in pieces:
         forced = forced_generation(model, context, piece)
-        scores.append(dict(attribute(model, forced, method=method).response_scores))
+        scores.append(dict(attribute(model, forced, method=method, effort=_SAME_NODES).response_scores))
         context += piece
     return scores
 
