@@ -44,7 +44,7 @@ def free_port() -> int:
 
 
 def once_booked(running: Service, answer: httpx.Response) -> httpx.Response:
-    """The same answer, once the credit of a whole response is in the ledger; who asks for no attribution is told before."""
+    """The same answer, once its credit is in the ledger: who asks for no attribution has the answer before."""
     if answer.status_code == 200:
         place = f"{running.address}/v1/attributions/{answer.json()['id']}"
         headers = {"Authorization": f"Bearer {running.application}"}
