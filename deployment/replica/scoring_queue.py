@@ -129,6 +129,8 @@ class ScoringQueue:
             next(task.work)
         except StopIteration as end:
             outcome = end.value
+        except torch.AcceleratorError:
+            raise  # a device that is lost for everybody is no response's failure: the next process scores them all
         except (MemoryError, torch.OutOfMemoryError) as error:
             if not task.frugal:
                 task.frugal, task.work = True, None

@@ -180,7 +180,7 @@ def _receipt(viewer: Viewer, service: Service, books: Books, response_id: str) -
         return Receipt.model_validate(row)
     if service.answers.is_promised(response_id, viewer.key.identity):
         raise NotFoundError(
-            "the receipt of this response is safe on disk, and on its way to the ledger; look again in a moment",
+            "this response is safe on disk, and its credit on its way to the ledger; look again in a moment",
             code="response_not_booked_yet",
             retry_after_s=_RETRY_AFTER_S,
         )

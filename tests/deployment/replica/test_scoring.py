@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from attribution.attribute import credit_in_pieces
 from attribution.errors import ScoreError
@@ -265,3 +266,22 @@ def test_what_waits_keeps_little_of_its_decoding(
 
     assert [False, True] == [generation.tail_input is None for generation in generations]
     assert shares[0] == pytest.approx(shares[1], rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_lost_device_gives_nothing_to_the_commons(
+    model: FederatedModel, ledger: Ledger, spool: SmallDisk, notes: Notes
+) -> None:
+    """It is no response's failure: the worker dies, and what waited stays in the spool for the next one to score."""
+
+    def lost(*_: Any, **__: Any) -> Iterator[None]:
+        yield
+        raise torch.AcceleratorError("the device is gone")
+
+    with working(model, ledger, spool, notes, attribute=lost) as worker:
+        assert Caller(worker, job("told", attributed=False), ledger).end().summary is None
+        until(lambda: not worker.alive)
+        (left,) = [ProgressRecord.from_record(record) for record in spool.live_records()]
+
+    assert ("told", "length") == (left.response_id, left.finish_reason)
+    assert ledger.receipt("told") is None
