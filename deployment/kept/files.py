@@ -46,6 +46,7 @@ class KeptFiles:
         self._pause_s = min(window_s / _SWEEPS_IN_A_WINDOW, _LONGEST_PAUSE_S)
         self._lock = threading.Lock()
         self._is_sweeping = False
+        self._is_kept_meanwhile = False  # something that a sweep under way may not have seen
         self._sweep_later(0)
 
     def keep(self, response_id: str, document: Mapping[str, Any]) -> None:
@@ -87,6 +88,7 @@ class KeptFiles:
         """Sweep from a thread of its own, again and again while something is kept, whether or not anybody calls."""
         with self._lock:
             if self._is_sweeping:
+                self._is_kept_meanwhile = True
                 return
             self._is_sweeping = True
         timer = threading.Timer(seconds, self._sweep)
@@ -96,6 +98,8 @@ class KeptFiles:
     def _sweep(self) -> None:
         """Delete what is over, and come again while anything is left, or where the folder could not be read."""
         left = True
+        with self._lock:
+            self._is_kept_meanwhile = False
         try:
             left = self._delete_what_is_over()
         except OSError as error:
@@ -103,6 +107,7 @@ class KeptFiles:
         finally:
             with self._lock:
                 self._is_sweeping = False
+                left = left or self._is_kept_meanwhile
             if left:
                 self._sweep_later(self._pause_s)
 

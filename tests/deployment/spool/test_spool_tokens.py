@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,29 @@ def test_texts_expire_without_anybody_asking_and_after_a_restart(tmp_path: Path)
     deadline = time.monotonic() + 5
     while list(tmp_path.iterdir()):
         assert time.monotonic() < deadline, list(tmp_path.iterdir())
+        time.sleep(0.02)
+
+
+def test_a_text_that_comes_while_others_are_swept_expires_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the folder just after a sweep has listed what is there: the next sweep finds it."""
+    listed, is_kept = threading.Event(), threading.Event()
+    original = Path.iterdir
+
+    def iterdir(path: Path) -> Any:
+        files = list(original(path))
+        if path == tmp_path and not listed.is_set():
+            listed.set()
+            assert is_kept.wait(30)
+        return iter(files)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    files = KeptFiles(tmp_path, 0.3)
+    assert listed.wait(30)
+    files.keep("cmpl-new", {})
+    is_kept.set()
+    deadline = time.monotonic() + 30
+    while (tmp_path / "cmpl-new.json").exists():
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
