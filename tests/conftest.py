@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -55,6 +56,16 @@ def compiled_once() -> Iterator[None]:
         event.listen(Engine, "engine_connect", share)
         yield
         event.remove(Engine, "engine_connect", share)
+
+
+@pytest.fixture(autouse=True)
+def timers_end() -> Iterator[None]:
+    """What comes again and again, as the sweeping of a folder does, writes no line into the next test's log."""
+    yield
+    while timers := [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]:
+        for timer in timers:
+            timer.cancel()
+            timer.join()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
