@@ -118,6 +118,7 @@ class Settings(BaseModel):
     cpus_per_replica: int | None = Field(default=None, ge=1)
     gpus_per_replica: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     max_batch: int = Field(default=32, ge=1)
+    max_batch_tokens: int = Field(default=65_536, ge=1)
     max_waiting: int = Field(default=64, ge=0)
     max_unscored: int = Field(default=256, ge=1)
     serve_dtype: DType = "float32"

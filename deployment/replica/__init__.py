@@ -5,6 +5,7 @@ booking_queue   books what is spooled: at once, or again and again until the dat
 capacity        how much one replica takes, and why it takes no more
 deployment      the Ray Serve deployment that holds the model: one model, one worker
 endings         what a response ends with that does not finish, and how an end is counted
+event_stream    events from the worker's thread to the event loop, text that waits as one piece
 fair_queue      who is served next, so that one application's flood starves no other
 logprobs        log-probabilities as an application is told them, each with its text
 messages        what crosses between ingress and replica: a job in, events out

@@ -39,6 +39,11 @@ class ActiveRequest:
         return time.perf_counter() - self.since
 
     @property
+    def most_tokens(self) -> int:
+        """Tokens of the prompt and those that may be generated: so many places it may need in the model's cache."""
+        return len(self.prompt_ids) + (0 if self.sampling is None else self.sampling.max_new_tokens)
+
+    @property
     def is_due(self) -> bool:
         """Whether the next token may be shown only after progress was spooled."""
         return self.job.streamed and len(self.token_ids) - self.spooled >= PROGRESS_TOKENS

@@ -1,5 +1,6 @@
 """How much one replica takes, and why it takes no more."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deployment.replica.fair_queue import has_room
@@ -14,12 +15,19 @@ class Capacity:
         max_waiting: jobs that wait for a place.
         default_max_tokens: tokens of a job that does not say.
         max_unscored: responses that are decoded or wait for their score: with more, none joins.
+        max_batch_tokens: places for tokens that the model's cache may come to have; a job that needs more is decoded
+            alone.
     """
 
     max_batch: int
     max_waiting: int
     default_max_tokens: int
     max_unscored: int = 256
+    max_batch_tokens: int = 65_536
+
+    def holds(self, tokens: Sequence[int]) -> bool:
+        """Whether rows of so many tokens may be decoded together: the cache has places for the longest in each."""
+        return len(tokens) <= 1 or len(tokens) * max(tokens) <= self.max_batch_tokens
 
     def refusal(self, *, running: int, in_line: int, own: int) -> str | None:
         """Why there is no place for one job more: all are taken, or its application has taken its part of them.

@@ -22,6 +22,7 @@ from deployment.metrics.replica import ReplicaMetrics
 from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.capacity import Capacity
 from deployment.replica.endings import ledger_failure
+from deployment.replica.event_stream import EventStream
 from deployment.replica.messages import Event, Failed, Finished, Job, ModelCard, Report
 from deployment.replica.model_thread import ModelThread
 from deployment.replica.recorder import CreditRecorder
@@ -72,7 +73,11 @@ class Replica:
             scoring=scoring,
             recorder=recorder,
             capacity=Capacity(
-                settings.max_batch, settings.max_waiting, settings.default_max_tokens, settings.max_unscored
+                settings.max_batch,
+                settings.max_waiting,
+                settings.default_max_tokens,
+                settings.max_unscored,
+                settings.max_batch_tokens,
             ),
             observer=self._metrics,
             thread=thread,
@@ -100,12 +105,11 @@ class Replica:
         except LedgerError:
             yield ledger_failure()
             return
-        loop = asyncio.get_running_loop()
-        events: asyncio.Queue[Event] = asyncio.Queue()
-        self._worker.submit(job, lambda event: _hand_over(loop, events, event))
+        events = EventStream(asyncio.get_running_loop())
+        self._worker.submit(job, events.put)
         try:
             while True:
-                event = await events.get()
+                event = await events.take()
                 yield event
                 if isinstance(event, Finished | Failed):
                     return
@@ -140,7 +144,3 @@ def _load(settings: Settings) -> FederatedModel:
     return FederatedModel.load(
         settings.bundle, device=settings.device, dtype=settings.serve_dtype, score_dtype=settings.score_dtype
     )
-
-
-def _hand_over(loop: asyncio.AbstractEventLoop, events: "asyncio.Queue[Event]", event: Event) -> None:
-    loop.call_soon_threadsafe(events.put_nowait, event)

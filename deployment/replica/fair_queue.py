@@ -77,13 +77,21 @@ class FairQueue(Generic[Item]):
         line.jobs[key] = item, cost
         self._applications[key] = application
 
+    def peek(self) -> Item:
+        """The next item to serve, which goes on waiting.
+
+        Raises:
+            ValueError: nothing waits.
+        """
+        return next(iter(self._lines[self._next_application()].jobs.values()))[0]
+
     def take(self) -> Item:
         """The next item to serve.
 
         Raises:
             ValueError: nothing waits.
         """
-        application = min(self._lines, key=lambda each: self._served[each])
+        application = self._next_application()
         line = self._lines[application]
         self._floor = max(self._floor, self._served[application])
         item, cost = self._withdraw(next(iter(line.jobs)))
@@ -111,6 +119,9 @@ class FairQueue(Generic[Item]):
     def wait_s(self) -> int:
         """In how many seconds all that waits is likely to be served, by the pace of late; 1 to LONGEST_WAIT_S."""
         return max(1, min(LONGEST_WAIT_S, math.ceil(len(self) * self._pace.interval_s())))
+
+    def _next_application(self) -> str:
+        return min(self._lines, key=lambda each: self._served[each])
 
     def _withdraw(self, key: str) -> tuple[Item, int]:
         application = self._applications.pop(key)

@@ -4,7 +4,7 @@ Knows neither HTTP nor torch; a web request never crosses, and neither does an e
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from deployment.errors import ApiError, InternalError, InvalidRequestError, OverloadedError, UnavailableError
 
@@ -99,6 +99,10 @@ class Delta:
     text: str = field(repr=False)
     logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
 
+    def after(self, earlier: "Delta") -> "Delta":
+        """Both as one piece."""
+        return Delta(earlier.text + self.text, earlier.logprobs + self.logprobs)
+
 
 @dataclass(frozen=True)
 class TokenCredit:
@@ -142,6 +146,10 @@ class Finished:
     tokens: tuple[TokenCredit, ...]
     booked: bool = True
     logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
+
+    def after(self, delta: Delta) -> "Finished":
+        """The same end, with a piece that was not sent before it."""
+        return replace(self, text=delta.text + self.text, logprobs=delta.logprobs + self.logprobs)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from attribution.scoring.pieces import Pieces
 from deployment.replica.observer import Observer
 
 _TELL_EVERY_S = 1.0
+_STEPS_A_TURN = 3
 CAPTURED_BYTES = 1 << 28
 """What waiting responses may keep together of their decoding, which saves a part of the work of scoring them."""
 
@@ -75,6 +76,7 @@ class ScoringQueue:
         self._effort = effort
         self._observer = observer
         self._told = 0, 0.0
+        self._steps = 0  # of decoding, since the last turn
         self._urgent: deque[ScoringTask] = deque()
         self._others: deque[ScoringTask] = deque()
 
@@ -104,6 +106,16 @@ class ScoringQueue:
             self._tell()
             if time.perf_counter() >= until:
                 return
+
+    def advance_after(self, step_s: float, *, piled_up: bool) -> None:
+        """Work after every third step of decoding, or after each where responses pile up, for as long as that took.
+
+        So most tokens come as soon as without, and none after twice the time.
+        """
+        self._steps += 1
+        if piled_up or self._steps >= _STEPS_A_TURN:
+            self._steps = 0
+            self.advance(step_s)
 
     def abandon(self) -> None:
         """Score nothing more; whoever waits is told."""

@@ -171,7 +171,7 @@ class Worker:
             cancelled, self._cancelled = self._cancelled, set()
             room = self._capacity.max_batch - len(self._running) + len(cancelled & self._running.keys())
             room = min(room, self._capacity.max_unscored - len(self._scoring) - len(self._running))
-            joining = [] if self._stopping else [self._waiting.take() for _ in range(min(room, len(self._waiting)))]
+            joining = [] if self._stopping else self._take_waiting(room)
             self._running.update({row.job.response_id: row for row in joining})
             self._joined = len(self._running)
             self._tell_load()
@@ -180,18 +180,25 @@ class Worker:
         for row in joining:
             self._join(row)
 
-    def _score(self, step_s: float) -> None:
-        """Score for as long as the step took that went before, or twice that where responses pile up.
+    def _take_waiting(self, most: int) -> list[ActiveRequest]:
+        """Who joins, in their turn: no more rows than that, and no more tokens than the cache may hold."""
+        taken: list[ActiveRequest] = []
+        tokens = [row.most_tokens for row in self._running.values()]
+        while self._waiting and len(taken) < most:
+            tokens.append(self._waiting.peek().most_tokens)
+            if not self._capacity.holds(tokens):
+                break
+            taken.append(self._waiting.take())
+        return taken
 
-        While nobody is decoded, in short turns, between which whoever comes is let in.
-        """
+    def _score(self, step_s: float) -> None:
+        """Score between steps; while nobody is decoded, in short turns, between which whoever comes is let in."""
         while self._recovering and len(self._scoring) < self._capacity.max_unscored:
             self._recorder.recover(self._recovering.popleft())
         if not len(self._batch):
             self._scoring.advance(_TURN_S)
-        elif len(self._scoring):
-            piled_up = 2 * len(self._scoring) > self._capacity.max_unscored
-            self._scoring.advance(step_s * (2 if piled_up else 1))
+        else:
+            self._scoring.advance_after(step_s, piled_up=2 * len(self._scoring) > self._capacity.max_unscored)
 
     def _join(self, row: ActiveRequest) -> None:
         assert row.sampling is not None, "a row waits only once its prompt was read"

@@ -1,7 +1,7 @@
 """Scoring beside decoding: nobody waits for a score but who asked for it, and none is lost."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +11,17 @@ import pytest
 import torch
 
 from attribution.attribute import credit_in_pieces
+from attribution.decoding.decode import Batch
 from attribution.errors import ScoreError
+from attribution.forcing import generation_of
 from attribution.model import FederatedModel
+from attribution.records import Generation, Sampling
+from attribution.scoring.credit_preset import USUAL_EFFORT
 from deployment.replica import scoring_queue
 from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.capacity import Capacity
 from deployment.replica.messages import Finished
+from deployment.replica.scoring_queue import ScoringQueue, ScoringTask
 from deployment.spool.records import ProgressRecord
 from deployment.spool.spool import Spool
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING
@@ -285,3 +290,42 @@ def test_a_lost_device_gives_nothing_to_the_commons(
 
     assert ("told", "length") == (left.response_id, left.finish_reason)
     assert ledger.receipt("told") is None
+
+
+@pytest.mark.parametrize(("piled_up", "pieces"), [(False, 3), (True, 9)])
+def test_most_tokens_wait_for_no_score(
+    model: FederatedModel, notes: Notes, gate: Gate, piled_up: bool, pieces: int
+) -> None:
+    """Of nine steps six are followed by the next at once; where responses pile up, each by a piece of a score."""
+    scoring = ScoringQueue(model, gate, USUAL_EFFORT, notes)
+    scoring.put(ScoringTask(generation_of([1], [2]), False, False, lambda _: None, lambda: None))
+    for _ in range(9):
+        scoring.advance_after(0.0, piled_up=piled_up)
+    assert pieces == gate.pieces
+
+
+def test_rows_that_the_cache_would_not_hold_wait(
+    model: FederatedModel, ledger: Ledger, spool: SmallDisk, notes: Notes
+) -> None:
+    """As many are decoded together as have places for the longest of them; one that needs more is decoded alone."""
+    capacity = Capacity(max_batch=8, max_waiting=20, default_max_tokens=8, max_batch_tokens=100)
+    together: list[list[int]] = []
+
+    class Watched(Batch):
+        held: dict[str, int] = {}  # noqa: RUF012 - of one test
+
+        def join(self, key: str, prompt_ids: Sequence[int], sampling: Sampling) -> None:
+            super().join(key, prompt_ids, sampling)
+            self.held[key] = len(prompt_ids) + sampling.max_new_tokens
+            together.append([*self.held.values()])
+
+        def leave(self, key: str) -> Generation:
+            del self.held[key]
+            return super().leave(key)
+
+    wanted = [20, 20, 100, 20, 8]
+    with working(model, ledger, spool, notes, capacity=capacity, batch=Watched(model)) as worker:
+        callers = [Caller(worker, job(f"r{n}", max_tokens=tokens), ledger) for n, tokens in enumerate(wanted)]
+        assert wanted == [caller.end().completion_tokens for caller in callers]
+    assert [107] in together and [27, 27] in together
+    assert all(len(tokens) * max(tokens) <= 100 for tokens in together if len(tokens) > 1)
