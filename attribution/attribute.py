@@ -4,12 +4,14 @@ Does not decode and does not know what a share is worth.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from attribution.errors import ScoreError
+from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
 from attribution.records import AttributedResponse, Generation, Method
 from attribution.scoring.credit_preset import USUAL_EFFORT, Effort, credit_scores
@@ -33,16 +35,15 @@ def attribute(
     """Score a response under one of the two presets (design 5).
 
     `credit` scores the response as a whole, and each token too where `token_level` asks, from its token ids and with
-    as much `effort` as it takes; `paper` always scores tokens, from what decoding captured.
+    as much `effort` as it takes; `paper` always scores tokens, from what decoding captured, else from the ids too.
 
     Raises:
         ScoreError: a score is NaN or infinite; nothing may be booked.
         BundleError: `paper` is asked of a bundle without last-round weights.
     """
     assert generation.token_ids, "a response of no tokens has nothing to attribute"
-    if method == "paper":
-        return _paper(model, generation)
-    return run(credit_in_pieces(model, generation, token_level=token_level, effort=effort))
+    in_pieces = paper_in_pieces if method == "paper" else credit_in_pieces
+    return run(in_pieces(model, generation, token_level=token_level, effort=effort))
 
 
 def credit_in_pieces(
@@ -76,8 +77,28 @@ def credit_in_pieces(
     )
 
 
+def paper_in_pieces(
+    model: FederatedModel,
+    generation: Generation,
+    *,
+    token_level: bool = True,  # noqa: ARG001 - as of `credit_in_pieces`: it always scores tokens
+    effort: Effort = USUAL_EFFORT,  # noqa: ARG001 - and is exact
+) -> Pieces[AttributedResponse]:
+    """What `attribute` does under `paper`, in one piece, and one before it where its captures were not kept."""
+    if not len(generation.block_input):
+        ids = generation.prompt_token_ids, generation.token_ids
+        forced = forced_generation(model, *ids, generation.sampling.temperature)
+        generation = replace(
+            generation,
+            block_input=forced.block_input,
+            o_proj_input=forced.o_proj_input,
+            o_proj_output=forced.o_proj_output,
+        )
+        yield
+    return _paper(model, generation)
+
+
 def _paper(model: FederatedModel, generation: Generation) -> AttributedResponse:
-    assert len(generation.block_input), "`paper` scores what was decoded with Captures.PAPER"
     tokens = torch.tensor(generation.token_ids, device=model.device)
     captured = BlockCapture(generation.block_input, generation.o_proj_input, generation.o_proj_output, tokens)
     by_token = position_local(model.network, model.layers, captured, model.last_round)  # (clients, T)
@@ -86,7 +107,11 @@ def _paper(model: FederatedModel, generation: Generation) -> AttributedResponse:
     shares = softmax_shares(response_scores, len(tokens))
     absent = dict.fromkeys(model.client_ids, 0.0)
     shares = Shares(absent | dict(shares.clients), shares.base_share, shares.base_shares)
-    settings = {"layers": [model.layers.o_proj_name, model.layers.mlp_name, "lm_head"]}
+    settings = {
+        "layers": [model.layers.o_proj_name, model.layers.mlp_name, "lm_head"],
+        "dtype": model.dtype,
+        "served_dtype": model.dtype,
+    }
     return _response(generation, "paper", settings, scores, response_scores, shares, None, None)
 
 

@@ -4,9 +4,10 @@ Does not know HTTP, receipts or credit.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from attribution.errors import PromptError
@@ -121,6 +122,20 @@ class Generation:
     block_input: Tensor
     o_proj_input: Tensor
     o_proj_output: Tensor
+
+    @property
+    def captured_bytes(self) -> int:
+        """Memory of all that was captured."""
+        return sum(tensor.untyped_storage().nbytes() for tensor in self._tensors if tensor is not None)
+
+    def without_captures(self) -> "Generation":
+        """The same response, scored from its token ids alone."""
+        nothing = torch.empty(0)
+        return replace(self, tail_input=None, block_input=nothing, o_proj_input=nothing, o_proj_output=nothing)
+
+    @property
+    def _tensors(self) -> tuple[Tensor | None, ...]:
+        return self.tail_input, self.block_input, self.o_proj_input, self.o_proj_output
 
 
 @dataclass(frozen=True)

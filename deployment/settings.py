@@ -17,6 +17,7 @@ from deployment.errors import SettingsError
 from rewards.files import strict_yaml
 from rewards.keys import pepper
 
+Method = Literal["credit", "paper"]
 DType = Literal["float32", "bfloat16", "float16"]
 ENVIRONMENT_PREFIX = "PROTOKEN_"
 _SQLITE = "sqlite:///"
@@ -123,6 +124,7 @@ class Settings(BaseModel):
     max_unscored: int = Field(default=256, ge=1)
     serve_dtype: DType = "float32"
     score_dtype: DType = "float32"
+    method: Method = "credit"
     tolerance: float = Field(default=0.02, gt=0, le=1)
     nodes: int | None = Field(default=None, ge=1, le=64)
     credit_fraction: Decimal = Field(default=Decimal(1), gt=0, le=1, decimal_places=6)

@@ -79,7 +79,7 @@ ROOMS = {
     ),
     "attribution": (
         "errors", "files", "progress", "records", "base", "bundle", "scoring", "decoding", "training", "importers",
-        "model", "attribute", "forcing", "tracing", "evaluation",
+        "model", "forcing", "attribute", "tracing", "evaluation",
     ),
     "deployment": (
         "errors", "settings", "schemas", "spool", "http", "cluster", "metrics", "dashboards", "health", "access",

@@ -22,6 +22,7 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from attribution.bundle.bundle import open_bundle
+from attribution.errors import BundleError
 from deployment.app.ingress import Ingress
 from deployment.app.proxy import proxy_middleware
 from deployment.cluster.guardian import start_guardian
@@ -98,6 +99,8 @@ def start_service(settings: Settings) -> Iterator[None]:
     """The whole service, up and answering for as long as the `with` lasts. Raises as `run` does."""
     _require_ports(settings)
     manifest = open_bundle(settings.bundle).manifest  # refused here, not by a replica that Serve would start again
+    if settings.method == "paper" and all(client.last_round_path is None for client in manifest.clients):
+        raise BundleError(f"{settings.bundle}: no client has last-round weights, which `method: paper` needs")
     if settings.policy is not None:
         load_policy(settings.policy)
     _require_folders(settings)

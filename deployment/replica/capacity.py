@@ -1,9 +1,10 @@
 """How much one replica takes, and why it takes no more."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from deployment.replica.fair_queue import has_room
+from deployment.replica.active_request import ActiveRequest
+from deployment.replica.fair_queue import FairQueue, has_room
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,18 @@ class Capacity:
     max_unscored: int = 256
     max_batch_tokens: int = 65_536
 
-    def holds(self, tokens: Sequence[int]) -> bool:
-        """Whether rows of so many tokens may be decoded together: the cache has places for the longest in each."""
-        return len(tokens) <= 1 or len(tokens) * max(tokens) <= self.max_batch_tokens
+    def take(
+        self, waiting: FairQueue[ActiveRequest], running: Iterable[ActiveRequest], most: int
+    ) -> list[ActiveRequest]:
+        """Who joins those that run, in their turn: at most so many, and while the cache has places for the longest."""
+        taken: list[ActiveRequest] = []
+        tokens = [row.most_tokens for row in running]
+        while waiting and len(taken) < most:
+            tokens.append(waiting.peek().most_tokens)
+            if len(tokens) > 1 and len(tokens) * max(tokens) > self.max_batch_tokens:
+                break
+            taken.append(waiting.take())
+        return taken
 
     def refusal(self, *, running: int, in_line: int, own: int) -> str | None:
         """Why there is no place for one job more: all are taken, or its application has taken its part of them.

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from attribution.attribute import credit_in_pieces
+from attribution.attribute import credit_in_pieces, paper_in_pieces
 from attribution.decoding.decode import Batch
 from attribution.decoding.taps import Captures
 from attribution.model import FederatedModel
@@ -63,13 +63,14 @@ class Replica:
         self._bookings = BookingQueue(self._ledger, self._spool, self._metrics.lag)
         card = ModelCard(model.name, model.global_sha256, model.client_ids, model.context_length)
         effort = Effort(settings.nodes, settings.tolerance)
-        scoring = ScoringQueue(model, credit_in_pieces, effort, self._metrics)
+        in_pieces = paper_in_pieces if settings.method == "paper" else credit_in_pieces
+        scoring = ScoringQueue(model, in_pieces, effort, self._metrics)
         recorder = CreditRecorder(
             card, sampling=self._sampling, scoring=scoring, spool=self._spool, bookings=self._bookings
         )
         self._worker = Worker(
             model,
-            Batch(model, captures=Captures.CREDIT if model.scored is model.network else Captures.NONE),
+            Batch(model, captures=_captures(settings, model)),
             scoring=scoring,
             recorder=recorder,
             capacity=Capacity(
@@ -136,6 +137,13 @@ class Replica:
             self._spool.close()
             self._ledger.close()
             self._metrics.close()
+
+
+def _captures(settings: Settings, model: FederatedModel) -> Captures:
+    """What decoding keeps for the score; of numbers of another type than it is scored in, nothing."""
+    if settings.method == "paper":
+        return Captures.PAPER
+    return Captures.CREDIT if model.scored is model.network else Captures.NONE
 
 
 def _load(settings: Settings) -> FederatedModel:

@@ -28,7 +28,7 @@ ScoreListener = Callable[[AttributedResponse | Exception], None]
 
 
 class Attribute(Protocol):
-    """`attribution.attribute.credit_in_pieces`, or what stands in for it."""
+    """`credit_in_pieces` or `paper_in_pieces` of `attribution.attribute`, or what stands in for them."""
 
     def __call__(
         self, model: FederatedModel, generation: Generation, *, token_level: bool, effort: Effort
@@ -92,8 +92,8 @@ class ScoringQueue:
     def put(self, task: ScoringTask) -> None:
         """Take a response; where too much is kept of those that wait, of this one only its ids are."""
         waiting = (*self._urgent, *self._others, task)
-        if sum(_captured_bytes(each.generation) for each in waiting) > CAPTURED_BYTES:
-            task.generation = replace(task.generation, tail_input=None)
+        if sum(each.generation.captured_bytes for each in waiting) > CAPTURED_BYTES:
+            task.generation = task.generation.without_captures()
         (self._urgent if task.urgent else self._others).append(task)
         self._tell()
 
@@ -158,7 +158,3 @@ class ScoringQueue:
         task.work = None
         task.done(outcome)
         return True
-
-
-def _captured_bytes(generation: Generation) -> int:
-    return 0 if generation.tail_input is None else generation.tail_input.untyped_storage().nbytes()

@@ -171,7 +171,7 @@ class Worker:
             cancelled, self._cancelled = self._cancelled, set()
             room = self._capacity.max_batch - len(self._running) + len(cancelled & self._running.keys())
             room = min(room, self._capacity.max_unscored - len(self._scoring) - len(self._running))
-            joining = [] if self._stopping else self._take_waiting(room)
+            joining = [] if self._stopping else self._capacity.take(self._waiting, self._running.values(), room)
             self._running.update({row.job.response_id: row for row in joining})
             self._joined = len(self._running)
             self._tell_load()
@@ -179,17 +179,6 @@ class Worker:
             self._withdraw(response_id)
         for row in joining:
             self._join(row)
-
-    def _take_waiting(self, most: int) -> list[ActiveRequest]:
-        """Who joins, in their turn: no more rows than that, and no more tokens than the cache may hold."""
-        taken: list[ActiveRequest] = []
-        tokens = [row.most_tokens for row in self._running.values()]
-        while self._waiting and len(taken) < most:
-            tokens.append(self._waiting.peek().most_tokens)
-            if not self._capacity.holds(tokens):
-                break
-            taken.append(self._waiting.take())
-        return taken
 
     def _score(self, step_s: float) -> None:
         """Score between steps; while nobody is decoded, in short turns, between which whoever comes is let in."""

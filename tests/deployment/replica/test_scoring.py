@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from attribution.attribute import credit_in_pieces
+from attribution.attribute import credit_in_pieces, paper_in_pieces
 from attribution.decoding.decode import Batch
+from attribution.decoding.taps import Captures
 from attribution.errors import ScoreError
 from attribution.forcing import generation_of
 from attribution.model import FederatedModel
@@ -329,3 +330,28 @@ def test_rows_that_the_cache_would_not_hold_wait(
         assert wanted == [caller.end().completion_tokens for caller in callers]
     assert [107] in together and [27, 27] in together
     assert all(len(tokens) * max(tokens) <= 100 for tokens in together if len(tokens) > 1)
+
+
+def test_paper_is_served_from_captures_and_from_ids_alike(
+    model: FederatedModel, ledger: Ledger, spool: SmallDisk, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What decoding captured and one pass over the ids give the same shares; the receipt names the method."""
+    ids = []
+
+    def noting(model: Any, generation: Any, **options: Any) -> Any:
+        ids.append(not len(generation.block_input))
+        return paper_in_pieces(model, generation, **options)
+
+    ends = []
+    for most in (1 << 28, 0):
+        monkeypatch.setattr(scoring_queue, "CAPTURED_BYTES", most)
+        batch = Batch(model, captures=Captures.PAPER)
+        with working(model, ledger, spool, notes, attribute=noting, batch=batch) as worker:
+            ends.append(Caller(worker, job(f"r{most}", token_level=True), ledger).end())
+            receipt = ledger.receipt(f"r{most}")
+            assert receipt is not None and receipt.method == "paper"
+            assert 8 * MICRO_CREDITS_PER_TOKEN == sum(receipt.amounts.values())
+
+    assert [False, True] == ids
+    assert ends[0].summary.shares == pytest.approx(ends[1].summary.shares, rel=1e-4)
+    assert [8, 8] == [len(end.tokens) for end in ends]
