@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help setup demo serve fast test test-attribution test-rewards test-deployment mutants lint \
-	bench-attribution bench-ledger bench-console bench-serving bench-mixed pictures clean
+	bench-attribution bench-ledger bench-console bench-serving bench-mixed bench-gpu pictures clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' Makefile | expand -t 20
@@ -87,6 +87,9 @@ bench-serving: setup var/demo/bundle/consortium.json  ## our service beside `tra
 
 bench-mixed: setup var/demo/bundle/consortium.json  ## ten minutes of requests, replicas killed, and the books after
 	$(BIN)/python -m tests.benchmarks.mixed_load
+
+bench-gpu: setup  ## decoding, scoring and both at once on a GPU, on random weights of an 8B model
+	$(BIN)/python -m tests.benchmarks.gpu
 
 pictures: setup  ## the pictures of the pages, made again
 	$(BIN)/python -m tests.pictures

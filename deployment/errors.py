@@ -4,6 +4,7 @@
     ├── SettingsError          a setting is missing, unknown or out of range
     ├── MissingExtraError      a command needs a part of the installation that was left out
     ├── StartError             the service cannot start here (port taken, no ledger, no bundle)
+    ├── WorkerDiedError        a thread without which a replica is of no use is gone
     ├── PartLostError          what the service stands on is gone, or is something else
     ├── SpoolError             the local spool cannot be written or read (full disk, damaged file)
     └── ApiError               one HTTP answer that is not a success
@@ -71,6 +72,10 @@ class MissingExtraError(ServiceError):
 
 class StartError(ServiceError):
     """The service cannot start on this machine as it is set."""
+
+
+class WorkerDiedError(ServiceError):
+    """A thread without which nothing is generated, booked or sealed is gone, so this replica must be replaced."""
 
 
 class PartLostError(ServiceError):

@@ -85,6 +85,16 @@ def _origin(text: str) -> str:
 Origin = Annotated[str, AfterValidator(_origin)]
 
 
+def _one_device(gpus: float) -> float:
+    """A part of a GPU or a whole one, as a replica does not divide its model among several."""
+    if gpus > 1:
+        raise ValueError(
+            "a replica holds one model on one device, so that 1 is the most; more replicas use more GPUs, and a model "
+            "that no single one holds is divided by an engine of its own, such as vLLM"
+        )
+    return gpus
+
+
 class Settings(BaseModel):
     """Everything the service can be told; see `configs/serve.yaml` for the same list with comments.
 
@@ -117,7 +127,7 @@ class Settings(BaseModel):
     replica_metrics_port: int = Field(default=9465, ge=0, le=65535)
     replicas: int = Field(default=1, ge=1)
     cpus_per_replica: int | None = Field(default=None, ge=1)
-    gpus_per_replica: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    gpus_per_replica: Annotated[float, AfterValidator(_one_device)] = Field(default=0.0, ge=0, allow_inf_nan=False)
     max_batch: int = Field(default=32, ge=1)
     max_batch_tokens: int = Field(default=65_536, ge=1)
     max_waiting: int = Field(default=64, ge=0)
@@ -154,13 +164,22 @@ def load_settings(
     Raises:
         SettingsError: when the file cannot be read or a setting is missing, unknown or out of range.
     """
-    environment = os.environ if environment is None else environment
-    values = _from_file(path) if path else {}
-    for name in Settings.model_fields:
-        variable = environment.get(f"{ENVIRONMENT_PREFIX}{name.upper()}", "")
-        if variable:
-            values[name] = variable
-    values |= {name: value for name, value in overrides.items() if value is not None}
+    values = values_given(_from_file(path) if path else {}, os.environ if environment is None else environment)
+    return settings_of(values | {name: value for name, value in overrides.items() if value is not None})
+
+
+def values_given(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Values by the name of their setting, over them `PROTOKEN_<NAME>` of an environment; an empty one is not given."""
+    variables = {name: environment.get(f"{ENVIRONMENT_PREFIX}{name.upper()}") for name in Settings.model_fields}
+    return {**values, **{name: value for name, value in variables.items() if value}}
+
+
+def settings_of(values: Mapping[str, Any]) -> Settings:
+    """Settings from values by their name.
+
+    Raises:
+        SettingsError: a setting is missing, unknown or out of range.
+    """
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

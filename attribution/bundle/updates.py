@@ -59,6 +59,11 @@ class Update:
         return Update(moved, self.dense)
 
 
+def is_factor(name: str) -> bool:
+    """Whether a tensor of an update's file is half of a low-rank change, by its name; else it is a whole difference."""
+    return name.endswith((_A, _B))
+
+
 def save_update(update: Update, path: Path) -> None:
     """Write an update as one safetensors file, factors as `MODULE.lora_A.weight` and `MODULE.lora_B.weight`."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in update.dense.items()}

@@ -13,6 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployment.app.surface import build_app
 from deployment.books.books import Books
+from deployment.cluster.core_files import forbid_core_files
 from deployment.cluster.loopback import listen_on_own_address
 from deployment.gateway.replicas import HandleEngine
 from deployment.health import parts
@@ -31,9 +32,10 @@ from rewards.store.continuity import Continuity
 
 @serve.ingress()
 class Ingress:
-    """The HTTP surface. Wrapped as a Serve deployment in `serving`."""
+    """The HTTP surface. Wrapped as a Serve deployment in `serving`, which may bind others beside the replicas."""
 
-    def __init__(self, handle: DeploymentHandle[Any], settings: Settings) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], settings: Settings, *_beside: DeploymentHandle[Any]) -> None:
+        forbid_core_files()
         listen_on_own_address()
         self._engine = HandleEngine(handle)
         self._settings = settings

@@ -6,7 +6,6 @@ Nothing here knows HTTP routes, scores or money; it names the parts, gives each 
 import errno
 import logging
 import os
-import resource
 import signal
 import socket
 import threading
@@ -24,12 +23,14 @@ from ray.serve.schema import LoggingConfig
 from attribution.bundle.bundle import open_bundle
 from attribution.errors import BundleError
 from deployment.app.ingress import Ingress
-from deployment.app.proxy import proxy_middleware
+from deployment.app.proxy import PROXY_MIDDLEWARE, PROXY_VARIABLE
+from deployment.cluster.core_files import forbid_core_files
 from deployment.cluster.guardian import start_guardian
 from deployment.errors import StartError
 from deployment.health.places import log_origin, require_folder, signing_key
 from deployment.metrics.exporter import Exporter
 from deployment.replica.deployment import Replica
+from deployment.replica.machine import require_memory
 from deployment.settings import Settings, pepper_of, url_without_secrets
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import Sealer
@@ -48,8 +49,13 @@ PORT_PATIENCE_S = 5.0
 """How long a port may still be held by processes of a service that was killed a moment ago."""
 
 
-def build_graph(settings: Settings) -> serve.Application:
-    """The Serve application: an ingress that costs no processor, and replicas that hold the model."""
+def build_graph(settings: Settings, *beside: serve.Application) -> serve.Application:
+    """The Serve application: an ingress that costs no processor, and replicas that hold the model.
+
+    Args:
+        settings: of all of it.
+        beside: what runs for as long as the ingress does, and is called by nobody.
+    """
     replica = serve.deployment(Replica).options(
         name="replica",
         num_replicas=settings.replicas,
@@ -65,7 +71,7 @@ def build_graph(settings: Settings) -> serve.Application:
         max_ongoing_requests=INGRESS_REQUESTS,
         graceful_shutdown_timeout_s=settings.shutdown_timeout_s,
     )
-    application: serve.Application = ingress.bind(replica.bind(settings), settings)
+    application: serve.Application = ingress.bind(replica.bind(settings), settings, *beside)
     return application
 
 
@@ -73,7 +79,8 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then let the responses under way finish, and stop. A second signal stops at once.
 
     Raises:
-        StartError: a port is taken, the ledger's signing key is missing, or the graph does not come up.
+        StartError: a port is taken, the ledger's signing key is missing, updates need more memory than there is, or
+            the graph does not come up.
         BundleError: the bundle is missing, altered or malformed.
         LedgerError: the ledger cannot be made or opened.
         KeyRingError: the pepper is missing although the ledger has valid keys, or its file cannot be used.
@@ -98,20 +105,11 @@ def run(settings: Settings) -> None:
 def start_service(settings: Settings) -> Iterator[None]:
     """The whole service, up and answering for as long as the `with` lasts. Raises as `run` does."""
     _require_ports(settings)
-    manifest = open_bundle(settings.bundle).manifest  # refused here, not by a replica that Serve would start again
-    if settings.method == "paper" and all(client.last_round_path is None for client in manifest.clients):
-        raise BundleError(f"{settings.bundle}: no client has last-round weights, which `method: paper` needs")
-    if settings.policy is not None:
-        load_policy(settings.policy)
-    _require_folders(settings)
-    if Ledger.prepare(settings.ledger):
-        _LOG.warning("made a new ledger: %s", url_without_secrets(settings.ledger))
-    pepper_of(settings.ledger, settings.pepper_file)
+    require_memory(settings)
+    consortium = prepare(settings)
     with ExitStack() as stack:
         ledger = stack.enter_context(closing(Ledger(settings.ledger)))
-        ledger.register(manifest.consortium, {client.id: client.name for client in manifest.clients})
-        put_in_force(ledger.database, manifest.consortium, settings.credit_fraction, "service")
-        key = signing_key(settings.signing_key, ledger, f"{manifest.consortium}/ledger")
+        key = signing_key(settings.signing_key, ledger, f"{consortium}/ledger")
         if settings.metrics_port:
             exporter = Exporter(settings.ledger, settings.host, settings.metrics_port, settings.policy)
             stack.callback(exporter.close)
@@ -124,6 +122,27 @@ def start_service(settings: Settings) -> Iterator[None]:
         if guardian is not None:
             after_ray.enter_context(guardian)  # leaving this ends its input, and by then its agents have ended
         yield
+
+
+def prepare(settings: Settings) -> str:
+    """Refuse what a replica could not use, as Serve would start one again and again, and make the ledger ready.
+
+    Returns:
+        The consortium's id. Raises as `run` does.
+    """
+    manifest = open_bundle(settings.bundle).manifest
+    if settings.method == "paper" and all(client.last_round_path is None for client in manifest.clients):
+        raise BundleError(f"{settings.bundle}: no client has last-round weights, which `method: paper` needs")
+    if settings.policy is not None:
+        load_policy(settings.policy)
+    _require_folders(settings)
+    if Ledger.prepare(settings.ledger):
+        _LOG.warning("made a new ledger: %s", url_without_secrets(settings.ledger))
+    pepper_of(settings.ledger, settings.pepper_file)
+    with closing(Ledger(settings.ledger)) as ledger:
+        ledger.register(manifest.consortium, {client.id: client.name for client in manifest.clients})
+        put_in_force(ledger.database, manifest.consortium, settings.credit_fraction, "service")
+    return manifest.consortium
 
 
 def _require_ports(settings: Settings) -> None:
@@ -165,17 +184,11 @@ def _refusal(host: str, port: int) -> OSError | None:
 
 def _start(settings: Settings) -> None:
     """Start a Ray of our own on this machine, and the graph on it; returns when the model answers."""
-    # A core file would be a copy of somebody's prompts; whatever Ray starts inherits this.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    forbid_core_files()  # whatever Ray starts inherits it
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Serve ends a proxy that is not ready by then, and with it the start; on a busy machine its own 5 s are too few.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
-    # A token would be handed from loop to loop three times; nothing here keeps a loop from going on.
-    os.environ.setdefault("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", "0")
-    os.environ.setdefault("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "0")
-    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = (
-        f"{proxy_middleware.__module__}.{proxy_middleware.__name__}"
-    )
+    os.environ[PROXY_VARIABLE] = PROXY_MIDDLEWARE
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     processors = max(settings.processors * settings.replicas, os.cpu_count() or 1)
     ray.init(

@@ -8,6 +8,7 @@ endings         what a response ends with that does not finish, and how an end i
 event_stream    events from the worker's thread to the event loop, text that waits as one piece
 fair_queue      who is served next, so that one application's flood starves no other
 logprobs        log-probabilities as an application is told them, each with its text
+machine         whether a machine is what a replica's settings say, and has the memory for its scores
 messages        what crosses between ingress and replica: a job in, events out
 model_thread    the one thread of a process in which torch works
 observer        who is told how requests fare

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from functools import partial
 
+import ray
 import torch
 
 from attribution.attribute import credit_in_pieces, paper_in_pieces
@@ -14,7 +15,9 @@ from attribution.decoding.decode import Batch
 from attribution.decoding.taps import Captures
 from attribution.model import FederatedModel
 from attribution.scoring.credit_preset import Effort
+from deployment.cluster.core_files import forbid_core_files
 from deployment.cluster.loopback import listen_on_own_address
+from deployment.errors import WorkerDiedError
 from deployment.health import parts
 from deployment.health.places import ledger_folder
 from deployment.health.watch import RETRY_AFTER_S, Watch
@@ -23,6 +26,7 @@ from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.capacity import Capacity
 from deployment.replica.endings import ledger_failure
 from deployment.replica.event_stream import EventStream
+from deployment.replica.machine import require_given, require_memory
 from deployment.replica.messages import Event, Failed, Finished, Job, ModelCard, Report
 from deployment.replica.model_thread import ModelThread
 from deployment.replica.recorder import CreditRecorder
@@ -39,21 +43,21 @@ from rewards.store.continuity import Continuity
 STOP_TIMEOUT_S = 60.0
 
 
-class WorkerDiedError(RuntimeError):
-    """A thread without which nothing is generated or booked is gone, so this replica must be replaced."""
-
-
 class Replica:
     """Owns the model. Wrapped as a Serve deployment in `app`, which sets its resources.
 
     Raises:
+        StartError: the machine is not what the settings say, or has too little memory for the bundle.
         BundleError: the bundle is missing, altered or malformed.
         LedgerError: the ledger is missing or not at head.
         SpoolError: the spool's folder cannot be written.
     """
 
     def __init__(self, settings: Settings) -> None:
+        forbid_core_files()
         listen_on_own_address()
+        require_given(settings, ray.get_runtime_context().get_assigned_resources())
+        require_memory(settings)
         thread = ModelThread()
         model = thread.call(partial(_load, settings))
         self._metrics = ReplicaMetrics(model.name)

@@ -180,6 +180,11 @@ class Sealer:
         self._thread = threading.Thread(target=self._run, name="protoken-sealer", daemon=True)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether what is new is still sealed."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Seal what is there, and end the thread."""
         self._ending.set()

@@ -14,6 +14,7 @@ from attribution.errors import BundleError
 from deployment.app.serving import start_service
 from deployment.errors import StartError
 from deployment.health.places import require_folder
+from deployment.replica import machine
 from deployment.settings import Settings
 from rewards.errors import RewardsError
 from tests.attribution.consortia import base_model, updates, write_consortium
@@ -129,6 +130,18 @@ def test_one_port_for_two_is_refused(tmp_path: Path, bundle: Path) -> None:
     port = free_port()
 
     assert f"both {port}" in refusal(tmp_path, bundle, port=port, replica_metrics_port=port)
+
+
+def test_whole_differences_that_memory_does_not_hold_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a ledger is made: every score would read them all from the disk."""
+    model = base_model("llama")
+    bundle = write_consortium(tmp_path, model, updates(model, kind="everything"))
+    monkeypatch.setattr(machine, "_memory_bytes", lambda: 100_000)
+
+    assert "3 clients are whole differences" in refusal(tmp_path, bundle)
+    assert not (tmp_path / "ledger.db").exists()
 
 
 def test_a_start_that_ray_gives_up_is_one_line(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,7 @@ def test_paths_are_made_absolute() -> None:
         ("bundle: b\nledger: postgresql://x", "postgresql"),
         ("bundle: b\nledger: 'sqlite:///:memory:'", "memory"),
         ("bundle: b\nmax_batch: 0", "max_batch"),
+        ("bundle: b\ngpus_per_replica: 2", "one model on one device, so that 1 is the most"),
         ("bundle: b\nnodes: 0", "nodes"),
         ("bundle: b\nnodes: 65", "nodes"),
         ("bundle: b\nmax_batch: 010", "010 is no decimal number"),

@@ -1,5 +1,6 @@
 """The spool against crashes at any byte, flipped bytes, full disks, other processes and SIGKILL."""
 
+import fcntl
 import os
 import random
 import signal
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployment.errors import SpoolError
+from deployment.errors import PartLostError, SpoolError
 from deployment.spool.lines import Record, line_of, read
 from deployment.spool.spool import COMPACT_BYTES, Spool
 
@@ -141,6 +142,21 @@ sys.stdin.read()
     assert 0o600 == spool.path.stat().st_mode & 0o777
 
 
+def test_spool_whose_lock_a_network_disk_gave_away_writes_nothing_more(tmp_path: Path) -> None:
+    """What it had promised is the heir's, once; whoever lost it is told, and takes no further record as durable."""
+    cut_off, heir = Spool(tmp_path), Spool(tmp_path)
+    cut_off.append([record("r0")])
+    fcntl.flock(cut_off._fd, fcntl.LOCK_UN)  # as such a disk does once a machine's lease is over
+    (adopted,) = heir.adopt()
+
+    assert ["r0"] == names(adopted.records) == names(heir.live_records())
+    with pytest.raises(SpoolError, match="is gone"):
+        cut_off.append([record("r1")])
+    with pytest.raises(PartLostError, match="is gone"):
+        cut_off.check()
+    assert [] == heir.adopt()
+
+
 def test_two_heirs_adopt_a_file_once(tmp_path: Path) -> None:
     """Of several processes that start at once each file is adopted by exactly one."""
     for number in range(40):
@@ -202,7 +218,7 @@ def test_sigkill_loses_nothing_that_was_promised(tmp_path: Path) -> None:
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from deployment.errors import SpoolError
+from deployment.errors import PartLostError, SpoolError
 from deployment.spool.spool import Spool
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 spool = Spool(Path(sys.argv[1]))
