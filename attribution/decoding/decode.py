@@ -78,6 +78,11 @@ class Batch:
         """Rows that still want tokens."""
         return sum(not row.gone for row in (*self._slots[: self._running], *self._joining))
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether the next step runs a part of a prompt too, and so takes longer."""
+        return bool(self._joining)
+
     def check(self, prompt_ids: Sequence[int], sampling: Sampling) -> None:
         """Refuse what could not join; may be called from any thread.
 

@@ -188,6 +188,9 @@ def _start(settings: Settings) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Serve ends a proxy that is not ready by then, and with it the start; on a busy machine its own 5 s are too few.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+    # A token would be handed from loop to loop three times; nothing here keeps a loop from going on.
+    os.environ.setdefault("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", "0")
+    os.environ.setdefault("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "0")
     os.environ[PROXY_VARIABLE] = PROXY_MIDDLEWARE
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     processors = max(settings.processors * settings.replicas, os.cpu_count() or 1)

@@ -18,6 +18,9 @@ async def health_answer(engine: Engine, watch: Watch) -> JSONResponse:
         await engine.check()
     except UnavailableError as error:
         parts[MODEL], problem = error.message, error
+        part = (error.code or "").rpartition("_")[0]
+        if parts.get(part) == "ok":  # a replica, which looks for itself, saw it first
+            parts[part] = error.message
     try:
         watch.require()  # more telling than what comes of it
     except UnavailableError as error:

@@ -4,6 +4,7 @@ Runs in the thread that owns the model. A response of which memory ran out is sc
 receipt, and not what an application is told.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -77,6 +78,7 @@ class ScoringQueue:
         self._observer = observer
         self._told = 0, 0.0
         self._steps = 0  # of decoding, since the last turn
+        self._step_s = math.inf  # the last that read no prompt
         self._urgent: deque[ScoringTask] = deque()
         self._others: deque[ScoringTask] = deque()
 
@@ -107,15 +109,18 @@ class ScoringQueue:
             if time.perf_counter() >= until:
                 return
 
-    def advance_after(self, step_s: float, *, piled_up: bool) -> None:
-        """Work after every third step of decoding, or after each where responses pile up, for as long as that took.
+    def advance_after(self, step_s: float, *, is_reading: bool, piled_up: bool) -> None:
+        """Work after every third step of decoding, or after each where responses pile up, for as long as a step takes.
 
-        So most tokens come as soon as without, and none after twice the time.
+        So most tokens come as soon as without, and none after twice the time. A step that read a part of a prompt too
+        (`is_reading`) took longer, and nobody waits for a score after it unless they pile up.
         """
         self._steps += 1
-        if piled_up or self._steps >= _STEPS_A_TURN:
+        if not is_reading:
+            self._step_s = step_s
+        if piled_up or (self._steps >= _STEPS_A_TURN and not is_reading):
             self._steps = 0
-            self.advance(step_s)
+            self.advance(min(step_s, self._step_s))
 
     def abandon(self) -> None:
         """Score nothing more; whoever waits is told."""

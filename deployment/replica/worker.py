@@ -149,11 +149,11 @@ class Worker:
         try:
             while not self._stopping:
                 self._admit()
-                begun = time.perf_counter()
+                is_reading, begun = self._batch.is_reading, time.perf_counter()
                 self._advance(self._batch.step())
                 for response_id, error in self._batch.take_failures().items():
                     self._withdraw(response_id, failure_of(self._running[response_id].job, error))
-                self._score(time.perf_counter() - begun)
+                self._score(time.perf_counter() - begun, is_reading=is_reading)
             for response_id in list(self._running):
                 self._withdraw(response_id, stop_failure())
             self._scoring.advance(_LAST_SCORES_S)
@@ -180,14 +180,15 @@ class Worker:
         for row in joining:
             self._join(row)
 
-    def _score(self, step_s: float) -> None:
+    def _score(self, step_s: float, *, is_reading: bool) -> None:
         """Score between steps; while nobody is decoded, in short turns, between which whoever comes is let in."""
         while self._recovering and len(self._scoring) < self._capacity.max_unscored:
             self._recorder.recover(self._recovering.popleft())
         if not len(self._batch):
             self._scoring.advance(_TURN_S)
         else:
-            self._scoring.advance_after(step_s, piled_up=2 * len(self._scoring) > self._capacity.max_unscored)
+            piled_up = 2 * len(self._scoring) > self._capacity.max_unscored
+            self._scoring.advance_after(step_s, is_reading=is_reading, piled_up=piled_up)
 
     def _join(self, row: ActiveRequest) -> None:
         assert row.sampling is not None, "a row waits only once its prompt was read"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
@@ -248,6 +249,17 @@ class TestService:
             assert "Retry-After" in answer.headers
         assert 503 == page.status_code
         assert 200 == again.status_code
+
+    def test_what_a_replica_lost_is_named_before_the_ingress_sees_it(
+        self, watched: FastAPI, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Both look for themselves, and one of them is first: the part is named all the same."""
+        gone = "the service's ledger is gone"
+        monkeypatch.setattr(engine, "check", AsyncMock(side_effect=UnavailableError(gone, code="ledger_missing")))
+        with TestClient(watched) as caller:
+            answer = caller.get("/health")
+
+        assert (503, gone) == (answer.status_code, answer.json()["parts"]["ledger"])
 
 
 class TestBooks:

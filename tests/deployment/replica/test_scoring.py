@@ -293,15 +293,17 @@ def test_a_lost_device_gives_nothing_to_the_commons(
     assert ledger.receipt("told") is None
 
 
-@pytest.mark.parametrize(("piled_up", "pieces"), [(False, 3), (True, 9)])
+@pytest.mark.parametrize(
+    ("is_reading", "piled_up", "pieces"), [(False, False, 3), (False, True, 9), (True, False, 0), (True, True, 9)]
+)
 def test_most_tokens_wait_for_no_score(
-    model: FederatedModel, notes: Notes, gate: Gate, piled_up: bool, pieces: int
+    model: FederatedModel, notes: Notes, gate: Gate, is_reading: bool, piled_up: bool, pieces: int
 ) -> None:
-    """Of nine steps six are followed by the next at once; where responses pile up, each by a piece of a score."""
+    """Of nine steps six are followed by the next at once, of those that read prompts all; unless responses pile up."""
     scoring = ScoringQueue(model, gate, USUAL_EFFORT, notes)
     scoring.put(ScoringTask(generation_of([1], [2]), False, False, lambda _: None, lambda: None))
     for _ in range(9):
-        scoring.advance_after(0.0, piled_up=piled_up)
+        scoring.advance_after(0.0, is_reading=is_reading, piled_up=piled_up)
     assert pieces == gate.pieces
 
 
