@@ -87,23 +87,10 @@ class Batch:
         """Refuse what could not join; may be called from any thread.
 
         Raises:
-            PromptError: the prompt is empty, or `logit_bias` names a token that the model does not have.
+            PromptError: the prompt is empty, or it or `logit_bias` names a token that the model does not have.
             ContextLengthError: prompt and `max_new_tokens` exceed the model's context.
         """
-        context = self._model.context_length
-        if not prompt_ids:
-            raise PromptError("the prompt is empty; at least one token is needed")
-        if len(prompt_ids) + sampling.max_new_tokens > context:
-            raise ContextLengthError(
-                f"the prompt has {len(prompt_ids)} tokens and {sampling.max_new_tokens} more may be generated,"
-                f" but the model's context holds {context}"
-            )
-        vocabulary = self._model.layers.lm_head.out_features
-        for token in sampling.logit_bias:
-            if token >= vocabulary:
-                raise PromptError(
-                    f"logit_bias names token {token}, but the model's last token is {vocabulary - 1}", "logit_bias"
-                )
+        require_fit(self._model, prompt_ids, sampling)
 
     def join(self, key: str, prompt_ids: Sequence[int], sampling: Sampling) -> None:
         """Take a prompt; its first token comes with the step that runs the last part of it.
@@ -279,6 +266,21 @@ class Batch:
                 self._cache.pop()
                 self._slots.pop()
                 self._running -= slot < self._running
+
+
+def require_fit(model: DecodedModel, prompt_ids: Sequence[int], sampling: Sampling) -> None:
+    """Refuse a request that the model could not answer whoever decodes; raises as `Batch.check` does."""
+    if not prompt_ids:
+        raise PromptError("the prompt is empty; at least one token is needed")
+    if len(prompt_ids) + sampling.max_new_tokens > model.context_length:
+        raise ContextLengthError(
+            f"the prompt has {len(prompt_ids)} tokens and {sampling.max_new_tokens} more may be generated,"
+            f" but the model's context holds {model.context_length}"
+        )
+    last = model.layers.lm_head.out_features - 1
+    for name, tokens in (("prompt", prompt_ids), ("logit_bias", sampling.logit_bias)):
+        if tokens and max(tokens) > last:
+            raise PromptError(f"{name} names token {max(tokens)}, but the model's last token is {last}", name)
 
 
 def _passes(parts: _Parts) -> list[_Parts]:

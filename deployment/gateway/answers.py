@@ -222,6 +222,7 @@ def _replay(made: Sequence[_Made]) -> Replay:
             tuple(delta.text for delta in each.deltas),
             each.end,
             tuple(delta.logprobs for delta in each.deltas) if each.job.top_logprobs is not None else (),
+            token_ids=tuple(delta.token_ids for delta in each.deltas) if each.job.with_token_ids else (),
         )
         for each in made
         if each.end is not None
@@ -239,6 +240,6 @@ async def _repeat(earlier: EarlierResponse, request: _Request) -> Response:
 
 async def _replay_events(replay: Replay) -> AsyncGenerator[Told, None]:
     for index, each in enumerate((replay, *replay.others)):
-        for piece, logprobs in zip(each.pieces, each.logprobs or [()] * len(each.pieces), strict=True):
-            yield Told(index, Delta(piece, logprobs))
+        for delta in each.deltas:
+            yield Told(index, delta)
         yield Told(index, each.end)

@@ -101,8 +101,8 @@ class _Chunks:
                 yield told.event.error().body()
             case Finished():
                 self._ends[told.index] = end = told.event
-                if end.text or end.logprobs:
-                    yield self._delta(told.index, Delta(end.text, end.logprobs))
+                if end.text or end.logprobs or end.token_ids is not None:
+                    yield self._delta(told.index, Delta(end.text, end.logprobs, end.token_ids))
                 yield from self._wire.closing_chunks(told.index, end)
                 if self.is_over:
                     yield from self._wire.usage_chunks([end for _, end in sorted(self._ends.items())])

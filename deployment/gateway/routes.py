@@ -15,7 +15,7 @@ from deployment.errors import NotFoundError
 from deployment.gateway.health import health_answer
 from deployment.gateway.idempotency import check_key
 from deployment.gateway.service import Service, TheService, job_of, require_model
-from deployment.replica.messages import ChatMessage, ModelCard
+from deployment.replica.messages import ChatMessage, ModelCard, PromptIds
 from deployment.schemas.errors import Answers, failures
 from deployment.schemas.requests import ChatRequest, CompletionRequest
 from deployment.schemas.responses import Attribution, ModelList, ModelObject, PendingAttribution
@@ -133,7 +133,8 @@ async def completions(
     service: TheService, key: Caller, idempotency_key: IdempotencyKey, request: CompletionRequest
 ) -> Response:
     """Continue a text."""
-    job = await job_of(service, key, request, response_id=f"cmpl-{uuid4().hex}", prompt=request.prompt)
+    prompt = request.prompt if isinstance(request.prompt, str) else PromptIds(request.prompt)
+    job = await job_of(service, key, request, response_id=f"cmpl-{uuid4().hex}", prompt=prompt)
     return await service.answers.answer(key, job, request, idempotency_key)
 
 

@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from deployment.errors import InvalidRequestError, NotFoundError
 from deployment.gateway.answers import Answers, Engine
 from deployment.health.watch import Watch
-from deployment.replica.messages import ChatMessage, Job, ModelCard
+from deployment.replica.messages import ChatMessage, Job, ModelCard, PromptIds
 from deployment.schemas.requests import ChatRequest, CompletionRequest
 from rewards.keys.rules import Key
 from rewards.ledger.ledger import Ledger
@@ -55,7 +55,7 @@ async def job_of(
     request: ChatRequest | CompletionRequest,
     *,
     response_id: str,
-    prompt: tuple[ChatMessage, ...] | str,
+    prompt: tuple[ChatMessage, ...] | str | PromptIds,
     limit_name: str = "max_tokens",
 ) -> Job:
     """The request as a job for a replica; `limit_name` is how the request called its `max_tokens`.
@@ -94,4 +94,5 @@ async def job_of(
         logit_bias=request.logit_bias,
         top_logprobs=request.likely_tokens,
         attributed=request.attribution != "none" or service.answers.keeps_texts,
+        with_token_ids=isinstance(request, CompletionRequest) and request.return_token_ids,
     )

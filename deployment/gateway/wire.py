@@ -7,10 +7,11 @@ and in the usage chunk; so per-token attribution travels in `delta.attribution.c
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, ClassVar, Protocol
 
 from deployment.gateway.logprobs import chat_logprobs, text_logprobs
-from deployment.replica.messages import Delta, Finished, TokenCredit, TokenLogprob
+from deployment.replica.messages import Delta, Finished, TokenCredit, TokenIds, TokenLogprob
 from deployment.schemas.requests import AttributionLevel, ChatRequest, CompletionRequest
 from deployment.schemas.responses import ClientShare, TokenAttribution, Usage, UsageAttribution
 
@@ -22,17 +23,25 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True)
 class WholeText:
-    """A response that ended: its text, the log-probabilities of its tokens where they were asked for, and its end."""
+    """A response that ended: its text, its tokens' log-probabilities and ids where they were asked for, and its end."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...]
+    token_ids: TokenIds | None
     end: Finished
 
     @classmethod
     def of(cls, deltas: Sequence[Delta], end: Finished) -> "WholeText":
         """What was told piece by piece."""
-        logprobs = (*(each for delta in deltas for each in delta.logprobs), *end.logprobs)
-        return cls("".join(delta.text for delta in deltas) + end.text, logprobs, end)
+        told: tuple[Delta | Finished, ...] = (*deltas, end)
+        parts = [each.token_ids for each in told if each.token_ids is not None]
+        ids = tuple(token for part in parts for token in part.ids)
+        return cls(
+            text="".join(each.text for each in told),
+            logprobs=tuple(token for each in told for token in each.logprobs),
+            token_ids=TokenIds(ids, parts[0].prompt) if parts else None,
+            end=end,
+        )
 
 
 class Wire(Protocol):
@@ -197,9 +206,10 @@ class ChatWire(_Head):
 
 @dataclass(frozen=True)
 class TextWire(_Head):
-    """Bodies of `/v1/completions`."""
+    """Bodies of `/v1/completions`. `by_id` names tokens by their ids where log-probabilities are told."""
 
-    kind = "text_completion"
+    by_id: bool = False
+    kind: ClassVar = "text_completion"
 
     def whole_body(self, texts: Sequence[WholeText]) -> Body:
         """The body of an answer that is not streamed."""
@@ -212,8 +222,8 @@ class TextWire(_Head):
 
     def delta(self, index: int, piece: Delta, offset: int) -> Body:
         """The chunk of one piece of text."""
-        logprobs = text_logprobs(piece.logprobs, offset) if piece.logprobs else None
-        return self.chunk(self.kind, _text_choice(index, piece.text, logprobs))
+        logprobs = text_logprobs(piece.logprobs, offset, by_id=self.by_id) if piece.logprobs else None
+        return self.chunk(self.kind, _text_choice(index, piece.text, logprobs, **_ids(piece.token_ids)))
 
     def closing_chunks(self, index: int, end: Finished) -> Iterator[Body]:
         """Attribution beside empty text, then the finish reason."""
@@ -227,9 +237,9 @@ class TextWire(_Head):
             yield self.body(self.kind, [], usage=self.usage(ends))
 
     def _whole_choice(self, index: int, whole: WholeText) -> Body:
-        logprobs = text_logprobs(whole.logprobs, 0) if self.with_logprobs else None
-        attribution = self.attribution_whole(whole.end)
-        return _text_choice(index, whole.text, logprobs, whole.end.finish_reason, **attribution)
+        logprobs = text_logprobs(whole.logprobs, 0, by_id=self.by_id) if self.with_logprobs else None
+        rest = self.attribution_whole(whole.end) | _ids(whole.token_ids)
+        return _text_choice(index, whole.text, logprobs, whole.end.finish_reason, **rest)
 
 
 def _text_choice(
@@ -238,9 +248,18 @@ def _text_choice(
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason, **rest}
 
 
+def _ids(told: TokenIds | None) -> Body:
+    """The fields in which vLLM tells ids: of tokens in each choice, of the prompt in the first one of a stream."""
+    if told is None:
+        return {}
+    return {"token_ids": told.ids} | ({} if told.prompt is None else {"prompt_token_ids": told.prompt})
+
+
 def wire_of(request: ChatRequest | CompletionRequest, response_id: str, created_at_us: int) -> Wire:
     """The wire of the answer to a request, of that id and asked for at that time (in microseconds since 1970)."""
-    kind = ChatWire if isinstance(request, ChatRequest) else TextWire
+    kind: type[ChatWire] | partial[TextWire] = ChatWire
+    if isinstance(request, CompletionRequest):
+        kind = partial(TextWire, by_id=request.return_tokens_as_token_ids)
     return kind(
         response_id,
         created_at_us // 1_000_000,

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from deployment.kept.files import KeptFiles
-from deployment.replica.messages import Finished, LikelyToken, Summary, TokenCredit, TokenLogprob
+from deployment.replica.messages import Delta, Finished, LikelyToken, Summary, TokenCredit, TokenIds, TokenLogprob
 
 
 @dataclass(frozen=True)
 class Replay:
     """A response as it was sent: when it was asked for, its text in the pieces it came in, and its end.
 
-    `logprobs` are those of each piece, where they were asked for; `others` are the further responses of its request.
+    `logprobs` and `token_ids` are those of each piece, where they were asked for; `others` are the further responses of
+    its request.
     """
 
     created_at_us: int
@@ -25,6 +26,14 @@ class Replay:
     end: Finished
     logprobs: tuple[tuple[TokenLogprob, ...], ...] = ()
     others: tuple["Replay", ...] = ()
+    token_ids: tuple[TokenIds | None, ...] = ()
+
+    @property
+    def deltas(self) -> list[Delta]:
+        """The pieces, as they were told."""
+        nothing = len(self.pieces)
+        columns = self.pieces, self.logprobs or [()] * nothing, self.token_ids or [None] * nothing
+        return [Delta(*piece) for piece in zip(*columns, strict=True)]
 
 
 class Replays:
@@ -66,11 +75,19 @@ def _read(fields: Mapping[str, Any]) -> Replay:
                 "summary": None if end["summary"] is None else Summary(**end["summary"]),
                 "tokens": tuple(TokenCredit(**token) for token in end["tokens"]),
                 "logprobs": _logprobs(end.get("logprobs", ())),
+                "token_ids": _token_ids(end.get("token_ids")),
             }
         ),
-        logprobs=tuple(map(_logprobs, fields.get("logprobs", ()))),  # these two are not in a file of the first version
+        logprobs=tuple(map(_logprobs, fields.get("logprobs", ()))),  # these are not in a file of the first version
         others=tuple(map(_read, fields.get("others", ()))),
+        token_ids=tuple(map(_token_ids, fields.get("token_ids", ()))),
     )
+
+
+def _token_ids(told: Mapping[str, Any] | None) -> TokenIds | None:
+    if told is None:
+        return None
+    return TokenIds(tuple(told["ids"]), None if told["prompt"] is None else tuple(told["prompt"]))
 
 
 def _logprobs(tokens: Sequence[Mapping[str, Any]]) -> tuple[TokenLogprob, ...]:
@@ -79,7 +96,11 @@ def _logprobs(tokens: Sequence[Mapping[str, Any]]) -> tuple[TokenLogprob, ...]:
             token["token"],
             tuple(token["bytes"]),
             token["logprob"],
-            tuple(LikelyToken(each["token"], tuple(each["bytes"]), each["logprob"]) for each in token["top"]),
+            token.get("token_id"),
+            tuple(
+                LikelyToken(each["token"], tuple(each["bytes"]), each["logprob"], each.get("token_id"))
+                for each in token["top"]
+            ),
         )
         for token in tokens
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from attribution.records import Sampling, Step
 from deployment.replica.logprobs import LogprobLine
-from deployment.replica.messages import Delta, Event, Finished, Job
+from deployment.replica.messages import Delta, Event, Finished, Job, TokenIds
 
 PROGRESS_TOKENS = 16
 """A stream's progress is spooled when this many tokens came since the last time."""
@@ -19,7 +19,10 @@ Deliver = Callable[[Event], None]
 
 @dataclass
 class ActiveRequest:
-    """A job on its way: what was generated, how much of it is in the spool, and how much its caller was shown."""
+    """A job on its way: what was generated, how much of it is in the spool, and how much its caller was shown.
+
+    `told` counts the tokens whose ids were told.
+    """
 
     job: Job
     deliver: Deliver
@@ -29,6 +32,7 @@ class ActiveRequest:
     sampling: Sampling | None = None
     spooled: int = 0
     shown: int = 0
+    told: int = 0
     ended: bool = False
     last_token: float | None = None
     logprobs: LogprobLine | None = None
@@ -60,10 +64,17 @@ class ActiveRequest:
     def show(self, text: str) -> None:
         """Deliver text; of a job that is not streamed the application sees nothing of it yet."""
         self.shown = len(self.token_ids) if self.job.streamed else 0
-        self.deliver(Delta(text, () if self.logprobs is None else self.logprobs.tell(text)))
+        self.deliver(Delta(text, () if self.logprobs is None else self.logprobs.tell(text), self._tell_ids()))
 
-    def with_logprobs(self, event: Event) -> Event:
-        """The last event, with the log-probabilities that are still to be told."""
-        if self.logprobs is None or not isinstance(event, Finished):
+    def with_rest(self, event: Event) -> Event:
+        """The last event, with the log-probabilities and the ids that are still to be told."""
+        if not isinstance(event, Finished):
             return event
-        return replace(event, logprobs=self.logprobs.tell_rest(event.text))
+        logprobs = () if self.logprobs is None else self.logprobs.tell_rest(event.text)
+        return replace(event, logprobs=logprobs, token_ids=self._tell_ids())
+
+    def _tell_ids(self) -> TokenIds | None:
+        if not self.job.with_token_ids:
+            return None
+        told, self.told = self.told, len(self.token_ids)
+        return TokenIds(tuple(self.token_ids[told:]), None if told else self.prompt_ids)

@@ -39,7 +39,7 @@ class TokenTexts:
     def likely(self, token_id: int, logprob: float) -> LikelyToken:
         """A token that might have come."""
         octets = self.bytes_of(token_id)
-        return LikelyToken(octets.decode(errors="replace"), tuple(octets), max(LOWEST, logprob))
+        return LikelyToken(octets.decode(errors="replace"), tuple(octets), max(LOWEST, logprob), token_id)
 
     def _bytes_of(self, token_id: int) -> bytes:
         if token_id in self._added:
@@ -70,7 +70,8 @@ class LogprobLine:
             return
         chosen = self._texts.likely(step.token_id, step.logprob)
         top = tuple(self._texts.likely(*likely) for likely in step.top_logprobs)
-        self._line.append((self._length, TokenLogprob(chosen.token, chosen.bytes, chosen.logprob, top)))
+        token = TokenLogprob(chosen.token, chosen.bytes, chosen.logprob, chosen.token_id, top)
+        self._line.append((self._length, token))
         self._length += len(self._decoder.decode(bytes(chosen.bytes)))
 
     def tell(self, text: str) -> tuple[TokenLogprob, ...]:

@@ -30,19 +30,27 @@ class ChatMessage:
 
 
 @dataclass(frozen=True)
+class PromptIds:
+    """A prompt that its application encoded by itself: the ids of its tokens, as they stand."""
+
+    ids: tuple[int, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Job:
-    """One response to make. `prompt` is a conversation or plain text; `application` is the identity of its key.
+    """One response to make. `prompt` is a conversation, plain text or token ids; `application` is who has its key.
 
     `streamed` when the application sees text before the end, so that a crash cuts a response that was seen in part.
     `attributed` when its end tells the credit, and so waits for the score; `token_level` when it tells that by token.
     `weight` is how much of a busy replica the application gets, against others that have 1. `top_logprobs` is how many
-    likely tokens are told of at each place, beside the one chosen; None tells no log-probabilities.
+    likely tokens are told of at each place, beside the one chosen; None tells no log-probabilities. `with_token_ids`
+    when the ids of its tokens and of its prompt's are told.
     """
 
     response_id: str
     application: str
     created_at_us: int
-    prompt: tuple[ChatMessage, ...] | str = field(repr=False)
+    prompt: tuple[ChatMessage, ...] | str | PromptIds = field(repr=False)
     max_tokens: int | None
     temperature: float
     top_p: float
@@ -58,6 +66,7 @@ class Job:
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     top_logprobs: int | None = None
     attributed: bool = True
+    with_token_ids: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,11 +84,15 @@ class Report:
 
 @dataclass(frozen=True)
 class LikelyToken:
-    """A token that might have come: its text, its bytes (which may be a part of a character), its log-probability."""
+    """A token that might have come: its text, its bytes (which may be a part of a character), its log-probability.
+
+    `token_id` is None only in an answer that an earlier version kept.
+    """
 
     token: str
     bytes: tuple[int, ...]
     logprob: float
+    token_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,18 +103,29 @@ class TokenLogprob(LikelyToken):
 
 
 @dataclass(frozen=True)
+class TokenIds:
+    """Ids of tokens of a response that were not told before; with the first of them those of its `prompt`."""
+
+    ids: tuple[int, ...] = field(repr=False)
+    prompt: tuple[int, ...] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
 class Delta:
     """Text that follows what was sent before; never the last of a response, which waits for its receipt.
 
-    `logprobs` are of the tokens whose text begins in it, where the job asks for them.
+    `logprobs` are of the tokens whose text begins in it, where the job asks for them, and `token_ids` of those that
+    came since the last one.
     """
 
     text: str = field(repr=False)
     logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
+    token_ids: TokenIds | None = None
 
     def after(self, earlier: "Delta") -> "Delta":
         """Both as one piece."""
-        return Delta(earlier.text + self.text, earlier.logprobs + self.logprobs)
+        ids = _join_ids(earlier.token_ids, self.token_ids)
+        return Delta(earlier.text + self.text, earlier.logprobs + self.logprobs, ids)
 
 
 @dataclass(frozen=True)
@@ -134,8 +158,8 @@ class Summary:
 class Finished:
     """The end of a response, sent only after its receipt is durable, or the tokens of which it will be made.
 
-    `text` and `logprobs` are what had been held back. `summary` is None where the application did not ask for
-    attribution. `booked` when the receipt is in the ledger already, and not still to be made, or in the spool alone.
+    `text`, `logprobs` and `token_ids` are what had been held back. `summary` is None where the application did not ask
+    for attribution. `booked` when the receipt is in the ledger already, and not still to be made or in the spool alone.
     """
 
     text: str
@@ -146,10 +170,12 @@ class Finished:
     tokens: tuple[TokenCredit, ...]
     booked: bool = True
     logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
+    token_ids: TokenIds | None = None
 
     def after(self, delta: Delta) -> "Finished":
         """The same end, with a piece that was not sent before it."""
-        return replace(self, text=delta.text + self.text, logprobs=delta.logprobs + self.logprobs)
+        ids = _join_ids(delta.token_ids, self.token_ids)
+        return replace(self, text=delta.text + self.text, logprobs=delta.logprobs + self.logprobs, token_ids=ids)
 
 
 @dataclass(frozen=True)
@@ -184,6 +210,12 @@ class Failed:
             retry_after_s=self.retry_after_s,
             should_retry=False if self.credited or self.hopeless else None,
         )
+
+
+def _join_ids(first: TokenIds | None, second: TokenIds | None) -> TokenIds | None:
+    if first is None or second is None:
+        return first or second
+    return TokenIds(first.ids + second.ids, first.prompt)
 
 
 Event = Admitted | Delta | Finished | Failed

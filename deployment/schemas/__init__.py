@@ -10,6 +10,7 @@ each of its parts. Knows the shapes on the wire, nothing of who may ask or of ho
     holds       holds
     keys        bearer keys
     log         the Merkle log: checkpoints, signing keys and proofs
+    parameters  parameters that are no fields of our requests: which are accepted all the same
     periods     periods and their settlements
     receipts    receipts and events, whole as they were written, and what a reversal needs
     requests    OpenAI's chat and text completions, and the field `attribution`

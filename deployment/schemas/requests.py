@@ -1,8 +1,7 @@
 """What an application may send: OpenAI's chat and text completions, and our `attribution` field.
 
-Beside OpenAI's ways to sample there are vLLM's `top_k` and `min_p`. A parameter that we do not support is refused by
-name when it would change the result, and accepted when it asks for what we do anyway (`best_of: 1`) or changes nothing
-in the text (`user`). Knows nothing of the model that is served.
+Beside OpenAI's ways to sample there are vLLM's `top_k` and `min_p`, and its ways to send and to be told token ids.
+Parameters that are not fields here are looked up in `parameters`. Knows nothing of the model that is served.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -11,41 +10,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from pydantic_core import PydanticCustomError
 
 from deployment.schemas.fields import LARGEST
+from deployment.schemas.parameters import refusal, require_supported
 
 AttributionLevel = Literal["none", "summary", "tokens"]
-
-HARMLESS = frozenset(
-    {
-        "metadata",
-        "prediction",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "safety_identifier",
-        "service_tier",
-        "store",
-        "user",
-    }
-)
-"""Parameters of OpenAI that change nothing in the text: accepted and left unread."""
-
-NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "audio": (),
-    "best_of": (1,),
-    "echo": (False,),
-    "function_call": ("none",),
-    "functions": ([],),
-    "modalities": (["text"],),
-    "parallel_tool_calls": (True, False),
-    "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
-    "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "top_logprobs": (0,),  # of text completions: `logprobs` says there how many
-    "verbosity": (),
-    "web_search_options": (),
-}
-"""Parameters of OpenAI that would change the result, each with the values that ask for what we do anyway."""
 
 _HARMLESS_IN_MESSAGE = frozenset(
     {
@@ -65,17 +32,6 @@ _HARMLESS_IN_MESSAGE = frozenset(
 LOWEST_TEMPERATURE = 0.01
 
 Text = Annotated[str, Field(min_length=1)]
-
-
-def _refuse(kind: str, param: str, message: str) -> PydanticCustomError:
-    return PydanticCustomError(kind, "{message}", {"param": param, "message": message})
-
-
-def _is_neutral(name: str, value: Any) -> bool:
-    # `True == 1` in Python, but `n: true` is no number: the type must agree, save that 0 and 0.0 are one number.
-    return value is None or any(
-        value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in NEUTRAL[name]
-    )
 
 
 class StreamOptions(BaseModel):
@@ -112,7 +68,10 @@ _WITH_DEFAULT = (
     *("stream", "stream_options", "attribution"),
 )
 """Fields of which null asks for the default."""
-_LATER = {"top_k", "min_p", "frequency_penalty", "presence_penalty", "logit_bias", "n", "logprobs", "top_logprobs"}
+_LATER = {
+    *("top_k", "min_p", "frequency_penalty", "presence_penalty", "logit_bias", "n", "logprobs", "top_logprobs"),
+    *("return_token_ids", "return_tokens_as_token_ids"),
+}
 """Fields that the first version did not have."""
 
 
@@ -167,13 +126,7 @@ class _GenerationRequest(BaseModel):
 
     @model_validator(mode="after")
     def _only_what_is_supported(self) -> Self:
-        for name, value in (self.model_extra or {}).items():
-            if name in HARMLESS:
-                continue
-            if name not in NEUTRAL:
-                raise _refuse("unknown_parameter", name, f"unknown parameter {name!r}")
-            if not _is_neutral(name, value):
-                raise _refuse("unsupported_parameter", name, f"parameter {name!r} is not supported by this service")
+        require_supported(self.model_extra or {})
         return self
 
     @property
@@ -262,7 +215,7 @@ class ChatRequest(_GenerationRequest):
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
-            raise _refuse(
+            raise refusal(
                 "contradiction",
                 "max_completion_tokens",
                 f"max_tokens {self.max_tokens} and max_completion_tokens {self.max_completion_tokens} "
@@ -278,7 +231,7 @@ class ChatRequest(_GenerationRequest):
     @model_validator(mode="after")
     def _logprobs_too(self) -> Self:
         if self.top_logprobs and not self.logprobs:
-            raise _refuse("contradiction", "top_logprobs", "top_logprobs is told only where logprobs is true")
+            raise refusal("contradiction", "top_logprobs", "top_logprobs is told only where logprobs is true")
         return self
 
     @property
@@ -292,11 +245,26 @@ class ChatRequest(_GenerationRequest):
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
 
-class CompletionRequest(_GenerationRequest):
-    """`POST /v1/completions`: one prompt, as a string or as a list of one."""
+def _are_token_ids(value: Any) -> bool:
+    return isinstance(value, list) and value != [] and all(type(each) is int and 0 <= each < 2**31 for each in value)
 
-    prompt: Text
+
+class CompletionRequest(_GenerationRequest):
+    """`POST /v1/completions`: one prompt, as a string, as token ids, or as a list of one of these.
+
+    As vLLM has it, `return_token_ids` tells the ids of the response's tokens and of the prompt's, and
+    `return_tokens_as_token_ids` names tokens by their ids where log-probabilities are told.
+    """
+
+    prompt: Text | Annotated[tuple[TokenId, ...], Field(min_length=1)]
     logprobs: TopLogprobs | None = None
+    return_token_ids: bool = Field(default=False, strict=True)
+    return_tokens_as_token_ids: bool = Field(default=False, strict=True)
+
+    @field_validator("return_token_ids", "return_tokens_as_token_ids", mode="before")
+    @classmethod
+    def _null_is_no(cls, value: Any) -> Any:
+        return False if value is None else value
 
     @field_validator("logprobs", mode="before")
     @classmethod
@@ -311,8 +279,10 @@ class CompletionRequest(_GenerationRequest):
     @field_validator("prompt", mode="before")
     @classmethod
     def _one_prompt(cls, value: Any) -> Any:
-        if isinstance(value, list) and len(value) == 1:
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
             value = value[0]
-        if not isinstance(value, str):
-            raise _refuse("unsupported_prompt", "prompt", "prompt must be one string; not token ids, nor several")
+        if value == "":
+            raise refusal("empty_prompt", "prompt", "prompt is empty; at least one character is needed")
+        if not isinstance(value, str) and not _are_token_ids(value):
+            raise refusal("unsupported_prompt", "prompt", "prompt must be one string, or the token ids of one")
         return value

@@ -14,8 +14,10 @@ from deployment.replica.messages import (
     Job,
     LikelyToken,
     ModelCard,
+    PromptIds,
     Summary,
     TokenCredit,
+    TokenIds,
     TokenLogprob,
 )
 from rewards.credit import Receipt, receipt_amounts
@@ -30,8 +32,17 @@ def logprobs_of(job: Job, piece: str) -> tuple[TokenLogprob, ...]:
     """What it tells of a piece, where the job asks: it was likely, and an exclamation mark was next to that."""
     if job.top_logprobs is None:
         return ()
-    likely = LikelyToken(piece, tuple(piece.encode()), -0.5), LikelyToken("!", (33,), -2.0)
-    return (TokenLogprob(piece, tuple(piece.encode()), -0.5, likely[: job.top_logprobs]),)
+    octets, number = tuple(piece.encode()), len(piece)
+    likely = LikelyToken(piece, octets, -0.5, number), LikelyToken("!", (33,), -2.0, 0)
+    return (TokenLogprob(piece, octets, -0.5, number, likely[: job.top_logprobs]),)
+
+
+def ids_of(job: Job, piece: str, *, is_first: bool) -> TokenIds | None:
+    """The ids of a piece, where the job asks: a token's is the number of its letters, and those of the prompt."""
+    if not job.with_token_ids:
+        return None
+    prompt = job.prompt.ids if isinstance(job.prompt, PromptIds) else (1, 2, 3, 4, 5)
+    return TokenIds((len(piece),), prompt if is_first else None)
 
 
 class ScriptedEngine:
@@ -91,7 +102,7 @@ class ScriptedEngine:
             for piece in self.pieces[:-1]:
                 await asyncio.sleep(self.pause_s)
                 said += 1
-                yield Delta(piece, logprobs_of(job, piece))
+                yield Delta(piece, logprobs_of(job, piece), ids_of(job, piece, is_first=said == 1))
         except (asyncio.CancelledError, GeneratorExit):
             self._book(job, said, {"cut": True, "delivered": said})
             self.left.append(job.response_id)
@@ -115,6 +126,7 @@ class ScriptedEngine:
             tokens=tokens if job.token_level else (),
             booked=self.books,
             logprobs=logprobs_of(job, self.pieces[-1]),
+            token_ids=ids_of(job, self.pieces[-1], is_first=len(self.pieces) == 1),
         )
 
     def _book(self, job: Job, tokens: int, cut: dict[str, Any]) -> Receipt | None:

@@ -88,9 +88,11 @@ def test_bad_parameter_is_named(
     assert [] == engine.jobs
 
 
-@pytest.mark.parametrize("prompt", ["", [], ["a", "b"], [1, 2], [[1, 2]], None, 5])
+@pytest.mark.parametrize(
+    "prompt", ["", [], ["a", "b"], [""], [[]], [1, "a"], [True], [-1], [2**31], [[1], [2]], None, 5]
+)
 def test_only_one_text_is_a_prompt(application: TestClient, engine: ScriptedEngine, prompt: Any) -> None:
-    """Text completions continue one non-empty string."""
+    """Text completions continue one non-empty string, or the token ids of one."""
     assert "prompt" == error_of(application.post("/v1/completions", json=TEXT | {"prompt": prompt}), 400)["param"]
     assert [] == engine.jobs
 

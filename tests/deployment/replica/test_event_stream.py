@@ -3,13 +3,14 @@
 import asyncio
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deployment.replica.event_stream import EventStream
-from deployment.replica.messages import Admitted, Delta, Event, Failed, Finished, TokenLogprob
+from deployment.replica.messages import Admitted, Delta, Event, Failed, Finished, TokenIds, TokenLogprob
 
 END = Finished("!", "stop", 3, 5, None, ())
 PIECES = st.lists(st.tuples(st.text(max_size=3), st.integers(0, 2)), max_size=12)
@@ -28,16 +29,31 @@ async def all_of(events: EventStream) -> list[Event]:
     return taken
 
 
-def told(events: list[Event]) -> tuple[str, tuple[TokenLogprob, ...]]:
-    """Text and log-probabilities of a response, in whatever pieces they came."""
+def ids(*numbers: int, is_first: bool = False) -> TokenIds:
+    """Ids of tokens, and of a prompt where they are the first."""
+    return TokenIds(numbers, (7, 8) if is_first else None)
+
+
+def told(events: list[Event]) -> tuple[Any, ...]:
+    """Text, log-probabilities and ids of a response, in whatever pieces they came."""
     pieces = [event for event in events if isinstance(event, Delta | Finished)]
-    return "".join(piece.text for piece in pieces), sum((piece.logprobs for piece in pieces), ())
+    parts = [piece.token_ids for piece in pieces if piece.token_ids is not None]
+    return (
+        "".join(piece.text for piece in pieces),
+        sum((piece.logprobs for piece in pieces), ()),
+        sum((part.ids for part in parts), ()),
+        [part.prompt for part in parts if part.prompt is not None],
+    )
 
 
-@given(PIECES, st.sampled_from([END, replace(END, logprobs=likely("!", 1)), Failed(500, "no", "no")]))
+@given(PIECES, st.sampled_from([END, replace(END, logprobs=likely("!", 1), token_ids=ids(9)), Failed(500, "no", "no")]))
 def test_what_is_told_is_what_was_put(pieces: list[tuple[str, int]], end: Finished | Failed) -> None:
     """From another thread, as slow or quick as it may be: the same text, the same log-probabilities, one end."""
-    put = [Admitted(), *(Delta(text, likely(text, number)) for text, number in pieces), end]
+    deltas = [
+        Delta(text, likely(text, number), ids(*range(number), is_first=not place) if number else None)
+        for place, (text, number) in enumerate(pieces)
+    ]
+    put = [Admitted(), *deltas, end]
 
     async def run() -> list[Event]:
         events = EventStream(asyncio.get_running_loop())
