@@ -17,6 +17,7 @@ records. One thread owns a model, its batch and its attribution.
     scoring/     a finished generation in, scores and shares by client out
     training/    federated averaging over question–answer files, from a recipe to a bundle
     attribute    who taught a response: a finished generation in, scores and shares by client out
+    comparison   are these log-probabilities the bundle's: of responses that somebody else generated
     errors       the exceptions of this package, one small tree; each message says what would be right
     forcing      a response that somebody else wrote, read by the model as if it had generated it
     model        a bundle loaded for serving: the network, its tokenizer, and what each client changed

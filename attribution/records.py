@@ -42,6 +42,7 @@ class Sampling:
         stop: strings that end the response before them.
         logit_bias: what is added to logits, by token id.
         top_logprobs: how many of the likeliest tokens a `Step` tells, with their log-probabilities.
+        tells_logprobs: whether anybody is told log-probabilities; who decodes elsewhere computes none where not.
 
     Raises:
         PromptError: naming the setting that is out of range.
@@ -58,6 +59,7 @@ class Sampling:
     presence_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     top_logprobs: int = 0
+    tells_logprobs: bool = True
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:

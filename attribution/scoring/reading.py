@@ -79,11 +79,12 @@ def log_probabilities(path: UpdatePath, points: Sequence[float], context: Contex
     together = [list(points)] if path.rows_may_differ else [[point] for point in points]
     rows: list[Tensor] = []
     for batch in together:
-        rows += yield from _log_probabilities(path, coefficients_of(path, batch), context)
+        rows += yield from log_probabilities_at(path, coefficients_of(path, batch), context)
     return torch.stack(rows)
 
 
-def _log_probabilities(path: UpdatePath, coefficients: Tensor, context: Context) -> Pieces[Tensor]:
+def log_probabilities_at(path: UpdatePath, coefficients: Tensor, context: Context) -> Pieces[Tensor]:
+    """Log p of each token at each row of coefficients (rows, clients): (rows, T) float64, without a graph."""
     with torch.no_grad():
         hidden, calls = enter(path, coefficients, context)
     for index in range(path.first_block, path.blocks):
