@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from deployment.errors import SettingsError
 from rewards.files import strict_yaml
@@ -95,6 +95,43 @@ def _one_device(gpus: float) -> float:
     return gpus
 
 
+def _engine_url(url: str) -> str:
+    """Where an engine is; no login, query or fragment, which would be sent with each request or shown."""
+    try:
+        parts = urlsplit(url)
+        is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_whole = False
+    if not is_whole or parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("an engine is at a URL such as http://127.0.0.1:8001, without login, query or fragment")
+    return url
+
+
+class EngineSettings(BaseModel):
+    """Who makes the tokens: `embedded` is our own decoder, `openai` a server that takes and returns token ids.
+
+    `model` None is the consortium's name. The server's key is never a setting: it is in the environment, as
+    PROTOKEN_ENGINE_API_KEY, or in the file `api_key_file`. `weights` says what a server holds that serves the bundle's
+    weights in another form, such as the hash of quantised ones: receipts name it beside what is scored.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    kind: Literal["embedded", "openai"] = "embedded"
+    url: Annotated[str, AfterValidator(_engine_url)] | None = None
+    model: str | None = Field(default=None, min_length=1)
+    api_key_file: AbsolutePath | None = None
+    weights: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.kind == "openai" and self.url is None:
+            raise ValueError("an engine of kind openai needs its url, such as http://127.0.0.1:8001")
+        if self.kind == "embedded" and self.model_fields_set - {"kind"}:
+            raise ValueError("url, model, api_key_file and weights are of an engine of kind openai")
+        return self
+
+
 class Settings(BaseModel):
     """Everything the service can be told; see `configs/serve.yaml` for the same list with comments.
 
@@ -103,7 +140,7 @@ class Settings(BaseModel):
     the choice to Ray. `nodes` None takes as many as `tolerance` wants. `credit_fraction` 1 measures every response.
     `replica_ledger` None lets replicas book with `ledger`. `pepper_file` None leaves the choice to `pepper_of`.
     `keep_alive_s` 0 sends no comments in a stream that is silent.
-    `policy` None settles nothing here. `texts` None keeps no texts of responses.
+    `engine` makes the tokens. `policy` None settles nothing here. `texts` None keeps no texts of responses.
     """
 
     # Errors do not repeat what was given, and the ledger's URL is not shown: there may be a password in it.
@@ -138,6 +175,7 @@ class Settings(BaseModel):
     tolerance: float = Field(default=0.02, gt=0, le=1)
     nodes: int | None = Field(default=None, ge=1, le=64)
     credit_fraction: Decimal = Field(default=Decimal(1), gt=0, le=1, decimal_places=6)
+    engine: EngineSettings = EngineSettings()
     keep_alive_s: float = Field(default=15.0, ge=0, allow_inf_nan=False)
     default_max_tokens: int = Field(default=256, ge=1)
     max_tokens_cap: int | None = Field(default=None, ge=1)
@@ -159,7 +197,8 @@ def load_settings(
 ) -> Settings:
     """Settings from a YAML file, over it `PROTOKEN_<NAME>` of the environment, over both the given overrides.
 
-    An override of None, and an empty variable, count as not given.
+    The parts of a setting that has some are variables of their own, as in PROTOKEN_ENGINE_URL. An override of None, and
+    an empty variable, count as not given.
 
     Raises:
         SettingsError: when the file cannot be read or a setting is missing, unknown or out of range.
@@ -170,8 +209,15 @@ def load_settings(
 
 def values_given(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
     """Values by the name of their setting, over them `PROTOKEN_<NAME>` of an environment; an empty one is not given."""
-    variables = {name: environment.get(f"{ENVIRONMENT_PREFIX}{name.upper()}") for name in Settings.model_fields}
-    return {**values, **{name: value for name, value in variables.items() if value}}
+    given = {**values, **_variables(Settings, environment)}
+    engine, parts = given.get("engine") or {}, _variables(EngineSettings, environment, "engine.")
+    return given | {"engine": {**engine, **parts}} if parts and isinstance(engine, Mapping) else given
+
+
+def _variables(kind: type[BaseModel], environment: Mapping[str, str], before: str = "") -> dict[str, str]:
+    """What an environment says of each setting of that kind."""
+    values = {name: environment.get(_variable(f"{before}{name}"), "") for name in kind.model_fields}
+    return {name: value for name, value in values.items() if value}
 
 
 def settings_of(values: Mapping[str, Any]) -> Settings:
@@ -243,8 +289,13 @@ def _explain(error: ValidationError) -> str:
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            clauses.append(f"setting {name!r} is not known; there are {', '.join(Settings.model_fields)}")
+            fields = EngineSettings.model_fields if name.startswith("engine.") else Settings.model_fields
+            clauses.append(f"setting {name!r} is not known; there are {', '.join(fields)}")
         else:
-            variable = f"{ENVIRONMENT_PREFIX}{name.upper()}"
-            clauses.append(f"setting {name!r} (environment {variable}): {problem['msg']}")
+            clauses.append(f"setting {name!r} (environment {_variable(name)}): {problem['msg']}")
     return "; ".join(clauses)
+
+
+def _variable(name: str) -> str:
+    """The variable of the environment by which a setting may be given, or a part of one."""
+    return f"{ENVIRONMENT_PREFIX}{name.upper().replace('.', '_')}"

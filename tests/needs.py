@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 
 NAMES = {
-    "process": {"subprocess", "multiprocessing", "uvicorn", "playwright", "psutil", "fork", "create_server", "bind"},
+    "process": {
+        "subprocess",
+        "multiprocessing",
+        "uvicorn",
+        "playwright",
+        "psutil",
+        "fork",
+        "create_server",
+        "bind",
+        "TCPSite",
+    },
     "model": {"torch", "transformers"},
     "app": {"TestClient"},
 }

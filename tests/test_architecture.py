@@ -23,7 +23,7 @@ ALLOWED = {
     },
     "deployment": {
         "deployment", "attribution", "rewards", "ray", "fastapi", "starlette", "pydantic", "pydantic_core", "yaml",
-        "typer", "rich", "httpx", "prometheus_client", "torch", "jinja2", "markupsafe",
+        "typer", "rich", "httpx", "aiohttp", "prometheus_client", "torch", "jinja2", "markupsafe",
         "itsdangerous", "grafana_foundation_sdk",
     },
 }  # fmt: skip
@@ -79,7 +79,7 @@ ROOMS = {
     ),
     "attribution": (
         "errors", "files", "progress", "records", "base", "bundle", "scoring", "decoding", "training", "importers",
-        "model", "forcing", "attribute", "tracing", "evaluation",
+        "model", "forcing", "attribute", "comparison", "tracing", "evaluation",
     ),
     "deployment": (
         "errors", "settings", "schemas", "spool", "http", "cluster", "metrics", "dashboards", "health", "access",

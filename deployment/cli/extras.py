@@ -15,6 +15,7 @@ EXTRAS = {
         "ray",
         "fastapi",
         "httpx",
+        "aiohttp",
         "prometheus_client",
         "markupsafe",
         "itsdangerous",

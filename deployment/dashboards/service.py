@@ -127,7 +127,17 @@ def _load() -> Band:
         Query(f"count by (model) ({live_gauge('protoken_replica_heartbeat_timestamp_seconds', 'model')})", "{{model}}"),
         empty="no live replica",
     )
-    rows = ((9, ((places, 8), (attribution, 8), (replicas, 8))), (9, ((unscored, 12), (scoring, 12))))
+    engine = graph(
+        "Engine against bundle",
+        f"{_help('protoken_replica_engine_difference_nats')} Beyond 0.1, or where an update lacks, it is another.",
+        "suffix: nats",
+        Query(f"max by (model) ({live_gauge('protoken_replica_engine_difference_nats', 'model')})", "{{model}}"),
+        Query(f"sum by (model) ({live_gauge('protoken_replica_engine_differs', 'model')})", "other weights {{model}}"),
+        steps=((0.1, "red"),),
+        empty="no live replica",
+    )
+    scores = (9, ((unscored, 8), (scoring, 8), (engine, 8)))
+    rows = ((9, ((places, 8), (attribution, 8), (replicas, 8))), scores)
     return Band("Load and attribution", rows)
 
 

@@ -17,7 +17,15 @@ from rewards.errors import LedgerError, LedgerLostError
 _LOG = logging.getLogger(__name__)
 INTERVAL_S = 1.0
 RETRY_AFTER_S = 5
-_HOW = {"missing": "is gone", "replaced": "is another one than when the service started", "damaged": "is damaged"}
+_HOW = {
+    "missing": "is gone",
+    "replaced": "is another one than when the service started",
+    "damaged": "is damaged",
+    "unreachable": "does not answer",
+    "unsuitable": "does not serve the model that is set",
+    "unchecked": "is being compared with the bundle",
+    "differs": "serves other weights than the bundle's",
+}
 
 
 @dataclass(frozen=True)

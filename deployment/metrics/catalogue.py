@@ -142,6 +142,11 @@ _ALL: Final = (
              "Receipts of this replica that are spooled and not in the ledger yet."),
     _replica("protoken_replica_ledger_lag_seconds", "gauge", "seconds", "model",
              "How long the oldest of these receipts has been waiting; 0 when there is none."),
+    _replica("protoken_replica_engine_difference_nats", "gauge", "nats", "model",
+             "How far a remote engine's log-probabilities were from the bundle's when they were compared last, as a "
+             "mean over tokens; 0 where it is embedded."),
+    _replica("protoken_replica_engine_differs", "gauge", "boolean", "model",
+             "1 where a remote engine was found to serve other weights than the bundle's, else 0."),
     _replica("protoken_replica_heartbeat_timestamp_seconds", "gauge", "seconds", "model",
              "When this replica last told its series. Ray goes on exporting what a dead replica told last, so that a "
              "gauge counts only with a fresh heartbeat beside it."),

@@ -64,6 +64,7 @@ class ReplicaMetrics:
         self.load(0, 0)
         self.lag(0, 0.0)
         self.note_unscored(0, 0.0)
+        self.note_engine(0.0, differs=False)
         self._thread = threading.Thread(target=self._beat, name="protoken-heartbeat", daemon=True)
         self._thread.start()
 
@@ -88,6 +89,12 @@ class ReplicaMetrics:
     def note_unscored(self, responses: int, seconds: float) -> None:
         """So many responses wait for their score, the oldest of them for so long."""
         self._set(protoken_replica_unscored_responses=responses, protoken_replica_scoring_lag_seconds=seconds)
+
+    def note_engine(self, difference_nats: float, *, differs: bool) -> None:
+        """A remote engine's log-probabilities were so far from the bundle's, and its weights are others or not."""
+        self._set(
+            protoken_replica_engine_difference_nats=difference_nats, protoken_replica_engine_differs=float(differs)
+        )
 
     def lag(self, receipts: int, seconds: float) -> None:
         """So many receipts wait for the ledger, the oldest of them for so long."""

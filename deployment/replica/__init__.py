@@ -1,5 +1,6 @@
 """A replica: one model, one worker, and the way from generated tokens to booked credit.
 
+engines/        who makes the tokens where the model does not: a server in a process of its own
 active_request  a job on its way: what was generated, spooled and shown
 booking_queue   books what is spooled: at once, or again and again until the database is back
 capacity        how much one replica takes, and why it takes no more

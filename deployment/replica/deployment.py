@@ -11,8 +11,6 @@ import ray
 import torch
 
 from attribution.attribute import credit_in_pieces, paper_in_pieces
-from attribution.decoding.decode import Batch
-from attribution.decoding.taps import Captures
 from attribution.model import FederatedModel
 from attribution.scoring.credit_preset import Effort
 from deployment.cluster.core_files import forbid_core_files
@@ -25,6 +23,7 @@ from deployment.metrics.replica import ReplicaMetrics
 from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.capacity import Capacity
 from deployment.replica.endings import ledger_failure
+from deployment.replica.engines.parts import engine_of
 from deployment.replica.event_stream import EventStream
 from deployment.replica.machine import require_given, require_memory
 from deployment.replica.messages import Event, Failed, Finished, Job, ModelCard, Report
@@ -69,29 +68,36 @@ class Replica:
         effort = Effort(settings.nodes, settings.tolerance)
         in_pieces = paper_in_pieces if settings.method == "paper" else credit_in_pieces
         scoring = ScoringQueue(model, in_pieces, effort, self._metrics)
+        self._engine = engine_of(settings, model, scoring, thread, self._metrics.note_engine)
         recorder = CreditRecorder(
-            card, sampling=self._sampling, scoring=scoring, spool=self._spool, bookings=self._bookings
+            card,
+            sampling=self._sampling,
+            scoring=self._engine.scoring,
+            spool=self._spool,
+            bookings=self._bookings,
+            engine=self._engine.marks,
         )
         self._worker = Worker(
             model,
-            Batch(model, captures=_captures(settings, model)),
-            scoring=scoring,
+            self._engine.decoder,
+            scoring=self._engine.scoring,
             recorder=recorder,
             capacity=Capacity(
                 settings.max_batch,
                 settings.max_waiting,
                 settings.default_max_tokens,
                 settings.max_unscored,
-                settings.max_batch_tokens,
+                self._engine.max_batch_tokens,
             ),
             observer=self._metrics,
-            thread=thread,
+            thread=self._engine.thread,
         )
         self._watch = Watch(
             {
                 "ledger": Continuity(self._ledger.database).check,
                 "spool": self._spool.check,
                 "bundle": parts.bundle("bundle", settings.bundle),
+                **self._engine.checks,
             }
         )
         self._recovery = Recovery(self._spool, self._bookings, self._ledger, self._worker.card, self._worker.recover)
@@ -127,7 +133,7 @@ class Replica:
         Raises:
             WorkerDiedError: a thread has ended; Serve replaces the replica, and the next one takes over its spool.
         """
-        for part in (self._worker, self._bookings, self._recovery):
+        for part in (self._worker, self._engine, self._bookings, self._recovery):
             if not part.alive:
                 raise WorkerDiedError(f"the thread of {type(part).__name__} died; see the replica's log")
 
@@ -136,6 +142,7 @@ class Replica:
         if hasattr(self, "_recovery"):
             self._watch.close()
             self._worker.stop(STOP_TIMEOUT_S)
+            self._engine.close()
             self._recovery.close()
             self._bookings.close()
             self._spool.close()
@@ -143,16 +150,13 @@ class Replica:
             self._metrics.close()
 
 
-def _captures(settings: Settings, model: FederatedModel) -> Captures:
-    """What decoding keeps for the score; of numbers of another type than it is scored in, nothing."""
-    if settings.method == "paper":
-        return Captures.PAPER
-    return Captures.CREDIT if model.scored is model.network else Captures.NONE
-
-
 def _load(settings: Settings) -> FederatedModel:
     """The model, in the thread that is to run it: how many threads a parallel loop has is a setting of that thread."""
     torch.set_num_threads(settings.processors)
+    is_served = settings.engine.kind == "embedded"
     return FederatedModel.load(
-        settings.bundle, device=settings.device, dtype=settings.serve_dtype, score_dtype=settings.score_dtype
+        settings.bundle,
+        device=settings.device,
+        dtype=settings.serve_dtype if is_served else settings.score_dtype,
+        score_dtype=settings.score_dtype,
     )

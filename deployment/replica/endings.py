@@ -7,6 +7,7 @@ import logging
 
 from attribution.errors import ContextLengthError, PromptError
 from deployment.errors import log_text_of
+from deployment.replica.engines.errors import EngineError
 from deployment.replica.messages import Event, Failed, Finished, Job
 
 _LOG = logging.getLogger(__name__)
@@ -16,8 +17,13 @@ def failure_of(job: Job, error: Exception) -> Failed:
     """What an application is told of a failure in its own row: 400 where its request is at fault, else 500."""
     if isinstance(error, PromptError):
         code = "context_length_exceeded" if isinstance(error, ContextLengthError) else "invalid_value"
-        param = "prompt" if isinstance(job.prompt, str) and error.parameter == "messages" else error.parameter
+        param = "prompt" if not isinstance(job.prompt, tuple) and error.parameter == "messages" else error.parameter
         return Failed(400, str(error), code, param)
+    if isinstance(error, EngineError):
+        _LOG.error("response %s fails: %s", job.response_id, error)
+        return Failed(
+            error.status, str(error), error.code, retry_after_s=error.retry_after_s, hopeless=error.status == 500
+        )
     _LOG.error("response %s fails: %s", job.response_id, log_text_of(error))
     message = "this response failed, and no other; the same request may fail again, so it is not to be repeated at once"
     return Failed(500, message, "response_failed", hopeless=True)

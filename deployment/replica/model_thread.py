@@ -26,6 +26,10 @@ class ModelThread:
         """Whether anything that is given to it will be run."""
         return self._thread.is_alive()
 
+    def run(self, work: Callable[[], object]) -> None:
+        """Run some work, behind what is to be run already; the thread ends where it raises."""
+        self._work.put(work)
+
     def call(self, work: Callable[[], _Result]) -> _Result:
         """The result of some work, waited for; raises what it raises."""
         answer: Future[_Result] = Future()

@@ -8,12 +8,12 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.records import Sampling
 from deployment.replica.active_request import ActiveRequest
 from deployment.replica.endings import failure_of, overload_failure
-from deployment.replica.messages import Failed, Job
+from deployment.replica.engines.decoder import Decoder
+from deployment.replica.messages import Failed, Job, PromptIds
 
 SHORT_CHARACTERS = 32_768
 """Prompts up to here are read in tens of milliseconds, and wait for none that is longer."""
@@ -34,7 +34,7 @@ class Encoder:
     def __init__(
         self,
         model: FederatedModel,
-        batch: Batch,
+        batch: Decoder,
         default_max_tokens: int,
         done: Callable[[ActiveRequest, Failed | None], None],
     ) -> None:
@@ -77,6 +77,8 @@ class Encoder:
         self._done(row, None)
 
     def _encode(self, job: Job) -> list[int]:
+        if isinstance(job.prompt, PromptIds):
+            return list(job.prompt.ids)
         if isinstance(job.prompt, str):
             return self._model.encode_text(job.prompt)
         return self._model.encode_chat([{"role": message.role, "content": message.content} for message in job.prompt])
@@ -97,8 +99,15 @@ class Encoder:
             presence_penalty=job.presence_penalty,
             logit_bias=job.logit_bias,
             top_logprobs=job.top_logprobs or 0,
+            tells_logprobs=job.top_logprobs is not None,
         )
 
 
 def _characters(job: Job) -> int:
-    return len(job.prompt) if isinstance(job.prompt, str) else sum(len(message.content) for message in job.prompt)
+    match job.prompt:
+        case PromptIds():
+            return 0  # is read already
+        case str() as text:
+            return len(text)
+        case messages:
+            return sum(len(message.content) for message in messages)

@@ -2,8 +2,8 @@
 
 What it promises: a response is durable, as its token ids or as its receipt, in the spool or in the ledger, before its
 end is told; of a stream, what was delivered was spooled before it was, but for the last PROGRESS_TOKENS - 1 tokens.
-Whoever asked for attribution is told the end when the score is there; nobody else waits for it. Runs in the thread that
-owns the model; knows no batch.
+Whoever asked for attribution is told the end when the score is there; nobody else waits for it. Runs in the worker's
+thread; knows no batch.
 """
 
 import logging
@@ -21,7 +21,7 @@ from deployment.replica.booking_queue import BookingQueue, Outcome, OutcomeListe
 from deployment.replica.endings import attribution_failure, ledger_failure, stop_failure
 from deployment.replica.messages import Failed, Finished, ModelCard
 from deployment.replica.receipts import receipt_of, summary_of, token_credits
-from deployment.replica.scoring_queue import ScoringQueue, ScoringTask
+from deployment.replica.scoring_queue import Scoring, ScoringTask
 from deployment.spool.lines import Record
 from deployment.spool.records import RECOVERED, ProgressRecord, record_of, unscored_receipt
 from deployment.spool.spool import Spool
@@ -73,16 +73,25 @@ class CreditRecorder:
         scoring: scores them, in its own time.
         spool: holds what the ledger does not have yet.
         bookings: brings receipts to the ledger.
+        engine: what receipts say of who generated the tokens, where that was not the model itself.
     """
 
     def __init__(
-        self, card: ModelCard, *, sampling: SamplingKeys, scoring: ScoringQueue, spool: Spool, bookings: BookingQueue
+        self,
+        card: ModelCard,
+        *,
+        sampling: SamplingKeys,
+        scoring: Scoring,
+        spool: Spool,
+        bookings: BookingQueue,
+        engine: Mapping[str, Any] | None = None,
     ) -> None:
         self.card = card
         self._sampling = sampling
         self._scoring = scoring
         self._spool = spool
         self._bookings = bookings
+        self._engine = dict(engine or {})
 
     def record(self, rows: Sequence[ActiveRequest]) -> None:
         """Spool the progress of streams, all in one write.
@@ -209,6 +218,8 @@ class CreditRecorder:
         if not rule.is_measured(progress.response_id):
             return unscored_receipt(progress, rule, "", ending.marks)
         marks = {**ending.marks, **rule.evidence(progress.response_id)}
+        if self._engine:
+            response = replace(response, settings={**response.settings, **self._engine})
         return receipt_of(progress, self.card, response, progress.duration_us, marks)
 
     def _rule(self, progress: ProgressRecord) -> SamplingRule:

@@ -61,6 +61,28 @@ class ScoringTask:
     work: Pieces[AttributedResponse] | None = None
 
 
+class Scoring(Protocol):
+    """What a worker and its recorder ask of whoever scores; owned by the worker's thread."""
+
+    def __len__(self) -> int:
+        """Responses that wait for their score."""
+
+    def put(self, task: ScoringTask) -> None:
+        """Take a response."""
+
+    def advance(self, seconds: float) -> None:
+        """Let scores come, for about so long at most, while nobody is decoded."""
+
+    def advance_after(self, step_s: float, *, is_reading: bool, piled_up: bool) -> None:
+        """Let scores come between two steps of decoding, the last of which took so long, and read a prompt or not."""
+
+    def finish(self, seconds: float) -> None:
+        """Let what is left be scored, for so long at most."""
+
+    def abandon(self) -> None:
+        """Score nothing more; whoever waits is told."""
+
+
 class ScoringQueue:
     """First come, first served among those for whom somebody waits, and then among the others.
 
@@ -108,6 +130,10 @@ class ScoringQueue:
             self._tell()
             if time.perf_counter() >= until:
                 return
+
+    def finish(self, seconds: float) -> None:
+        """Work on what is left, for so long."""
+        self.advance(seconds)
 
     def advance_after(self, step_s: float, *, is_reading: bool, piled_up: bool) -> None:
         """Work after every third step of decoding, or after each where responses pile up, for as long as a step takes.

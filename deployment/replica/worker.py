@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.records import Step
 from deployment.errors import SpoolError, log_text_of
 from deployment.replica.active_request import ActiveRequest, Deliver
 from deployment.replica.capacity import Capacity
 from deployment.replica.endings import disk_failure, failure_of, outcome, overload_failure, stop_failure
+from deployment.replica.engines.decoder import Decoder
 from deployment.replica.fair_queue import FairQueue
 from deployment.replica.logprobs import LogprobLine, TokenTexts
 from deployment.replica.messages import Admitted, Event, Failed, Job
@@ -27,7 +27,7 @@ from deployment.replica.model_thread import ModelThread
 from deployment.replica.observer import Observer
 from deployment.replica.prompts import Encoder
 from deployment.replica.recorder import CreditRecorder
-from deployment.replica.scoring_queue import ScoringQueue
+from deployment.replica.scoring_queue import Scoring
 from deployment.spool.records import ProgressRecord
 
 _LOG = logging.getLogger(__name__)
@@ -45,9 +45,9 @@ class Worker:
     def __init__(
         self,
         model: FederatedModel,
-        batch: Batch,
+        batch: Decoder,
         *,
-        scoring: ScoringQueue,
+        scoring: Scoring,
         recorder: CreditRecorder,
         capacity: Capacity,
         observer: Observer,
@@ -156,7 +156,7 @@ class Worker:
                 self._score(time.perf_counter() - begun, is_reading=is_reading)
             for response_id in list(self._running):
                 self._withdraw(response_id, stop_failure())
-            self._scoring.advance(_LAST_SCORES_S)
+            self._scoring.finish(_LAST_SCORES_S)
         finally:
             self._abandon()
 
@@ -283,7 +283,7 @@ class Worker:
             return
         self._observer.note_end(outcome(event), row.seconds)
         if event is not None:
-            self._deliver(row, row.with_logprobs(event))
+            self._deliver(row, row.with_rest(event))
 
     def _deliver(self, row: ActiveRequest, event: Event) -> None:
         """Tell a row's caller; one that cannot be told is gone, and keeps nobody else from being told."""

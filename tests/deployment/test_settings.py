@@ -29,6 +29,19 @@ def test_environment_overrides_file_and_arguments_override_both(tmp_path: Path) 
     assert (5, 3, 0, "127.0.0.1") == (settings.port, settings.replicas, settings.metrics_port, settings.host)
 
 
+def test_parts_of_a_setting_are_variables_of_their_own(tmp_path: Path) -> None:
+    """Each over what the file says of it; the engine's key is no setting, wherever it is given."""
+    file = tmp_path / "serve.yaml"
+    file.write_text("bundle: b\nengine: {kind: openai, url: 'http://a:1', model: m}\n", encoding="utf-8")
+    environment = {"PROTOKEN_ENGINE_URL": "https://b/v1", "PROTOKEN_ENGINE_API_KEY": "sk-secret"}
+    settings = load_settings(file, environment=environment)
+
+    assert ("openai", "https://b/v1", "m") == (settings.engine.kind, settings.engine.url, settings.engine.model)
+    assert "secret" not in repr(settings)
+    whole = {"PROTOKEN_BUNDLE": "b", "PROTOKEN_ENGINE_KIND": "openai", "PROTOKEN_ENGINE_URL": "http://a"}
+    assert "http://a" == load_settings(environment=whole).engine.url
+
+
 def test_paths_are_made_absolute() -> None:
     """Replicas run elsewhere, so a relative path means the folder where the service was started."""
     settings = load_settings(environment={"PROTOKEN_BUNDLE": "b", "PROTOKEN_LEDGER": "sqlite:///l.db"})
@@ -54,6 +67,15 @@ def test_paths_are_made_absolute() -> None:
         ("bundle: b\nkeep_alive_s: 1:30", "1:30 is no decimal number"),
         ("bundle: b\nkeep_alive_s: 1:30.5", "1:30.5 is no decimal number"),
         ("bundle: b\nport: 8000\nport: 8001", "port is given twice"),
+        ("bundle: b\nengine: {kind: openai}", "needs its url"),
+        ("bundle: b\nengine: {url: 'http://127.0.0.1:1'}", "of kind openai"),
+        ("bundle: b\nengine: {kind: openai, url: 'file:///x'}", "PROTOKEN_ENGINE_URL"),
+        ("bundle: b\nengine: {kind: openai, url: 'http://me:secret@x'}", "without login"),
+        (
+            "bundle: b\nengine: {kind: openai, url: 'http://x', api_key: sk}",
+            "api_key' is not known; there are kind, url",
+        ),
+        ("bundle: b\nengine: vllm", "engine"),
         ("- bundle", "list"),
         ("bundle: [", "YAML"),
     ],

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +63,12 @@ def new_ledger(folder: Path) -> str:
 
 @contextmanager
 def service(
-    bundle: Path, ledger: str, log: Path, replica_ledger: str = "", ports: tuple[int, int, int] | None = None
+    bundle: Path,
+    ledger: str,
+    log: Path,
+    replica_ledger: str = "",
+    ports: tuple[int, int, int] | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> Iterator[Service]:
     """The service; SIGTERM at the end, and SIGKILL to its whole group where that does not do.
 
@@ -73,6 +78,7 @@ def service(
         log: its output; spool, signing key and pepper lie beside.
         replica_ledger: the setting of that name.
         ports: of the API, of the exporter, and of the replicas' series; free ones when None.
+        more: variables of the environment, as PROTOKEN_ENGINE_URL is one.
     """
     port, metrics_port, replica_metrics_port = ports or (free_port(), free_port(), free_port())
     command = [sys.executable, "-m", "deployment.cli", "serve", "--bundle", str(bundle), "--ledger", ledger]
@@ -82,6 +88,7 @@ def service(
     keys = {role: ring.create(role, "test", actor="test") for role in ("application", "operator")}
     settings = beside | {"replica_ledger": replica_ledger, "replica_metrics_port": str(replica_metrics_port)}
     environment = os.environ | {f"PROTOKEN_{name.upper()}": value for name, value in settings.items()}
+    environment |= more or {}
     environment["RAY_metrics_report_interval_ms"] = str(TOLD_EVERY_MS)
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True, env=environment)
@@ -124,5 +131,6 @@ def _wait(running: Service, log: Path) -> None:
             if httpx.get(f"{running.address}/health", timeout=5).is_success:
                 return
         except httpx.TransportError:
-            time.sleep(0.3)
+            pass
+        time.sleep(0.3)
     raise AssertionError(f"the service did not answer within {START_TIMEOUT_S} s:\n{log.read_text()}")

@@ -66,6 +66,7 @@ def test_every_replica_series_of_the_catalogue_is_told(metrics: ReplicaMetrics, 
     metrics.note_step([0.2, 0.3], [0.05])
     metrics.note_step([], [])
     metrics.note_attribution(0.4)
+    metrics.note_engine(0.03, differs=True)
     metrics.note_end("finished", 2.0)
     metrics.note_end("refused", 0.01)
     told = {sample.name for family in sink.registry.collect() for sample in family.samples}
@@ -80,6 +81,7 @@ def test_every_replica_series_of_the_catalogue_is_told(metrics: ReplicaMetrics, 
     assert (1, 1) == tuple(
         sink.value("protoken_replica_requests_total", outcome=outcome) for outcome in ("finished", "refused")
     )
+    assert (0.03, 1) == tuple(sink.value(f"protoken_replica_engine_{name}") for name in ("difference_nats", "differs"))
     assert (2, 3, 4, 1.5) == tuple(
         sink.value(f"protoken_replica_{name}")
         for name in ("running_requests", "waiting_requests", "spooled_receipts", "ledger_lag_seconds")

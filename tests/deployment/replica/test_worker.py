@@ -22,7 +22,7 @@ from deployment.errors import SpoolError
 from deployment.replica.active_request import PROGRESS_TOKENS
 from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.capacity import Capacity
-from deployment.replica.messages import Admitted, ChatMessage, Delta, Event, Failed, Finished, Job, ModelCard
+from deployment.replica.messages import Admitted, ChatMessage, Delta, Event, Failed, Finished, Job, ModelCard, PromptIds
 from deployment.replica.recorder import CreditRecorder
 from deployment.replica.recovery import Recovery
 from deployment.replica.scoring_queue import ScoringQueue
@@ -336,6 +336,30 @@ def test_log_probabilities_come_with_the_text_that_they_are_of(
         assert all(0 > each.top[0].logprob >= max(each.top[1].logprob, each.logprob) for each in told)
     silent = Caller(worker, job("silent", max_tokens=4, streamed=True), ledger)
     assert () == silent.end().logprobs
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_token_ids_go_in_and_out(
+    worker: Worker, ledger: Ledger, model: FederatedModel, spool: Spool, streamed: bool
+) -> None:
+    """A prompt of ids is taken as it stands; all ids come out, in order, with the text, a stop string's too."""
+    prompt = model.encode_text("tell me")
+    text = Caller(worker, job("text", max_tokens=30), ledger).text()
+    stop = text[10:12]
+    for number, stops in enumerate(((), (stop,))):
+        asked = {"max_tokens": 30, "stop": stops, "with_token_ids": True, "streamed": streamed}
+        caller = Caller(worker, job(f"r{number}", PromptIds(tuple(prompt)), **asked), ledger)
+        end = caller.end()
+        told = [event.token_ids for event in (*caller.events, end)]
+
+        assert tuple(prompt) == told[0].prompt and {None} == {each.prompt for each in told[1:]}
+        assert end.completion_tokens == sum(len(each.ids) for each in told)
+        ids = [token for each in told for token in each.ids]
+        said = model.backend_tokenizer.decode([*prompt, *ids])[len("tell me") :]
+        assert said.startswith("".join(caller.deltas) + end.text)
+    assert stop not in "".join(caller.deltas) + end.text
+    refused = Caller(worker, job("far", PromptIds((10**6,))), ledger).end()
+    assert (400, "prompt") == (refused.status, refused.param) and "1000000" in refused.message
 
 
 def test_ways_to_sample_reach_the_model(worker: Worker, ledger: Ledger) -> None:
