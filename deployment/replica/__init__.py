@@ -1,6 +1,6 @@
 """A replica: one model, one worker, and the way from generated tokens to booked credit.
 
-engines/        who makes the tokens where the model does not: a server in a process of its own
+engines/        who makes the tokens: the model in a thread of its own, or a server in a process of its own
 active_request  a job on its way: what was generated, spooled and shown
 booking_queue   books what is spooled: at once, or again and again until the database is back
 capacity        how much one replica takes, and why it takes no more
@@ -11,7 +11,6 @@ fair_queue      who is served next, so that one application's flood starves no o
 logprobs        log-probabilities as an application is told them, each with its text
 machine         whether a machine is what a replica's settings say, and has the memory for its scores
 messages        what crosses between ingress and replica: a job in, events out
-model_thread    the one thread of a process in which torch works
 observer        who is told how requests fare
 prompts         prompts to token ids, long ones apart from short ones
 receipts        from an attributed response to a receipt, and to what the application is told

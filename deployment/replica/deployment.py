@@ -23,11 +23,11 @@ from deployment.metrics.replica import ReplicaMetrics
 from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.capacity import Capacity
 from deployment.replica.endings import ledger_failure
+from deployment.replica.engines.model_thread import ModelThread
 from deployment.replica.engines.parts import engine_of
 from deployment.replica.event_stream import EventStream
 from deployment.replica.machine import require_given, require_memory
 from deployment.replica.messages import Event, Failed, Finished, Job, ModelCard, Report
-from deployment.replica.model_thread import ModelThread
 from deployment.replica.recorder import CreditRecorder
 from deployment.replica.recovery import Recovery
 from deployment.replica.scoring_queue import ScoringQueue

@@ -20,10 +20,10 @@ from deployment.replica.active_request import ActiveRequest, Deliver
 from deployment.replica.capacity import Capacity
 from deployment.replica.endings import disk_failure, failure_of, outcome, overload_failure, stop_failure
 from deployment.replica.engines.decoder import Decoder
+from deployment.replica.engines.model_thread import ModelThread
 from deployment.replica.fair_queue import FairQueue
 from deployment.replica.logprobs import LogprobLine, TokenTexts
 from deployment.replica.messages import Admitted, Event, Failed, Job
-from deployment.replica.model_thread import ModelThread
 from deployment.replica.observer import Observer
 from deployment.replica.prompts import Encoder
 from deployment.replica.recorder import CreditRecorder

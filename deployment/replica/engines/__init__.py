@@ -10,6 +10,7 @@ ids alone, by the bundle's own weights. What it tells of probabilities is shown 
     errors        what an engine does wrong, and what an application is told of it
     event_reader  server-sent events, as their bytes come
     health        whether an engine answers, serves the model that is set, and passed its canary
+    model_thread  the one thread of a process in which torch works
     parts         what a worker and its replica take of either kind
     remote_batch  the rows of a worker, each the stream of an engine
     request       one response of an engine: held against what was asked, token by token

@@ -19,9 +19,9 @@ from deployment.replica.engines.canary import TEXT_TOKENS, Canary, Note
 from deployment.replica.engines.connection import Connection
 from deployment.replica.engines.decoder import Decoder
 from deployment.replica.engines.health import engine_check
+from deployment.replica.engines.model_thread import ModelThread
 from deployment.replica.engines.remote_batch import RemoteBatch
 from deployment.replica.engines.scoring_thread import ScoringThread
-from deployment.replica.model_thread import ModelThread
 from deployment.replica.scoring_queue import Scoring, ScoringQueue
 from deployment.settings import ENVIRONMENT_PREFIX, EngineSettings, Settings
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 from attribution.records import AttributedResponse
 from attribution.scoring.pieces import Pieces, run
 from deployment.errors import ServiceError
-from deployment.replica.model_thread import ModelThread
+from deployment.replica.engines.model_thread import ModelThread
 from deployment.replica.scoring_queue import ScoringQueue, ScoringTask
 
 _TURN_S = 0.02
