@@ -34,6 +34,7 @@ _ELSEWHERE = {
     "replicas": "num_replicas or autoscaling_config of the file's deployment `replica`",
 }
 _PATHS = ("bundle", "spool", "signing_key", "pepper_file", "policy", "texts")
+_ENGINE_KEY = "engine.api_key_file"
 _NEEDED = {
     "spool": "a folder that every machine shares, or that comes back with its machine",
     "signing_key": "a file that is the same on every machine, made by `protoken keys create --signing`",
@@ -77,10 +78,8 @@ def cluster_settings(args: Mapping[str, Any], environment: Mapping[str, str]) ->
     for name in ("ledger", "replica_ledger"):
         _require_no_password(name, args.get(name))
     values = values_given(args, environment)
-    for name in _PATHS:
-        if name in values and not Path(values[name]).is_absolute():
-            raise SettingsError(f"setting {name!r} must be an absolute path, as nodes run in folders of their own")
     settings = settings_of(values)
+    _require_absolute({name: values.get(name) for name in _PATHS} | {_ENGINE_KEY: _engine_key_of(values)})
     if settings.ledger.startswith("sqlite:"):
         raise SettingsError("setting 'ledger' must be postgresql://…, as an SQLite file is for one machine")
     for name, what in _NEEDED.items():
@@ -94,6 +93,17 @@ def longest_drain_s(settings: Settings) -> float:
     """How long a replica that takes nothing new may have to do: its last waiting response comes after all others."""
     rounds = 1 + math.ceil(settings.max_waiting / settings.max_batch)
     return (settings.max_tokens_cap or 0) * SLOWEST_TOKEN_S * rounds
+
+
+def _require_absolute(paths: Mapping[str, Any]) -> None:
+    for name, path in paths.items():
+        if path is not None and not Path(path).is_absolute():
+            raise SettingsError(f"setting {name!r} must be an absolute path, as nodes run in folders of their own")
+
+
+def _engine_key_of(values: Mapping[str, Any]) -> Any:
+    engine = values.get("engine")
+    return engine.get("api_key_file") if isinstance(engine, Mapping) else None
 
 
 def _require_patience(settings: Settings) -> None:

@@ -52,8 +52,9 @@ def require_memory(settings: Settings, memory_bytes: int | None = None) -> None:
     if not sizes.dense_bytes:
         return
     available = _memory_bytes() if memory_bytes is None else memory_bytes
-    copies = sum(_BYTES[dtype] for dtype in {settings.serve_dtype, settings.score_dtype})
-    model = sizes.weights * copies if settings.device == "cpu" else 0
+    decoded = {settings.serve_dtype} if settings.engine.kind == "embedded" else set()
+    model = sizes.weights * sum(_BYTES[dtype] for dtype in decoded | {settings.score_dtype})
+    model = model if settings.device == "cpu" else 0
     if sizes.dense_bytes + model > available:
         beside = f", beside {model / _GIB:.1f} GiB of the model" if model else ""
         raise StartError(

@@ -29,6 +29,7 @@ ARGS = {
     "shutdown_timeout_s": 600,
 }
 LEDGER = {"PROTOKEN_LEDGER": "postgresql://service:secret@host/books"}
+ENGINE = {"kind": "openai", "url": "http://127.0.0.1:8001"}
 
 
 def test_arguments_are_settings_and_the_environment_stands_over_them():
@@ -51,6 +52,7 @@ def test_arguments_are_settings_and_the_environment_stands_over_them():
         ({"replica_ledger": "postgresql://a:b@host/books"}, "'replica_ledger' holds a password"),
         ({"spool": "var/spool"}, "'spool' must be an absolute path"),
         ({"bundle": "var/bundle"}, "'bundle' must be an absolute path"),
+        ({"engine": ENGINE | {"api_key_file": "key"}}, "'engine.api_key_file' must be an absolute path"),
         ({"spool": None}, "'spool' is missing.*shares"),
         ({"signing_key": None}, "'signing_key' is missing.*keys create --signing"),
         ({"pepper_file": None}, "'pepper_file' is missing.*keys create"),

@@ -7,7 +7,7 @@ import pytest
 from attribution.bundle.sizes import sizes_of
 from deployment.errors import StartError
 from deployment.replica.machine import require_given, require_memory
-from deployment.settings import Settings
+from deployment.settings import EngineSettings, Settings
 from tests.attribution.consortia import base_model, updates, write_consortium
 
 
@@ -50,6 +50,8 @@ def test_a_second_copy_and_another_device_count(dense: Path):
     with pytest.raises(StartError):
         require_memory(twice, sizes.dense_bytes + 6 * sizes.weights - 1)
     require_memory(Settings(bundle=dense, gpus_per_replica=1), sizes.dense_bytes)
+    engine = EngineSettings(kind="openai", url="http://127.0.0.1:8001")  # which has its own copy elsewhere
+    require_memory(twice.model_copy(update={"engine": engine}), sizes.dense_bytes + 4 * sizes.weights)
 
 
 def test_low_rank_updates_fit_anywhere(tmp_path: Path):
