@@ -53,10 +53,16 @@ class TokenTexts:
 
 
 class LogprobLine:
-    """The log-probabilities of one response that are still to be told, each with the character that it begins in."""
+    """The log-probabilities of one response that are still to be told, each with the character that it begins in.
 
-    def __init__(self, texts: TokenTexts) -> None:
+    Args:
+        texts: of the model's tokens.
+        by_token: whether they are told with their tokens' ids, of each that came, whatever is shown of its text.
+    """
+
+    def __init__(self, texts: TokenTexts, *, by_token: bool = False) -> None:
         self._texts = texts
+        self._by_token = by_token
         self._line: deque[tuple[int, TokenLogprob]] = deque()
         self._decoder = getincrementaldecoder("utf-8")(errors="replace")
         self._length = self._shown = 0  # characters
@@ -66,7 +72,7 @@ class LogprobLine:
         """A token came."""
         is_end = step.token_id in self._texts.end_token_ids
         self._is_whole = step.finish_reason == "length" or is_end
-        if is_end and step.finish_reason == "stop":
+        if is_end and step.finish_reason == "stop" and not self._by_token:
             return
         chosen = self._texts.likely(step.token_id, step.logprob)
         top = tuple(self._texts.likely(*likely) for likely in step.top_logprobs)
@@ -78,7 +84,7 @@ class LogprobLine:
         """Those whose text begins in what is shown now."""
         self._shown += len(text)
         told = []
-        while self._line and self._line[0][0] < self._shown:
+        while self._line and (self._by_token or self._line[0][0] < self._shown):
             told.append(self._line.popleft()[1])
         return tuple(told)
 

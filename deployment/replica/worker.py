@@ -85,7 +85,7 @@ class Worker:
 
         The first of a streamed job is `Admitted`, once its prompt was read, unless it is refused.
         """
-        logprobs = None if job.top_logprobs is None else LogprobLine(self._texts)
+        logprobs = None if job.top_logprobs is None else LogprobLine(self._texts, by_token=job.with_token_ids)
         row = ActiveRequest(job, deliver, logprobs=logprobs)
         with self._changed:
             gone = self._stopping or not self.alive

@@ -347,13 +347,15 @@ def test_token_ids_go_in_and_out(
     text = Caller(worker, job("text", max_tokens=30), ledger).text()
     stop = text[10:12]
     for number, stops in enumerate(((), (stop,))):
-        asked = {"max_tokens": 30, "stop": stops, "with_token_ids": True, "streamed": streamed}
+        asked = {"max_tokens": 30, "stop": stops, "with_token_ids": True, "streamed": streamed, "top_logprobs": 0}
         caller = Caller(worker, job(f"r{number}", PromptIds(tuple(prompt)), **asked), ledger)
         end = caller.end()
         told = [event.token_ids for event in (*caller.events, end)]
 
         assert tuple(prompt) == told[0].prompt and {None} == {each.prompt for each in told[1:]}
         assert end.completion_tokens == sum(len(each.ids) for each in told)
+        likely = [[token.token_id for token in event.logprobs] for event in (*caller.events, end)]
+        assert likely == [list(each.ids) for each in told], "log-probabilities come with the ids of their tokens"
         ids = [token for each in told for token in each.ids]
         said = model.backend_tokenizer.decode([*prompt, *ids])[len("tell me") :]
         assert said.startswith("".join(caller.deltas) + end.text)
