@@ -16,7 +16,7 @@ attribution and of money live in those two packages, never here.
     http/        HTTP as every caller meets it: one shape for failures, HEAD, other origins
     kept/        texts of responses on disk, for retries and for the console, and for how long
     metrics/     what Prometheus is told: the catalogue of series, the exporter, the replicas' series
-    replica/     a replica: one model, one worker, and the way from generated tokens to booked credit
+    replica/     a replica: one model at a time, its worker, and the way from generated tokens to booked credit
     schemas/     what crosses the wire as pydantic models; the OpenAPI document is made of them
     spool/       a replica's local, fsynced queue of what is not booked yet
     errors       the failures of the service, one small tree, and the body an application sees for each

@@ -135,7 +135,8 @@ class EngineSettings(BaseModel):
 class Settings(BaseModel):
     """Everything the service can be told; see `configs/serve.yaml` for the same list with comments.
 
-    `cpus_per_replica` None divides all processors of the machine among the replicas. `max_tokens_cap` None leaves the
+    `more_bundles` are of other consortia, each with replicas of its own.
+    `cpus_per_replica` None divides all processors of the machine among all replicas. `max_tokens_cap` None leaves the
     model's context as the only cap. `metrics_port` 0 starts no exporter, `replica_metrics_port` 0 leaves
     the choice to Ray. `nodes` None takes as many as `tolerance` wants. `credit_fraction` 1 measures every response.
     `replica_ledger` None lets replicas book with `ledger`. `pepper_file` None leaves the choice to `pepper_of`.
@@ -147,6 +148,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     bundle: AbsolutePath
+    more_bundles: Annotated[tuple[AbsolutePath, ...], BeforeValidator(_split_list)] = ()
     ledger: Annotated[str, AfterValidator(_absolute_url)] = Field(default=_LEDGER, validate_default=True, repr=False)
     replica_ledger: Annotated[str, AfterValidator(_absolute_url)] | None = Field(default=None, repr=False)
     pepper_file: AbsolutePath | None = None
@@ -182,9 +184,14 @@ class Settings(BaseModel):
     shutdown_timeout_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
 
     @property
+    def bundles(self) -> tuple[Path, ...]:
+        """The bundles of all consortia, each to be served under its own name."""
+        return (self.bundle, *self.more_bundles)
+
+    @property
     def processors(self) -> int:
         """Processors of one replica, which is also the number of its compute threads."""
-        return self.cpus_per_replica or max(1, (os.cpu_count() or 1) // self.replicas)
+        return self.cpus_per_replica or max(1, (os.cpu_count() or 1) // (self.replicas * len(self.bundles)))
 
     @property
     def device(self) -> str:

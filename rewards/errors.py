@@ -15,6 +15,7 @@ RewardsError
     ├── ReceiptConflictError  a response id that is already booked with another payload
     ├── ReversalError       a response that cannot be reversed
     ├── HoldError           a hold that cannot be placed or released
+    ├── PublicationError    a bundle that cannot be put in service, or taken back
     ├── StatementError      a statement that does not exist, or is not in the Merkle log yet
     └── PeriodError         a period that cannot be previewed, closed or moved on
         ├── PeriodEmptyError    nothing was booked in its window
@@ -105,6 +106,10 @@ class ReversalError(LedgerError):
 
 class HoldError(LedgerError):
     """A hold that cannot be placed or released; nothing was written."""
+
+
+class PublicationError(LedgerError):
+    """A bundle that cannot be put in service, or taken back; nothing was written."""
 
 
 class StatementError(LedgerError):

@@ -112,12 +112,16 @@ BOTH_DOMAINS = {
     "deployment.cli",
     "deployment.cli.books.statement",
     "deployment.cli.models.consortium",
+    "deployment.cli.models.publish",
     "deployment.cli.output",
     "deployment.cli.service.demo",
     "deployment.health.parts",
+    "deployment.replica.bundles.publish",
+    "deployment.replica.bundles.published",
     "deployment.replica.recorder",
-    "deployment.replica.deployment",
     "deployment.replica.receipts",
+    "deployment.replica.bundles.rounds",
+    "deployment.replica.bundles.served_round",
 }
 
 

@@ -3,6 +3,7 @@
 The FastAPI app is built where it runs, after the constructor, so nothing of it is ever pickled.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from deployment.app.surface import build_app
 from deployment.books.books import Books
 from deployment.cluster.core_files import forbid_core_files
 from deployment.cluster.loopback import listen_on_own_address
+from deployment.gateway.models import Models
 from deployment.gateway.replicas import HandleEngine
 from deployment.health import parts
 from deployment.health.places import ledger_folder
@@ -32,12 +34,14 @@ from rewards.store.continuity import Continuity
 
 @serve.ingress()
 class Ingress:
-    """The HTTP surface. Wrapped as a Serve deployment in `serving`, which may bind others beside the replicas."""
+    """The HTTP surface over each model's replicas, wrapped as a Serve deployment in `serving`, which may bind more."""
 
-    def __init__(self, handle: DeploymentHandle[Any], settings: Settings, *_beside: DeploymentHandle[Any]) -> None:
+    def __init__(
+        self, handles: Mapping[str, DeploymentHandle[Any]], settings: Settings, *_beside: DeploymentHandle[Any]
+    ) -> None:
         forbid_core_files()
         listen_on_own_address()
-        self._engine = HandleEngine(handle)
+        self._engine = Models({name: HandleEngine(handle) for name, handle in handles.items()})
         self._settings = settings
         self._ledger = Ledger(settings.ledger)
         self._keys = KeyRing(settings.ledger, pepper_of(settings.ledger, settings.pepper_file))
@@ -64,7 +68,7 @@ class Ingress:
 
 
 def _parts(settings: Settings, ledger: Ledger, spool: Path) -> dict[str, parts.Check]:
-    """What this ingress stands on, as it is now; a bundle or signing key that this machine does not have is none."""
+    """What this ingress stands on, as it is now; a signing key that this machine does not have is none."""
     checks = {
         "ledger": Continuity(ledger.database).check,
         "spool": parts.folder("spool", spool, spool / "replays"),
@@ -74,8 +78,6 @@ def _parts(settings: Settings, ledger: Ledger, spool: Path) -> dict[str, parts.C
         checks["texts"] = parts.folder("texts", settings.texts)
     if settings.signing_key.exists():
         checks["signing_key"] = parts.signing_key("signing_key", settings.signing_key, partial(_require_known, ledger))
-    if settings.bundle.exists():
-        checks["bundle"] = parts.bundle("bundle", settings.bundle)
     return checks
 
 

@@ -20,22 +20,24 @@ from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
-from attribution.bundle.bundle import open_bundle
-from attribution.errors import BundleError
+from attribution.bundle.bundle import Bundle, manifest_of, open_bundle
 from deployment.app.ingress import Ingress
 from deployment.app.proxy import PROXY_MIDDLEWARE, PROXY_VARIABLE
 from deployment.cluster.core_files import forbid_core_files
 from deployment.cluster.guardian import start_guardian
+from deployment.cluster.machine import require_memory
 from deployment.errors import StartError
 from deployment.health.places import log_origin, require_folder, signing_key
 from deployment.metrics.exporter import Exporter
+from deployment.replica.bundles.publish import publish_setting
+from deployment.replica.bundles.served_round import require_last_round
 from deployment.replica.deployment import Replica
-from deployment.replica.machine import require_memory
 from deployment.settings import Settings, pepper_of, url_without_secrets
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import Sealer
 from rewards.sampling.keys import put_in_force
 from rewards.settlement.policy_file import load_policy
+from rewards.store.publications import Publication
 
 _LOG = logging.getLogger(__name__)
 APPLICATION = "protoken"
@@ -50,28 +52,34 @@ PORT_PATIENCE_S = 5.0
 
 
 def build_graph(settings: Settings, *beside: serve.Application) -> serve.Application:
-    """The Serve application: an ingress that costs no processor, and replicas that hold the model.
+    """The Serve application: an ingress that costs no processor, and for each consortium replicas of its model.
 
     Args:
         settings: of all of it.
         beside: what runs for as long as the ingress does, and is called by nobody.
     """
-    replica = serve.deployment(Replica).options(
-        name="replica",
-        num_replicas=settings.replicas,
-        ray_actor_options={"num_cpus": settings.processors, "num_gpus": settings.gpus_per_replica},
-        max_ongoing_requests=settings.max_batch + settings.max_waiting + SPARE_REQUESTS,
-        max_queued_requests=SPARE_REQUESTS,
-        max_constructor_retry_count=START_ATTEMPTS,
-        graceful_shutdown_timeout_s=settings.shutdown_timeout_s,
-    )
+    folders = {manifest_of(folder).consortium: folder for folder in settings.bundles}
+    replicas = {
+        consortium: serve.deployment(Replica)
+        .options(
+            name="replica" if len(folders) == 1 else f"replica-{consortium}",
+            num_replicas=settings.replicas,
+            ray_actor_options={"num_cpus": settings.processors, "num_gpus": settings.gpus_per_replica},
+            max_ongoing_requests=settings.max_batch + settings.max_waiting + SPARE_REQUESTS,
+            max_queued_requests=SPARE_REQUESTS,
+            max_constructor_retry_count=START_ATTEMPTS,
+            graceful_shutdown_timeout_s=settings.shutdown_timeout_s,
+        )
+        .bind(settings, consortium, folder)
+        for consortium, folder in folders.items()
+    }
     ingress = serve.deployment(Ingress).options(
         name="ingress",
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=INGRESS_REQUESTS,
         graceful_shutdown_timeout_s=settings.shutdown_timeout_s,
     )
-    application: serve.Application = ingress.bind(replica.bind(settings), settings, *beside)
+    application: serve.Application = ingress.bind(replicas, settings, *beside)
     return application
 
 
@@ -105,7 +113,8 @@ def run(settings: Settings) -> None:
 def start_service(settings: Settings) -> Iterator[None]:
     """The whole service, up and answering for as long as the `with` lasts. Raises as `run` does."""
     _require_ports(settings)
-    require_memory(settings)
+    for folder in settings.bundles:
+        require_memory(settings, bundle=folder)
     consortium = prepare(settings)
     with ExitStack() as stack:
         ledger = stack.enter_context(closing(Ledger(settings.ledger)))
@@ -128,11 +137,9 @@ def prepare(settings: Settings) -> str:
     """Refuse what a replica could not use, as Serve would start one again and again, and make the ledger ready.
 
     Returns:
-        The consortium's id. Raises as `run` does.
+        The first consortium's id. Raises as `run` does.
     """
-    manifest = open_bundle(settings.bundle).manifest
-    if settings.method == "paper" and all(client.last_round_path is None for client in manifest.clients):
-        raise BundleError(f"{settings.bundle}: no client has last-round weights, which `method: paper` needs")
+    bundles = _open_bundles(settings)
     if settings.policy is not None:
         load_policy(settings.policy)
     _require_folders(settings)
@@ -140,9 +147,42 @@ def prepare(settings: Settings) -> str:
         _LOG.warning("made a new ledger: %s", url_without_secrets(settings.ledger))
     pepper_of(settings.ledger, settings.pepper_file)
     with closing(Ledger(settings.ledger)) as ledger:
-        ledger.register(manifest.consortium, {client.id: client.name for client in manifest.clients})
-        put_in_force(ledger.database, manifest.consortium, settings.credit_fraction, "service")
-    return manifest.consortium
+        for bundle in bundles:
+            _tell_served(publish_setting(ledger, bundle), bundle)
+            put_in_force(ledger.database, bundle.manifest.consortium, settings.credit_fraction, "service")
+    return bundles[0].manifest.consortium
+
+
+def _open_bundles(settings: Settings) -> list[Bundle]:
+    """The bundle of each consortium that is served.
+
+    Raises:
+        StartError: two of them are of one consortium.
+        BundleError: one is missing, altered or malformed.
+    """
+    bundles = [open_bundle(folder) for folder in settings.bundles]
+    names = [bundle.manifest.consortium for bundle in bundles]
+    for bundle in bundles:
+        if settings.method == "paper":
+            require_last_round(bundle)
+        if names.count(bundle.manifest.consortium) > 1:
+            raise StartError(
+                f"{bundle.path} and another bundle are both of consortium {bundle.manifest.consortium!r}, under whose "
+                "name one model is served: `protoken consortium publish` puts a new round in service"
+            )
+    return bundles
+
+
+def _tell_served(publication: Publication, bundle: Bundle) -> None:
+    """Say what serves where that is not what the setting names."""
+    if publication.model_sha256 != bundle.manifest.global_.sha256:
+        _LOG.warning(
+            "round %d of %s is served, from %s, which was published last; the setting `bundle` names round %d",
+            publication.round,
+            bundle.manifest.consortium,
+            publication.bundle,
+            bundle.manifest.round,
+        )
 
 
 def _require_ports(settings: Settings) -> None:
@@ -193,7 +233,8 @@ def _start(settings: Settings) -> None:
     os.environ.setdefault("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "0")
     os.environ[PROXY_VARIABLE] = PROXY_MIDDLEWARE
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
-    processors = max(settings.processors * settings.replicas, os.cpu_count() or 1)
+    replicas = settings.replicas * len(settings.bundles)
+    processors = max(settings.processors * replicas, os.cpu_count() or 1)
     ray.init(
         address="local",
         num_cpus=processors,
@@ -202,7 +243,7 @@ def _start(settings: Settings) -> None:
         _metrics_export_port=settings.replica_metrics_port or None,
     )
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    wanted, available = settings.gpus_per_replica * settings.replicas, ray.cluster_resources().get("GPU", 0)
+    wanted, available = settings.gpus_per_replica * replicas, ray.cluster_resources().get("GPU", 0)
     if wanted > available:  # Serve would wait for them without end
         raise StartError(f"the replicas ask for {wanted:g} GPUs and Ray finds {available:g}; set gpus_per_replica")
     try:

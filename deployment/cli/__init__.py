@@ -81,7 +81,7 @@ class _Door(OnDemand):
         Deferred(
             "consortium",
             "deployment.cli.models.consortium:app",
-            "Build, import and check the consortium on disk.",
+            "Build, import and check the consortium on disk, and put it in service.",
             extra="attribution",
         ),
         Deferred(

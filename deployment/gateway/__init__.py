@@ -7,8 +7,9 @@ delivery       events as an HTTP answer, whole or as server-sent events
 health         what `GET /health` tells, part by part
 idempotency    `Idempotency-Key`: a repeated request gets the first response, or is told why not
 logprobs       log-probabilities of tokens in OpenAI's two shapes
+models         several models, each with replicas of its own, as the one engine of the gateway
 recent_answer  an answer that many want, asked for once
-replicas       the replicas of the model behind a Serve handle, made to look like the gateway's `Engine`
+replicas       the replicas of one model behind a Serve handle
 routes         the OpenAI-compatible routes, and `GET /health`
 service        what routes and pages work with, and how a request becomes a job
 shared_health  `GET /health` at Serve's proxy: the service is asked at most once a second

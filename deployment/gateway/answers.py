@@ -33,23 +33,32 @@ _Request = ChatRequest | CompletionRequest
 class Engine(Protocol):
     """What the ingress asks of the replicas."""
 
-    async def describe(self) -> ModelCard:
-        """What is served."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models that are served, each by its consortium's id; those that do not answer too."""
 
-    async def check(self) -> None:
-        """Return when a replica answers.
+    async def describe(self, name: str) -> ModelCard:
+        """What is served under a name that is one of `names`.
+
+        Raises:
+            UnavailableError: no replica of it answers.
+        """
+
+    async def check(self, name: str) -> ModelCard:
+        """The same, as a replica says now.
 
         Raises:
             UnavailableError: none does.
         """
 
     async def count_replicas(self) -> int | None:
-        """How many replicas run; None where nobody can say."""
+        """How many replicas run, of all models; None where nobody can say."""
 
     def generate(self, job: Job) -> AsyncGenerator[Event, None]:
-        """Events of one response: any number of `Delta`, then one `Finished` or `Failed`. Closing it cancels.
+        """Events of one response, by the model that the job names. Closing it cancels.
 
-        A stream may begin with `Admitted`, after which it is refused no more, and may wait for its first token.
+        They are any number of `Delta`, then one `Finished` or `Failed`. A stream may begin with `Admitted`, after which
+        it is refused no more, and may wait for its first token.
         """
 
 

@@ -1,4 +1,4 @@
-"""The replicas of the model behind a Serve handle, made to look like the gateway's `Engine`."""
+"""The replicas of one model behind a Serve handle, as the gateway asks them."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -34,14 +34,16 @@ class HandleEngine:
         """What is served; that a replica answered a short while ago will do."""
         return (await self._report.at_once(FRESH_S, LONGEST_S)).card
 
-    async def check(self) -> None:
-        """Return when a replica answers in time, and has what it stands on.
+    async def check(self) -> ModelCard:
+        """What is served, where a replica answers in time, and has what it stands on.
 
         Raises:
             UnavailableError: none does, or it has not.
         """
-        for code, message in (await self._report.get(FRESH_S)).lost:
+        report = await self._report.get(FRESH_S)
+        for code, message in report.lost:
             raise UnavailableError(message, code=code, retry_after_s=5)
+        return report.card
 
     async def count_replicas(self) -> int | None:
         """How many replicas run, as Serve's controller has it; None when it does not answer."""

@@ -14,7 +14,7 @@ from deployment.access.gate import caller
 from deployment.errors import NotFoundError
 from deployment.gateway.health import health_answer
 from deployment.gateway.idempotency import check_key
-from deployment.gateway.service import Service, TheService, job_of, require_model
+from deployment.gateway.service import Service, TheService, answering_models, job_of, require_model
 from deployment.replica.messages import ChatMessage, ModelCard, PromptIds
 from deployment.schemas.errors import Answers, failures
 from deployment.schemas.requests import ChatRequest, CompletionRequest
@@ -55,14 +55,18 @@ _COMPLETED: Answers = {
 
 @service_router.get("/health")
 async def health(service: TheService) -> JSONResponse:
-    """Whether a replica answers and all is there that the service stands on, part by part: 200, or 503."""
+    """Whether a replica answers and all is there that the service stands on, part by part: 200, or 503.
+
+    Of several models one that does not answer makes it `degraded`, as does a bundle that was published and cannot be
+    served; with none that answers it is 503.
+    """
     return await health_answer(service.engine, service.watch)
 
 
 @router.get("/v1/models")
 async def list_models(service: TheService) -> ModelList:
-    """The one model that is served."""
-    return ModelList(data=[_model_object(service, await service.engine.describe())])
+    """The models that are served, each of a consortium; `global_sha256` tells from which bundle."""
+    return ModelList(data=[_model_object(service, card) for card in await answering_models(service)])
 
 
 @router.get("/v1/models/{name}", responses=failures(404))

@@ -1,12 +1,13 @@
 """What the routes of the ingress and of the console work with, and how a request becomes a job for a replica."""
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from deployment.errors import InvalidRequestError, NotFoundError
+from deployment.errors import InvalidRequestError, NotFoundError, UnavailableError
 from deployment.gateway.answers import Answers, Engine
 from deployment.health.watch import Watch
 from deployment.replica.messages import ChatMessage, Job, ModelCard, PromptIds
@@ -39,14 +40,31 @@ async def require_model(service: Service, name: str) -> ModelCard:
     """The model of that name.
 
     Raises:
-        NotFoundError: another one is served.
+        NotFoundError: none of that name is served.
+        UnavailableError: no replica of it answers.
     """
-    card = await service.engine.describe()
-    if name != card.name:
-        raise NotFoundError(
-            f"there is no model {name!r} here; {card.name!r} is served", param="model", code="model_not_found"
-        )
-    return card
+    names = service.engine.names
+    if name not in names:
+        served = f"{', '.join(map(repr, names))} {'is' if len(names) == 1 else 'are'} served"
+        raise NotFoundError(f"there is no model {name!r} here; {served}", param="model", code="model_not_found")
+    return await service.engine.describe(name)
+
+
+async def answering_models(service: Service) -> list[ModelCard]:
+    """The models that answer.
+
+    Raises:
+        UnavailableError: none does.
+    """
+    describing = (service.engine.describe(name) for name in service.engine.names)
+    cards = await asyncio.gather(*describing, return_exceptions=True)
+    for error in cards:
+        if isinstance(error, BaseException) and not isinstance(error, UnavailableError):
+            raise error
+    answering = [card for card in cards if isinstance(card, ModelCard)]
+    if not answering:
+        raise next(error for error in cards if isinstance(error, UnavailableError))
+    return answering
 
 
 async def job_of(
@@ -95,4 +113,5 @@ async def job_of(
         top_logprobs=request.likely_tokens,
         attributed=request.attribution != "none" or service.answers.keeps_texts,
         with_token_ids=isinstance(request, CompletionRequest) and request.return_token_ids,
+        model=card.name,
     )

@@ -147,6 +147,8 @@ _ALL: Final = (
              "mean over tokens; 0 where it is embedded."),
     _replica("protoken_replica_engine_differs", "gauge", "boolean", "model",
              "1 where a remote engine was found to serve other weights than the bundle's, else 0."),
+    _replica("protoken_replica_unserved_publications", "gauge", "publications", "model",
+             "1 while the bundle that was published last cannot be loaded, so that the one before is served; else 0."),
     _replica("protoken_replica_heartbeat_timestamp_seconds", "gauge", "seconds", "model",
              "When this replica last told its series. Ray goes on exporting what a dead replica told last, so that a "
              "gauge counts only with a fresh heartbeat beside it."),

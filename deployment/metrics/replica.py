@@ -65,6 +65,7 @@ class ReplicaMetrics:
         self.lag(0, 0.0)
         self.note_unscored(0, 0.0)
         self.note_engine(0.0, differs=False)
+        self.note_publication(is_served=True)
         self._thread = threading.Thread(target=self._beat, name="protoken-heartbeat", daemon=True)
         self._thread.start()
 
@@ -99,6 +100,10 @@ class ReplicaMetrics:
     def lag(self, receipts: int, seconds: float) -> None:
         """So many receipts wait for the ledger, the oldest of them for so long."""
         self._set(protoken_replica_spooled_receipts=receipts, protoken_replica_ledger_lag_seconds=seconds)
+
+    def note_publication(self, *, is_served: bool) -> None:
+        """Whether the bundle that was published last is the one that is served."""
+        self._set(protoken_replica_unserved_publications=int(not is_served))
 
     def note_end(self, outcome: str, seconds: float) -> None:
         """A request ended this long after it came."""

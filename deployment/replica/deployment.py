@@ -1,37 +1,30 @@
-"""The Ray Serve deployment that holds the model: one federated model, one worker thread, events to their callers.
+"""The Ray Serve deployment that holds the model: one consortium's rounds, and events to their callers.
 
-Thin on purpose: what happens to a job is `worker`'s business, what a score is `attribution`'s.
+Thin on purpose: what happens to a job is `worker`'s business, which bundle it is given is `rounds`', what a score is
+`attribution`'s.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator
-from functools import partial
+from pathlib import Path
 
 import ray
-import torch
 
-from attribution.attribute import credit_in_pieces, paper_in_pieces
-from attribution.model import FederatedModel
-from attribution.scoring.credit_preset import Effort
 from deployment.cluster.core_files import forbid_core_files
 from deployment.cluster.loopback import listen_on_own_address
+from deployment.cluster.machine import require_given
 from deployment.errors import WorkerDiedError
-from deployment.health import parts
 from deployment.health.places import ledger_folder
 from deployment.health.watch import RETRY_AFTER_S, Watch
 from deployment.metrics.replica import ReplicaMetrics
 from deployment.replica.booking_queue import BookingQueue
-from deployment.replica.capacity import Capacity
+from deployment.replica.bundles.published import PublishedBundles
+from deployment.replica.bundles.rounds import Rounds
+from deployment.replica.bundles.served_round import ReplicaBooks, RoundLoader
 from deployment.replica.endings import ledger_failure
-from deployment.replica.engines.model_thread import ModelThread
-from deployment.replica.engines.parts import engine_of
 from deployment.replica.event_stream import EventStream
-from deployment.replica.machine import require_given, require_memory
-from deployment.replica.messages import Event, Failed, Finished, Job, ModelCard, Report
-from deployment.replica.recorder import CreditRecorder
+from deployment.replica.messages import Event, Failed, Finished, Job, Report
 from deployment.replica.recovery import Recovery
-from deployment.replica.scoring_queue import ScoringQueue
-from deployment.replica.worker import Worker
 from deployment.settings import Settings
 from deployment.spool.spool import Spool
 from rewards.errors import LedgerError
@@ -43,7 +36,12 @@ STOP_TIMEOUT_S = 60.0
 
 
 class Replica:
-    """Owns the model. Wrapped as a Serve deployment in `app`, which sets its resources.
+    """Owns the model of one consortium. Wrapped as a Serve deployment in `app`, which sets its resources.
+
+    Args:
+        settings: of the service.
+        consortium: whose model.
+        bundle: the folder that the settings name for it.
 
     Raises:
         StartError: the machine is not what the settings say, or has too little memory for the bundle.
@@ -52,59 +50,36 @@ class Replica:
         SpoolError: the spool's folder cannot be written.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, consortium: str, bundle: Path) -> None:
         forbid_core_files()
         listen_on_own_address()
         require_given(settings, ray.get_runtime_context().get_assigned_resources())
-        require_memory(settings)
-        thread = ModelThread()
-        model = thread.call(partial(_load, settings))
-        self._metrics = ReplicaMetrics(model.name)
+        self._metrics = ReplicaMetrics(consortium)
         self._ledger = Ledger(settings.replica_ledger or settings.ledger)
         self._sampling = SamplingKeys(self._ledger.database)
         self._spool = Spool(ledger_folder(settings.spool, self._ledger))
         self._bookings = BookingQueue(self._ledger, self._spool, self._metrics.lag)
-        card = ModelCard(model.name, model.global_sha256, model.client_ids, model.context_length)
-        effort = Effort(settings.nodes, settings.tolerance)
-        in_pieces = paper_in_pieces if settings.method == "paper" else credit_in_pieces
-        scoring = ScoringQueue(model, in_pieces, effort, self._metrics)
-        self._engine = engine_of(settings, model, scoring, thread, self._metrics.note_engine)
-        recorder = CreditRecorder(
-            card,
-            sampling=self._sampling,
-            scoring=self._engine.scoring,
-            spool=self._spool,
-            bookings=self._bookings,
-            engine=self._engine.marks,
-        )
-        self._worker = Worker(
-            model,
-            self._engine.decoder,
-            scoring=self._engine.scoring,
-            recorder=recorder,
-            capacity=Capacity(
-                settings.max_batch,
-                settings.max_waiting,
-                settings.default_max_tokens,
-                settings.max_unscored,
-                self._engine.max_batch_tokens,
-            ),
-            observer=self._metrics,
-            thread=self._engine.thread,
+        books = ReplicaBooks(self._sampling, self._spool, self._bookings)
+        self._rounds = Rounds(
+            PublishedBundles(self._ledger.database, consortium, settings.bundles),
+            bundle,
+            RoundLoader(settings, books, self._metrics),
+            books,
+            lambda is_served: self._metrics.note_publication(is_served=is_served),
         )
         self._watch = Watch(
             {
                 "ledger": Continuity(self._ledger.database).check,
                 "spool": self._spool.check,
-                "bundle": parts.bundle("bundle", settings.bundle),
-                **self._engine.checks,
+                "bundle": self._rounds.check,
+                **self._rounds.engine_checks,
             }
         )
-        self._recovery = Recovery(self._spool, self._bookings, self._ledger, self._worker.card, self._worker.recover)
+        self._recovery = Recovery(self._spool, self._bookings, self._ledger, self._rounds.knows, self._rounds.attribute)
 
     async def report(self) -> Report:
         """How this replica is."""
-        return Report(self._worker.card, tuple((fault.code, fault.message) for fault in self._watch.faults))
+        return Report(self._rounds.card, tuple((fault.code, fault.message) for fault in self._watch.faults))
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
         """Events of one response. A caller that goes away cancels the job at the next await."""
@@ -112,12 +87,12 @@ class Replica:
             yield Failed(503, fault.message, fault.code, retry_after_s=RETRY_AFTER_S)
             return
         try:
-            self._sampling.rule(self._worker.card.name, job.created_at_us)
+            self._sampling.rule(self._rounds.card.name, job.created_at_us)
         except LedgerError:
             yield ledger_failure()
             return
         events = EventStream(asyncio.get_running_loop())
-        self._worker.submit(job, events.put)
+        worker = self._rounds.submit(job, events.put)
         try:
             while True:
                 event = await events.take()
@@ -125,7 +100,7 @@ class Replica:
                 if isinstance(event, Finished | Failed):
                     return
         finally:
-            self._worker.cancel(job.response_id)
+            worker.cancel(job.response_id)
 
     def check_health(self) -> None:
         """Called by Serve now and then.
@@ -133,7 +108,7 @@ class Replica:
         Raises:
             WorkerDiedError: a thread has ended; Serve replaces the replica, and the next one takes over its spool.
         """
-        for part in (self._worker, self._engine, self._bookings, self._recovery):
+        for part in (self._rounds, self._bookings, self._recovery):
             if not part.alive:
                 raise WorkerDiedError(f"the thread of {type(part).__name__} died; see the replica's log")
 
@@ -141,22 +116,9 @@ class Replica:
         """Called by Serve when the replica stops: what cancelled jobs had generated is still booked."""
         if hasattr(self, "_recovery"):
             self._watch.close()
-            self._worker.stop(STOP_TIMEOUT_S)
-            self._engine.close()
+            self._rounds.stop(STOP_TIMEOUT_S)
             self._recovery.close()
             self._bookings.close()
             self._spool.close()
             self._ledger.close()
             self._metrics.close()
-
-
-def _load(settings: Settings) -> FederatedModel:
-    """The model, in the thread that is to run it: how many threads a parallel loop has is a setting of that thread."""
-    torch.set_num_threads(settings.processors)
-    is_served = settings.engine.kind == "embedded"
-    return FederatedModel.load(
-        settings.bundle,
-        device=settings.device,
-        dtype=settings.serve_dtype if is_served else settings.score_dtype,
-        score_dtype=settings.score_dtype,
-    )

@@ -13,12 +13,16 @@ _ERRORS: tuple[type[ApiError], ...] = (InvalidRequestError, OverloadedError, Int
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a replica serves: the consortium's id, the hash of its global model, its clients, its context in tokens."""
+    """What a replica serves: the consortium's id, the hash of its global model, its clients, its context in tokens.
+
+    `fault` is why it is not what was published last; None where it is.
+    """
 
     name: str
     global_sha256: str
     client_ids: tuple[str, ...]
     context_length: int
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Job:
     `attributed` when its end tells the credit, and so waits for the score; `token_level` when it tells that by token.
     `weight` is how much of a busy replica the application gets, against others that have 1. `top_logprobs` is how many
     likely tokens are told of at each place, beside the one chosen; None tells no log-probabilities. `with_token_ids`
-    when the ids of its tokens and of its prompt's are told.
+    when the ids of its tokens and of its prompt's are told. `model` is the name under which it is asked for; a replica
+    serves only one.
     """
 
     response_id: str
@@ -67,6 +72,7 @@ class Job:
     top_logprobs: int | None = None
     attributed: bool = True
     with_token_ids: bool = False
+    model: str = ""
 
 
 @dataclass(frozen=True)

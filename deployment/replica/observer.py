@@ -1,5 +1,6 @@
-"""Who is told how requests fare in a replica."""
+"""Who is told how requests fare in a replica, and several workers' news added up for it."""
 
+import threading
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -21,3 +22,54 @@ class Observer(Protocol):
 
     def note_end(self, outcome: str, seconds: float) -> None:
         """A request ended this long after it came."""
+
+
+class SharedObserver:
+    """One observer of several workers: what each has under way is added up."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._lock = threading.Lock()
+        self._parts: list[_Part] = []
+
+    def part(self) -> Observer:
+        """The observer of one more worker."""
+        part = _Part(self, self._observer)
+        with self._lock:
+            self._parts = [each for each in self._parts if each.is_busy] + [part]
+        return part
+
+    def tell(self) -> None:
+        """Tell what all have under way."""
+        with self._lock:
+            loads = [each.loads for each in self._parts]
+            unscored = [each.unscored for each in self._parts]
+            self._observer.load(sum(running for running, _ in loads), sum(waiting for _, waiting in loads))
+            self._observer.note_unscored(sum(each for each, _ in unscored), max(lag_s for _, lag_s in unscored))
+
+
+class _Part:
+    """The observer of one worker."""
+
+    def __init__(self, whole: SharedObserver, observer: Observer) -> None:
+        self._whole = whole
+        self.note_step = observer.note_step
+        self.note_attribution = observer.note_attribution
+        self.note_end = observer.note_end
+        self.loads = 0, 0
+        self.unscored = 0, 0.0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether its worker has anything under way."""
+        return bool(any(self.loads) or self.unscored[0])
+
+    def load(self, running: int, waiting: int) -> None:
+        """As in `Observer`."""
+        self.loads = running, waiting
+        self._whole.tell()
+
+    def note_unscored(self, responses: int, seconds: float) -> None:
+        """As in `Observer`."""
+        self.unscored = responses, seconds
+        self._whole.tell()

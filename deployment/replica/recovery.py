@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 from deployment.errors import log_text_of
 from deployment.replica.booking_queue import BookingQueue
-from deployment.replica.messages import ModelCard
 from deployment.spool.lines import Record
 from deployment.spool.records import RECOVERED, ProgressRecord, receipt_from, unscored_receipt
 from deployment.spool.spool import Spool
 from rewards.errors import CreditError, LedgerError
 from rewards.ledger.ledger import Ledger
 from rewards.sampling.keys import SamplingKeys
+from rewards.sampling.rule import SamplingRule
 
 _LOG = logging.getLogger(__name__)
 ADOPTION_INTERVAL_S = 10.0
@@ -29,8 +29,8 @@ class Recovery:
         spool: the own one, to which their records go.
         bookings: books receipts.
         ledger: asked whether a stream is booked already.
-        card: what this process serves.
-        attribute: is handed what the served model generated, in whole or in part; books what comes of it.
+        knows: whether what a model generated, by its hash, can be scored here.
+        attribute: is handed such a response, in whole or in part; books what comes of it.
         interval_s: how often it looks for them, in seconds.
     """
 
@@ -39,14 +39,14 @@ class Recovery:
         spool: Spool,
         bookings: BookingQueue,
         ledger: Ledger,
-        card: ModelCard,
+        knows: Callable[[str], bool],
         attribute: Callable[[ProgressRecord], None],
         interval_s: float = ADOPTION_INTERVAL_S,
     ) -> None:
         self._spool = spool
         self._bookings = bookings
         self._ledger = ledger
-        self._card = card
+        self._knows = knows
         self._attribute = attribute
         self._sampling = SamplingKeys(ledger.database)
         self._interval_s = interval_s
@@ -98,13 +98,11 @@ class Recovery:
         progress = ProgressRecord.from_record(record)
         if self._is_booked(progress.response_id):
             self._spool.mark_done([progress.response_id])
-        elif progress.model_sha256 == self._card.global_sha256:
+        elif self._knows(progress.model_sha256):
             self._attribute(progress)
         else:
             rule = self._sampling.rule(progress.consortium, progress.created_at_us)
-            marks = RECOVERED if progress.finish_reason is None else {}
-            why = "the model that generated it is not served any more"
-            self._bookings.book(unscored_receipt(progress, rule, why, marks))
+            book_unscored(progress, rule, self._bookings)
 
     def _is_booked(self, response_id: str) -> bool:
         """Whether the ledger has it: its end was booked, and only the news of that was lost. False when unknown."""
@@ -112,3 +110,13 @@ class Recovery:
             return self._ledger.is_booked(response_id)
         except LedgerError:
             return False
+
+
+def book_unscored(progress: ProgressRecord, rule: SamplingRule, bookings: BookingQueue) -> None:
+    """Book what a model generated that nobody here can load: pending where it is not measured, else the commons'.
+
+    Raises:
+        CreditError: there are no tokens, or a field cannot be booked.
+    """
+    marks = RECOVERED if progress.finish_reason is None else {}
+    bookings.book(unscored_receipt(progress, rule, "the model that generated it is not served any more", marks))

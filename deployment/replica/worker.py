@@ -80,6 +80,11 @@ class Worker:
         """Whether jobs are still being worked on."""
         return self._thread.alive
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is decoded, waits, or is still to be scored."""
+        return self._load == (0, 0) and not self._recovering and not len(self._scoring)
+
     def submit(self, job: Job, deliver: Deliver) -> None:
         """Take a job; its events go to `deliver`, the last of them a `Finished` or a `Failed`.
 
@@ -258,7 +263,6 @@ class Worker:
         """Take a row out before its end and book what it had; whoever still listens is told `why`."""
         row = self._running[response_id]
         self._leave(row)
-
         if why is None:  # nobody waits to hear what is booked
             self._end(row, None)
 

@@ -120,16 +120,22 @@ def updates(model: torch.nn.Module, clients: str = "abc", *, kind: str = "lora")
 
 
 def write_consortium(
-    folder: Path, model: torch.nn.Module, updates: dict[str, Update], weights: dict[str, float] | None = None
+    folder: Path,
+    model: torch.nn.Module,
+    updates: dict[str, Update],
+    weights: dict[str, float] | None = None,
+    *,
+    name: str = "test",
+    number: int = 1,
 ) -> Path:
-    """A one-round bundle of `updates` (unweighted) over `model`, under `folder`."""
+    """A bundle of the round of that number, of `updates` (unweighted) over `model`, under `folder`."""
     base = save_base(model, folder / "base")
     weights = weights or {client: 1 / len(updates) for client in updates}
     members = [
         Member(client, client.title(), 10, weights[client], weighted_sum([(weights[client], update)]), update)
         for client, update in updates.items()
     ]
-    return write_bundle(folder / "bundle", "test", base, 1, members).path
+    return write_bundle(folder / "bundle", name, base, number, members).path
 
 
 def federated(folder: Path, family: str = "llama", *, kind: str = "lora") -> FederatedModel:

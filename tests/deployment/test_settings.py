@@ -1,5 +1,6 @@
 """Settings: where they come from, what overrides what, and what is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,15 @@ def test_pepper_lies_beside_a_file_and_never_in_a_database(monkeypatch: pytest.M
     assert Path("/a/ledger.db.pepper") == pepper_path("sqlite:////a/ledger.db")
     assert tmp_path / "var" / "pepper" == pepper_path("postgresql://service@host/books")
     assert Path("/b") == pepper_path("sqlite:////a/ledger.db", Path("/b"))
+
+
+def test_more_consortia_are_folders_in_a_list(tmp_path: Path) -> None:
+    """By the file, and by the environment apart by commas; the processors are divided among the replicas of all."""
+    file = tmp_path / "serve.yaml"
+    file.write_text("bundle: a\nmore_bundles: [b, c]\n", encoding="utf-8")
+    by_file = load_settings(file, environment={})
+    by_environment = load_settings(environment={"PROTOKEN_BUNDLE": "a", "PROTOKEN_MORE_BUNDLES": "b, c"})
+
+    assert tuple(Path.cwd() / name for name in "abc") == by_file.bundles
+    assert by_file == by_environment
+    assert max(1, (os.cpu_count() or 1) // 3) == by_file.processors

@@ -50,7 +50,7 @@ def test_its_spooled_receipt_is_booked_and_its_stream_recovered(before, ledger):
         streams.append(progress)
         given.set()
 
-    recovery = Recovery(spool, bookings, ledger, card, attribute)
+    recovery = Recovery(spool, bookings, ledger, card.global_sha256.__eq__, attribute)
     try:
         assert given.wait(10)
         deadline = time.monotonic() + 10

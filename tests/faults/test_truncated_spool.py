@@ -69,7 +69,7 @@ def test_spool_that_is_cut_anywhere_is_booked_as_far_as_it_stands(
         spool.append([record_of(receipt)])
         bookings.book(receipt)
 
-    recovery = Recovery(spool, bookings, ledger, CARD, attribute, interval_s=0.05)
+    recovery = Recovery(spool, bookings, ledger, CARD.global_sha256.__eq__, attribute, interval_s=0.05)
     until(lambda: [spool.path] == list(folder.iterdir()) and not spool.live_records())
     recovery.close()
     bookings.close()

@@ -108,7 +108,7 @@ def main(mode: str, url: str, folder: str, prefix: str, seed: str) -> None:
         spool.append([record_of(receipt)])
         bookings.book(receipt)
 
-    recovery = Recovery(spool, bookings, ledger, CARD, recover, interval_s=0.3)
+    recovery = Recovery(spool, bookings, ledger, CARD.global_sha256.__eq__, recover, interval_s=0.3)
     if mode == "replica":
         run(partial(stream, spool, bookings), STREAMS, prefix, seed)
     drain(spool, bookings)

@@ -118,7 +118,12 @@ class Life:
             observer=Observed(),
         )
         self._recovery = Recovery(
-            self._spool, self._bookings, ledger, self._worker.card, self._worker.recover, interval_s=0.2
+            self._spool,
+            self._bookings,
+            ledger,
+            card.global_sha256.__eq__,
+            self._worker.recover,
+            interval_s=0.2,
         )
         self._callers = [threading.Thread(target=self._call, args=(n,), daemon=True) for n in range(order.callers)]
 

@@ -1,4 +1,4 @@
-"""`protoken consortium build | import | verify | show`."""
+"""`protoken consortium build | import | verify | show`; `publish`, `rollback` and `rounds` are in `publish`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +13,12 @@ from attribution.importers.peft_folders import AdapterFolder, import_folders
 from attribution.training.aggregation import Defences
 from attribution.training.federate import Federation
 from attribution.training.recipe import load_recipe
+from deployment.cli.models.publish import publish_bundle, rollback, rounds
 from deployment.cli.options import Json
 from deployment.cli.output import ProgressBar, print_json, print_table, say
 from rewards.files.plain_text import one_line
 
-app = typer.Typer(help="Build, import and check the consortium on disk.", no_args_is_help=True)
+app = typer.Typer(help="Build, import and check the consortium on disk, and put it in service.", no_args_is_help=True)
 _Out = Annotated[
     Path, typer.Option("--out", help="Folder of the bundle; an older bundle there is replaced, nothing else.")
 ]
@@ -117,6 +118,11 @@ def verify(bundle: _BundleFolder, as_json: Json = False) -> None:
 def show(bundle: _BundleFolder, as_json: Json = False) -> None:
     """Show the manifest of a bundle, after checking its hashes."""
     _show(open_bundle(bundle), as_json=as_json)
+
+
+app.command("publish")(publish_bundle)
+app.command()(rollback)
+app.command()(rounds)
 
 
 def _warn(sentence: str) -> None:

@@ -25,7 +25,7 @@ def serve(
 ) -> None:
     """Serve the consortium's model over HTTP until interrupted; every response is booked before it ends."""
     settings = load_settings(config, bundle=bundle, ledger=ledger, host=host, port=port, metrics_port=metrics_port)
-    say(f"starting: bundle {settings.bundle}, ledger {settings.ledger}")
+    say(f"starting: bundle {', '.join(map(str, settings.bundles))}, ledger {settings.ledger}")
     address = f"http://{settings.host}:{settings.port}"
     say(f"API on {address}/v1 once GET /health answers; stop with Ctrl-C", soft_wrap=True)
     say(f"console on {address}/console: sign in with a key of `protoken keys create`", soft_wrap=True)

@@ -134,7 +134,8 @@ async def _health(service: Service) -> _Health:
     problem, replicas = None, None
     try:
         async with asyncio.timeout(PATIENCE_S):
-            _, replicas = await asyncio.gather(service.engine.check(), service.engine.count_replicas())
+            checks = (service.engine.check(name) for name in service.engine.names)
+            replicas, _ = await asyncio.gather(service.engine.count_replicas(), asyncio.gather(*checks))
     except UnavailableError as error:
         problem = error.message
     except TimeoutError:

@@ -22,7 +22,7 @@ from deployment.console.pages.sign_in import is_https
 from deployment.console.rendering import HERE, TheViewer, Viewer, redirect, render, sentence
 from deployment.console.sessions import LONGEST_S
 from deployment.errors import ForbiddenError, UnavailableError
-from deployment.gateway.service import Service, TheService, job_of
+from deployment.gateway.service import Service, TheService, answering_models, job_of, require_model
 from deployment.replica.messages import ChatMessage, TokenCredit
 from deployment.schemas.requests import ChatRequest
 from rewards.errors import KeyRefusedError
@@ -40,6 +40,7 @@ class Question(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     prompt: str = Field(min_length=1)
+    model: str | None = None
     max_tokens: int = Field(ge=1)
     temperature: float = Field(ge=0, le=2)
 
@@ -101,7 +102,7 @@ async def answer(request: Request, service: TheService, asks_as: AsksAs, questio
     """The answer as server-sent events, chunk by chunk as an application gets it, and then an event with its map."""
     if asks_as is None:
         raise ForbiddenError("connect an application’s key first, or again if it has ended", code="no_application")
-    card = await service.engine.describe()
+    card = await require_model(service, question.model or service.engine.names[0])
     chat = ChatRequest.model_validate(
         {
             "model": card.name,
@@ -127,15 +128,16 @@ async def _page(
     request: Request, viewer: Viewer, service: Service, asks_as: Key | None, problem: str | None = None
 ) -> Response:
     try:
-        card = await service.engine.describe()
+        cards = await answering_models(service)
     except UnavailableError:
-        card = None
-    most = None if card is None else min(service.max_tokens_cap or card.context_length, card.context_length)
+        cards = []
+    most = min((card.context_length for card in cards), default=None)
+    most = most and min(service.max_tokens_cap or most, most)
     return render(
         request,
         "playground.html",
         200 if problem is None else 400,
-        card=card,
+        models=[card.name for card in cards],
         most=most,
         few=_FEW_TOKENS if most is None else min(_FEW_TOKENS, most),
         asks_as=asks_as,

@@ -26,6 +26,7 @@ form.addEventListener("submit", async (event) => {
         prompt: form.elements.prompt.value,
         max_tokens: form.elements.max_tokens.valueAsNumber,
         temperature: form.elements.temperature.valueAsNumber,
+        ...(form.elements.model && { model: form.elements.model.value }),
       }),
       signal: running.signal,
     });

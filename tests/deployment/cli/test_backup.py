@@ -204,7 +204,7 @@ def _booked_from_the_spool(folder, url):
     spool = Spool(ledger_folder(folder / "spool", ledger))
     bookings = BookingQueue(ledger, spool, lambda _spooled, _seconds: None)
     card = ModelCard("valley", bundle.manifest.global_.sha256, bundle.client_ids, 128)
-    recovery = Recovery(spool, bookings, ledger, card, lambda _progress: None)
+    recovery = Recovery(spool, bookings, ledger, card.global_sha256.__eq__, lambda _progress: None)
     deadline = time.monotonic() + 10
     while not ledger.is_booked("chatcmpl-0052") and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -73,16 +73,22 @@ class ScriptedEngine:
         self.left: list[str] = []
         self._ledger = ledger
 
-    async def describe(self) -> ModelCard:
-        """What is served."""
-        await self.check()
-        return CARD
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One."""
+        return (CARD.name,)
 
-    async def check(self) -> None:
-        """Return unless it is down."""
+    async def describe(self, name: str) -> ModelCard:
+        """What is served, unless it is down."""
+        return await self.check(name)
+
+    async def check(self, name: str) -> ModelCard:
+        """What is served, unless it is down."""
+        assert name == CARD.name
         self.checks += 1
         if self.down:
             raise UnavailableError("no replica of the model answers", code="engine_unavailable", retry_after_s=5)
+        return CARD
 
     async def count_replicas(self) -> int | None:
         """One, unless it is down."""

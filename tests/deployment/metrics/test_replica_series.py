@@ -63,6 +63,7 @@ def test_every_replica_series_of_the_catalogue_is_told(metrics: ReplicaMetrics, 
     """Each has a value once requests ran, and what is told comes to what happened."""
     metrics.load(2, 3)
     metrics.lag(4, 1.5)
+    metrics.note_publication(is_served=False)
     metrics.note_step([0.2, 0.3], [0.05])
     metrics.note_step([], [])
     metrics.note_attribution(0.4)
@@ -82,10 +83,12 @@ def test_every_replica_series_of_the_catalogue_is_told(metrics: ReplicaMetrics, 
         sink.value("protoken_replica_requests_total", outcome=outcome) for outcome in ("finished", "refused")
     )
     assert (0.03, 1) == tuple(sink.value(f"protoken_replica_engine_{name}") for name in ("difference_nats", "differs"))
-    assert (2, 3, 4, 1.5) == tuple(
+    assert (2, 3, 4, 1.5, 1) == tuple(
         sink.value(f"protoken_replica_{name}")
-        for name in ("running_requests", "waiting_requests", "spooled_receipts", "ledger_lag_seconds")
-    )
+        for name in (
+            "running_requests", "waiting_requests", "spooled_receipts", "ledger_lag_seconds", "unserved_publications"
+        )
+    )  # fmt: skip
 
 
 def test_an_idle_replica_tells_its_gauges_from_the_start_and_its_heartbeat_again(

@@ -317,7 +317,9 @@ class Takeover:
 
     def __init__(self, spool: Spool, bookings: BookingQueue, ledger: Ledger) -> None:
         self.handed: list[ProgressRecord] = []
-        self.recovery = Recovery(spool, bookings, ledger, CARD, self.handed.append, interval_s=0.05)
+        self.recovery = Recovery(
+            spool, bookings, ledger, CARD.global_sha256.__eq__, self.handed.append, interval_s=0.05
+        )
 
 
 @pytest.fixture

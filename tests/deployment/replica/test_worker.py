@@ -538,7 +538,7 @@ def _taken_over(model: FederatedModel, folder: Path, url: str, attribute: Any = 
     ledger.register(model.name, MEMBERS)
     bookings = BookingQueue(ledger, heir, lambda *_: None)
     worker = worker_over(model, ledger, heir, bookings, Notes(), attribute=attribute)
-    recovery = Recovery(heir, bookings, ledger, worker.card, worker.recover)
+    recovery = Recovery(heir, bookings, ledger, worker.card.global_sha256.__eq__, worker.recover)
     until(lambda: ledger.receipt("cut") and not heir.live_records())
     recovery.close()
     worker.stop(30)

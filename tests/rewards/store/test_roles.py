@@ -14,7 +14,7 @@ from rewards.audit.replay import audit
 from rewards.errors import LedgerError, LedgerRefusedError
 from rewards.ledger.ledger import Ledger
 from rewards.sampling.keys import SamplingKeys, put_in_force
-from rewards.store import events
+from rewards.store import events, publications
 from rewards.store.database import now_us
 from tests.rewards.books import write_books
 from tests.rewards.conftest import new_database
@@ -224,6 +224,35 @@ def test_a_replica_books_what_is_pending_by_the_rules_it_may_read(logins):
 
     unmeasured = sum(not rule.is_measured(f"s{number}") for number in range(12))
     assert (500_000, unmeasured * 7_000_000) == (rule.millionths, owner.balances().get("pending", 0))
+    owner.close()
+    replica.close()
+
+
+def test_a_replica_reads_what_was_published_and_publishes_nothing(logins):
+    """Which bundle is to be served it must see; what else is in the events stays hidden, and only the owner writes."""
+    owner, replica = Ledger(logins["owner"]), Ledger(logins["replica"])
+    with owner.database.write() as connection:
+        for number in (1, 2):
+            publications.publish(
+                connection,
+                "demo",
+                bundle="/b",
+                model_sha256=str(number) * 64,
+                manifest_sha256="c" * 64,
+                round_number=number,
+                actor="me",
+            )
+        publications.withdraw(connection, "demo", "me")
+    with owner.database.read() as one, replica.database.read() as other:
+        told = publications.history(one, "demo"), publications.history(other, "demo")
+    with psycopg.connect(logins["replica"]) as connection:
+        kinds = {row[0] for row in connection.execute("SELECT kind FROM events")}
+
+    assert [(1, False), (2, True)] == [(each.round, each.is_withdrawn) for each in told[1]]
+    assert told[0] == told[1]
+    assert {"client.registered", "bundle.published", "bundle.withdrawn"} == kinds
+    with pytest.raises(LedgerError), replica.database.write() as connection:
+        publications.withdraw(connection, "demo", "me")
     owner.close()
     replica.close()
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from attribution.bundle.sizes import sizes_of
+from deployment.cluster.machine import require_given, require_memory
 from deployment.errors import StartError
-from deployment.replica.machine import require_given, require_memory
 from deployment.settings import EngineSettings, Settings
 from tests.attribution.consortia import base_model, updates, write_consortium
 

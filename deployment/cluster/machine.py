@@ -37,18 +37,20 @@ def require_given(settings: Settings, given: Mapping[str, float]) -> None:
             )
 
 
-def require_memory(settings: Settings, memory_bytes: int | None = None) -> None:
+def require_memory(settings: Settings, memory_bytes: int | None = None, *, bundle: Path | None = None) -> None:
     """Refuse whole differences that do not fit into a machine's memory beside the model.
 
     Args:
         settings: of the service.
         memory_bytes: of the machine; None for this one's.
+        bundle: its folder; None for the one that the settings name.
 
     Raises:
         StartError: they do not; both are told.
         BundleError: a file of the bundle is missing or malformed.
     """
-    sizes = sizes_of(settings.bundle)
+    folder = bundle or settings.bundle
+    sizes = sizes_of(folder)
     if not sizes.dense_bytes:
         return
     available = _memory_bytes() if memory_bytes is None else memory_bytes
@@ -58,7 +60,7 @@ def require_memory(settings: Settings, memory_bytes: int | None = None) -> None:
     if sizes.dense_bytes + model > available:
         beside = f", beside {model / _GIB:.1f} GiB of the model" if model else ""
         raise StartError(
-            f"{settings.bundle}: the updates of its {sizes.clients} clients are whole differences of the weights, "
+            f"{folder}: the updates of its {sizes.clients} clients are whole differences of the weights, "
             f"{sizes.dense_bytes / _GIB:.1f} GiB that every score reads{beside}, and this machine has "
             f"{available / _GIB:.1f} GiB of memory: let clients deliver low-rank updates (LoRA), or take a larger one"
         )
