@@ -32,6 +32,8 @@ from deployment.gateway.silence import ANSWER_TIMEOUT_S, SILENCE_S
 from deployment.metrics.catalogue import MOST_CLIENTS
 from deployment.replica.active_request import PROGRESS_TOKENS
 from deployment.replica.booking_queue import BOOKING_PATIENCE_S
+from deployment.replica.bundles.published import POLL_S
+from deployment.replica.bundles.rounds import PATIENCE_S
 from deployment.replica.recovery import ADOPTION_INTERVAL_S
 from deployment.settings import Settings
 from rewards.keys.rules import ROLES
@@ -160,6 +162,8 @@ def test_every_command_of_the_books_takes_a_ledger():
         ("The first 100 clients have a label each", MOST_CLIENTS, 100),
         ("works for 24 hours more", inspect.signature(keys.rotate).parameters["overlap_hours"].default, 24),
         ("one event a minute for a key and a route", MINUTE_S, 60),
+        ("Replicas look every 2 seconds", POLL_S, 2),
+        ("such a response waits for an hour", PATIENCE_S, 3600),
     ],
 )
 def test_times_and_bounds_are_those_of_the_code(sentence: str, value: object, expected: object):

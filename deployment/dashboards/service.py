@@ -136,8 +136,16 @@ def _load() -> Band:
         steps=((0.1, "red"),),
         empty="no live replica",
     )
-    scores = (9, ((unscored, 8), (scoring, 8), (engine, 8)))
-    rows = ((9, ((places, 8), (attribution, 8), (replicas, 8))), scores)
+    publications = graph(
+        "Publications that are not served",
+        _help("protoken_replica_unserved_publications"),
+        WHOLE,
+        Query(f"max by (model) ({live_gauge('protoken_replica_unserved_publications', 'model')})", "{{model}}"),
+        steps=((1, "red"),),
+        empty="no live replica",
+    )
+    scores = ((unscored, 6), (scoring, 6), (engine, 6), (publications, 6))
+    rows = ((9, ((places, 8), (attribution, 8), (replicas, 8))), (9, scores))
     return Band("Load and attribution", rows)
 
 

@@ -1,6 +1,8 @@
-"""`python -m tests.benchmarks.mixed_load`: the load, the kills, and what the books say; prints the seed it took."""
+"""`python -m tests.benchmarks.mixed_load`: the load, kills, a publish, and what the books say; prints its seed."""
 
 import asyncio
+import tempfile
+from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -8,9 +10,11 @@ from typing import Annotated
 
 import typer
 
+from attribution.bundle.bundle import manifest_of
 from tests.benchmarks.figures import Figure, print_figures
 from tests.benchmarks.mixed_load.callers import Caller, Seen
 from tests.benchmarks.mixed_load.killing import Family
+from tests.benchmarks.mixed_load.publishing import Publishing, next_round
 from tests.benchmarks.mixed_load.verdict import await_bookings, figures_of_books
 from tests.benchmarks.serving.client import Server
 from tests.benchmarks.serving.ours import end_in_order, our_service
@@ -26,15 +30,18 @@ def main(
     seed: Annotated[int | None, typer.Option(help="Of what is asked and killed; a new one each time.")] = None,
     bundle: Annotated[Path, typer.Option(help="What is served.")] = Path("var/demo/bundle"),
 ) -> None:
-    """Minutes of every kind of request, a replica killed again and again: what was seen whole is booked, once."""
+    """Minutes of every kind of request, replicas killed, a round published: what was seen whole is booked, once."""
     end_in_order()
     seed = Random().randrange(2**32) if seed is None else seed
     say(f"seed {seed}")
-    with our_service(bundle, {}) as server:
+    with tempfile.TemporaryDirectory(dir=".", prefix="bench-") as scratch, our_service(bundle, {}) as server:
+        second = next_round(bundle, Path(scratch).absolute() / "second")
         seen, family = Seen(), Family(server.pid)
-        asyncio.run(_load(server, seen, family, 60 * minutes, kill_every, callers, seed))
+        publishing = Publishing((_hash_of(bundle), _hash_of(second)))
+        changing = publishing.publish_and_take_back(second, server.ledger, 60 * minutes)
+        asyncio.run(_load(server, seen, family, 60 * minutes, kill_every, callers, seed, changing))
         await_bookings(server.ledger, seen)
-        figures = list(figures_of_books(server.ledger, seen))
+        figures = list(figures_of_books(server.ledger, seen, publishing))
     for what, count in sorted(seen.counts.items()):
         say(f"{count:6d} {what}")
     for odd in seen.odd[:20]:
@@ -47,14 +54,26 @@ def main(
     print_figures("mixed", figures)
 
 
+def _hash_of(bundle: Path) -> str:
+    return manifest_of(bundle).global_.sha256
+
+
 async def _load(
-    server: Server, seen: Seen, family: Family, total_s: float, kill_every: float, callers: int, seed: int
+    server: Server,
+    seen: Seen,
+    family: Family,
+    total_s: float,
+    kill_every: float,
+    callers: int,
+    seed: int,
+    changing: Coroutine[None, None, None],
 ) -> None:
-    """Callers and kills for so long; callers then end what they have under way, with no more kills."""
+    """Callers, kills and a change of round for so long; callers then end what they have under way, undisturbed."""
     deadline = asyncio.get_running_loop().time() + total_s
     disturbing = [
         asyncio.create_task(family.kill_again_and_again(kill_every, Random(seed))),
         asyncio.create_task(family.watch()),
+        asyncio.create_task(changing),
     ]
     calling = [asyncio.create_task(Caller(server, seen, seed + number).call(deadline)) for number in range(callers)]
     while (left := deadline - asyncio.get_running_loop().time()) > 0:

@@ -12,6 +12,7 @@ from rewards.credit import MICRO_CREDITS_PER_TOKEN
 from rewards.ledger.ledger import Ledger
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.mixed_load.callers import Seen
+from tests.benchmarks.mixed_load.publishing import Publishing
 
 BOOKING_PATIENCE_S = 120.0
 PAGE = 10_000
@@ -25,7 +26,7 @@ def await_bookings(url: str, seen: Seen) -> None:
             time.sleep(1)
 
 
-def figures_of_books(url: str, seen: Seen) -> Iterator[Figure]:
+def figures_of_books(url: str, seen: Seen, publishing: Publishing) -> Iterator[Figure]:
     """What the books lack or have too much, each to be nothing."""
     with closing(Ledger(url)) as ledger:
         receipts = list(chain.from_iterable(_pages(ledger)))
@@ -49,6 +50,10 @@ def figures_of_books(url: str, seen: Seen) -> Iterator[Figure]:
     yield Figure("mixed_missing", len(missing), 0, detail=f"{how} {missing[:3]}")
     yield Figure("mixed_doubled", len(twice), 0, detail=f"{seen.counts['given again']} given again {twice[:3]}")
     yield Figure("mixed_credit_difference", difference + len(uneven), 0, detail="micro-credits over all receipts")
+    misnamed = publishing.misnamed(receipts)
+    changes = f"{len(publishing.changes)} changes of round, {publishing.of_second(receipts)} receipts of the second"
+    yield Figure("mixed_misnamed_rounds", len(misnamed), 0, detail=f"{changes} {misnamed[:3]}")
+    yield Figure("mixed_failed_changes", len(publishing.failures), 0, detail=" ".join(publishing.failures))
     told = verified.stderr.strip() if verified.returncode else verified.stdout.strip().partition("\n")[0]
     yield Figure("mixed_verify", verified.returncode, 0, detail=f"protoken ledger verify: {told}")
 
