@@ -12,9 +12,9 @@ from ray.exceptions import RayActorError
 
 from attribution.errors import BundleError
 from deployment.app.serving import start_service
+from deployment.cluster import machine
 from deployment.errors import StartError
 from deployment.health.places import require_folder
-from deployment.replica import machine
 from deployment.settings import Settings
 from rewards.errors import RewardsError
 from tests.attribution.consortia import base_model, updates, write_consortium
