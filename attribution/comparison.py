@@ -17,7 +17,7 @@ from attribution.scoring.pieces import Pieces
 from attribution.scoring.reading import context_of, log_probabilities_at, read_prefix
 
 _HALF = 0.5  # a part of an update that is nearer to the whole of it than to none
-_SURE = 5.0  # standard errors
+_SURE = 5.0  # standard errors; so few of them reach from none of an update to the half of it
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,13 @@ class Comparison:
         tokens: of all of them.
         difference_nats: the mean of the distances, token by token.
         other: clients whose updates are likely not in those weights, or are not in them once.
+        unsure: clients of whose updates the responses say too little.
     """
 
     tokens: int
     difference_nats: float
     other: tuple[str, ...]
+    unsure: tuple[str, ...] = ()
 
 
 def deviation_of(
@@ -68,18 +70,22 @@ def compare(clients: Sequence[str], deviations: Sequence[Deviation]) -> Comparis
     """What all responses together say."""
     told = torch.cat([each.told for each in deviations])
     without = torch.cat([each.without for each in deviations], dim=1)
-    other = [client for client, direction in zip(clients, without, strict=True) if _is_other(told, direction)]
-    return Comparison(len(told), float(told.abs().mean()), tuple(other))
+    lacks = {client: _lack(told, direction) for client, direction in zip(clients, without, strict=True)}
+    return Comparison(
+        tokens=len(told),
+        difference_nats=float(told.abs().mean()),
+        other=tuple(client for client, (part, error) in lacks.items() if abs(part) > max(_HALF, _SURE * error)),
+        unsure=tuple(client for client, (_, error) in lacks.items() if _SURE * error > _HALF),
+    )
 
 
-def _is_other(told: Tensor, direction: Tensor) -> bool:
-    """Whether what was told lacks more than half of an update, and surely so.
+def _lack(told: Tensor, direction: Tensor) -> tuple[float, float]:
+    """Which part of an update is lacking in what was told, and its standard error.
 
     By least squares of the one upon the other; the error is White's, as rare tokens err more than others.
     """
     square = float(direction.square().sum())
     if square == 0:  # an update that changes nothing is missed by nobody
-        return False
+        return 0.0, 0.0
     part = float((direction * told).sum()) / square
-    error = float((direction * (told - part * direction)).square().sum()) ** 0.5 / square
-    return abs(part) > _HALF and abs(part) > _SURE * error
+    return part, float((direction * (told - part * direction)).square().sum()) ** 0.5 / square

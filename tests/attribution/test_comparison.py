@@ -63,6 +63,8 @@ def test_the_same_weights_are_found_to_be_the_same(model: FederatedModel) -> Non
     exact, noisy = comparison_of(model, said), comparison_of(model, said, 0.05)
 
     assert (1600, (), ()) == (exact.tokens, exact.other, noisy.other)
+    assert () == exact.unsure == noisy.unsure
+    assert model.client_ids == comparison_of(model, said[:1], 5.0).unsure
     assert exact.difference_nats < 1e-3 < 0.02 < noisy.difference_nats < 0.06
 
 

@@ -25,7 +25,7 @@ MOST_NATS: Final = 0.1
 INTERVAL_S = 3600.0
 RETRY_S = 5.0
 TEXT_TOKENS = 256
-ENOUGH_TOKENS = 2048
+ENOUGH_TOKENS = 64
 _MOST_ROUNDS = 4
 _PATIENCE_S = 600.0
 BEGINNINGS: Final = (
@@ -61,6 +61,9 @@ class Canary:
         note: is told how far the engine is from the bundle, and whether its weights are others.
         most_tokens: of a text.
         interval_s: how often.
+
+    Attributes:
+        last: what was found last; None while nobody knows.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class Canary:
         self._note = note
         self._most_tokens = most_tokens
         self._interval_s = interval_s
-        self._last: Comparison | None = None
+        self.last: Comparison | None = None
         self._due = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="protoken-canary", daemon=True)
@@ -96,7 +99,7 @@ class Canary:
         Raises:
             PartLostError: it serves others, or nobody knows yet.
         """
-        comparison = self._last
+        comparison = self.last
         if comparison is None:
             raise PartLostError("the engine's log-probabilities are not compared with the bundle's yet", UNCHECKED)
         if differs(comparison):
@@ -104,8 +107,8 @@ class Canary:
 
     def forget(self) -> None:
         """Look again before anything more is generated: the engine was away, and may be another one."""
-        if self._last is not None:
-            self._last = None
+        if self.last is not None:
+            self.last = None
             self._due.set()
 
     def close(self) -> None:
@@ -124,20 +127,22 @@ class Canary:
                 self._due.wait(RETRY_S)
                 continue
             if not self._due.is_set():  # it was not away meanwhile
-                self._last = comparison
+                self.last = comparison
                 self._note(comparison.difference_nats, differs=differs(comparison))
                 (_LOG.error if differs(comparison) else _LOG.info)("%s", _words(comparison))
             self._due.wait(self._interval_s)
 
     def _look(self) -> Comparison:
+        """What eight texts say, or more of them where these say too little of some update."""
         deviations: list[Deviation] = []
         for _ in range(_MOST_ROUNDS):
             for said in self._let_speak():
                 ids = said.prompt_token_ids, said.token_ids, said.logprobs
                 deviations.append(self._run_in_model(lambda ids=ids: deviation_of(self._model, *ids)))  # type: ignore[misc]
-            if sum(len(each.told) for each in deviations) >= ENOUGH_TOKENS:
+            comparison = compare(self._model.client_ids, deviations)
+            if comparison.tokens >= ENOUGH_TOKENS and not comparison.unsure:
                 break
-        return compare(self._model.client_ids, deviations)
+        return comparison
 
     def _let_speak(self) -> Sequence[Generation]:
         """A text of each beginning."""
@@ -181,4 +186,6 @@ def differs(comparison: Comparison) -> bool:
 def _words(comparison: Comparison) -> str:
     nats = f"{comparison.difference_nats:.3f} nats"
     far = f"the log-probabilities of {comparison.tokens} tokens are {nats} from the bundle's"
-    return f"{far}, and speak of other updates of {', '.join(comparison.other)}" if comparison.other else far
+    if comparison.other:
+        return f"{far}, and speak of other updates of {', '.join(comparison.other)}"
+    return f"{far}, and say too little of {', '.join(comparison.unsure)}" if comparison.unsure else far
