@@ -34,7 +34,6 @@ _ELSEWHERE = {
     "replicas": "num_replicas or autoscaling_config of the file's deployment `replica`",
 }
 _PATHS = ("bundle", "spool", "signing_key", "pepper_file", "policy", "texts")
-_ENGINE_KEY = "engine.api_key_file"
 _NEEDED = {
     "spool": "a folder that every machine shares, or that comes back with its machine",
     "signing_key": "a file that is the same on every machine, made by `protoken keys create --signing`",
@@ -79,7 +78,7 @@ def cluster_settings(args: Mapping[str, Any], environment: Mapping[str, str]) ->
         _require_no_password(name, args.get(name))
     values = values_given(args, environment)
     settings = settings_of(values)
-    _require_absolute({name: values.get(name) for name in _PATHS} | {_ENGINE_KEY: _engine_key_of(values)})
+    _require_absolute(values)
     if settings.ledger.startswith("sqlite:"):
         raise SettingsError("setting 'ledger' must be postgresql://…, as an SQLite file is for one machine")
     for name, what in _NEEDED.items():
@@ -95,15 +94,16 @@ def longest_drain_s(settings: Settings) -> float:
     return (settings.max_tokens_cap or 0) * SLOWEST_TOKEN_S * rounds
 
 
-def _require_absolute(paths: Mapping[str, Any]) -> None:
-    for name, path in paths.items():
-        if path is not None and not Path(path).is_absolute():
+def _require_absolute(values: Mapping[str, Any]) -> None:
+    """Refuse a path that each node would begin in a folder of its own."""
+    engine, several = values.get("engine"), values.get("more_bundles", ())
+    paths = [(name, values[name]) for name in _PATHS if values.get(name) is not None]
+    paths += [("more_bundles", each) for each in (several.split(",") if isinstance(several, str) else several)]
+    if isinstance(engine, Mapping) and engine.get("api_key_file") is not None:
+        paths.append(("engine.api_key_file", engine["api_key_file"]))
+    for name, path in paths:
+        if not Path(str(path).strip()).is_absolute():
             raise SettingsError(f"setting {name!r} must be an absolute path, as nodes run in folders of their own")
-
-
-def _engine_key_of(values: Mapping[str, Any]) -> Any:
-    engine = values.get("engine")
-    return engine.get("api_key_file") if isinstance(engine, Mapping) else None
 
 
 def _require_patience(settings: Settings) -> None:

@@ -52,6 +52,8 @@ def test_arguments_are_settings_and_the_environment_stands_over_them():
         ({"replica_ledger": "postgresql://a:b@host/books"}, "'replica_ledger' holds a password"),
         ({"spool": "var/spool"}, "'spool' must be an absolute path"),
         ({"bundle": "var/bundle"}, "'bundle' must be an absolute path"),
+        ({"more_bundles": ["/srv/more", "var/more"]}, "'more_bundles' must be an absolute path"),
+        ({"more_bundles": "/srv/more, var/more"}, "'more_bundles' must be an absolute path"),
         ({"engine": ENGINE | {"api_key_file": "key"}}, "'engine.api_key_file' must be an absolute path"),
         ({"spool": None}, "'spool' is missing.*shares"),
         ({"signing_key": None}, "'signing_key' is missing.*keys create --signing"),
