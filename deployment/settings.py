@@ -136,7 +136,7 @@ class Settings(BaseModel):
     """Everything the service can be told; see `configs/serve.yaml` for the same list with comments.
 
     `more_bundles` are of other consortia, each with replicas of its own.
-    `cpus_per_replica` None divides all processors of the machine among all replicas. `max_tokens_cap` None leaves the
+    `cpus_per_replica` None divides all processors of the machine, but those of `scorers`, among all replicas. `max_tokens_cap` None leaves the
     model's context as the only cap. `metrics_port` 0 starts no exporter, `replica_metrics_port` 0 leaves
     the choice to Ray. `nodes` None takes as many as `tolerance` wants. `credit_fraction` 1 measures every response.
     `replica_ledger` None lets replicas book with `ledger`. `pepper_file` None leaves the choice to `pepper_of`.
@@ -167,6 +167,9 @@ class Settings(BaseModel):
     replicas: int = Field(default=1, ge=1)
     cpus_per_replica: int | None = Field(default=None, ge=1)
     gpus_per_replica: Annotated[float, AfterValidator(_one_device)] = Field(default=0.0, ge=0, allow_inf_nan=False)
+    scorers: int = Field(default=0, ge=0)
+    cpus_per_scorer: int = Field(default=1, ge=1)
+    gpus_per_scorer: Annotated[float, AfterValidator(_one_device)] = Field(default=0.0, ge=0, allow_inf_nan=False)
     max_batch: int = Field(default=32, ge=1)
     max_batch_tokens: int = Field(default=65_536, ge=1)
     max_waiting: int = Field(default=64, ge=0)
@@ -188,10 +191,17 @@ class Settings(BaseModel):
         """The bundles of all consortia, each to be served under its own name."""
         return (self.bundle, *self.more_bundles)
 
+    @model_validator(mode="after")
+    def _scored_somewhere(self) -> Self:
+        if self.scorers and self.engine.kind != "embedded":
+            raise ValueError("scorers are for the engine embedded; with another, replicas only score: set replicas")
+        return self
+
     @property
     def processors(self) -> int:
         """Processors of one replica, which is also the number of its compute threads."""
-        return self.cpus_per_replica or max(1, (os.cpu_count() or 1) // (self.replicas * len(self.bundles)))
+        left = (os.cpu_count() or 1) - self.scorers * self.cpus_per_scorer
+        return self.cpus_per_replica or max(1, left // (self.replicas * len(self.bundles)))
 
     @property
     def device(self) -> str:

@@ -32,6 +32,7 @@ from deployment.metrics.exporter import Exporter
 from deployment.replica.bundles.publish import publish_setting
 from deployment.replica.bundles.served_round import require_last_round
 from deployment.replica.deployment import Replica
+from deployment.replica.scoring.scorer import Scorer
 from deployment.settings import Settings, pepper_of, url_without_secrets
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import Sealer
@@ -45,6 +46,7 @@ APPLICATION = "protoken"
 SPARE_REQUESTS = 64
 INGRESS_REQUESTS = 10_000
 START_ATTEMPTS = 2
+_ASKED_AT_ONCE = 2  # of one scorer: what it works on, and the next
 LOOPBACK = "127.0.0.1"
 _POLL_S = 0.2
 PORT_PATIENCE_S = 5.0
@@ -59,18 +61,25 @@ def build_graph(settings: Settings, *beside: serve.Application) -> serve.Applica
         beside: what runs for as long as the ingress does, and is called by nobody.
     """
     folders = {manifest_of(folder).consortium: folder for folder in settings.bundles}
+    scorers = [_scorers(settings)] if settings.scorers else []
+    # A replica asks scorers from threads of its own.
+    environment = {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"} if scorers else {}
     replicas = {
         consortium: serve.deployment(Replica)
         .options(
             name="replica" if len(folders) == 1 else f"replica-{consortium}",
             num_replicas=settings.replicas,
-            ray_actor_options={"num_cpus": settings.processors, "num_gpus": settings.gpus_per_replica},
+            ray_actor_options={
+                "num_cpus": settings.processors,
+                "num_gpus": settings.gpus_per_replica,
+                "runtime_env": {"env_vars": environment},
+            },
             max_ongoing_requests=settings.max_batch + settings.max_waiting + SPARE_REQUESTS,
             max_queued_requests=SPARE_REQUESTS,
             max_constructor_retry_count=START_ATTEMPTS,
             graceful_shutdown_timeout_s=settings.shutdown_timeout_s,
         )
-        .bind(settings, consortium, folder)
+        .bind(settings, consortium, folder, *scorers)
         for consortium, folder in folders.items()
     }
     ingress = serve.deployment(Ingress).options(
@@ -80,6 +89,21 @@ def build_graph(settings: Settings, *beside: serve.Application) -> serve.Applica
         graceful_shutdown_timeout_s=settings.shutdown_timeout_s,
     )
     application: serve.Application = ingress.bind(replicas, settings, *beside)
+    return application
+
+
+def _scorers(settings: Settings) -> serve.Application:
+    application: serve.Application = (
+        serve.deployment(Scorer)
+        .options(
+            name="scorer",
+            num_replicas=settings.scorers,
+            ray_actor_options={"num_cpus": settings.cpus_per_scorer, "num_gpus": settings.gpus_per_scorer},
+            max_ongoing_requests=_ASKED_AT_ONCE,
+            graceful_shutdown_timeout_s=settings.shutdown_timeout_s,
+        )
+        .bind(settings)
+    )
     return application
 
 
@@ -234,7 +258,8 @@ def _start(settings: Settings) -> None:
     os.environ[PROXY_VARIABLE] = PROXY_MIDDLEWARE
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     replicas = settings.replicas * len(settings.bundles)
-    processors = max(settings.processors * replicas, os.cpu_count() or 1)
+    processors = settings.processors * replicas + settings.cpus_per_scorer * settings.scorers
+    processors = max(processors, os.cpu_count() or 1)
     ray.init(
         address="local",
         num_cpus=processors,
@@ -243,9 +268,11 @@ def _start(settings: Settings) -> None:
         _metrics_export_port=settings.replica_metrics_port or None,
     )
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    wanted, available = settings.gpus_per_replica * replicas, ray.cluster_resources().get("GPU", 0)
+    wanted = settings.gpus_per_replica * replicas + settings.gpus_per_scorer * settings.scorers
+    available = ray.cluster_resources().get("GPU", 0)
     if wanted > available:  # Serve would wait for them without end
-        raise StartError(f"the replicas ask for {wanted:g} GPUs and Ray finds {available:g}; set gpus_per_replica")
+        why = f"replicas and scorers ask for {wanted:g} GPUs and Ray finds {available:g}"
+        raise StartError(f"{why}; set gpus_per_replica and gpus_per_scorer")
     try:
         serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port), logging_config=quiet)
         serve.run(build_graph(settings), name=APPLICATION, logging_config=quiet)

@@ -16,6 +16,6 @@ prompts         prompts to token ids, long ones apart from short ones
 receipts        from an attributed response to a receipt, and to what the application is told
 recorder        from generated tokens to booked credit: spool, score, receipt, booking
 recovery        what a dead process left: receipts are booked, responses without one are scored
-scoring_queue   responses that wait for their score, worked on between steps
+scoring/        responses that wait for their score: in the worker's thread, or in processes of their own
 worker          the one thread that owns a model: jobs join its batch, and are booked before they end
 """

@@ -21,7 +21,7 @@ from deployment.replica.booking_queue import BookingQueue, Outcome, OutcomeListe
 from deployment.replica.endings import attribution_failure, ledger_failure, stop_failure
 from deployment.replica.messages import Failed, Finished, ModelCard
 from deployment.replica.receipts import receipt_of, summary_of, token_credits
-from deployment.replica.scoring_queue import Scoring, ScoringTask
+from deployment.replica.scoring.scoring_queue import Scoring, ScoringTask
 from deployment.spool.lines import Record
 from deployment.spool.records import RECOVERED, ProgressRecord, record_of, unscored_receipt
 from deployment.spool.spool import Spool

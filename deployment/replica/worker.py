@@ -27,7 +27,7 @@ from deployment.replica.messages import Admitted, Event, Failed, Job
 from deployment.replica.observer import Observer
 from deployment.replica.prompts import Encoder
 from deployment.replica.recorder import CreditRecorder
-from deployment.replica.scoring_queue import Scoring
+from deployment.replica.scoring.scoring_queue import Scoring
 from deployment.spool.records import ProgressRecord
 
 _LOG = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ from deployment.replica.capacity import Capacity
 from deployment.replica.messages import Delta, Event, Finished, Job, ModelCard
 from deployment.replica.recorder import CreditRecorder
 from deployment.replica.recovery import Recovery
-from deployment.replica.scoring_queue import ScoringQueue
+from deployment.replica.scoring.scoring_queue import ScoringQueue
 from deployment.replica.worker import Worker
 from deployment.spool.spool import Spool
 from rewards.ledger.ledger import Ledger

@@ -24,13 +24,16 @@ from deployment.replica.capacity import Capacity
 from deployment.replica.engines.model_thread import ModelThread
 from deployment.replica.engines.parts import engine_of
 from deployment.replica.messages import ModelCard
-from deployment.replica.observer import SharedObserver
+from deployment.replica.observer import Observer, SharedObserver
 from deployment.replica.recorder import CreditRecorder
-from deployment.replica.scoring_queue import ScoringQueue
+from deployment.replica.scoring.scorer_pool import Ask, ScorerPool
+from deployment.replica.scoring.scoring_queue import ScoringQueue
 from deployment.replica.worker import Worker
 from deployment.settings import EngineSettings, Settings
 from deployment.spool.spool import Spool
 from rewards.sampling.keys import SamplingKeys
+
+_ASKED_OF_A_SCORER = 2  # one that it works on, and the next
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,17 @@ class RoundLoader:
         settings: of the service.
         books: of the replica.
         metrics: are told how all rounds fare together.
+        ask: lets a scorer score a response; None where this replica does.
     """
 
-    def __init__(self, settings: Settings, books: ReplicaBooks, metrics: ReplicaMetrics) -> None:
+    def __init__(
+        self, settings: Settings, books: ReplicaBooks, metrics: ReplicaMetrics, ask: Ask | None = None
+    ) -> None:
         self._settings = settings
         self._books = books
         self._metrics = metrics
         self._observer = SharedObserver(metrics)
+        self._ask = ask
         self._has_served = False
 
     def __call__(self, folder: Path, *, serves: bool) -> ServedRound:
@@ -122,10 +129,11 @@ class RoundLoader:
             thread.end_with(_end)
             raise
         card = ModelCard(model.name, model.global_sha256, model.client_ids, model.context_length)
+        scored = engine.scoring if self._ask is None else self._pool(self._ask, model, folder, observer)
         recorder = CreditRecorder(
             card,
             sampling=self._books.sampling,
-            scoring=engine.scoring,
+            scoring=scored,
             spool=self._books.spool,
             bookings=self._books.bookings,
             engine=engine.marks,
@@ -133,7 +141,7 @@ class RoundLoader:
         worker = Worker(
             model,
             engine.decoder,
-            scoring=engine.scoring,
+            scoring=scored,
             recorder=recorder,
             capacity=_capacity(settings, engine.max_batch_tokens),
             observer=observer,
@@ -141,6 +149,16 @@ class RoundLoader:
         )
         watched = parts.bundle("bundle", folder)
         return ServedRound(card, worker, watched, serves, engine.checks, lambda: engine.alive, engine.close)
+
+    def _pool(self, ask: Ask, model: FederatedModel, folder: Path, observer: Observer) -> ScorerPool:
+        return ScorerPool(
+            ask,
+            observer,
+            bundle=folder,
+            model_sha256=model.global_sha256,
+            served_dtype=model.dtype,
+            at_once=_ASKED_OF_A_SCORER * self._settings.scorers,
+        )
 
 
 def require_last_round(bundle: Bundle) -> None:
@@ -171,7 +189,7 @@ def _model(settings: Settings, folder: Path) -> FederatedModel:
         folder,
         device=settings.device,
         dtype=settings.serve_dtype if is_decoding else settings.score_dtype,
-        score_dtype=settings.score_dtype,
+        score_dtype=settings.serve_dtype if settings.scorers else settings.score_dtype,
     )
     if settings.method == "paper":
         require_last_round(model.bundle)

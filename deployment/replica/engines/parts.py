@@ -22,7 +22,7 @@ from deployment.replica.engines.health import engine_check
 from deployment.replica.engines.model_thread import ModelThread
 from deployment.replica.engines.remote_batch import RemoteBatch
 from deployment.replica.engines.scoring_thread import ScoringThread
-from deployment.replica.scoring_queue import Scoring, ScoringQueue
+from deployment.replica.scoring.scoring_queue import Scoring, ScoringQueue
 from deployment.settings import ENVIRONMENT_PREFIX, EngineSettings, Settings
 
 API_KEY = f"{ENVIRONMENT_PREFIX}ENGINE_API_KEY"

@@ -25,7 +25,7 @@ from deployment.replica.capacity import Capacity
 from deployment.replica.messages import Admitted, ChatMessage, Delta, Event, Failed, Finished, Job, ModelCard, PromptIds
 from deployment.replica.recorder import CreditRecorder
 from deployment.replica.recovery import Recovery
-from deployment.replica.scoring_queue import ScoringQueue
+from deployment.replica.scoring.scoring_queue import Scoring, ScoringQueue
 from deployment.replica.worker import Worker
 from deployment.spool.lines import Record
 from deployment.spool.records import ProgressRecord
@@ -139,10 +139,12 @@ def worker_over(
     attribute: Any = CREDIT,
     capacity: Capacity = CAPACITY,
     batch: Batch | None = None,
+    scoring: Scoring | None = None,
 ) -> Worker:
     """A worker over the model, put together as a replica does."""
     card = ModelCard(model.name, model.global_sha256, model.client_ids, model.context_length)
-    scoring = ScoringQueue(model, attribute, USUAL_EFFORT, notes)
+    if scoring is None:
+        scoring = ScoringQueue(model, attribute, USUAL_EFFORT, notes)
     recorder = CreditRecorder(
         card, sampling=SamplingKeys(ledger.database), scoring=scoring, spool=spool, bookings=bookings
     )

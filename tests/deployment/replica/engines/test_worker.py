@@ -22,15 +22,15 @@ from deployment.replica.engines.remote_batch import RemoteBatch
 from deployment.replica.engines.scoring_thread import ScoringThread
 from deployment.replica.messages import Finished, ModelCard
 from deployment.replica.recorder import CreditRecorder
-from deployment.replica.scoring_queue import ScoringQueue
+from deployment.replica.scoring.scoring_queue import ScoringQueue
 from deployment.replica.worker import Worker
 from deployment.spool.records import ProgressRecord
 from deployment.spool.spool import Spool
 from rewards.ledger.ledger import Ledger
 from rewards.sampling.keys import SamplingKeys
 from tests.deployment.replica.engines.fake_engine import NAME, FakeEngine, Item, chunk, logprobs_of, speak, usage
+from tests.deployment.replica.scoring.test_scoring_queue import Gate
 from tests.deployment.replica.test_booking_queue import until
-from tests.deployment.replica.test_scoring import Gate
 from tests.deployment.replica.test_worker import Caller, Notes, SmallDisk, job
 
 CAPACITY = Capacity(max_batch=64, max_waiting=100, default_max_tokens=16)

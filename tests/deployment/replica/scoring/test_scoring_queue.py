@@ -18,11 +18,11 @@ from attribution.forcing import generation_of
 from attribution.model import FederatedModel
 from attribution.records import Generation, Sampling
 from attribution.scoring.credit_preset import USUAL_EFFORT
-from deployment.replica import scoring_queue
 from deployment.replica.booking_queue import BookingQueue
 from deployment.replica.capacity import Capacity
 from deployment.replica.messages import Finished
-from deployment.replica.scoring_queue import ScoringQueue, ScoringTask
+from deployment.replica.scoring import scoring_queue
+from deployment.replica.scoring.scoring_queue import ScoringQueue, ScoringTask
 from deployment.spool.records import ProgressRecord
 from deployment.spool.spool import Spool
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING

@@ -17,7 +17,7 @@ from attribution.model import FederatedModel
 from attribution.records import AttributedResponse, Generation
 from attribution.scoring.credit_preset import Effort
 from attribution.scoring.pieces import Pieces
-from deployment.replica.observer import Observer
+from deployment.replica.observer import ScoringObserver
 
 _TELL_EVERY_S = 1.0
 _STEPS_A_TURN = 3
@@ -93,7 +93,7 @@ class ScoringQueue:
         observer: is told how long each score took, and how many responses wait.
     """
 
-    def __init__(self, model: FederatedModel, attribute: Attribute, effort: Effort, observer: Observer) -> None:
+    def __init__(self, model: FederatedModel, attribute: Attribute, effort: Effort, observer: ScoringObserver) -> None:
         self._model = model
         self._attribute = attribute
         self._effort = effort

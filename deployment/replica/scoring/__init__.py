@@ -1,0 +1,9 @@
+"""Scoring: between the steps of a replica's own decoding, or in processes that do nothing else.
+
+bundle_scorer  responses scored by the bundles that generated them
+elsewhere      scoring that is not done in the worker's thread: tasks go, outcomes come back
+messages       what crosses between replica and scorer
+scorer         the Ray Serve deployment that scores
+scorer_pool    the scorers as a worker knows them: whoever dies loses nothing
+scoring_queue  responses that wait for their score, worked on between steps
+"""

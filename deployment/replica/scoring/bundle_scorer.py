@@ -1,0 +1,92 @@
+"""Responses scored by the bundles that generated them, each brought into memory when it is asked for.
+
+Runs in one thread. Knows no Ray and no receipt.
+"""
+
+from pathlib import Path
+
+from attribution.attribute import credit_in_pieces, paper_in_pieces
+from attribution.errors import BundleError
+from attribution.forcing import generation_of
+from attribution.model import FederatedModel
+from attribution.scoring.credit_preset import Effort
+from deployment.replica.scoring.messages import Outcome, UnscoredResponse
+from deployment.replica.scoring.scoring_queue import ScoringQueue, ScoringTask
+from deployment.settings import Settings
+
+MOST_MODELS = 2
+"""Bundles that are in memory together, as while one takes another's place."""
+_TURN_S = 1.0
+
+
+class BundleScorer:
+    """Scores one response at a time.
+
+    Args:
+        settings: of the service.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._models: dict[str, FederatedModel] = {}  # the one that was used last is the last
+
+    def score(self, response: UnscoredResponse) -> Outcome:
+        """What a response scores, or why it cannot be scored.
+
+        Raises:
+            torch.AcceleratorError: the device is lost.
+        """
+        try:
+            model = self._model(response.bundle, response.model_sha256)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the replica is told
+            return error
+        in_pieces = paper_in_pieces if self._settings.method == "paper" else credit_in_pieces
+        queue = ScoringQueue(model, in_pieces, Effort(self._settings.nodes, self._settings.tolerance), _Nobody())
+        generation = generation_of(response.prompt_ids, response.token_ids, response.temperature)
+        outcomes: list[Outcome] = []
+        queue.put(
+            ScoringTask(
+                generation,
+                response.token_level,
+                urgent=True,
+                done=outcomes.append,
+                abandoned=lambda: None,
+                frugal=response.frugal,
+            )
+        )
+        while not outcomes:
+            queue.advance(_TURN_S)
+        return outcomes[0]
+
+    def _model(self, folder: Path, model_sha256: str) -> FederatedModel:
+        """A bundle's model, kept until others are asked for.
+
+        Raises:
+            BundleError: the bundle is not the one that is meant, or cannot be read.
+            ModelError: it cannot be loaded as the settings say.
+        """
+        model = self._models.pop(model_sha256, None)
+        if model is None:
+            while len(self._models) >= MOST_MODELS:
+                del self._models[next(iter(self._models))]
+            settings = self._settings
+            model = FederatedModel.load(
+                folder,
+                device="cuda" if settings.gpus_per_scorer else "cpu",
+                dtype=settings.serve_dtype if settings.method == "paper" else settings.score_dtype,
+                score_dtype=settings.score_dtype,
+            )
+            if model.global_sha256 != model_sha256:
+                raise BundleError(f"{folder}: its global model is {model.global_sha256}, not {model_sha256}")
+        self._models[model_sha256] = model
+        return model
+
+
+class _Nobody:
+    """Observes the queue of one response: whoever asked counts for himself."""
+
+    def note_attribution(self, seconds: float) -> None:
+        """Nothing."""
+
+    def note_unscored(self, responses: int, seconds: float) -> None:
+        """Nothing."""

@@ -1,0 +1,174 @@
+"""Scorers apart: a replica's responses are scored elsewhere, in their order of need, and whoever dies loses nothing."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from attribution.errors import BundleError, ScoreError
+from attribution.model import FederatedModel
+from deployment.replica.messages import Failed, Finished
+from deployment.replica.scoring import scorer_pool
+from deployment.replica.scoring.bundle_scorer import BundleScorer
+from deployment.replica.scoring.messages import Outcome, UnscoredResponse
+from deployment.replica.scoring.scorer_pool import Ask, ScorerAwayError, ScorerDiedError, ScorerPool
+from deployment.replica.worker import Worker
+from deployment.settings import Settings
+from deployment.spool.records import ProgressRecord
+from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
+from rewards.ledger.ledger import Ledger
+from tests.deployment.replica.test_booking_queue import until
+from tests.deployment.replica.test_worker import Caller, Notes, SmallDisk, job, working
+
+
+class Scorers:
+    """Scorers that do what the test says before they score; remembers what was asked."""
+
+    def __init__(self, bundle: Path) -> None:
+        self.asked: list[UnscoredResponse] = []
+        self.before: Callable[[UnscoredResponse], None] = lambda _: None
+        self._lock = threading.Lock()
+        self._scorer = BundleScorer(Settings(bundle=bundle))
+
+    def __call__(self, response: UnscoredResponse) -> Outcome:
+        self.asked.append(response)
+        self.before(response)
+        with self._lock:
+            return self._scorer.score(response)
+
+
+@pytest.fixture
+def scorers(model: FederatedModel, monkeypatch: pytest.MonkeyPatch) -> Scorers:
+    """Scorers of that model's bundle, asked again at once."""
+    monkeypatch.setattr(scorer_pool, "RETRY_S", 0.01)
+    return Scorers(model.bundle.path)
+
+
+@contextmanager
+def apart(
+    ask: Ask, model: FederatedModel, ledger: Ledger, spool: SmallDisk, notes: Notes, at_once: int = 1
+) -> Iterator[Worker]:
+    """A worker whose responses such scorers score."""
+    place = {"bundle": model.bundle.path, "model_sha256": model.global_sha256, "served_dtype": "float32"}
+    scoring = ScorerPool(ask, notes, **place, at_once=at_once)
+    with working(model, ledger, spool, notes, scoring=scoring) as worker:
+        yield worker
+
+
+def test_a_score_is_the_same_wherever_it_is_made(
+    model: FederatedModel, ledger: Ledger, spool: SmallDisk, notes: Notes, scorers: Scorers
+) -> None:
+    """Shares, tokens and receipt are those of a replica that scores itself."""
+    ends = []
+    with working(model, ledger, spool, notes) as worker:
+        ends.append(Caller(worker, job("here", token_level=True), ledger).end())
+    with apart(scorers, model, ledger, spool, notes) as worker:
+        ends.append(Caller(worker, job("apart", token_level=True), ledger).end())
+
+    here, elsewhere = (ledger.receipt(name) for name in ("here", "apart"))
+    assert here is not None and elsewhere is not None
+    assert here.settings == elsewhere.settings
+    assert ends[0].summary.shares == pytest.approx(ends[1].summary.shares, rel=1e-4)
+    assert [token.token for token in ends[0].tokens] == [token.token for token in ends[1].tokens]
+    assert 2 == notes.attributions
+
+
+def test_no_token_waits_for_scorers(
+    model: FederatedModel, ledger: Ledger, spool: SmallDisk, notes: Notes, scorers: Scorers
+) -> None:
+    """While they are stuck responses begin, speak and end; they are booked once scorers go on, the urgent first."""
+    opened = threading.Event()
+    scorers.before = lambda _: opened.wait(30)
+    with apart(scorers, model, ledger, spool, notes) as worker:
+        ends = [Caller(worker, job(f"r{n}", attributed=False), ledger).end() for n in range(4)]
+        assert [Finished] * 4 == [type(end) for end in ends]
+        urgent = Caller(worker, job("urgent"), ledger)
+        until(lambda: notes.unscored == 5)
+        assert 0 == ledger.last_sequence()
+        opened.set()
+        assert urgent.end().summary is not None
+        until(lambda: ledger.last_sequence() == 5)
+
+    assert "urgent" in {receipt.response_id for receipt in ledger.receipts_after(0)[:2]}
+
+
+@pytest.mark.parametrize("error", [ScorerDiedError("gone"), ScorerAwayError("none")])
+def test_a_scorer_that_dies_loses_nothing(
+    model: FederatedModel,
+    ledger: Ledger,
+    spool: SmallDisk,
+    notes: Notes,
+    scorers: Scorers,
+    error: Exception,
+) -> None:
+    """The response is asked for again, with less memory if a scorer died of it, and booked once."""
+
+    def fail_twice(_: UnscoredResponse) -> None:
+        if len(scorers.asked) < 3:
+            raise error
+
+    scorers.before = fail_twice
+    with apart(scorers, model, ledger, spool, notes) as worker:
+        assert Caller(worker, job("r"), ledger).end().summary is not None
+
+    died = isinstance(error, ScorerDiedError)
+    assert [False, died, died] == [response.frugal for response in scorers.asked]
+    assert 1 == ledger.last_sequence()
+
+
+def test_what_kills_every_scorer_is_not_asked_for_without_end(
+    model: FederatedModel, ledger: Ledger, spool: SmallDisk, notes: Notes, scorers: Scorers
+) -> None:
+    """It is booked to the commons, as what cannot be scored is, and others are scored."""
+
+    def die_of(response: UnscoredResponse) -> None:
+        if len(response.token_ids) == 9:
+            raise ScorerDiedError("gone")
+
+    scorers.before = die_of
+    with apart(scorers, model, ledger, spool, notes) as worker:
+        assert isinstance(Caller(worker, job("bad", max_tokens=9, attributed=False), ledger).end(), Finished)
+        assert Caller(worker, job("good"), ledger).end().summary is not None
+        until(lambda: ledger.receipt("bad"))
+
+    bad = ledger.receipt("bad")
+    assert bad is not None and {COMMONS: 9 * MICRO_CREDITS_PER_TOKEN} == dict(bad.amounts)
+
+
+def test_a_score_that_is_no_number_is_that_responses_failure(
+    model: FederatedModel, ledger: Ledger, spool: SmallDisk, notes: Notes
+) -> None:
+    """Whoever waits is told; nothing is booked on it."""
+    with apart(lambda _: ScoreError("NaN"), model, ledger, spool, notes) as worker:
+        end = Caller(worker, job("r"), ledger).end()
+
+    assert isinstance(end, Failed) and end.code == "attribution_failed"
+    assert ledger.receipt("r") is None
+
+
+def test_what_is_not_scored_when_a_replica_ends_is_left_to_the_next(
+    model: FederatedModel, ledger: Ledger, spool: SmallDisk, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays in the spool, and who waits for it is told to come again."""
+    monkeypatch.setattr("deployment.replica.worker._LAST_SCORES_S", 0.1)
+
+    def away(_: UnscoredResponse) -> Outcome:
+        raise ScorerAwayError("none")
+
+    with apart(away, model, ledger, spool, notes) as worker:
+        Caller(worker, job("told", attributed=False), ledger).end()
+        worker.stop(30)
+        (left,) = [ProgressRecord.from_record(record) for record in spool.live_records()]
+
+    assert ("told", "length") == (left.response_id, left.finish_reason)
+
+
+def test_a_bundle_that_is_another_scores_nothing(model: FederatedModel) -> None:
+    """What lies in the folder now is not what generated the response."""
+    scorer = BundleScorer(Settings(bundle=model.bundle.path))
+    outcome = scorer.score(UnscoredResponse(model.bundle.path, "0" * 64, (1,), (2,), 0.0, False))
+
+    assert isinstance(outcome, BundleError)
+    assert f"not {'0' * 64}" in str(outcome)
