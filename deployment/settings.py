@@ -136,9 +136,10 @@ class Settings(BaseModel):
     """Everything the service can be told; see `configs/serve.yaml` for the same list with comments.
 
     `more_bundles` are of other consortia, each with replicas of its own.
-    `cpus_per_replica` None divides all processors of the machine, but those of `scorers`, among all replicas. `max_tokens_cap` None leaves the
-    model's context as the only cap. `metrics_port` 0 starts no exporter, `replica_metrics_port` 0 leaves
-    the choice to Ray. `nodes` None takes as many as `tolerance` wants. `credit_fraction` 1 measures every response.
+    `cpus_per_replica` None divides all processors of the machine, but those of `scorers`, among all replicas.
+    `max_tokens_cap` None leaves the model's context as the only cap. `metrics_port` 0 starts no exporter,
+    `replica_metrics_port` 0 leaves the choice to Ray. `nodes` None takes as many as `tolerance` wants.
+    `credit_fraction` 1 measures every response.
     `replica_ledger` None lets replicas book with `ledger`. `pepper_file` None leaves the choice to `pepper_of`.
     `keep_alive_s` 0 sends no comments in a stream that is silent.
     `engine` makes the tokens. `policy` None settles nothing here. `texts` None keeps no texts of responses.
