@@ -14,8 +14,6 @@ from deployment.replica.scoring.messages import Outcome, UnscoredResponse
 from deployment.replica.scoring.scoring_queue import ScoringQueue, ScoringTask
 from deployment.settings import Settings
 
-MOST_MODELS = 2
-"""Bundles that are in memory together, as while one takes another's place."""
 _TURN_S = 1.0
 
 
@@ -67,7 +65,7 @@ class BundleScorer:
         """
         model = self._models.pop(model_sha256, None)
         if model is None:
-            while len(self._models) >= MOST_MODELS:
+            while len(self._models) > len(self._settings.bundles):  # each consortium's, and one that takes a place
                 del self._models[next(iter(self._models))]
             settings = self._settings
             model = FederatedModel.load(
