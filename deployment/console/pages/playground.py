@@ -21,8 +21,8 @@ from deployment.console.figures.credits import credits_of
 from deployment.console.pages.sign_in import is_https
 from deployment.console.rendering import HERE, TheViewer, Viewer, redirect, render, sentence
 from deployment.console.sessions import LONGEST_S
-from deployment.errors import ForbiddenError, UnavailableError
-from deployment.gateway.service import Service, TheService, answering_models, job_of, require_model
+from deployment.errors import ForbiddenError, InvalidRequestError, UnavailableError
+from deployment.gateway.service import Service, TheService, answering_models, job_of
 from deployment.replica.messages import ChatMessage, TokenCredit
 from deployment.schemas.requests import ChatRequest
 from rewards.errors import KeyRefusedError
@@ -102,10 +102,12 @@ async def answer(request: Request, service: TheService, asks_as: AsksAs, questio
     """The answer as server-sent events, chunk by chunk as an application gets it, and then an event with its map."""
     if asks_as is None:
         raise ForbiddenError("connect an application’s key first, or again if it has ended", code="no_application")
-    card = await require_model(service, question.model or service.engine.names[0])
+    model = question.model or service.engine.names[0]
+    if model not in service.engine.names:
+        raise InvalidRequestError(f"model {model!r} is none of {', '.join(service.engine.names)}", param="model")
     chat = ChatRequest.model_validate(
         {
-            "model": card.name,
+            "model": model,
             "messages": [{"role": "user", "content": question.prompt}],
             "max_tokens": question.max_tokens,
             "temperature": question.temperature,

@@ -96,7 +96,7 @@ def test_a_model_that_never_answers_holds_no_page_up(
 ) -> None:
     """The page comes after its patience, with that as the reason."""
 
-    async def never() -> None:
+    async def never(_name: str) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(overview, "PATIENCE_S", 0.01)
