@@ -54,7 +54,7 @@ MOST_CHOICES = 8
 """How many responses one request may ask for."""
 
 Penalty = Annotated[float, Field(ge=-2, le=2, strict=True)]
-TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 TopLogprobs = Annotated[int, Field(ge=0, le=MOST_TOP_LOGPROBS, strict=True)]
 Seed = Annotated[
