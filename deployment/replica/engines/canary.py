@@ -27,6 +27,8 @@ RETRY_S = 5.0
 TEXT_TOKENS = 256
 ENOUGH_TOKENS = 64
 _MOST_ROUNDS = 4
+_HOLDS_INTERVALS = 2
+"""After so many without a look that succeeded nobody knows any more what the engine serves."""
 _PATIENCE_S = 600.0
 BEGINNINGS: Final = (
     "The",
@@ -61,9 +63,6 @@ class Canary:
         note: is told how far the engine is from the bundle, and whether its weights are others.
         most_tokens: of a text.
         interval_s: how often.
-
-    Attributes:
-        last: what was found last; None while nobody knows.
     """
 
     def __init__(
@@ -82,9 +81,11 @@ class Canary:
         self._note = note
         self._most_tokens = most_tokens
         self._interval_s = interval_s
-        self.last: Comparison | None = None
+        self._lock = threading.Lock()
+        self._finding: tuple[Comparison, float] | None = None  # and until when it holds
+        self._absences = 0  # a look that began before the last of them is of an engine that may be gone
         self._due = threading.Event()
-        self._closing = False
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="protoken-canary", daemon=True)
         self._thread.start()
 
@@ -93,44 +94,59 @@ class Canary:
         """Whether it looks."""
         return self._thread.is_alive()
 
+    @property
+    def last(self) -> Comparison | None:
+        """What was found last; None while nobody knows, and where the looks since have failed for too long."""
+        finding = self._finding
+        return None if finding is None or time.monotonic() > finding[1] else finding[0]
+
     def require(self) -> None:
         """Return where the engine was found to serve the bundle's weights.
 
         Raises:
-            PartLostError: it serves others, or nobody knows yet.
+            PartLostError: it serves others, or nobody knows yet or any more.
         """
         comparison = self.last
         if comparison is None:
-            raise PartLostError("the engine's log-probabilities are not compared with the bundle's yet", UNCHECKED)
+            raise PartLostError("the engine's log-probabilities are not compared with the bundle's now", UNCHECKED)
         if differs(comparison):
             raise PartLostError(_words(comparison), DIFFERS)
 
     def forget(self) -> None:
         """Look again before anything more is generated: the engine was away, and may be another one."""
-        if self.last is not None:
-            self.last = None
-            self._due.set()
+        with self._lock:
+            self._absences += 1
+            self._finding = None
+        self._due.set()
 
     def close(self) -> None:
         """Look no more."""
-        self._closing = True
+        self._closing.set()
         self._due.set()
 
     def _run(self) -> None:
-        while not self._closing:
+        while not self._closing.is_set():
             self._due.clear()
+            absences = self._absences  # after the line above: else one between the two would be passed over
             try:
                 comparison = self._look()
             except Exception as error:  # noqa: BLE001 - whatever it is, the next look may tell
                 why = str(error) if isinstance(error, EngineError) else log_text_of(error)
                 _LOG.warning("the engine could not be compared with the bundle: %s", why)
-                self._due.wait(RETRY_S)
+                self._closing.wait(RETRY_S)  # not for `_due`, which is set again and again while the engine is away
                 continue
-            if not self._due.is_set():  # it was not away meanwhile
-                self.last = comparison
+            if self._keep(comparison, absences):
                 self._note(comparison.difference_nats, differs=differs(comparison))
                 (_LOG.error if differs(comparison) else _LOG.info)("%s", _words(comparison))
             self._due.wait(self._interval_s)
+
+    def _keep(self, comparison: Comparison, absences: int) -> bool:
+        """Whether it is of the engine that is there: it was not away while this was made."""
+        with self._lock:
+            is_current = absences == self._absences and not self._closing.is_set()
+            if is_current:
+                self._finding = comparison, time.monotonic() + _HOLDS_INTERVALS * self._interval_s
+        return is_current
 
     def _look(self) -> Comparison:
         """What eight texts say, or more of them where these say too little of some update."""
@@ -167,7 +183,7 @@ class Canary:
         """
         until = time.monotonic() + _PATIENCE_S
         while len(self._decoder):
-            if self._closing or time.monotonic() > until:
+            if self._closing.is_set() or time.monotonic() > until:
                 raise away("the engine takes too long to say some texts")
             self._decoder.step()
             for error in self._decoder.take_failures().values():

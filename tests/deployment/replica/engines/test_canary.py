@@ -1,5 +1,6 @@
 """The canary: an engine that serves other weights is found, and serves nobody until it does not any more."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -13,7 +14,7 @@ from attribution.scoring.pieces import run
 from deployment.errors import PartLostError
 from deployment.health.watch import Watch
 from deployment.replica.engines import canary
-from deployment.replica.engines.canary import Canary, differs
+from deployment.replica.engines.canary import Canary, Run, differs
 from deployment.replica.engines.connection import Connection
 from deployment.replica.engines.decoder import Decoder
 from deployment.replica.engines.errors import away
@@ -23,7 +24,7 @@ from tests.attribution.test_comparison import without
 from tests.deployment.replica.engines.fake_engine import NAME, FakeEngine
 from tests.deployment.replica.test_booking_queue import until
 
-Looking = Callable[[Decoder], Canary]
+Looking = Callable[..., Canary]
 
 
 class Told:
@@ -48,8 +49,8 @@ def looking(model: FederatedModel, told: Told, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(canary, "RETRY_S", 0.02)
     made: list[Canary] = []
 
-    def make(decoder: Decoder) -> Canary:
-        made.append(Canary(model, decoder, lambda work: run(work()), told, 60))
+    def make(decoder: Decoder, read: Run = lambda work: run(work()), interval_s: float = canary.INTERVAL_S) -> Canary:
+        made.append(Canary(model, decoder, read, told, 60, interval_s))
         return made[-1]
 
     yield make
@@ -133,6 +134,44 @@ class Changing:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._batches[self.is_whole], name)
+
+
+def test_an_engine_that_is_exchanged_during_a_look_is_looked_at_again(
+    model: FederatedModel, looking: Looking, told: Told
+) -> None:
+    """What the bundle reads while the engine goes away was said by the old one, and passes no new one."""
+    changing, is_reading, may_read = Changing(model), threading.Event(), threading.Event()
+    changing.is_whole = True
+
+    def read(work: Callable[[], Any]) -> Any:
+        is_reading.set()
+        may_read.wait()
+        return run(work())
+
+    seen = looking(changing, read)
+    is_reading.wait()
+    changing.is_whole = False
+    seen.forget()
+    may_read.set()
+    until(lambda: told.all)
+
+    assert ("engine_differs", [True]) == (code_of(seen.require), [is_other for _, is_other in told.all])
+
+
+def test_a_comparison_does_not_hold_for_ever(model: FederatedModel, looking: Looking, told: Told) -> None:
+    """Where every look since has failed, nobody is served, as before the first; until one succeeds."""
+    gate = Gated(model)
+    gate.is_open = True
+    seen = looking(gate, interval_s=0.5)
+    until(lambda: told.all)
+    gate.is_open = False
+    passed = code_of(seen.require)
+    until(lambda: code_of(seen.require) is not None)
+    refused = code_of(seen.require)
+    gate.is_open = True
+    until(lambda: code_of(seen.require) is None)
+
+    assert (None, "engine_unchecked") == (passed, refused)
 
 
 def test_health_tells_what_is_wrong_with_an_engine(
