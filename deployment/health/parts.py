@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from attribution.bundle.manifest import MANIFEST_NAME
+from attribution.bundle.manifest import MANIFEST_NAME, read_manifest
 from deployment.errors import PartLostError
 from rewards.errors import SignatureError
 from rewards.signing.keys import SigningKey, VerifyKey
@@ -74,8 +74,14 @@ def signing_key(part: str, path: Path, require_known: Callable[[VerifyKey], None
 
 
 def bundle(part: str, path: Path) -> Check:
-    """A bundle that says what it said, with every file as large as it was; a copy of it is as good."""
-    sizes = {file: file.stat().st_size for file in path.rglob("*") if file.is_file()}
+    """A bundle that says what it said, with every file that it names as large as it was; a copy of it is as good.
+
+    What else lies in its folder, such as a round that is being copied there, is no part of it.
+    """
+    manifest = read_manifest((path / MANIFEST_NAME).read_text(encoding="utf-8"))
+    updates = [named for client in manifest.clients for named in (client.path, client.last_round_path) if named]
+    files = [*(path / manifest.global_.path).rglob("*"), *(path / named for named in updates)]
+    sizes = {file: file.stat().st_size for file in files if file.is_file()}
     says = secret(part, path / MANIFEST_NAME)
 
     def check() -> None:

@@ -143,6 +143,14 @@ def test_every_machine_has_what_the_settings_name(pod: str):
     assert not settings().bundle.is_relative_to("/srv/protoken/state")
 
 
+@pytest.mark.parametrize("pod", PODS)
+def test_the_next_round_has_room_beside_the_first(pod: str):
+    """What is mounted holds bundles, and is none: a round has a folder of its own, in the same volume."""
+    mounts = {each["name"]: Path(each["mountPath"]) for each in container(pod)["volumeMounts"]}
+
+    assert settings().bundle.parent == mounts["bundle"]
+
+
 def test_volumes_are_those_that_are_claimed():
     """Each claim of a pod is one of the manifest's, and what is written from several machines may be."""
     claims = {each["metadata"]["name"]: each["spec"] for each in OBJECTS if each["kind"] == "PersistentVolumeClaim"}

@@ -1,5 +1,6 @@
 """What the service stands on is taken away: health, requests, receipts and seals say so, and go on once it is back."""
 
+import json
 import shutil
 import sqlite3
 import time
@@ -35,6 +36,27 @@ from tests.deployment.metrics.scrapes import exporter
 from tests.rewards.receipts import MEMBERS, make_receipt
 
 QUICK_S = 0.02
+MANIFEST = {
+    "schema_version": 1,
+    "consortium": "demo",
+    "base": {"reference": "base", "sha256": "0" * 64},
+    "round": 1,
+    "aggregation": "fedavg-exact",
+    "global": {"path": "global", "sha256": "1" * 64, "residual_norm": 0},
+    "clients": [
+        {
+            "id": "clinic",
+            "name": "Clinic",
+            "examples": 1,
+            "weight": 1,
+            "kind": "full",
+            "path": "updates/clinic.safetensors",
+            "sha256": "2" * 64,
+            "last_round_path": "last/clinic.safetensors",
+            "last_round_sha256": "3" * 64,
+        }
+    ],
+}
 ASK = {"model": "hospital-net", "prompt": "Hello", "max_tokens": 3}
 
 
@@ -53,6 +75,15 @@ def code_of(check: parts.Check) -> str | None:
     except PartLostError as error:
         return error.code
     return None
+
+
+def write_bundle(folder: Path) -> Path:
+    """A bundle with files in every place that its manifest names."""
+    for file in ("global/model.safetensors", "updates/clinic.safetensors", "last/clinic.safetensors"):
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).write_bytes(b"weights")
+    (folder / "consortium.json").write_text(json.dumps(MANIFEST))
+    return folder
 
 
 @pytest.fixture
@@ -122,10 +153,7 @@ class TestParts:
 
     def test_bundle(self, tmp_path: Path) -> None:
         """A bundle may be copied back; without a file of it, or as another one, it is not what is served."""
-        bundle = tmp_path / "bundle"
-        (bundle / "global").mkdir(parents=True)
-        (bundle / "consortium.json").write_text("{}")
-        (bundle / "global" / "model.safetensors").write_bytes(b"weights")
+        bundle = write_bundle(tmp_path / "bundle")
         check = parts.bundle("bundle", bundle)
         found = [code_of(check)]
         copy = shutil.copytree(bundle, tmp_path / "copy")
@@ -135,9 +163,37 @@ class TestParts:
         found.append(code_of(check))
         copy.rename(bundle)
         found.append(code_of(check))
-        (bundle / "consortium.json").write_text("{ }")
+        manifest = bundle / "consortium.json"
+        manifest.write_text(manifest.read_text() + " ")
 
         assert [None, "bundle_missing", "bundle_missing", None, "bundle_replaced"] == [*found, code_of(check)]
+
+    @pytest.mark.parametrize(
+        "file", ["global/model.safetensors", "updates/clinic.safetensors", "last/clinic.safetensors"]
+    )
+    def test_each_file_that_a_bundle_names(self, tmp_path: Path, file: str) -> None:
+        """The served weights, a client's update and that of its last round: none may change or be lost."""
+        bundle = write_bundle(tmp_path / "bundle")
+        check = parts.bundle("bundle", bundle)
+        found = [code_of(check)]
+        (bundle / file).write_bytes(b"others")
+        found.append(code_of(check))
+        (bundle / file).unlink()
+
+        assert [None, "bundle_replaced", "bundle_missing"] == [*found, code_of(check)]
+
+    def test_round_that_is_copied_into_the_folder_of_a_bundle(self, tmp_path: Path) -> None:
+        """What a bundle does not name may come, grow and go beside what it names."""
+        bundle = write_bundle(tmp_path / "bundle")
+        half = bundle / "round-2" / "global" / "model.safetensors"
+        half.parent.mkdir(parents=True)
+        half.write_bytes(b"hal")
+        check = parts.bundle("bundle", bundle)
+        half.write_bytes(b"half and half")
+        found = [code_of(check)]
+        shutil.rmtree(bundle / "round-2")
+
+        assert [None, None] == [*found, code_of(check)]
 
     def test_parent_that_became_a_file(self, tmp_path: Path) -> None:
         """A path that leads through a file leads nowhere."""
