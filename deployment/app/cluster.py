@@ -17,7 +17,7 @@ from ray import serve
 
 from deployment.app.proxy import PROXY_MIDDLEWARE, PROXY_VARIABLE
 from deployment.app.sealing import LogSealer
-from deployment.app.serving import build_graph, prepare
+from deployment.app.serving import build_graph, build_scorer_graph, prepare
 from deployment.errors import SettingsError, StartError
 from deployment.health.places import signing_key
 from deployment.settings import Settings, settings_of, url_without_secrets, values_given
@@ -63,6 +63,20 @@ def build(args: dict[str, Any]) -> serve.Application:
         signing_key(settings.signing_key, ledger)  # refused here, not by a sealer that Serve would start again
     sealer = serve.deployment(LogSealer).options(name="sealer", ray_actor_options={"num_cpus": 0})
     return build_graph(settings, sealer.bind(settings))
+
+
+def build_scorers(args: dict[str, Any]) -> serve.Application:
+    """The scorers of the same settings, an application named `protoken-scorers` in the same file.
+
+    Raises:
+        SettingsError: as `build`, or there are to be none.
+        StartError: the nodes' environment is not as it must be.
+    """
+    settings = cluster_settings(args, os.environ)
+    _require_environment(os.environ)
+    if not settings.scorers:
+        raise SettingsError("setting 'scorers' is 0: leave the application of the scorers out, or say how many")
+    return build_scorer_graph(settings)
 
 
 def cluster_settings(args: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:

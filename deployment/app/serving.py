@@ -32,7 +32,7 @@ from deployment.metrics.exporter import Exporter
 from deployment.replica.bundles.publish import publish_setting
 from deployment.replica.bundles.served_round import require_last_round
 from deployment.replica.deployment import Replica
-from deployment.replica.scoring.scorer import Scorer
+from deployment.replica.scoring.scorer import DEPLOYMENT, SCORERS, Scorer
 from deployment.settings import Settings, pepper_of, url_without_secrets
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import Sealer
@@ -61,9 +61,8 @@ def build_graph(settings: Settings, *beside: serve.Application) -> serve.Applica
         beside: what runs for as long as the ingress does, and is called by nobody.
     """
     folders = {manifest_of(folder).consortium: folder for folder in settings.bundles}
-    scorers = [_scorers(settings)] if settings.scorers else []
     # A replica asks scorers from threads of its own.
-    environment = {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"} if scorers else {}
+    environment = {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"} if settings.scorers else {}
     replicas = {
         consortium: serve.deployment(Replica)
         .options(
@@ -79,7 +78,7 @@ def build_graph(settings: Settings, *beside: serve.Application) -> serve.Applica
             max_constructor_retry_count=START_ATTEMPTS,
             graceful_shutdown_timeout_s=settings.shutdown_timeout_s,
         )
-        .bind(settings, consortium, folder, *scorers)
+        .bind(settings, consortium, folder)
         for consortium, folder in folders.items()
     }
     ingress = serve.deployment(Ingress).options(
@@ -92,11 +91,12 @@ def build_graph(settings: Settings, *beside: serve.Application) -> serve.Applica
     return application
 
 
-def _scorers(settings: Settings) -> serve.Application:
+def build_scorer_graph(settings: Settings) -> serve.Application:
+    """The Serve application of the scorers, where settings have any."""
     application: serve.Application = (
         serve.deployment(Scorer)
         .options(
-            name="scorer",
+            name=DEPLOYMENT,
             num_replicas=settings.scorers,
             ray_actor_options={"num_cpus": settings.cpus_per_scorer, "num_gpus": settings.gpus_per_scorer},
             max_ongoing_requests=_ASKED_AT_ONCE,
@@ -275,6 +275,8 @@ def _start(settings: Settings) -> None:
         raise StartError(f"{why}; set gpus_per_replica and gpus_per_scorer")
     try:
         serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port), logging_config=quiet)
+        if settings.scorers:
+            serve.run(build_scorer_graph(settings), name=SCORERS, route_prefix=None, logging_config=quiet)
         serve.run(build_graph(settings), name=APPLICATION, logging_config=quiet)
     except (RuntimeError, RayError) as error:
         why = " ".join(str(error).split())
@@ -287,9 +289,10 @@ def _stop(timeout_s: float) -> None:
     """Let responses under way finish, for as long as a replica is given for it; then take everything down."""
     if not ray.is_initialized():
         return
-    if APPLICATION in serve.status().applications:
-        serve.delete(APPLICATION, _blocking=False)
-        deadline = time.monotonic() + timeout_s
-        while APPLICATION in serve.status().applications and time.monotonic() < deadline:
+    deadline = time.monotonic() + timeout_s
+    for application in (APPLICATION, SCORERS):  # who waits for a score has it before the scorers go
+        if application in serve.status().applications:
+            serve.delete(application, _blocking=False)
+        while application in serve.status().applications and time.monotonic() < deadline:
             time.sleep(_POLL_S)
     ray.shutdown()

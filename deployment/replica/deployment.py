@@ -7,10 +7,8 @@ Thin on purpose: what happens to a job is `worker`'s business, which bundle it i
 import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
 
 import ray
-from ray.serve.handle import DeploymentHandle
 
 from deployment.cluster.core_files import forbid_core_files
 from deployment.cluster.loopback import listen_on_own_address
@@ -45,7 +43,6 @@ class Replica:
         settings: of the service.
         consortium: whose model.
         bundle: the folder that the settings name for it.
-        scorers: score what it generates; None where it does so itself.
 
     Raises:
         StartError: the machine is not what the settings say, or has too little memory for the bundle.
@@ -54,9 +51,7 @@ class Replica:
         SpoolError: the spool's folder cannot be written.
     """
 
-    def __init__(
-        self, settings: Settings, consortium: str, bundle: Path, scorers: DeploymentHandle[Any] | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, consortium: str, bundle: Path) -> None:
         forbid_core_files()
         listen_on_own_address()
         require_given(settings, ray.get_runtime_context().get_assigned_resources())
@@ -69,7 +64,7 @@ class Replica:
         self._rounds = Rounds(
             PublishedBundles(self._ledger.database, consortium, settings.bundles),
             bundle,
-            RoundLoader(settings, books, self._metrics, None if scorers is None else ask_scorers(scorers)),
+            RoundLoader(settings, books, self._metrics, ask_scorers() if settings.scorers else None),
             books,
             lambda is_served: self._metrics.note_publication(is_served=is_served),
         )

@@ -106,6 +106,8 @@ def engine_of(
 
 def _captures(settings: Settings, model: FederatedModel) -> Captures:
     """What decoding keeps for the score; of numbers of another type than it is scored in, nothing."""
+    if settings.scorers:
+        return Captures.NONE
     if settings.method == "paper":
         return Captures.PAPER
     return Captures.CREDIT if model.scored is model.network else Captures.NONE

@@ -35,11 +35,6 @@ class ScoringThread(ScoringElsewhere):
         self._thread = thread
         self._is_turning = False  # in the model's thread: a turn is to come
 
-    def abandon(self) -> None:
-        """Tell whoever waits that nothing more is scored here, and let the model's thread end."""
-        super().abandon()
-        self._thread.end_with(lambda: None)
-
     def call(self, work: Callable[[], Pieces[_Result]]) -> _Result:
         """The result of other work of the model, from any thread; scores wait for it, one of its calls at a time."""
         return self._thread.call(lambda: run(work()))
@@ -59,6 +54,10 @@ class ScoringThread(ScoringElsewhere):
 
     def _send(self, task: ScoringTask) -> None:
         self._thread.run(lambda: self._take(task))
+
+    def _end(self) -> None:
+        """The model's thread has nothing else to do."""
+        self._thread.end_with(lambda: None)
 
     def _look(self) -> None:
         """Raises a ScorerLostError where the thread has ended."""

@@ -3,17 +3,22 @@
 Runs in one thread. Knows no Ray and no receipt.
 """
 
+import logging
 from pathlib import Path
 
+import torch
+
 from attribution.attribute import credit_in_pieces, paper_in_pieces
-from attribution.errors import BundleError
+from attribution.errors import AttributionError, BundleError
 from attribution.forcing import generation_of
 from attribution.model import FederatedModel
 from attribution.scoring.credit_preset import Effort
-from deployment.replica.scoring.messages import Outcome, UnscoredResponse
+from deployment.errors import log_text_of
+from deployment.replica.scoring.messages import BundleUnreadError, Outcome, UnscoredResponse
 from deployment.replica.scoring.scoring_queue import ScoringQueue, ScoringTask
 from deployment.settings import Settings
 
+_LOG = logging.getLogger(__name__)
 _TURN_S = 1.0
 
 
@@ -36,8 +41,12 @@ class BundleScorer:
         """
         try:
             model = self._model(response.bundle, response.model_sha256)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the replica is told
-            return error
+        except torch.AcceleratorError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, later it may be read
+            why = str(error) if isinstance(error, AttributionError) else f"{response.bundle}: {log_text_of(error)}"
+            _LOG.error("a bundle cannot be read for scoring: %s", why)
+            return BundleUnreadError(why)
         in_pieces = paper_in_pieces if self._settings.method == "paper" else credit_in_pieces
         queue = ScoringQueue(model, in_pieces, Effort(self._settings.nodes, self._settings.tolerance), _Nobody())
         generation = generation_of(response.prompt_ids, response.token_ids, response.temperature)

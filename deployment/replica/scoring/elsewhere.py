@@ -27,8 +27,9 @@ class ScoringElsewhere(ABC):
         """Take a response."""
         self._number += 1
         number = self._number
-        self._pending[number] = task
-        self._send(replace(task, done=lambda outcome: self._outcomes.put((number, outcome))))
+        # Scored from its ids, and kept for as long as it takes: without what decoding remembered.
+        kept = self._pending[number] = replace(task, generation=task.generation.without_captures())
+        self._send(replace(kept, done=lambda outcome: self._outcomes.put((number, outcome))))
 
     def advance(self, seconds: float) -> None:
         """Tell the outcomes that there are, and where there is none wait so long for one."""
@@ -39,13 +40,14 @@ class ScoringElsewhere(ABC):
                 self._tell(*told)
                 told = self._outcomes.get_nowait()
         except Empty:
-            return
+            self._look()
 
     def advance_after(self, step_s: float, *, is_reading: bool, piled_up: bool) -> None:  # noqa: ARG002 - none matters
         """Tell the outcomes that there are."""
         self._look()
         while not self._outcomes.empty():
             self._tell(*self._outcomes.get())
+        self._look()
 
     def finish(self, seconds: float) -> None:
         """Wait so long for what is not scored yet."""
@@ -58,6 +60,7 @@ class ScoringElsewhere(ABC):
         pending, self._pending = self._pending, {}
         for task in pending.values():
             task.abandoned()
+        self._end()
 
     @property
     def lag_s(self) -> float:
@@ -71,7 +74,11 @@ class ScoringElsewhere(ABC):
 
     @abstractmethod
     def _look(self) -> None:
-        """Called now and then; raises where no outcome will come any more."""
+        """Called before and after outcomes are told; raises where none will come any more."""
+
+    @abstractmethod
+    def _end(self) -> None:
+        """Nothing waits any more, and nothing more will be sent."""
 
     def _tell(self, number: int, outcome: AttributedResponse | Exception) -> None:
         task = self._pending.pop(number, None)

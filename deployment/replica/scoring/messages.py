@@ -4,6 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from attribution.records import AttributedResponse
+from deployment.errors import ServiceError
+
+
+class BundleUnreadError(ServiceError):
+    """A scorer cannot read a bundle, for now: it is not there yet, or there is no memory for it."""
+
 
 Outcome = AttributedResponse | Exception
 """A score, or why this response cannot have one."""

@@ -1,10 +1,13 @@
 """The Ray Serve deployment that scores, and how a replica asks it. Thin on purpose."""
 
 import asyncio
+import logging
+import os
 from functools import partial
 from typing import Any
 
 import torch
+from ray import serve
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -18,6 +21,11 @@ from deployment.replica.scoring.messages import Outcome, UnscoredResponse
 from deployment.replica.scoring.scorer_pool import Ask, ScorerAwayError, ScorerDiedError
 from deployment.settings import Settings
 
+SCORERS = "protoken-scorers"
+"""An application of their own: they outlive the replicas, which end their responses before they stop."""
+DEPLOYMENT = "scorer"
+_LOG = logging.getLogger(__name__)
+
 
 class Scorer:
     """Scores responses, one after the other, in its model's one thread. Wrapped as a Serve deployment in `app`."""
@@ -28,32 +36,28 @@ class Scorer:
         self._thread = ModelThread()
         self._thread.call(partial(torch.set_num_threads, settings.cpus_per_scorer))
         self._scorer = BundleScorer(settings)
-        self._is_lost = False
 
     async def score(self, response: UnscoredResponse) -> Outcome:
-        """What a response scores, or why it cannot be scored.
-
-        Raises:
-            torch.AcceleratorError: the device is lost.
-        """
+        """What a response scores, or why it cannot be scored; where the device is lost, the process ends."""
         try:
             return await asyncio.to_thread(self._thread.call, partial(self._scorer.score, response))
         except torch.AcceleratorError:
-            self._is_lost = True
-            raise
+            _LOG.exception("the device is lost: this scorer ends, so that another one takes its place at once")
+            os._exit(1)
 
     def check_health(self) -> None:
         """Called by Serve now and then.
 
         Raises:
-            WorkerDiedError: its device or its thread is lost; Serve starts another scorer.
+            WorkerDiedError: its thread is lost; Serve starts another scorer.
         """
-        if self._is_lost or not self._thread.alive:
-            raise WorkerDiedError("the device or the thread of a scorer is lost; see its log")
+        if not self._thread.alive:
+            raise WorkerDiedError("the thread of a scorer is lost; see its log")
 
 
-def ask_scorers(handle: DeploymentHandle[Any]) -> Ask:
-    """How scorers behind a Serve handle are asked, from any thread."""
+def ask_scorers() -> Ask:
+    """How the scorers are asked, from any thread."""
+    handle: DeploymentHandle[Any] = serve.get_deployment_handle(DEPLOYMENT, SCORERS)
 
     def ask(response: UnscoredResponse) -> Outcome:
         try:

@@ -6,6 +6,7 @@ how a scorer is asked is given.
 
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -16,12 +17,14 @@ from queue import Empty, PriorityQueue
 from deployment.errors import ServiceError, log_text_of
 from deployment.replica.observer import ScoringObserver
 from deployment.replica.scoring.elsewhere import ScoringElsewhere
-from deployment.replica.scoring.messages import Outcome, UnscoredResponse
+from deployment.replica.scoring.messages import BundleUnreadError, Outcome, UnscoredResponse
 from deployment.replica.scoring.scoring_queue import ScoringTask
 
 _LOG = logging.getLogger(__name__)
 MOST_DEATHS = 5
 """A response under which so many scorers died in turn is not asked for again."""
+PATIENCE_S = 3600.0
+"""After so long in which no scorer could read its bundle, a response is the commons'."""
 RETRY_S = 1.0
 _WAIT_S = 0.2
 _TELL_EVERY_S = 1.0
@@ -71,13 +74,12 @@ class ScorerPool(ScoringElsewhere):
         for number in range(at_once):
             threading.Thread(target=self._run, name=f"protoken-scorers-{number}", daemon=True).start()
 
-    def abandon(self) -> None:
-        """Tell whoever waits that nothing more is scored here, and let the threads end."""
-        self._closing.set()
-        super().abandon()
-
     def _send(self, task: ScoringTask) -> None:
         self._waiting.put((not task.urgent, next(self._order), task))
+        self._look()
+
+    def _end(self) -> None:
+        self._closing.set()
         self._look()
 
     def _look(self) -> None:
@@ -103,7 +105,7 @@ class ScorerPool(ScoringElsewhere):
 
     def _outcome(self, task: ScoringTask) -> Outcome | None:
         """What a scorer makes of a response; None where this process ends first."""
-        generation, deaths = task.generation, 0
+        generation, deaths, unread_since = task.generation, 0, math.inf
         response = UnscoredResponse(
             self._bundle,
             self._model_sha256,
@@ -125,7 +127,11 @@ class ScorerPool(ScoringElsewhere):
             except Exception as error:  # noqa: BLE001 - this response's, whatever it is
                 return error
             else:
-                return outcome if isinstance(outcome, Exception) else self._told_as_served(task, outcome)
+                if not isinstance(outcome, BundleUnreadError):
+                    return outcome if isinstance(outcome, Exception) else self._told_as_served(task, outcome)
+                unread_since = min(unread_since, time.monotonic())
+                if time.monotonic() >= unread_since + PATIENCE_S:
+                    return outcome
             self._closing.wait(RETRY_S)
         return None
 

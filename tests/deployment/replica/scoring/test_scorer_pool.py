@@ -6,14 +6,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
-from attribution.errors import BundleError, ScoreError
+from attribution.errors import ScoreError
+from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
 from deployment.replica.messages import Failed, Finished
 from deployment.replica.scoring import scorer_pool
 from deployment.replica.scoring.bundle_scorer import BundleScorer
-from deployment.replica.scoring.messages import Outcome, UnscoredResponse
+from deployment.replica.scoring.messages import BundleUnreadError, Outcome, UnscoredResponse
 from deployment.replica.scoring.scorer_pool import Ask, ScorerAwayError, ScorerDiedError, ScorerPool
+from deployment.replica.scoring.scoring_queue import ScoringTask
 from deployment.replica.worker import Worker
 from deployment.settings import Settings
 from deployment.spool.records import ProgressRecord
@@ -137,6 +140,78 @@ def test_what_kills_every_scorer_is_not_asked_for_without_end(
     assert bad is not None and {COMMONS: 9 * MICRO_CREDITS_PER_TOKEN} == dict(bad.amounts)
 
 
+@pytest.mark.parametrize("patience_s", [60.0, 0.0])
+def test_a_bundle_that_no_scorer_can_read_is_waited_for(
+    model: FederatedModel,
+    ledger: Ledger,
+    spool: SmallDisk,
+    notes: Notes,
+    scorers: Scorers,
+    monkeypatch: pytest.MonkeyPatch,
+    patience_s: float,
+) -> None:
+    """It may not be there yet: the response is scored once it is, and is the commons' only where it never comes."""
+    monkeypatch.setattr(scorer_pool, "PATIENCE_S", patience_s)
+    tries = iter(range(3))
+
+    def ask(response: UnscoredResponse) -> Outcome:
+        return scorers(response) if next(tries, None) is None else BundleUnreadError("it is not there yet")
+
+    with apart(ask, model, ledger, spool, notes) as worker:
+        assert isinstance(Caller(worker, job("r", attributed=False), ledger).end(), Finished)
+        until(lambda: ledger.receipt("r"))
+
+    receipt = ledger.receipt("r")
+    assert receipt is not None
+    assert (patience_s > 0) == ("response_scores" in receipt.measurement)
+    assert 8 * MICRO_CREDITS_PER_TOKEN == sum(receipt.amounts.values())
+
+
+def test_what_waits_for_scorers_keeps_nothing_of_its_decoding_and_is_counted_until_it_is_told(
+    model: FederatedModel,
+) -> None:
+    """However many wait, their ids are all that is kept; once none waits any more, none is said to."""
+    told: list[int] = []
+    opened = threading.Event()
+
+    class Noting(Notes):
+        def note_unscored(self, responses: int, seconds: float) -> None:
+            told.append(responses)
+
+    def ask(_: UnscoredResponse) -> Outcome:
+        opened.wait(30)
+        return ScoreError("NaN")
+
+    place = {"bundle": model.bundle.path, "model_sha256": model.global_sha256, "served_dtype": "float32"}
+    pool = ScorerPool(ask, Noting(), **place, at_once=1)
+    outcomes: list[Outcome] = []
+    for _ in range(3):
+        generation = forced_generation(model, [1, 2], [3, 4])
+        assert generation.captured_bytes
+        pool.put(ScoringTask(generation, False, False, outcomes.append, lambda: None))
+    assert 0 == sum(task.generation.captured_bytes for task in pool._pending.values())
+    opened.set()
+    pool.finish(30)
+    pool.advance(0.0)
+
+    assert 3 == len(outcomes)
+    assert (3, 0) == (max(told), told[-1])
+
+
+def test_a_device_that_is_lost_while_a_bundle_is_read_is_no_bundles_fault(
+    model: FederatedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever runs the scorer ends it, so that another one takes its place."""
+
+    def lose(*_: object, **__: object) -> None:
+        raise torch.AcceleratorError("the device is gone")
+
+    monkeypatch.setattr(FederatedModel, "load", lose)
+    scorer = BundleScorer(Settings(bundle=model.bundle.path))
+    with pytest.raises(torch.AcceleratorError):
+        scorer.score(UnscoredResponse(model.bundle.path, model.global_sha256, (1,), (2,), 0.0, False))
+
+
 def test_a_score_that_is_no_number_is_that_responses_failure(
     model: FederatedModel, ledger: Ledger, spool: SmallDisk, notes: Notes
 ) -> None:
@@ -170,5 +245,5 @@ def test_a_bundle_that_is_another_scores_nothing(model: FederatedModel) -> None:
     scorer = BundleScorer(Settings(bundle=model.bundle.path))
     outcome = scorer.score(UnscoredResponse(model.bundle.path, "0" * 64, (1,), (2,), 0.0, False))
 
-    assert isinstance(outcome, BundleError)
+    assert isinstance(outcome, BundleUnreadError)
     assert f"not {'0' * 64}" in str(outcome)
