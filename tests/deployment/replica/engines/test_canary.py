@@ -162,7 +162,7 @@ def test_a_comparison_does_not_hold_for_ever(model: FederatedModel, looking: Loo
     """Where every look since has failed, nobody is served, as before the first; until one succeeds."""
     gate = Gated(model)
     gate.is_open = True
-    seen = looking(gate, interval_s=0.5)
+    seen = looking(gate, interval_s=2.0)
     until(lambda: told.all)
     gate.is_open = False
     passed = code_of(seen.require)
