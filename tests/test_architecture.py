@@ -116,11 +116,11 @@ BOTH_DOMAINS = {
     "deployment.cli.output",
     "deployment.cli.service.demo",
     "deployment.health.parts",
+    "deployment.replica.bundles.loading",
     "deployment.replica.bundles.publish",
     "deployment.replica.bundles.published",
     "deployment.replica.recorder",
     "deployment.replica.receipts",
-    "deployment.replica.bundles.rounds",
     "deployment.replica.bundles.served_round",
 }
 

@@ -34,14 +34,20 @@ class SharedObserver:
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._lock = threading.Lock()
-        self._parts: list[_Part] = []
+        self._parts: list[ObserverPart] = []
 
-    def part(self) -> Observer:
-        """The observer of one more worker."""
-        part = _Part(self, self._observer)
+    def part(self) -> "ObserverPart":
+        """The observer of one more worker, until it is closed."""
+        part = ObserverPart(self, self._observer)
         with self._lock:
-            self._parts = [each for each in self._parts if each.is_busy] + [part]
+            self._parts.append(part)
         return part
+
+    def drop(self, part: "ObserverPart") -> None:
+        """Count no more what a worker has told that has ended."""
+        with self._lock:
+            self._parts = [each for each in self._parts if each is not part]
+        self.tell()
 
     def tell(self) -> None:
         """Tell what all have under way."""
@@ -49,11 +55,13 @@ class SharedObserver:
             loads = [each.loads for each in self._parts]
             unscored = [each.unscored for each in self._parts]
             self._observer.load(sum(running for running, _ in loads), sum(waiting for _, waiting in loads))
-            self._observer.note_unscored(sum(each for each, _ in unscored), max(lag_s for _, lag_s in unscored))
+            self._observer.note_unscored(
+                sum(each for each, _ in unscored), max((lag_s for _, lag_s in unscored), default=0.0)
+            )
 
 
-class _Part:
-    """The observer of one worker."""
+class ObserverPart:
+    """The observer of one worker; closed once that has ended."""
 
     def __init__(self, whole: SharedObserver, observer: Observer) -> None:
         self._whole = whole
@@ -63,10 +71,9 @@ class _Part:
         self.loads = 0, 0
         self.unscored = 0, 0.0
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether its worker has anything under way."""
-        return bool(any(self.loads) or self.unscored[0])
+    def close(self) -> None:
+        """What was told, or still is, no longer counts."""
+        self._whole.drop(self)
 
     def load(self, running: int, waiting: int) -> None:
         """As in `Observer`."""

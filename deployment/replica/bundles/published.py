@@ -51,6 +51,16 @@ class PublishedBundles:
         folders += [Path(each.bundle) for each in told if each.model_sha256 == model_sha256]
         return list(dict.fromkeys(folders))
 
+    def manifests(self, model_sha256: str) -> frozenset[str]:
+        """The hashes of the manifests that a model was published with; none where it never was.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        with self._database.read() as connection:
+            told = publications.history(connection)
+        return frozenset(each.manifest_sha256 for each in told if each.model_sha256 == model_sha256)
+
 
 def _holds(place: Path, model_sha256: str) -> bool:
     try:

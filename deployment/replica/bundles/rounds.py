@@ -10,14 +10,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
-from attribution.bundle.bundle import manifest_of
-from attribution.errors import BundleError
+from deployment.errors import PartLostError
 from deployment.health.parts import Check
 from deployment.replica.active_request import Deliver
+from deployment.replica.bundles.loading import Load, Loading
 from deployment.replica.bundles.published import POLL_S, PublishedBundles
 from deployment.replica.bundles.served_round import ReplicaBooks, ServedRound
 from deployment.replica.messages import Job, ModelCard
@@ -28,27 +27,12 @@ from rewards.errors import CreditError, LedgerError
 from rewards.store.publications import Publication
 
 _LOG = logging.getLogger(__name__)
-RETRY_S = 30.0
-"""After how long a bundle is tried again that could not be loaded."""
 PATIENCE_S = 3600.0
-"""After so long without its bundle, a response is the commons'."""
+"""After so long without its bundle, which was tried all the while, a response is the commons'."""
+WAIT_S = 60.0
+"""How long a publication may wait for what ends before that is told."""
 _STOP_S = 60.0
 _SHORT = 8  # digits of a hash by which people tell rounds apart
-
-
-class Load(Protocol):
-    """Brings the bundle of a folder into memory: `RoundLoader`, or what stands in for it."""
-
-    def __call__(self, folder: Path, *, serves: bool) -> ServedRound:
-        """To be served, or only to score what was generated with it."""
-
-
-@dataclass
-class _Leftover:
-    """A response of a dead process whose round is not in memory, since when."""
-
-    progress: ProgressRecord
-    since: float = field(default_factory=time.monotonic)
 
 
 class Rounds:
@@ -61,7 +45,7 @@ class Rounds:
         books: where receipts of responses go that nobody can score.
         tell: is told, again and again, whether what was published last is served.
         poll_s: how often it looks what is published.
-        patience_s: how long a response waits for the bundle that generated it, where that cannot be loaded.
+        patience_s: how long the bundle is tried that generated a response, where that cannot be loaded.
 
     Raises:
         AttributionError: no bundle that was published can be loaded; this is of the newest one.
@@ -80,18 +64,17 @@ class Rounds:
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._published = published
-        self._load = load
+        self._loading = Loading(published, load, patience_s)
         self._books = books
         self._tell = tell
         self._poll_s = poll_s
-        self._patience_s = patience_s
         self._lock = threading.Lock()
         self._fault: str | None = None
-        self._failed: dict[str, float] = {}  # hash of a model that could not be loaded -> when to try again
-        self._current = self._first(own)
+        self._waiting: tuple[int, float] | None = None  # the publication that waits for what ends, since when
+        self._current = self._first(own, load)
         self._ending: list[ServedRound] = []
         self._idle: list[ServedRound] = []  # of these, the ones that had nothing to do a while ago
-        self._leftovers: list[_Leftover] = []
+        self._leftovers: list[ProgressRecord] = []  # of rounds that are not in memory
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="protoken-rounds", daemon=True)
         self._thread.start()
@@ -113,8 +96,23 @@ class Rounds:
         return self._current.engine_checks
 
     def check(self) -> None:
-        """Return where the files of the bundle that is served are as they were; raises as `parts.bundle` does."""
-        self._current.check()
+        """Return where the files of the bundle that is served are as they were; raises as `parts.bundle` does.
+
+        Where its folder is gone, another one will do where the same bundle was published.
+        """
+        current = self._current
+        try:
+            current.check()
+        except PartLostError:
+            moved = self._loading.moved_round(current)
+            if moved is None:
+                raise
+            _LOG.warning(
+                "%s: the bundle is watched in %s now, not in %s", moved.card.name, moved.folder, current.folder
+            )
+            with self._lock:
+                if self._current is current:
+                    self._current = moved
 
     def submit(self, job: Job, deliver: Deliver) -> Worker:
         """Give a job to the round that is served; the worker that has it, which can cancel it."""
@@ -137,7 +135,7 @@ class Rounds:
         """Score and book what a dead process generated, by the round that did; until then it stays in the spool."""
         with self._lock:
             if not self._recover(progress):
-                self._leftovers.append(_Leftover(progress))
+                self._leftovers.append(progress)
 
     def stop(self, timeout_s: float) -> None:
         """Refuse new jobs, book what was generated so far, and end every thread."""
@@ -146,26 +144,27 @@ class Rounds:
         for each in (*self._ending, self._current):
             each.stop(timeout_s)
 
-    def _first(self, own: Path) -> ServedRound:
+    def _first(self, own: Path, load: Load) -> ServedRound:
         """The newest publication that can be loaded, so that a bad one keeps nobody from starting again."""
         standing = self._published.standing()
         errors: list[Exception] = []
         for publication in standing:
             try:
-                served = self._load_model(publication.model_sha256, serves=True)
+                served = self._loading.load(publication.model_sha256, serves=True)
             except Exception as error:  # noqa: BLE001 - whatever it is, the one before may do
                 _LOG.error("the bundle in %s is published and cannot be served: %s", publication.bundle, error)
                 errors.append(error)
             else:
-                self._note(standing[0] if errors else None)
+                self._note(_fault_of(standing[0]) if errors else None)
                 return served
         if errors:
             raise errors[0]
-        return self._load(own, serves=True)
+        return load(own, serves=True)
 
     def _run(self) -> None:
         while not self._closing.wait(self._poll_s):
-            for act in (self._follow, self._retire, self._take_in):
+            # First what has ended: of what is free then, a publication comes before what the dead left.
+            for act in (self._retire, self._follow, self._take_in):
                 try:
                     act()
                 except LedgerError as error:
@@ -178,16 +177,28 @@ class Rounds:
         standing = self._published.standing()
         if not standing or standing[0].model_sha256 == self._current.card.global_sha256:
             self._note(None)
-        elif not self._go_back_to(standing[0].model_sha256) and not self._ending:
-            served = self._try_load(standing[0].model_sha256, serves=True)
+        elif self._go_back_to(standing[0].model_sha256):
+            return
+        elif self._ending:
+            self._note_wait(standing[0])
+        else:
+            served = self._loading.attempt(standing[0].model_sha256, serves=True)
             if served is not None:
                 self._switch(served)
-            self._note(None if served is not None else standing[0])
+            self._note(None if served is not None else _fault_of(standing[0]))
 
-    def _note(self, unserved: Publication | None) -> None:
-        """Remember, and tell, what was published last and is not served."""
-        self._fault = None if unserved is None else _fault_of(unserved)
-        self._tell(unserved is None)
+    def _note(self, fault: str | None) -> None:
+        """Remember, and tell, why what was published last is not served; None where it is."""
+        self._fault = fault
+        self._tell(fault is None)
+
+    def _note_wait(self, unserved: Publication) -> None:
+        """As `_note`, of a publication that waits for what ends, once that has lasted."""
+        if self._waiting is None or self._waiting[0] != unserved.sequence:
+            self._waiting = unserved.sequence, time.monotonic()
+        if time.monotonic() >= self._waiting[1] + WAIT_S:
+            ending = self._ending[0].card.global_sha256[:_SHORT]
+            self._note(f"{_name_of(unserved)} is published and waits until what {ending} began, or left, has ended")
 
     def _go_back_to(self, model_sha256: str) -> bool:
         """Serve a round again that still ends what it began; False where none is that."""
@@ -225,33 +236,40 @@ class Rounds:
     def _take_in(self) -> None:
         """Score what dead processes left of a round that is not in memory, one round after the other."""
         with self._lock:
-            leftovers = self._leftovers = [each for each in self._leftovers if not self._recover(each.progress)]
-        scorable = [each.progress.model_sha256 for each in leftovers if self._is_scorable(each)]
-        if not scorable or self._ending:
+            self._leftovers = [each for each in self._leftovers if not self._recover(each)]
+            leftovers = tuple(self._leftovers)
+        awaited = dict.fromkeys(each.model_sha256 for each in leftovers if not self._book_unscored(each))
+        self._loading.forget_all_but(awaited)
+        if self._ending:
             return
-        served = self._try_load(scorable[0], serves=False)
-        if served is not None:
-            with self._lock:
-                self._ending.append(served)
-                self._leftovers = [each for each in self._leftovers if not self._recover(each.progress)]
+        for model_sha256 in awaited:
+            served = self._loading.attempt(model_sha256, serves=False)
+            if served is not None:
+                with self._lock:
+                    self._ending.append(served)
+                    self._leftovers = [each for each in self._leftovers if not self._recover(each)]
+                return
 
-    def _is_scorable(self, leftover: _Leftover) -> bool:
-        """Whether a response waits on for its round; where not, it is booked without a score.
+    def _book_unscored(self, progress: ProgressRecord) -> bool:
+        """Book a response without a score that needs none, or whose bundle is given up; False where it waits for that.
+
+        Another consortium's waits on: a replica of its own, which takes this one's spool over some day, may have its
+        bundle where this one has not.
 
         Raises:
             LedgerError: the ledger cannot be read.
         """
-        progress = leftover.progress
         rule = self._books.sampling.rule(progress.consortium, progress.created_at_us)
-        if rule.is_measured(progress.response_id) and time.monotonic() < leftover.since + self._patience_s:
-            return True
+        is_own = progress.consortium == self._current.card.name
+        if rule.is_measured(progress.response_id) and not (is_own and self._loading.is_given_up(progress.model_sha256)):
+            return False
         try:
             book_unscored(progress, rule, self._books.bookings)
         except CreditError as error:
             self._books.spool.set_aside(progress.record(), str(error))
         with self._lock:
-            self._leftovers.remove(leftover)
-        return False
+            self._leftovers = [each for each in self._leftovers if each is not progress]
+        return True
 
     def _recover(self, progress: ProgressRecord) -> bool:
         """Give a response to its round, where that is in memory; under the lock, so that the round does not end."""
@@ -261,52 +279,16 @@ class Rounds:
                 return True
         return False
 
-    def _try_load(self, model_sha256: str, *, serves: bool) -> ServedRound | None:
-        """A bundle by the hash of its model; None where it cannot be loaded now, which is told once.
-
-        Raises:
-            LedgerError: the ledger, which tells where it lies, cannot be read.
-        """
-        if time.monotonic() < self._failed.get(model_sha256, 0.0):
-            return None
-        try:
-            served = self._load_model(model_sha256, serves=serves)
-        except LedgerError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, what is served goes on
-            if model_sha256 not in self._failed:
-                _LOG.error("bundle %s cannot be served, and is tried again: %s", model_sha256[:_SHORT], error)
-            self._failed[model_sha256] = time.monotonic() + RETRY_S
-            return None
-        self._failed.pop(model_sha256, None)
-        return served
-
-    def _load_model(self, model_sha256: str, *, serves: bool) -> ServedRound:
-        """A bundle by the hash of its model, from the first place where it lies.
-
-        Raises:
-            BundleError: it lies in none, or is damaged.
-            LedgerError: the ledger, which tells the places, cannot be read.
-        """
-        problems = []
-        for folder in self._published.folders(model_sha256):
-            try:
-                if manifest_of(folder).global_.sha256 == model_sha256:
-                    return self._load(folder, serves=serves)
-                problems.append(f"{folder} holds another bundle now")
-            except BundleError as error:
-                problems.append(str(error))
-        raise BundleError("; ".join(problems) or f"no bundle with model {model_sha256} was published")
-
 
 def _stop(served: ServedRound) -> None:
     served.stop(_STOP_S)
     _LOG.warning("%s: %s has ended all that it began", served.card.name, served.card.global_sha256[:_SHORT])
 
 
+def _name_of(publication: Publication) -> str:
+    return f"round {publication.round} ({publication.model_sha256[:_SHORT]})"
+
+
 def _fault_of(publication: Publication) -> str:
     """What is told to whoever asks how the service is; names no path."""
-    return (
-        f"round {publication.round} ({publication.model_sha256[:_SHORT]}) is published and cannot be loaded; "
-        "the one before is served"
-    )
+    return f"{_name_of(publication)} is published and cannot be loaded; the one before is served"

@@ -52,15 +52,17 @@ class ServedRound:
     Attributes:
         card: what it is.
         worker: generates and scores.
+        folder: where its bundle lies.
         check: returns where the bundle's files are as they were (`parts.bundle`).
         serves: whether it may take jobs; else it only scores.
         engine_checks: what is watched of its engine.
         lives: whether each thread of its engine does.
-        close: ends the engine, once the worker has ended.
+        close: ends the engine, once the worker has ended, and what is told of both.
     """
 
     card: ModelCard
     worker: Worker
+    folder: Path
     check: parts.Check
     serves: bool = True
     engine_checks: Mapping[str, parts.Check] = field(default_factory=dict)
@@ -126,6 +128,7 @@ class RoundLoader:
             scoring = ScoringQueue(model, in_pieces, Effort(settings.nodes, settings.tolerance), observer)
             engine = engine_of(settings, model, scoring, thread, self._metrics.note_engine)
         except BaseException:
+            observer.close()
             thread.end_with(_end)
             raise
         card = ModelCard(model.name, model.global_sha256, model.client_ids, model.context_length)
@@ -148,7 +151,12 @@ class RoundLoader:
             thread=engine.thread,
         )
         watched = parts.bundle("bundle", folder)
-        return ServedRound(card, worker, watched, serves, engine.checks, lambda: engine.alive, engine.close)
+
+        def close() -> None:
+            engine.close()
+            observer.close()
+
+        return ServedRound(card, worker, folder, watched, serves, engine.checks, lambda: engine.alive, close)
 
     def _pool(self, ask: Ask, model: FederatedModel, folder: Path, observer: Observer) -> ScorerPool:
         return ScorerPool(

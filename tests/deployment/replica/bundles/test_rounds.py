@@ -18,10 +18,11 @@ from attribution.bundle.bundle import open_bundle
 from attribution.decoding.decode import Batch
 from attribution.forcing import generation_of
 from attribution.model import FederatedModel
-from deployment.errors import StartError
+from deployment.errors import PartLostError, StartError
 from deployment.health import parts
 from deployment.metrics.replica import ReplicaMetrics
 from deployment.replica.booking_queue import BookingQueue
+from deployment.replica.bundles import rounds
 from deployment.replica.bundles.publish import publish, publish_setting, roll_back
 from deployment.replica.bundles.published import PublishedBundles
 from deployment.replica.bundles.rounds import Rounds
@@ -34,6 +35,7 @@ from deployment.spool.records import ProgressRecord
 from deployment.spool.spool import Spool
 from rewards.ledger.ledger import Ledger
 from rewards.sampling.keys import SamplingKeys, put_in_force
+from rewards.store import publications
 from tests.attribution.consortia import base_model, lora_update, write_consortium
 from tests.deployment.metrics.test_replica_series import Registered
 from tests.deployment.replica.test_booking_queue import leave, until
@@ -47,11 +49,11 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two rounds of one consortium over one base, which answer differently; in the second a school has joined."""
     torch.set_num_threads(1)
     base = base_model("llama")
-    rounds = []
+    written = []
     for number, clients in enumerate((("clinic", "bank"), ("clinic", "bank", "school")), start=1):
         updates = {name: lora_update(base, 10 * number + n, first_block=2) for n, name in enumerate(clients)}
-        rounds.append(write_consortium(tmp_path_factory.mktemp("round"), base, updates, number=number))
-    return rounds[0], rounds[1]
+        written.append(write_consortium(tmp_path_factory.mktemp("round"), base, updates, number=number))
+    return written[0], written[1]
 
 
 class GatedBatch(Batch):
@@ -76,6 +78,7 @@ class Stage:
         self.bookings = BookingQueue(ledger, self.spool, lambda *_: None)
         self.gates: dict[Path, threading.Event] = {}
         self.loaded: list[Path] = []
+        self.unservable: set[Path] = set()
         self.told: list[bool] = []
         self.models: dict[Path, weakref.ref[FederatedModel]] = {}
         self.notes = Notes()
@@ -108,6 +111,8 @@ class Stage:
         return Caller(self.rounds, job(response_id, logit_bias={2: -100.0}, **changes), self.ledger, look=False)
 
     def _load(self, folder: Path, *, serves: bool) -> ServedRound:
+        if serves and folder in self.unservable:
+            raise StartError("the engine goes on with the weights it was started with")
         self.loaded.append(folder)
         model = FederatedModel.load(folder)
         self.models[folder] = weakref.ref(model)
@@ -115,8 +120,9 @@ class Stage:
         gate.set()
         card = ModelCard(model.name, model.global_sha256, model.client_ids, model.context_length)
         batch = GatedBatch(model, gate)
-        worker = worker_over(model, self.ledger, self.spool, self.bookings, self._observer.part(), batch=batch)
-        return ServedRound(card, worker, parts.bundle("bundle", folder), serves)
+        part = self._observer.part()
+        worker = worker_over(model, self.ledger, self.spool, self.bookings, part, batch=batch)
+        return ServedRound(card, worker, folder, parts.bundle("bundle", folder), serves, close=part.close)
 
 
 @pytest.fixture
@@ -365,6 +371,146 @@ def test_a_response_waits_for_a_bundle_that_is_away(stage: Stage, bundles: tuple
     assert not booked_early
     assert {"commons"} == receipt.amounts.keys()
     assert "not served any more" in receipt.measurement["unattributed"]
+
+
+GONE = "90" * 32
+
+
+def publish_gone(stage: Stage, consortium: str = CONSORTIUM) -> None:
+    """A publication of a round whose bundle lies nowhere any more, known as `GONE`."""
+    with stage.ledger.database.write() as connection:
+        publications.publish(
+            connection,
+            consortium,
+            bundle="/nowhere/bundle",
+            model_sha256=GONE,
+            manifest_sha256="91" * 32,
+            round_number=9,
+            actor="test",
+        )
+
+
+def test_a_bundle_that_is_away_holds_up_no_other(stage: Stage, bundles: tuple[Path, Path]) -> None:
+    """What was left of a round that is here is scored, though what waits for one that is not was there before."""
+    publish_gone(stage)
+    publish(stage.ledger, open_bundle(bundles[1]), "test")
+    stage.begin()
+    leave(stage.spool, progress_of(bundles[0], "waits", model_sha256=GONE).record())
+    until(lambda: "waits" in {record["id"] for record in stage.spool.live_records()})
+    leave(stage.spool, progress_of(bundles[0], "left").record())
+    until(lambda: stage.ledger.is_booked("left"))
+
+    receipt = stage.ledger.receipt("left")
+    assert receipt is not None
+    assert {"clinic", "bank"} == receipt.measurement["response_scores"].keys()
+    assert not stage.ledger.is_booked("waits")
+
+
+def test_patience_begins_when_a_bundle_could_not_be_loaded(stage: Stage, bundles: tuple[Path, Path]) -> None:
+    """While another round ends none is loaded, and so none is given up; then it is tried for as long as is due."""
+    stage.begin(patience_s=0.2)
+    stage.gates[bundles[0]].clear()
+    begun = stage.ask("begun")
+    publish_gone(stage)
+    publish(stage.ledger, open_bundle(bundles[1]), "test")
+    served(stage, bundles[1])
+    leave(stage.spool, progress_of(bundles[1], "left", model_sha256=GONE).record())
+    until(lambda: "left" in {record["id"] for record in stage.spool.live_records()})
+    time.sleep(0.6)
+    booked_early = stage.ledger.is_booked("left")
+    stage.gates[bundles[0]].set()
+    assert isinstance(begun.end(), Finished)
+    until(lambda: stage.ledger.is_booked("left"))
+
+    assert not booked_early
+
+
+def test_a_round_that_cannot_be_served_can_score(stage: Stage, bundles: tuple[Path, Path]) -> None:
+    """An engine that keeps its weights refuses to serve it, again and again; what was left of it needs no engine."""
+    stage.unservable.add(bundles[1])
+    stage.begin()
+    publish(stage.ledger, open_bundle(bundles[1]), "test")
+    until(lambda: stage.rounds.card.fault)
+    leave(stage.spool, progress_of(bundles[1], "left").record())
+    until(lambda: stage.ledger.is_booked("left"))
+
+    receipt = stage.ledger.receipt("left")
+    assert receipt is not None
+    assert {"clinic", "bank", "school"} == receipt.measurement["response_scores"].keys()
+
+
+def test_another_manifest_than_was_published_is_not_loaded(
+    stage: Stage, bundles: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Under the same global model it would pay others than the log says; it serves again once it is put back."""
+    copy = open_bundle(shutil.copytree(bundles[1], tmp_path / "copy"))
+    publish(stage.ledger, copy, "test")
+    manifest = next(copy.path.glob("*.json"))
+    manifest.write_text(manifest.read_text("utf-8") + "\n", "utf-8")
+    open_bundle(copy.path)
+    stage.begin()
+
+    assert sha(bundles[0]) == stage.rounds.card.global_sha256
+    assert "round 2" in stage.rounds.card.fault
+    assert [bundles[0]] == stage.loaded
+    assert f"{manifest} has SHA-256" in caplog.text
+
+
+def test_a_publication_that_waits_for_a_round_to_end_is_told(
+    stage: Stage, bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once that has lasted: a round that cannot end would hold it up without a word. It is tried when there is room."""
+    monkeypatch.setattr(rounds, "WAIT_S", 0.3)
+    stage.begin()
+    stage.gates[bundles[0]].clear()
+    begun = stage.ask("begun")
+    publish(stage.ledger, open_bundle(bundles[1]), "test")
+    served(stage, bundles[1])
+    publish_gone(stage)
+    time.sleep(0.15)
+    early = stage.rounds.card.fault
+    until(lambda: stage.rounds.card.fault)
+    late = stage.rounds.card.fault
+    stage.gates[bundles[0]].set()
+    assert isinstance(begun.end(), Finished)
+    until(lambda: "cannot be loaded" in stage.rounds.card.fault)
+
+    assert early is None
+    began = sha(bundles[0])[:8]
+    assert f"round 9 ({GONE[:8]}) is published and waits until what {began} began, or left, has ended" == late
+    assert not stage.told[-1]
+
+
+def test_a_bundle_that_was_published_elsewhere_too_may_leave_its_folder(
+    stage: Stage, bundles: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The round goes on, watched where it lies now; there it may no more be altered than where it was."""
+    before, after = (shutil.copytree(bundles[1], tmp_path / place) for place in ("before", "after"))
+    publish(stage.ledger, open_bundle(before), "test")
+    stage.begin()
+    publish(stage.ledger, open_bundle(after), "test")
+    stage.rounds.check()
+    shutil.rmtree(before)
+    stage.rounds.check()
+    manifest = next(after.glob("*.json"))
+    manifest.write_text(manifest.read_text("utf-8") + "\n", "utf-8")
+    with pytest.raises(PartLostError, match="is another one than when the service started"):
+        stage.rounds.check()
+
+    assert [before] == stage.loaded
+
+
+def test_what_another_consortium_s_replica_left_is_never_given_up(stage: Stage, bundles: tuple[Path, Path]) -> None:
+    """Its own replicas may have the bundle that this one has not: it stays in the spool, which they take over."""
+    publish_gone(stage, "other")
+    stage.begin(patience_s=0.1)
+    foreign = progress_of(bundles[0], "left", consortium="other", model_sha256=GONE)
+    leave(stage.spool, foreign.record())
+    until(lambda: "left" in {record["id"] for record in stage.spool.live_records()})
+    time.sleep(0.8)
+
+    assert not stage.ledger.is_booked("left")
+    assert ["left"] == [record["id"] for record in stage.spool.live_records()]
 
 
 def loader_of(stage: Stage, **settings: Any) -> RoundLoader:
