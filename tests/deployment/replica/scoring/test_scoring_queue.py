@@ -294,14 +294,25 @@ def test_a_lost_device_gives_nothing_to_the_commons(
 
 
 @pytest.mark.parametrize(
-    ("is_reading", "piled_up", "pieces"), [(False, False, 3), (False, True, 9), (True, False, 0), (True, True, 9)]
+    ("is_reading", "piled_up", "urgent", "pieces"),
+    [
+        (False, False, False, 3),
+        (False, False, True, 9),
+        (False, True, False, 9),
+        (True, False, False, 0),
+        (True, False, True, 0),
+        (True, True, False, 9),
+    ],
 )
 def test_most_tokens_wait_for_no_score(
-    model: FederatedModel, notes: Notes, gate: Gate, is_reading: bool, piled_up: bool, pieces: int
+    model: FederatedModel, notes: Notes, gate: Gate, is_reading: bool, piled_up: bool, urgent: bool, pieces: int
 ) -> None:
-    """Of nine steps six are followed by the next at once, of those that read prompts all; unless responses pile up."""
+    """Of nine steps six are followed by the next at once, of those that read prompts all.
+
+    Unless responses pile up; and where an application waits for a score, only those that read prompts are.
+    """
     scoring = ScoringQueue(model, gate, USUAL_EFFORT, notes)
-    scoring.put(ScoringTask(generation_of([1], [2]), False, False, lambda _: None, lambda: None))
+    scoring.put(ScoringTask(generation_of([1], [2]), False, urgent, lambda _: None, lambda: None))
     for _ in range(9):
         scoring.advance_after(0.0, is_reading=is_reading, piled_up=piled_up)
     assert pieces == gate.pieces
