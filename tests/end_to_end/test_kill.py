@@ -38,8 +38,9 @@ def test_sigkill_among_twenty_requests_loses_and_doubles_nothing(real_bundle, tm
     complete_before = len(seen.complete)
     with service(real_bundle, ledger, log) as second:
         seen.ask(second, 0)
+        book = Ledger(ledger)
+        _until(lambda: all(book.receipt(response_id) for response_id in seen.complete), RESTART_TIMEOUT_S)
 
-    book = Ledger(ledger)
     assert complete_before < REQUESTS, "the kill came too late to interrupt anything"
     assert len(seen.complete) == complete_before + 1
     for response_id, tokens in seen.complete.items():
