@@ -16,7 +16,7 @@ from attribution.base.references import base_tensors, file_sha256, resolve_base,
 from attribution.bundle.manifest import MANIFEST_NAME, Manifest, read_manifest
 from attribution.bundle.merge_check import check_merge
 from attribution.bundle.updates import Update, load_update
-from attribution.errors import BundleError
+from attribution.errors import BundleError, ModelError
 from attribution.files.foreign import read_text
 from attribution.files.tensors import opened_safetensors
 
@@ -96,6 +96,18 @@ def manifest_of(path: Path) -> Manifest:
         raise BundleError(f"{manifest_path}: {place or 'document'}: {first['msg']}") from error
     except ValueError as error:
         raise BundleError(f"{manifest_path}: {error}") from error
+
+
+def manifest_sha256(path: Path) -> str:
+    """The hash of the manifest of the bundle at `path`, by which bundles of one global model are told apart.
+
+    Raises:
+        BundleError: it cannot be read.
+    """
+    try:
+        return file_sha256(path / MANIFEST_NAME)
+    except ModelError as error:
+        raise BundleError(str(error)) from error
 
 
 def verify_bundle(bundle: Bundle) -> Verification:

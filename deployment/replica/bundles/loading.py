@@ -7,11 +7,10 @@ import logging
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
-from attribution.bundle.bundle import manifest_of
+from attribution.bundle.bundle import manifest_of, manifest_sha256
 from attribution.bundle.manifest import MANIFEST_NAME
 from attribution.errors import BundleError
 from deployment.health import parts
@@ -131,13 +130,9 @@ def _require(folder: Path, model_sha256: str, manifests: Collection[str]) -> Non
     """
     if manifest_of(folder).global_.sha256 != model_sha256:
         raise BundleError(f"{folder} holds another bundle now")
-    file = folder / MANIFEST_NAME
-    try:
-        digest = sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise BundleError(f"{file} cannot be read: {error}") from error
+    digest = manifest_sha256(folder)
     if manifests and digest not in manifests:
         raise BundleError(
-            f"{file} has SHA-256 {digest}, and the manifest that was published with this global model has "
-            f"{', '.join(sorted(manifests))}: put that bundle back, as who earns by a model must stay as it was"
+            f"{folder / MANIFEST_NAME} has SHA-256 {digest}, and the one that was published with this global "
+            f"model has {', '.join(sorted(manifests))}: put that bundle back, as who earns by it must stay as it was"
         )

@@ -3,10 +3,7 @@
 Replicas read it from the ledger (`published`). Knows no replica, and loads no model.
 """
 
-from hashlib import sha256
-
-from attribution.bundle.bundle import Bundle
-from attribution.bundle.manifest import MANIFEST_NAME
+from attribution.bundle.bundle import Bundle, manifest_sha256
 from rewards.errors import PublicationError
 from rewards.ledger.ledger import Ledger
 from rewards.store import clients, publications
@@ -61,7 +58,7 @@ def publish_setting(ledger: Ledger, bundle: Bundle) -> Publication:
         clients.register(connection, manifest.consortium, {client.id: client.name for client in manifest.clients})
         before = publications.history(connection, manifest.consortium)
         known = {each.model_sha256: each.manifest_sha256 for each in before}
-        if known.get(manifest.global_.sha256) != _manifest_sha256(bundle):
+        if known.get(manifest.global_.sha256) != manifest_sha256(bundle.path):
             return _record(connection, bundle, SERVICE)
         return publications.standing(connection, manifest.consortium)[-1]
 
@@ -83,12 +80,8 @@ def _record(connection: Connection, bundle: Bundle, actor: str) -> Publication:
         manifest.consortium,
         bundle=str(bundle.path.absolute()),
         model_sha256=manifest.global_.sha256,
-        manifest_sha256=_manifest_sha256(bundle),
+        manifest_sha256=manifest_sha256(bundle.path),
         round_number=manifest.round,
         actor=actor,
     )
     return publications.standing(connection, manifest.consortium)[-1]
-
-
-def _manifest_sha256(bundle: Bundle) -> str:
-    return sha256((bundle.path / MANIFEST_NAME).read_bytes()).hexdigest()

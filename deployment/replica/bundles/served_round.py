@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from attribution.attribute import credit_in_pieces, paper_in_pieces
-from attribution.bundle.bundle import Bundle
+from attribution.bundle.bundle import Bundle, manifest_sha256
 from attribution.errors import BundleError
 from attribution.model import FederatedModel
 from attribution.scoring.credit_preset import Effort
@@ -163,7 +163,7 @@ class RoundLoader:
             ask,
             observer,
             bundle=folder,
-            model_sha256=model.global_sha256,
+            manifest_sha256=manifest_sha256(folder),
             served_dtype=model.dtype,
             at_once=_ASKED_OF_A_SCORER * self._settings.scorers,
         )

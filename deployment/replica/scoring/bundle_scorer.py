@@ -4,11 +4,11 @@ Runs in one thread. Knows no Ray and no receipt.
 """
 
 import logging
-from pathlib import Path
 
 import torch
 
 from attribution.attribute import credit_in_pieces, paper_in_pieces
+from attribution.bundle.bundle import manifest_sha256
 from attribution.errors import AttributionError, BundleError
 from attribution.forcing import generation_of
 from attribution.model import FederatedModel
@@ -40,7 +40,7 @@ class BundleScorer:
             torch.AcceleratorError: the device is lost.
         """
         try:
-            model = self._model(response.bundle, response.model_sha256)
+            model = self._model(response)
         except torch.AcceleratorError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, later it may be read
@@ -65,17 +65,20 @@ class BundleScorer:
             queue.advance(_TURN_S)
         return outcomes[0]
 
-    def _model(self, folder: Path, model_sha256: str) -> FederatedModel:
+    def _model(self, response: UnscoredResponse) -> FederatedModel:
         """A bundle's model, kept until others are asked for.
 
         Raises:
             BundleError: the bundle is not the one that is meant, or cannot be read.
             ModelError: it cannot be loaded as the settings say.
         """
-        model = self._models.pop(model_sha256, None)
+        folder, meant = response.bundle, response.manifest_sha256
+        model = self._models.pop(meant, None)
         if model is None:
             while len(self._models) > len(self._settings.bundles):  # each consortium's, and one that takes a place
                 del self._models[next(iter(self._models))]
+            if (digest := manifest_sha256(folder)) != meant:
+                raise BundleError(f"{folder}: its manifest has SHA-256 {digest}, not {meant}")
             settings = self._settings
             model = FederatedModel.load(
                 folder,
@@ -83,9 +86,7 @@ class BundleScorer:
                 dtype=settings.serve_dtype if settings.method == "paper" else settings.score_dtype,
                 score_dtype=settings.score_dtype,
             )
-            if model.global_sha256 != model_sha256:
-                raise BundleError(f"{folder}: its global model is {model.global_sha256}, not {model_sha256}")
-        self._models[model_sha256] = model
+        self._models[meant] = model
         return model
 
 

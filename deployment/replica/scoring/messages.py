@@ -21,7 +21,7 @@ class UnscoredResponse:
 
     Attributes:
         bundle: folder of the bundle that generated it.
-        model_sha256: hash of that bundle's global model, so that no other one scores it.
+        manifest_sha256: hash of its manifest, which names every file: no other bundle scores it, nor pays others by it.
         prompt_ids: tokens of the prompt.
         token_ids: tokens of the response.
         temperature: at which it was sampled.
@@ -30,7 +30,7 @@ class UnscoredResponse:
     """
 
     bundle: Path
-    model_sha256: str
+    manifest_sha256: str
     prompt_ids: tuple[int, ...] = field(repr=False)
     token_ids: tuple[int, ...] = field(repr=False)
     temperature: float

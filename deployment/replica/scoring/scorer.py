@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -56,12 +56,15 @@ class Scorer:
 
 
 def ask_scorers() -> Ask:
-    """How the scorers are asked, from any thread."""
-    handle: DeploymentHandle[Any] = serve.get_deployment_handle(DEPLOYMENT, SCORERS)
+    """How the scorers are asked, from any thread; that they may come up later than whoever asks is no failure."""
+
+    @cache
+    def scorers() -> DeploymentHandle[Any]:
+        return serve.get_deployment_handle(DEPLOYMENT, SCORERS)
 
     def ask(response: UnscoredResponse) -> Outcome:
         try:
-            outcome: Outcome = handle.score.remote(response).result()
+            outcome: Outcome = scorers().score.remote(response).result()
         except (RayActorError, RayTaskError) as error:
             raise ScorerDiedError(str(error)) from error
         except (RayError, RayServeException) as error:

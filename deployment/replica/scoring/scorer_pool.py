@@ -53,19 +53,26 @@ class ScorerPool(ScoringElsewhere):
         ask: lets one be scored.
         observer: is told how long each took, and how many wait.
         bundle: folder of the bundle that generated them.
-        model_sha256: hash of its global model.
+        manifest_sha256: hash of its manifest.
         served_dtype: in which numbers it was decoded; the receipt says so.
         at_once: how many are asked for together.
     """
 
     def __init__(
-        self, ask: Ask, observer: ScoringObserver, *, bundle: Path, model_sha256: str, served_dtype: str, at_once: int
+        self,
+        ask: Ask,
+        observer: ScoringObserver,
+        *,
+        bundle: Path,
+        manifest_sha256: str,
+        served_dtype: str,
+        at_once: int,
     ) -> None:
         super().__init__()
         self._ask = ask
         self._observer = observer
         self._bundle = bundle
-        self._model_sha256 = model_sha256
+        self._manifest_sha256 = manifest_sha256
         self._served_dtype = served_dtype
         self._told = 0, 0.0
         self._closing = threading.Event()
@@ -108,7 +115,7 @@ class ScorerPool(ScoringElsewhere):
         generation, deaths, unread_since = task.generation, 0, math.inf
         response = UnscoredResponse(
             self._bundle,
-            self._model_sha256,
+            self._manifest_sha256,
             generation.prompt_token_ids,
             generation.token_ids,
             generation.sampling.temperature,

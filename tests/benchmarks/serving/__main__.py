@@ -9,9 +9,9 @@ from rich.console import Console
 
 from deployment.errors import StartError
 from tests.benchmarks.figures import print_figures
+from tests.benchmarks.programs import ProgramError
 from tests.benchmarks.serving.ours import end_in_order
 from tests.benchmarks.serving.outcome import figures_of, sanity_of, table_of
-from tests.benchmarks.serving.peer import PeerError
 from tests.benchmarks.serving.record import MIDDLE, NARROW, WIDE
 from tests.benchmarks.serving.rounds import Plan, measure
 
@@ -43,7 +43,7 @@ def main(
     plan = Plan(bundle, peer, streams, 1 if quick else pairs, 1 if quick else each, tokens, dtype)
     try:
         record = measure(plan)
-    except (PeerError, StartError) as error:
+    except (ProgramError, StartError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     console = Console(width=150)

@@ -80,7 +80,7 @@ def measure(plan: Plan) -> Record:
     """Everything, pair by pair.
 
     Raises:
-        PeerError: the peer cannot be had.
+        ProgramError: the peer cannot be had.
         StartError: our service did not start.
     """
     say("the peer's environment: minutes the first time")

@@ -13,10 +13,11 @@ import typer
 
 from deployment.errors import StartError
 from tests.benchmarks.figures import Figure, print_figures
+from tests.benchmarks.programs import ProgramError
 from tests.benchmarks.serving.client import Server, drive
 from tests.benchmarks.serving.ours import end_in_order, our_service
 from tests.benchmarks.serving.prompts import responses_at, rows
-from tests.benchmarks.vllm.environment import VllmError, vllm_program
+from tests.benchmarks.vllm.environment import vllm_program
 from tests.benchmarks.vllm.server import vllm_service
 
 TARGET = 0.85
@@ -43,7 +44,7 @@ def main(
             vllm_service(program, bundle / "global", dtype, Path(scratch) / "vllm.log") as alone,
         ):
             ratios = _measure(bundle, alone, streams, pairs, each, tokens)
-    except (VllmError, StartError) as error:
+    except (ProgramError, StartError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     print_figures("vllm", [_figure(level, those) for level, those in ratios.items()])

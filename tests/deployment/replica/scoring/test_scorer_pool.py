@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from attribution.bundle.bundle import manifest_sha256
 from attribution.errors import ScoreError
 from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
@@ -49,13 +50,19 @@ def scorers(model: FederatedModel, monkeypatch: pytest.MonkeyPatch) -> Scorers:
     return Scorers(model.bundle.path)
 
 
+def pool_of(model: FederatedModel, ask: Ask, notes: Notes, at_once: int) -> ScorerPool:
+    """Such scorers as a worker knows them."""
+    bundle = model.bundle.path
+    digest = manifest_sha256(bundle)
+    return ScorerPool(ask, notes, bundle=bundle, manifest_sha256=digest, served_dtype="float32", at_once=at_once)
+
+
 @contextmanager
 def apart(
     ask: Ask, model: FederatedModel, ledger: Ledger, spool: SmallDisk, notes: Notes, at_once: int = 1
 ) -> Iterator[Worker]:
     """A worker whose responses such scorers score."""
-    place = {"bundle": model.bundle.path, "model_sha256": model.global_sha256, "served_dtype": "float32"}
-    scoring = ScorerPool(ask, notes, **place, at_once=at_once)
+    scoring = pool_of(model, ask, notes, at_once)
     with working(model, ledger, spool, notes, scoring=scoring) as worker:
         yield worker
 
@@ -182,8 +189,7 @@ def test_what_waits_for_scorers_keeps_nothing_of_its_decoding_and_is_counted_unt
         opened.wait(30)
         return ScoreError("NaN")
 
-    place = {"bundle": model.bundle.path, "model_sha256": model.global_sha256, "served_dtype": "float32"}
-    pool = ScorerPool(ask, Noting(), **place, at_once=1)
+    pool = pool_of(model, ask, Noting(), 1)
     outcomes: list[Outcome] = []
     for _ in range(3):
         generation = forced_generation(model, [1, 2], [3, 4])
@@ -209,7 +215,7 @@ def test_a_device_that_is_lost_while_a_bundle_is_read_is_no_bundles_fault(
     monkeypatch.setattr(FederatedModel, "load", lose)
     scorer = BundleScorer(Settings(bundle=model.bundle.path))
     with pytest.raises(torch.AcceleratorError):
-        scorer.score(UnscoredResponse(model.bundle.path, model.global_sha256, (1,), (2,), 0.0, False))
+        scorer.score(UnscoredResponse(model.bundle.path, manifest_sha256(model.bundle.path), (1,), (2,), 0.0, False))
 
 
 def test_a_score_that_is_no_number_is_that_responses_failure(
@@ -241,7 +247,7 @@ def test_what_is_not_scored_when_a_replica_ends_is_left_to_the_next(
 
 
 def test_a_bundle_that_is_another_scores_nothing(model: FederatedModel) -> None:
-    """What lies in the folder now is not what generated the response."""
+    """What lies in the folder now has another manifest: other clients might be paid, of the same global model too."""
     scorer = BundleScorer(Settings(bundle=model.bundle.path))
     outcome = scorer.score(UnscoredResponse(model.bundle.path, "0" * 64, (1,), (2,), 0.0, False))
 
