@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help setup demo serve fast test test-attribution test-rewards test-deployment mutants lint \
-	bench-attribution bench-ledger bench-console bench-serving bench-mixed bench-gpu bench-vllm test-vllm pictures clean
+	bench-attribution bench-ledger bench-recompute bench-console bench-serving bench-mixed bench-gpu bench-vllm \
+	bench-recording bench-rounds test-vllm test-guide pictures clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' Makefile | expand -t 20
@@ -45,6 +46,7 @@ COVERED := not (slow or postgresql or process or app)
 
 # What a test needs, tests/needs.py reads off the test. Tests by thousands of random cases try some of them here.
 fast: export PROTOKEN_SETTLEMENT_CASES := 25
+fast: export PROTOKEN_HOSTILE_CASES := 25
 fast: export PROTOKEN_MODEL_STEPS := 200
 fast: setup  ## tests of pure modules and of ledgers on SQLite: a minute
 	$(MEMORY) $(PYTEST) --quiet -m "$(FAST) and not long"
@@ -81,8 +83,14 @@ bench-attribution: setup  ## what attribution costs beside generation
 bench-ledger: setup  ## bookings a second, and how long a close takes
 	$(BIN)/python -m tests.benchmarks.ledger
 
+bench-recompute: setup var/demo/bundle/consortium.json  ## how far recomputed credit is from booked credit
+	$(BIN)/python -m tests.benchmarks.recomputation
+
 bench-console: setup  ## how long pages take over a million receipts
 	$(BIN)/python -m tests.benchmarks.console
+
+bench-rounds: setup  ## how long an import of recorded rounds takes, 55 clients in six rounds
+	$(BIN)/python -m tests.benchmarks.rounds
 
 bench-serving: setup var/demo/bundle/consortium.json  ## our service beside `transformers serve`, over HTTP
 	$(BIN)/python -m tests.benchmarks.serving
@@ -97,8 +105,15 @@ bench-gpu: setup  ## decoding, scoring and both at once on a GPU, on random weig
 test-vllm: setup  ## a real vLLM as the engine: its protocol, and the canary
 	PROTOKEN_VLLM=var/vllm $(BIN)/pytest tests/end_to_end/test_vllm.py
 
+# Flower in an environment of its own, and the service in another: ten minutes.
+test-guide: setup  ## from a Flower project to the first payout table, by the commands of the page
+	PROTOKEN_GUIDE=1 $(BIN)/pytest -s tests/end_to_end/test_guide.py
+
 bench-vllm: setup var/demo/bundle/consortium.json  ## vLLM alone, and behind our service
 	$(BIN)/python -m tests.benchmarks.vllm
+
+bench-recording: setup  ## what recording takes of a round of Flower
+	$(BIN)/python -m tests.benchmarks.recording
 
 pictures: setup  ## the pictures of the pages, made again
 	$(BIN)/python -m tests.pictures

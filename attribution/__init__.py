@@ -14,6 +14,7 @@ records. One thread owns a model, its batch and its attribution.
     evaluation/  experiments that check attribution on real consortia
     files/       files from outside: read in bounded time and memory, written without a loss
     importers/   updates that others trained, checked and taken into a bundle
+    rounds/      rounds as a federation's own software ran them: recorded there, read here
     scoring/     a finished generation in, scores and shares by client out
     training/    federated averaging over question–answer files, from a recipe to a bundle
     attribute    who taught a response: a finished generation in, scores and shares by client out

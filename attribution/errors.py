@@ -2,6 +2,7 @@
 
     AttributionError
     ├── BundleError      a consortium on disk that is missing, altered, or does not add up
+    ├── RoundsError      recorded rounds that are missing, altered or do not follow each other, or cannot be recorded
     ├── RecipeError      a recipe or a question–answer file that cannot be trained from
     ├── ModelError       a base model that cannot be found, or whose layers cannot be resolved
     ├── PromptError      a prompt or a sampling setting that cannot be decoded
@@ -19,6 +20,10 @@ class AttributionError(Exception):
 
 class BundleError(AttributionError):
     """The bundle on disk is missing, altered, malformed, or its parts do not add up."""
+
+
+class RoundsError(AttributionError):
+    """Recorded rounds are missing, altered, or do not follow each other; or what would be recorded means nothing."""
 
 
 class RecipeError(AttributionError):

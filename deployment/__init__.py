@@ -10,11 +10,11 @@ attribution and of money live in those two packages, never here.
     cli/         the `protoken` command
     cluster/     what Ray does not do by itself: where its ports listen, and how its processes end
     console/     the pages for operators and members, over the same rules as the operator API
-    dashboards/  Grafana's two boards as code, over the catalogue of series
     gateway/     the OpenAI-compatible endpoint: requests in, jobs to the replicas, answers out
     health/      whether what the service stands on is still there, and what it says of that
     http/        HTTP as every caller meets it: one shape for failures, HEAD, other origins
     kept/        texts of responses on disk, for retries and for the console, and for how long
+    members/     what a member signs of its updates, and what holds of that in a bundle
     metrics/     what Prometheus is told: the catalogue of series, the exporter, the replicas' series
     replica/     a replica: one model at a time, its worker, and the way from generated tokens to booked credit
     schemas/     what crosses the wire as pydantic models; the OpenAPI document is made of them

@@ -6,6 +6,7 @@
     ├── StartError             the service cannot start here (port taken, no ledger, no bundle)
     ├── WorkerDiedError        a thread without which a replica is of no use is gone
     ├── PartLostError          what the service stands on is gone, or is something else
+    ├── RecomputationError     a booked response that cannot be attributed again from what was given
     ├── SpoolError             the local spool cannot be written or read (full disk, damaged file)
     └── ApiError               one HTTP answer that is not a success
         ├── InvalidRequestError     400  the request cannot be served as it is
@@ -87,6 +88,10 @@ class PartLostError(ServiceError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class RecomputationError(ServiceError):
+    """A booked response cannot be attributed again from what was given, or what was given is not that response."""
 
 
 class SpoolError(ServiceError):

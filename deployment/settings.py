@@ -23,7 +23,6 @@ ENVIRONMENT_PREFIX = "PROTOKEN_"
 _SQLITE = "sqlite:///"
 _POSTGRESQL = "postgresql://"
 _LEDGER = f"{_SQLITE}var/ledger.db"
-_PEPPER = Path("var/pepper")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 
@@ -234,7 +233,7 @@ def values_given(values: Mapping[str, Any], environment: Mapping[str, str]) -> d
 
 def _variables(kind: type[BaseModel], environment: Mapping[str, str], before: str = "") -> dict[str, str]:
     """What an environment says of each setting of that kind."""
-    values = {name: environment.get(_variable(f"{before}{name}"), "") for name in kind.model_fields}
+    values = {name: environment.get(variable_of(f"{before}{name}"), "") for name in kind.model_fields}
     return {name: value for name, value in values.items() if value}
 
 
@@ -250,27 +249,29 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
         raise SettingsError(_explain(error)) from error
 
 
-def ledger_url(override: str | None = None) -> str:
-    """The ledger's URL where nothing else is needed: the override, else `PROTOKEN_LEDGER`, else `var/ledger.db`.
+def find_setting(name: str, given: object = None, path: Path | None = None) -> Any:
+    """One setting, for who needs no other: what is given, else what `load_settings` would find; None where nothing is.
+
+    What a file says is held to all rules, as `serve` does.
 
     Raises:
-        SettingsError: it is not the URL of an SQLite file or of a PostgreSQL database.
+        SettingsError: as of `load_settings`, but for a bundle that nothing names.
     """
-    url = override or os.environ.get(f"{ENVIRONMENT_PREFIX}LEDGER") or _LEDGER
-    try:
-        return _absolute_url(url)
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
+    variable = variable_of(name)
+    values = values_given(_from_file(path) if path else {}, {variable: os.environ.get(variable, "")})
+    values |= {} if given is None else {name: given}
+    settings = settings_of({"bundle": Path(), **values})
+    return None if name == "bundle" and name not in values else getattr(settings, name)
 
 
 def pepper_of(ledger: str, pepper_file: Path | None = None) -> bytes:
     """The secret that the hashes of a ledger's keys are made with; made on first use, and the same for whoever asks.
 
-    It lies in `pepper_file`, else in the file that `PROTOKEN_PEPPER_FILE` names, else beside an SQLite ledger as
-    `<ledger>.pepper` and for PostgreSQL in `var/pepper`: never in the database, whose copy then opens nothing.
+    It lies in `pepper_file`, else beside an SQLite ledger as `<ledger>.pepper` and for PostgreSQL in `var/pepper`:
+    never in the database, whose copy then opens nothing.
 
     Args:
-        ledger: URL of a prepared ledger, as `ledger_url` gives it.
+        ledger: URL of a prepared ledger, as the setting has it.
         pepper_file: the setting of that name.
 
     Raises:
@@ -282,9 +283,8 @@ def pepper_of(ledger: str, pepper_file: Path | None = None) -> bytes:
 
 def pepper_path(ledger: str, pepper_file: Path | None = None) -> Path:
     """The file of that secret, with the same arguments."""
-    named = pepper_file or os.environ.get(f"{ENVIRONMENT_PREFIX}PEPPER_FILE")
-    beside = Path(f"{ledger.removeprefix(_SQLITE)}.pepper") if ledger.startswith(_SQLITE) else _PEPPER
-    return _absolute_path(Path(named or beside))
+    beside = Path(f"{ledger.removeprefix(_SQLITE)}.pepper") if ledger.startswith(_SQLITE) else Path("var/pepper")
+    return _absolute_path(pepper_file or beside)
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -310,10 +310,10 @@ def _explain(error: ValidationError) -> str:
             fields = EngineSettings.model_fields if name.startswith("engine.") else Settings.model_fields
             clauses.append(f"setting {name!r} is not known; there are {', '.join(fields)}")
         else:
-            clauses.append(f"setting {name!r} (environment {_variable(name)}): {problem['msg']}")
+            clauses.append(f"setting {name!r} (environment {variable_of(name)}): {problem['msg']}")
     return "; ".join(clauses)
 
 
-def _variable(name: str) -> str:
+def variable_of(name: str) -> str:
     """The variable of the environment by which a setting may be given, or a part of one."""
     return f"{ENVIRONMENT_PREFIX}{name.upper().replace('.', '_')}"

@@ -7,7 +7,7 @@ checks it offline. Knows no way to settle anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -21,7 +21,7 @@ from rewards.files import strict_json
 from rewards.files.strict_json import JsonObject
 from rewards.log import leaves, merkle, proofs
 from rewards.money import write_readable
-from rewards.periods.bodies import FIRST_SCHEMA, MONEY_OUT, SAMPLED_SCHEMA, SCHEMA, STATEMENT_KIND, money_in
+from rewards.periods.bodies import MONEY_OUT, SCHEMA, SCHEMAS, STATEMENT_KIND, money_in
 from rewards.signing.documents import sign_document, verify_document
 from rewards.signing.encoding import base64_bytes
 from rewards.signing.keys import SigningKey, VerifyKey
@@ -140,7 +140,7 @@ def verify(document: JsonObject, keys: Sequence[VerifyKey], origin: str | None =
     _require_leaf(document, checkpoint)
     try:
         money = _check_money(document)
-        share = _check_share(document)
+        part = _check_part(document)
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise SignatureError(f"the statement's amounts are not spelt as statements spell them: {error!r}") from error
     place = f"leaf {document['log']['leaf_index']} of these {checkpoint.size} leaves"
@@ -154,7 +154,7 @@ def verify(document: JsonObject, keys: Sequence[VerifyKey], origin: str | None =
             f"the checkpoint of log {checkpoint.origin} at {checkpoint.size} leaves is signed by {sealer}",
             f"the statement is {place}, as it was written when its period became final",
             money,
-            share,
+            part,
         ),
     )
 
@@ -172,9 +172,8 @@ def _is_of_client(client: str) -> ColumnElement[bool]:
 
 
 def _require_form(document: JsonObject) -> None:
-    if document.get("schema") not in (FIRST_SCHEMA, SCHEMA, SAMPLED_SCHEMA):
-        known = f"{SAMPLED_SCHEMA!r}, {SCHEMA!r} or {FIRST_SCHEMA!r}"
-        raise SignatureError(f"schema must be {known}, not {document.get('schema')!r}")
+    if document.get("schema") not in SCHEMAS:
+        raise SignatureError(f"schema must be one of {', '.join(SCHEMAS)}, not {document.get('schema')!r}")
     for name, fields in (("event", _EVENT), ("log", _LOG)):
         if not isinstance(document.get(name), dict) or set(document[name]) != set(fields):
             raise SignatureError(f"{name} must be an object of exactly {', '.join(sorted(fields))}")
@@ -228,14 +227,37 @@ def _check_money(document: JsonObject) -> str:
     return f"the money adds up: {write_readable(came, currency, digits)} come in and go out"
 
 
-def _check_share(document: JsonObject) -> str:
-    share, distributable = Fraction(document["share"]), _integer(document["distributable"])
+def part_of(document: Mapping[str, Any]) -> Fraction:
+    """Which part of what is distributable is the client's; statements before the fourth schema call it their share."""
+    if document["schema"] != SCHEMA:
+        return Fraction(document["share"])
+    return Fraction(_integer(document["part"]["numerator"]), _integer(document["part"]["denominator"]))
+
+
+def _check_part(document: JsonObject) -> str:
+    part, distributable = part_of(document), _integer(document["distributable"])
     gross = _integer(document["money"]["gross"])
-    if not 0 <= share <= 1 or abs(share * distributable - gross) >= 1:
-        raise SignatureError(f"gross {gross} is not share {document['share']} of {distributable} minor units")
+    if not 0 <= part <= 1 or abs(part * distributable - gross) >= 1:
+        raise SignatureError(f"gross {gross} is not part {part} of {distributable} minor units")
     digits, currency = document["minor_digits"], document["currency"]
     paid, whole = (write_readable(amount, currency, digits) for amount in (gross, distributable))
-    return f"the gross of {paid} is the share of {whole}, rounded by less than one minor unit"
+    told = f"the gross of {paid} is the part of {whole}, rounded by less than one minor unit"
+    return told if document["schema"] != SCHEMA else f"{told}; {_check_terms(document, part, gross)}"
+
+
+def _check_terms(document: JsonObject, part: Fraction, gross: int) -> str:
+    """What a statement that explains itself says of shares, cap and holdback is what its figures are."""
+    share = {name: _integer(document["share"][name]) for name in ("numerator", "denominator")}
+    credit = {"numerator": _integer(document["credit"]), "denominator": _integer(document["tokens"]) * 10**6}
+    if share != credit:
+        raise SignatureError(f"share {share} is not that of the credit, {credit}")
+    cap, percent = document["cap_percent"], document["policy"]["holdback_percent"]
+    if part * 100 > Fraction(cap):
+        raise SignatureError(f"part {part} is above the cap of {cap} %")
+    holdback = _integer(document["money"]["holdback"])
+    if holdback != gross * Fraction(percent) // 100:
+        raise SignatureError(f"holdback {holdback} is not {percent} % of the gross {gross}, rounded down")
+    return f"it is within the cap of {cap} %, and the holdback is {percent} % of it, rounded down"
 
 
 def _integer(text: Any) -> int:

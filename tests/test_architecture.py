@@ -15,7 +15,7 @@ STDLIB = set(sys.stdlib_module_names)
 ALLOWED = {
     "attribution": {
         "attribution", "torch", "transformers", "tokenizers", "peft", "safetensors", "huggingface_hub",
-        "numpy", "pydantic", "yaml", "jinja2", "matplotlib", "scipy",
+        "numpy", "pydantic", "yaml", "jinja2", "matplotlib", "scipy", "cryptography",
     },
     "rewards": {
         "rewards", "sqlmodel", "sqlalchemy", "alembic", "pydantic", "pydantic_core", "yaml", "cryptography", "rfc8785",
@@ -24,7 +24,7 @@ ALLOWED = {
     "deployment": {
         "deployment", "attribution", "rewards", "ray", "fastapi", "starlette", "pydantic", "pydantic_core", "yaml",
         "typer", "rich", "httpx", "aiohttp", "prometheus_client", "torch", "jinja2", "markupsafe",
-        "itsdangerous", "grafana_foundation_sdk",
+        "itsdangerous", "grafana_foundation_sdk", "sepaxml", "stdnum", "text_unidecode", "fastapi_offline",
     },
 }  # fmt: skip
 
@@ -78,11 +78,11 @@ ROOMS = {
         "keys", "log", "periods", "statements", "views", "audit", "backups",
     ),
     "attribution": (
-        "errors", "files", "progress", "records", "base", "bundle", "scoring", "decoding", "training", "importers",
-        "model", "forcing", "attribute", "comparison", "tracing", "evaluation",
+        "errors", "files", "progress", "records", "base", "bundle", "rounds", "scoring", "decoding", "training",
+        "importers", "model", "forcing", "attribute", "comparison", "tracing", "evaluation",
     ),
     "deployment": (
-        "errors", "settings", "schemas", "spool", "http", "cluster", "metrics", "dashboards", "health", "access",
+        "errors", "settings", "schemas", "spool", "http", "cluster", "members", "metrics", "health", "access",
         "books", "replica", "kept", "api", "gateway", "console", "app", "cli",
     ),
 }  # fmt: skip
@@ -90,7 +90,10 @@ ROOMS = {
 WALLS = {
     "rewards.settlement": {"rewards.errors", "rewards.files", "rewards.money", "rewards.credit", "rewards.moments"},
     "rewards.audit": {"rewards.errors", "rewards.signing", "rewards.store.database", "rewards.store.tables"},
-    "deployment.books": {"deployment.errors", "deployment.schemas", "deployment.health.places", "rewards"},
+    "deployment.books": {
+        "deployment.errors", "deployment.schemas", "deployment.health.places", "deployment.members.round_record",
+        "rewards",
+    },
     "deployment.console": {
         "deployment.errors", "deployment.schemas", "deployment.http", "deployment.access", "deployment.books",
         "deployment.kept", "deployment.gateway.service", "deployment.replica.messages", "rewards",
@@ -110,17 +113,30 @@ PURE = {
 BOTH_DOMAINS = {
     "deployment.app.serving",
     "deployment.cli",
+    "deployment.cli.books.member",
+    "deployment.cli.books.payouts",
     "deployment.cli.books.statement",
+    "deployment.cli.doctor.bundles",
+    "deployment.cli.doctor.findings",
+    "deployment.cli.doctor.surroundings",
     "deployment.cli.models.consortium",
+    "deployment.cli.models.importing",
     "deployment.cli.models.publish",
+    "deployment.cli.models.recompute",
     "deployment.cli.output",
     "deployment.cli.service.demo",
     "deployment.health.parts",
+    "deployment.members.admission",
+    "deployment.members.flower",
+    "deployment.members.own_updates",
+    "deployment.members.signatures",
     "deployment.replica.bundles.loading",
     "deployment.replica.bundles.publish",
     "deployment.replica.bundles.published",
+    "deployment.replica.bundles.servable",
     "deployment.replica.recorder",
     "deployment.replica.receipts",
+    "deployment.replica.scoring.recomputation",
     "deployment.replica.bundles.served_round",
 }
 

@@ -20,6 +20,7 @@ from attribution.training.recipe import load_recipe
 from deployment.access import key_cache
 from deployment.access.calls import MINUTE_S
 from deployment.api import routes as api_routes
+from deployment.books.accounts import load_accounts
 from deployment.cli import app
 from deployment.cli.books import keys
 from deployment.cli.on_demand import load_command
@@ -128,7 +129,7 @@ def test_every_command_of_the_books_takes_a_ledger():
     """As rewards/README.md says: `--ledger` for all that reads the books, and `--json` for what shows some of them."""
     offline = {("ledger", "check-proof"), ("statement", "verify")}
     moves = {("period", "dispute"), ("period", "pay"), ("hold", "place"), ("hold", "release"), ("keys", "revoke")}
-    files = {("statement", "issue")}
+    files = {("statement", "issue"), ("period", "payouts")}
     found = {
         path: options
         for path, options in _commands(typer.main.get_command(app))
@@ -288,6 +289,15 @@ def test_the_recipe_of_the_page_is_one(tmp_path):
 
     assert ["north", "south"] == [client.id for client in load_recipe(tmp_path / "my.yaml").clients]
     assert "protoken consortium build my.yaml" in page.text
+
+
+def test_the_accounts_of_the_page_are_some(tmp_path):
+    """The file of accounts that the page of settlement shows is accepted as it is."""
+    (page,) = (page for page in PAGES if page.path == "rewards/README.md")
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", page.text, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "payees.yaml").write_text(text, encoding="utf-8")
+
+    assert {"clinic", "bank", "commons"} == set(load_accounts(tmp_path / "payees.yaml").payees)
 
 
 def test_every_dependency_earns_its_place():

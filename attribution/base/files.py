@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attribution.errors import ModelError
 from attribution.files.foreign import JsonObject, read_json_object, require_file
-from attribution.files.tensors import opened_safetensors
+from attribution.files.tensor_files import opened_safetensors
 
 _ONE_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PLAIN = {"F64", "F32", "F16", "BF16"}

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from transformers.utils import logging as transformers_logging
 from attribution.base.files import check_configuration, check_model_folder
 from attribution.base.wheel_weights import WheelFile, find_in_wheel
 from attribution.errors import ModelError
-from attribution.files.foreign import in_one_line, read_json_object, require_file
+from attribution.files.foreign import file_sha256, in_one_line, read_json_object
+from attribution.files.tensors import is_finite
 
 _MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 
@@ -87,15 +88,26 @@ def base_tensors(folder: Path) -> dict[str, Tensor]:
     return dict(load_model(folder).named_parameters(remove_duplicate=False))
 
 
+def configuration(folder: Path) -> dict[str, Any]:
+    """What `config.json` says of a model, with all that transformers adds to it.
+
+    Raises:
+        ModelError: it describes none, or needs code of its own.
+    """
+    described: dict[str, Any] = _read_configuration(folder).to_dict()
+    return described
+
+
 def skeleton(folder: Path) -> Any:
     """The model that `folder` describes, without weights: names, shapes and ties of its parameters.
 
     Raises:
         ModelError: its configuration describes none.
     """
-    check_configuration(folder)
-    with torch.device("meta"), _refusals(f"{folder / 'config.json'}: transformers makes no model of it"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    check_model_folder(folder)  # as many blocks would be made as it claims
+    described = _read_configuration(folder)
+    with torch.device("meta"), _no_model_of(folder):
+        model = AutoModelForCausalLM.from_config(described)
     model.tie_weights()
     return model
 
@@ -127,25 +139,21 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal.
-
-    Raises:
-        ModelError: it is no regular file, or cannot be read.
-    """
-    require_file(path, ModelError)
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-
-
 def weights_sha256(folder: Path) -> str:
     """One hash for a model folder: SHA-256 over names and hashes of all that a model is loaded from, sorted."""
     files = sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
-    lines = "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)
+    lines = "".join(f"{file_sha256(file, ModelError)}  {file.name}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _read_configuration(folder: Path) -> Any:
+    check_configuration(folder)
+    with _no_model_of(folder):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
+
+def _no_model_of(folder: Path) -> AbstractContextManager[None]:
+    return _refusals(f"{folder / 'config.json'}: transformers makes no model of it")
 
 
 def _local(rest: str) -> Path:
@@ -170,7 +178,7 @@ def _from_hub(rest: str) -> Path:
 def _dequantise(source: WheelFile) -> Path:
     """Convert a GGUF file to a float32 safetensors folder, once; the folder appears whole or not at all."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "protoken"
-    folder = cache / (source.sha256 or file_sha256(source.parts[0]))
+    folder = cache / (source.sha256 or file_sha256(source.parts[0], ModelError))
     if folder.is_dir():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
@@ -218,7 +226,7 @@ def _list_some(names: Iterable[str]) -> str:
 
 def _require_finite(folder: Path, model: Any) -> None:
     for name, value in model.named_parameters():
-        if value.numel() and not torch.isfinite(torch.stack(torch.aminmax(value))).all():  # both are NaN where one is
+        if not is_finite(value):
             raise ModelError(f"{folder}: tensor {name!r} holds NaN or infinity")
 
 

@@ -3,7 +3,8 @@
 PyTorch's matrix product on CPU runs on one thread when its input has one row. Taken as a batched product of one block
 of output rows for each thread, the same arithmetic was measured 1.5 times as fast at 1 row and 3.9 times at 4
 (49 152 x 576, 2 threads of an AMD EPYC with AVX2), but 3 times as slow at 1 row on an Intel Xeon with AVX-512. So both
-are timed when a model is loaded, and each layer takes the faster for each number of rows. Knows no model.
+are timed when a model is loaded, and each layer takes the faster for each number of rows. The outputs lie in memory as
+those of a plain layer do: of others attention and the next product are many times as slow. Knows no model.
 """
 
 import time
@@ -36,7 +37,7 @@ def _split_product(layer: nn.Linear, input: Tensor) -> Tensor:  # noqa: A002 - a
     columns = input.reshape(rows, layer.in_features).t().expand(threads, -1, -1)
     output = torch.bmm(blocks, columns).view(layer.out_features, rows).t()  # (rows, outputs)
     output = output if layer.bias is None else output + layer.bias
-    return output.reshape(*input.shape[:-1], layer.out_features)
+    return output.contiguous().view(*input.shape[:-1], layer.out_features)
 
 
 def faster_split(layer: nn.Linear) -> frozenset[int]:

@@ -5,20 +5,22 @@ Does not train and does not score.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from pydantic import ValidationError
 from torch import Tensor
 
-from attribution.base.references import base_tensors, file_sha256, resolve_base, skeleton, weights_sha256
+from attribution.base.references import base_tensors, resolve_base, skeleton, weights_sha256
 from attribution.bundle.manifest import MANIFEST_NAME, Manifest, read_manifest
-from attribution.bundle.merge_check import check_merge
+from attribution.bundle.merge_check import check_merge, measure_merge
+from attribution.bundle.round_claims import round_problems
+from attribution.bundle.similarity import norms
 from attribution.bundle.updates import Update, load_update
-from attribution.errors import BundleError, ModelError
-from attribution.files.foreign import read_text
-from attribution.files.tensors import opened_safetensors
+from attribution.errors import BundleError
+from attribution.files.foreign import file_sha256, first_problem, read_text
+from attribution.files.tensor_files import opened_safetensors
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,7 @@ def manifest_of(path: Path) -> Manifest:
     try:
         return read_manifest(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{manifest_path}: {place or 'document'}: {first['msg']}") from error
+        raise BundleError(f"{manifest_path}: {first_problem(error)}") from error
     except ValueError as error:
         raise BundleError(f"{manifest_path}: {error}") from error
 
@@ -104,19 +104,40 @@ def manifest_sha256(path: Path) -> str:
     Raises:
         BundleError: it cannot be read.
     """
-    try:
-        return file_sha256(path / MANIFEST_NAME)
-    except ModelError as error:
-        raise BundleError(str(error)) from error
+    return file_sha256(path / MANIFEST_NAME, BundleError)
 
 
 def verify_bundle(bundle: Bundle) -> Verification:
     """Recompute global = base + Σ_i D_i + residual, parameter by parameter, and name what disagrees.
 
+    Of recorded rounds the residual has to be what the manifest says, and the rounds have to explain it.
+
     Raises:
         ModelError: the base model cannot be found.
         BundleError: an update names a parameter that the model does not have, or has another shape.
     """
+    verification = measure_bundle(bundle)
+    problems = claim_problems(bundle, verification)
+    return replace(verification, problems=(*verification.problems, *problems))
+
+
+def claim_problems(bundle: Bundle, measured: Verification) -> tuple[str, ...]:
+    """What the manifest says of recorded rounds and what was measured does not bear out."""
+    if bundle.manifest.rounds is None:
+        return ()
+    last = bundle.last_round
+    last_norms = dict(zip(last, norms(list(last.values())).tolist(), strict=True))
+    return round_problems(bundle.manifest, measured.residual_norm, measured.client_norms, last_norms)
+
+
+def measure_bundle(bundle: Bundle) -> Verification:
+    """The same but for what recorded rounds claim, which is nothing but numbers.
+
+    Raises:
+        ModelError: the base model cannot be found.
+        BundleError: an update names a parameter that the model does not have, or has another shape.
+    """
+    is_recorded = bundle.manifest.rounds is not None
     base_path = resolve_base(bundle.manifest.base.reference)
     problems = []
     if weights_sha256(base_path) != bundle.manifest.base.sha256:
@@ -129,7 +150,7 @@ def verify_bundle(bundle: Bundle) -> Verification:
     for name, served in _tensors(bundle.global_path):
         served_names.add(name)
         _require_same_shapes(name, served, base, base_path, updates)
-        check = check_merge(name, served, base[name], updates)
+        check = (measure_merge if is_recorded else check_merge)(name, served, base[name], updates)
         residual, total = residual + check.residual, total + check.total
         for client_id, square in check.clients.items():
             squares[client_id] += square
@@ -149,8 +170,10 @@ def verify_bundle(bundle: Bundle) -> Verification:
             f"clients' updates do not add up to the global model: residual norm {math.sqrt(residual):.6g};"
             f" {len(differing)} parameters hold elements that no rounding explains, {wrong} of them in {name!r}"
         )
-    norms = {client_id: math.sqrt(square) for client_id, square in squares.items()}
-    return Verification(len(served_names), math.sqrt(total), math.sqrt(residual), norms, tuple(problems))
+    lengths = {client_id: math.sqrt(square) for client_id, square in squares.items()}
+    if is_recorded:
+        lengths = dict(zip(updates, norms(list(updates.values())).tolist(), strict=True))
+    return Verification(len(served_names), math.sqrt(total), math.sqrt(residual), lengths, tuple(problems))
 
 
 def parameter_tensors(folder: Path) -> dict[str, Tensor]:
@@ -203,5 +226,5 @@ def _check_files(bundle: Bundle) -> None:
 def _require_update(file: Path, expected: str, client: str) -> None:
     if not file.is_file():
         raise BundleError(f"{file}: missing (update of client {client!r})")
-    if file_sha256(file) != expected:
+    if file_sha256(file, BundleError) != expected:
         raise BundleError(f"{file}: differs from the manifest's hash (update of client {client!r})")

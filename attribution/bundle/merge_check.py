@@ -1,17 +1,19 @@
 """One parameter's merge, recomputed: is what is stored a rounding of base + Σ_i D_i in every element, and nothing else?
 
-In doubles, some rows at a time. Does not know bundles or files.
+Of recorded rounds, where the server may have done more, only how much that is. In doubles, some rows at a time. Does
+not know bundles or files.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from attribution.bundle.updates import Update
+from attribution.bundle.updates import LowRank, Update
 
 _ELEMENTS_AT_ONCE = 1 << 22
+_RANKS_AT_ONCE = 1 << 10
 _MERGED_IN = torch.finfo(torch.float32).eps / 2  # relative error of one operation of the merge
 
 
@@ -37,10 +39,8 @@ def check_merge(name: str, served: Tensor, base: Tensor, updates: Mapping[str, U
     """
     check = MergeCheck()
     rows = served.shape[0] if served.ndim else 1
-    at_once = max(1, _ELEMENTS_AT_ONCE // max(1, served.numel() // max(1, rows)))
     served, base = served.reshape(rows, -1), base.reshape(rows, -1)
-    for start in range(0, rows, at_once):
-        chosen = slice(start, start + at_once)
+    for chosen in _slices(served):
         stored, origin = served[chosen].double(), base[chosen].double()
         exact, size, error, terms = origin.clone(), origin.abs(), torch.zeros_like(origin), 0
         for client, update in updates.items():
@@ -58,6 +58,45 @@ def check_merge(name: str, served: Tensor, base: Tensor, updates: Mapping[str, U
         check.total += float((stored - origin).square().sum())
         check.residual += float((stored - exact).square().sum())
     return check
+
+
+def measure_merge(name: str, served: Tensor, base: Tensor, updates: Mapping[str, Update]) -> MergeCheck:
+    """How much of served − base the updates leave, whatever it is; what each client's part is, is not looked at."""
+    check = MergeCheck()
+    rows = served.shape[0] if served.ndim else 1
+    served, base, module = served.reshape(rows, -1), base.reshape(rows, -1), name.removesuffix(".weight")
+    whole = [update.dense[name].reshape(rows, -1) for update in updates.values() if name in update.dense]
+    factors = [update.low_rank[module] for update in updates.values() if module in update.low_rank and module != name]
+    for chosen in _slices(served):
+        left = served[chosen].double() - base[chosen].double()
+        check.total += float(left.square().sum())
+        for change in whole:
+            left -= change[chosen].double()
+        for some in _batches(factors):
+            A, B = torch.cat([each.A for each in some]), torch.cat([each.B[chosen] for each in some], dim=1)
+            left.addmm_(B.double(), A.double(), alpha=-1)
+        check.residual += float(left.square().sum())
+    return check
+
+
+def _slices(matrix: Tensor) -> Iterator[slice]:
+    """Rows of a matrix, some at a time."""
+    rows, columns = matrix.shape
+    at_once = max(1, _ELEMENTS_AT_ONCE // max(1, columns))
+    for start in range(0, rows, at_once):
+        yield slice(start, start + at_once)
+
+
+def _batches(factors: Sequence[LowRank]) -> Iterator[list[LowRank]]:
+    """Factors of so many ranks together that their product is worth its call, and needs little room."""
+    some: list[LowRank] = []
+    for each in factors:
+        some.append(each)
+        if sum(one.A.shape[0] for one in some) >= _RANKS_AT_ONCE:
+            yield some
+            some = []
+    if some:
+        yield some
 
 
 def _terms(update: Update, name: str, chosen: slice, rows: int) -> Iterator[tuple[Tensor, Tensor, float]]:

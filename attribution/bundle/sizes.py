@@ -10,7 +10,7 @@ from pathlib import Path
 from attribution.bundle.bundle import manifest_of
 from attribution.bundle.updates import is_factor
 from attribution.errors import BundleError
-from attribution.files.tensors import opened_safetensors
+from attribution.files.tensor_files import opened_safetensors
 
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # of a number; an update of another type is refused when it is read
 

@@ -1,33 +1,52 @@
 """Writing a bundle: the global model is merged as base + Σ_i D_i, everything is hashed, and the folder appears whole.
 
-Does not know where the updates came from.
+Of recorded rounds the global model is what the aggregator made. Does not know where the updates came from.
 """
 
 import json
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 
 from attribution.base.references import (
     base_tensors,
-    file_sha256,
     load_model,
     load_tokenizer,
     resolve_base,
     save_model,
     weights_sha256,
 )
-from attribution.bundle.bundle import Bundle, open_bundle, parameter_tensors, verify_bundle
-from attribution.bundle.manifest import MANIFEST_NAME, BaseEntry, ClientEntry, ClientId, GlobalEntry, Manifest
+from attribution.bundle.bundle import (
+    Bundle,
+    claim_problems,
+    measure_bundle,
+    open_bundle,
+    parameter_tensors,
+    verify_bundle,
+)
+from attribution.bundle.manifest import (
+    MANIFEST_NAME,
+    BaseEntry,
+    ClientEntry,
+    ClientId,
+    GlobalEntry,
+    Manifest,
+    RoundEntry,
+    duplicates,
+)
 from attribution.bundle.replacement import put_in_place, require_bundle_place
 from attribution.bundle.updates import Update, save_update
 from attribution.errors import BundleError
 from attribution.files.destinations import prepare_folder, spell_out
+from attribution.files.foreign import file_sha256
+from attribution.files.tensors import is_finite
 
 
 @dataclass(frozen=True)
@@ -40,6 +59,7 @@ class Member:
     weight: float
     cumulative: Update
     last_round: Update | None
+    signing_key: str | None = None
 
 
 def write_bundle(
@@ -59,13 +79,9 @@ def write_bundle(
         ModelError: the base model cannot be found or loaded.
         DestinationError: there is something at `target` that is no bundle, or nothing can be written there.
     """
-    require_bundle_place(target, base)
-    _check_members(members)
-    base_path = resolve_base(base)
+    require_client_ids([member.id for member in members])
     place = spell_out(target)  # the folder that one stands in has a name, too
-    prepare_folder(place.parent)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".building-") as scratch:
-        folder = Path(scratch) / "bundle"
+    with _new_folder(target, base) as (folder, base_path):
         _write_global(base_path, members, folder / "global")
         clients = tuple(_write_client(member, folder) for member in members)
         manifest = Manifest(
@@ -81,9 +97,60 @@ def write_bundle(
             defences=None if defences is None else dict(defences),
         )
         _write_manifest(folder, manifest)
-        _require_sound(folder)
-        put_in_place(folder, place)
+        _require_sound(verify_bundle(open_bundle(folder)).problems)
     return Bundle(place, manifest)
+
+
+def write_recorded_bundle(
+    target: Path,
+    consortium: str,
+    base: str,
+    served: Any,
+    members: Iterable[Member],
+    start_norm: float,
+    rounds: Sequence[RoundEntry],
+) -> Bundle:
+    """Write `served`, the global model as the aggregator made it, and each member's part of `rounds` to `target`.
+
+    Members are taken one at a time, and none is held longer than it takes to write it.
+
+    Raises:
+        BundleError: a client's id is none, or what was written does not add up.
+        ModelError: the base model cannot be found.
+        DestinationError: there is something at `target` that is no bundle, or nothing can be written there.
+    """
+    place = spell_out(target)
+    with _new_folder(target, base) as (folder, base_path):
+        save_model(served, load_tokenizer(base_path), folder / "global")
+        draft = Manifest(
+            consortium=consortium,
+            base=BaseEntry(reference=base, sha256=weights_sha256(base_path)),
+            round=len(rounds),
+            aggregation="recorded",
+            global_=GlobalEntry(sha256=weights_sha256(folder / "global"), residual_norm=0),
+            clients=tuple(_write_client(member, folder) for member in members),
+            start_norm=start_norm,
+            rounds=tuple(rounds),
+        )
+        measured = measure_bundle(Bundle(folder, draft))
+        entry = draft.global_.model_copy(update={"residual_norm": measured.residual_norm})
+        manifest = draft.model_copy(update={"global_": entry})
+        _write_manifest(folder, manifest)
+        _require_sound((*measured.problems, *claim_problems(open_bundle(folder), measured)))
+    return Bundle(place, manifest)
+
+
+@contextmanager
+def _new_folder(target: Path, base: str) -> Iterator[tuple[Path, Path]]:
+    """An empty folder that comes to `target` when it is done, in the place of an older bundle; with the base's."""
+    require_bundle_place(target, base)
+    base_path = resolve_base(base)
+    place = spell_out(target)
+    prepare_folder(place.parent)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".building-") as scratch:
+        folder = Path(scratch) / "bundle"
+        yield folder, base_path
+        put_in_place(folder, place)
 
 
 def _write_manifest(path: Path, manifest: Manifest) -> None:
@@ -92,19 +159,18 @@ def _write_manifest(path: Path, manifest: Manifest) -> None:
     (path / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
 
 
-def _require_sound(folder: Path) -> None:
-    """Open and verify a finished bundle as any reader would, before the older one goes.
-
-    Raises:
-        BundleError: it does not open, or does not add up.
-    """
-    if problems := verify_bundle(open_bundle(folder)).problems:
+def _require_sound(problems: Sequence[str]) -> None:
+    """Refuse a finished bundle in which a reader would find these problems, before the older one goes."""
+    if problems:
         raise BundleError(f"the new bundle does not verify, so nothing was replaced: {'; '.join(problems)}")
 
 
-def _check_members(members: Sequence[Member]) -> None:
-    """Refuse, before anything is written, ids that no manifest may hold: they are folder names, too."""
-    ids = [member.id for member in members]
+def require_client_ids(ids: Sequence[str]) -> None:
+    """Refuse, before anything is written, ids that no manifest may hold: they are folder names, too.
+
+    Raises:
+        BundleError: there is none, one is not such an id, or one occurs twice.
+    """
     if not ids:
         raise BundleError("a bundle needs at least one client")
     for client_id in ids:
@@ -112,8 +178,8 @@ def _check_members(members: Sequence[Member]) -> None:
             TypeAdapter(ClientId).validate_python(client_id)
         except ValidationError as error:
             raise BundleError(f"client id {client_id!r}: {error.errors()[0]['msg']}") from error
-        if ids.count(client_id) > 1:
-            raise BundleError(f"client id {client_id!r} occurs more than once")
+    if twice := duplicates(ids):
+        raise BundleError(f"client id {twice[0]!r} occurs more than once")
 
 
 def _write_global(base_path: Path, members: Sequence[Member], folder: Path) -> None:
@@ -129,9 +195,11 @@ def _write_global(base_path: Path, members: Sequence[Member], folder: Path) -> N
                         f"client {member.id!r}: its update of {name!r} has shape {tuple(difference.shape)},"
                         " which does not fit the base model"
                     )
-                if not torch.isfinite(difference).all():
+                if not is_finite(difference):
                     raise BundleError(f"client {member.id!r}: its update of {name!r} holds NaN or infinity")
                 parameters[name] += difference
+                if not is_finite(parameters[name]):
+                    raise BundleError(f"client {member.id!r}: with its update {name!r} becomes infinite")
     save_model(model, load_tokenizer(base_path), folder)
 
 
@@ -149,9 +217,10 @@ def _write_client(member: Member, folder: Path) -> ClientEntry:
         weight=member.weight,
         kind="full" if member.cumulative.dense else "lora",
         path=path,
-        sha256=file_sha256(folder / path),
+        sha256=file_sha256(folder / path, BundleError),
         last_round_path=last_path,
-        last_round_sha256=file_sha256(folder / last_path) if last_path else None,
+        last_round_sha256=file_sha256(folder / last_path, BundleError) if last_path else None,
+        signing_key=member.signing_key,
     )
 
 

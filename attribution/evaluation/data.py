@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attribution.base.references import file_sha256
 from attribution.errors import RecipeError
+from attribution.files.foreign import file_sha256
 from attribution.training.local import encode_example
 from attribution.training.recipe import Example, load_examples
 
@@ -47,7 +47,7 @@ def load_domains(folder: Path) -> dict[str, Domain]:
             f"{folder}: holds no DOMAIN.jsonl; put one file a domain there, with a line"
             ' {"prompt": …, "response": …} for each question'
         )
-    return {file.stem: Domain(tuple(load_examples(file)), file_sha256(file)) for file in files}
+    return {file.stem: Domain(tuple(load_examples(file)), file_sha256(file, RecipeError)) for file in files}
 
 
 def fitting_examples(domain: Domain, tokenizer: Any, max_prompt_tokens: int, *, wrapped: bool = False) -> list[Example]:

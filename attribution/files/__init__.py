@@ -2,5 +2,6 @@
 
 destinations  where output may go: nothing is replaced but an earlier one of the same kind
 foreign       text, JSON and YAML that somebody else wrote, read in bounded time, refused in one line
-tensors       safetensors files that somebody else wrote, refused in one line
+tensor_files  safetensors files that somebody else wrote, opened without torch, refused in one line
+tensors       the tensors of such files, as torch's
 """

@@ -4,6 +4,7 @@ Knows text, JSON and YAML; tensors are read by `tensors`. Does not know what the
 error is raised.
 """
 
+import hashlib
 import json
 import re
 import stat
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from attribution.errors import AttributionError
 
@@ -18,17 +20,37 @@ JsonObject = dict[str, Any]
 """A JSON object of somebody else's, which its reader checks."""
 _MOST_BYTES = 1 << 28  # of a text: far more than any real one, and little enough to be held
 _MOST_LETTERS = 300  # of a foreign message
+_MOST_SHOWN = 80  # letters of a foreign value
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
 LFS_MARK = b"version https://git-lfs.github.com/spec/"
 LFS_POINTER = "is a Git LFS pointer, not the file itself: `git lfs pull` fetches it"
 
 
-def in_one_line(error: BaseException) -> str:
-    """What a library says of a failure, without line breaks and of bounded length; its class where it says nothing."""
+def in_one_line(error: BaseException | str) -> str:
+    """What a library says of a failure, or a stranger calls something, without line breaks and of bounded length.
+
+    Of a failure that says nothing it is the class.
+    """
     words = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, KeyError):
         words = f"{words} is not known"
     return words if len(words) <= _MOST_LETTERS else words[:_MOST_LETTERS] + "…"
+
+
+def short_repr(value: object) -> str:
+    """A foreign value as Python spells it, on one line and of bounded length."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of too many digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "…"
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first field that is not as it must be, and what is wrong with it, in one line of bounded length."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "document"
+    return f"{in_one_line(place)}: {in_one_line(first['msg'])}"
 
 
 def require_file(path: Path, raised: type[AttributionError]) -> None:
@@ -46,6 +68,20 @@ def require_file(path: Path, raised: type[AttributionError]) -> None:
         raise raised(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not stat.S_ISREG(mode):
         raise raised(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}; a file is needed")
+
+
+def file_sha256(path: Path, raised: type[AttributionError]) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        AttributionError: of the class `raised`: it is no regular file, or cannot be read.
+    """
+    require_file(path, raised)
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise raised(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def read_text(path: Path, raised: type[AttributionError]) -> str:

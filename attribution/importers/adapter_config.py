@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import nn
 
 from attribution.errors import BundleError
-from attribution.files.foreign import read_json_object
+from attribution.files.foreign import JsonObject, first_problem, in_one_line, read_json_object, short_repr
 from attribution.importers.patterns import Pattern, PatternError, match_names
 
 # Written by PEFT, without effect on what a trained adapter of linear layers computes.
@@ -60,7 +60,7 @@ class LoraConfiguration(BaseModel):
         patterns = [self.layers_pattern] if isinstance(self.layers_pattern, str) else self.layers_pattern
         if patterns not in (None, [], [""], ["layers"]):
             raise ValueError(
-                f"layers_pattern = {self.layers_pattern!r} is not the name of this model's blocks, 'layers'"
+                f"layers_pattern = {short_repr(self.layers_pattern)} is not the name of this model's blocks, 'layers'"
             )
         return self
 
@@ -115,29 +115,60 @@ def read_configuration(path: Path) -> LoraConfiguration:
     Raises:
         BundleError: it is malformed, of another kind of adapter, or asks for what is not supported; names the key.
     """
-    given = read_json_object(path, BundleError)
+    return configuration_of(read_json_object(path, BundleError), path)
+
+
+def configuration_of(given: JsonObject, path: Path | str) -> LoraConfiguration:
+    """What an `adapter_config.json` says that was read from `path`.
+
+    Raises:
+        BundleError: as `read_configuration`.
+    """
     if given.get("peft_type") != "LORA":
         raise BundleError(f"{path}: peft_type is not LORA; only LoRA adapters can be imported")
     if given.get("init_lora_weights") not in _STARTS:
         raise BundleError(
-            f"{path}: init_lora_weights = {given['init_lora_weights']!r} changes the base; convert it to plain LoRA"
+            f"{path}: init_lora_weights = {short_repr(given['init_lora_weights'])} changes the base;"
+            " convert it to plain LoRA"
         )
     known = _HARMLESS | LoraConfiguration.model_fields.keys()
     for key, value in given.items():
         if key not in known and value not in (None, False, [], {}, "", "none", "default"):
-            raise BundleError(f"{path}: {key} = {_shorten(value)} is not supported; train the adapter without it")
+            raise BundleError(
+                f"{path}: {in_one_line(key)} = {short_repr(value)} is not supported; train the adapter without it"
+            )
     taken = {key: given[key] for key in LoraConfiguration.model_fields if given.get(key) is not None}
     try:
         return LoraConfiguration.model_validate(taken)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{path}: {place or 'document'}: {first['msg']}; is {_shorten(first['input'])}") from error
+        raise BundleError(f"{path}: {first_problem(error)}; is {short_repr(error.errors()[0]['input'])}") from error
 
 
-def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:80] + "…"
+def factored_layers(
+    configuration: LoraConfiguration, model: Any, path: Path | str, tensors: Path
+) -> dict[str, ScaledFactors]:
+    """The layers that the configuration at `path` targets, all of them linear; their factors are in file `tensors`.
+
+    Raises:
+        BundleError: there is none, or one that cannot carry an update; or a pattern takes too long.
+    """
+    try:
+        layers = configuration.layers(model)
+    except PatternError as error:
+        raise BundleError(f"{path}: {error}") from error
+    if not layers:
+        raise BundleError(f"{path}: target_modules names no layer of this base model")
+    tied = model.lm_head.weight is model.get_input_embeddings().weight
+    for name, scaled in layers.items():
+        if not isinstance(model.get_submodule(name), nn.Linear):
+            raise BundleError(f"{path}: layer {name!r} is not linear; only linear layers can carry a LoRA update")
+        if not math.isfinite(scaled.scaling):
+            raise BundleError(f"{path}: the scaling of {name!r} is {scaled.scaling}")
+        if tied and name == "lm_head":
+            raise BundleError(
+                f"{tensors}: lm_head is tied to the embedding in this base model and cannot carry an update alone"
+            )
+    return layers
 
 
 def _names_ending_in(names: Iterable[str], ends: Iterable[str]) -> set[str]:

@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from attribution.errors import BundleError
-from attribution.files.foreign import read_json_object, require_file
+from attribution.files.foreign import in_one_line, read_json_object, require_file
 
 CONFIGURATION, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _MLX = "is an adapter of MLX: convert it to PEFT's format, lora_a and lora_b transposed and lora_alpha = scale × rank"
@@ -43,7 +43,7 @@ _BY_FILE = (  # the first that fits
         "zero_to_fp32.py",
         "holds a DeepSpeed checkpoint: gather it with zero_to_fp32.py and save the adapter with save_pretrained",
     ),
-    ("model*.safetensors", "holds a whole model ({file}), no adapter: extract what was trained as a LoRA adapter"),
+    ("model*.safetensors", "holds a whole model ({file}), no adapter: import whole models with --full"),
     ("pytorch_model*.bin", "holds a whole model ({file}), no adapter, and pickles are never opened"),
     ("*.safetensors", "holds {file}: PEFT names the tensors {tensors}, with {configuration} beside them"),
     ("optimizer.*", "holds a trainer's state ({file}) without the adapter: give the folder that the adapter is in"),
@@ -88,7 +88,7 @@ def _other(names: list[str]) -> str | None:
     for pattern, what in _BY_FILE:
         for name in names:
             if fnmatch(name, pattern):
-                return what.format(file=name, tensors=TENSORS, configuration=CONFIGURATION)
+                return what.format(file=in_one_line(name), tensors=TENSORS, configuration=CONFIGURATION)
     return None
 
 
@@ -105,6 +105,5 @@ def _inner(folder: Path, entries: list[Path]) -> str | None:
     if not inner:
         return None
     kind = "checkpoints of a trainer" if all(name.startswith("checkpoint-") for name in inner) else "adapters"
-    return (
-        f"holds {kind} ({', '.join(inner[:3])}{' …' if len(inner) > 3 else ''}): name one, as in {folder / inner[-1]}"
-    )
+    first, last = in_one_line(", ".join(inner[:3])), in_one_line(inner[-1])
+    return f"holds {kind} ({first}{' …' if len(inner) > 3 else ''}): name one, as in {folder / last}"

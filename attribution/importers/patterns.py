@@ -49,5 +49,5 @@ def match_names(patterns: Sequence[Pattern], names: Sequence[str]) -> list[set[s
         raise PatternError(f"matching {patterns[0].text[:80]!r} failed; name the layers instead")
     answer = json.loads(done.stdout)
     if isinstance(answer, dict):
-        raise PatternError(f"{answer['pattern'][:80]!r} is no regular expression: {answer['error']}")
+        raise PatternError(f"{answer['pattern'][:80]!r} is no regular expression: {answer['error'][:200]}")
     return [set(names_of_one) for names_of_one in answer]

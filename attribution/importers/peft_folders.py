@@ -5,77 +5,61 @@ Does not train and does not judge who trained what.
 """
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
 from attribution.base.layers import resolve_layers
 from attribution.base.references import load_model, resolve_base
 from attribution.bundle.bundle import Bundle
-from attribution.bundle.manifest import ConsortiumId
 from attribution.bundle.replacement import require_bundle_place
 from attribution.bundle.updates import LowRank, Update, weighted_sum
 from attribution.bundle.writing import Member, write_bundle
 from attribution.errors import BundleError
-from attribution.files.tensors import read_tensors
-from attribution.importers.adapter_config import LoraConfiguration, ScaledFactors, read_configuration
+from attribution.files.tensors import is_finite, read_tensors
+from attribution.importers.adapter_config import ScaledFactors, factored_layers, read_configuration
 from attribution.importers.adapter_folders import CONFIGURATION, TENSORS, require_adapter
 from attribution.importers.base_names import other_base
-from attribution.importers.patterns import PatternError
+from attribution.importers.client_folders import ClientFolder, total_weight
+from attribution.importers.defences import defended_members, written_defences
+from attribution.training.aggregation import NO_DEFENCES, Defences
 
 _LOG = logging.getLogger(__name__)
 _PREFIX = "base_model.model."
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-@dataclass(frozen=True)
-class AdapterFolder:
-    """One client's adapter: `weight` is its part of the average before all weights are made to sum to 1."""
-
-    client: str
-    folder: Path
-    weight: float = 1.0
-
-
 def import_folders(
     consortium: str,
     base: str,
-    adapters: Sequence[AdapterFolder],
+    adapters: Sequence[ClientFolder],
     target: Path,
     remark: Callable[[str], None] = _LOG.warning,
+    defences: Defences = NO_DEFENCES,
 ) -> Bundle:
     """Merge the adapters exactly, global = base + Σ ρ_i ΔW_i, and write the bundle to `target`.
 
-    `remark` is told, a sentence each, of adapters that say they were trained on another base model.
+    `remark` is told, a sentence each, of adapters that say they were trained on another base model, and of what the
+    `defences` changed.
 
     Raises:
         BundleError: an adapter is missing, malformed, not finite, of another shape, or of a kind that is not supported.
         ModelError: the base model cannot be found or is not supported.
         DestinationError: there is something at `target` that is no bundle, or nothing can be written there.
     """
-    try:
-        TypeAdapter(ConsortiumId).validate_python(consortium)
-    except ValidationError as error:
-        raise BundleError(f"consortium {consortium!r}: {error.errors()[0]['msg']}") from error
+    total = total_weight(consortium, adapters)
     require_bundle_place(target, base)
-    for adapter in adapters:
-        if not (math.isfinite(adapter.weight) and adapter.weight > 0):
-            raise BundleError(f"client {adapter.client!r}: weight {adapter.weight} is not a positive number")
     base_path = resolve_base(base)
-    total = sum(adapter.weight for adapter in adapters)
-    if not math.isfinite(total):
-        raise BundleError("the sum of the clients' weights is infinite")
-    return write_bundle(target, consortium, base, 1, _members(adapters, base, base_path, total, remark))
+    members = _members(adapters, base, base_path, total, remark)
+    members = defended_members(members, adapters, defences, remark)
+    return write_bundle(target, consortium, base, 1, members, written_defences(defences))
 
 
 def _members(
-    adapters: Sequence[AdapterFolder], base: str, base_path: Path, total: float, remark: Callable[[str], None]
+    adapters: Sequence[ClientFolder], base: str, base_path: Path, total: float, remark: Callable[[str], None]
 ) -> list[Member]:
     model, members = load_model(base_path), []
     resolve_layers(model)
@@ -84,7 +68,7 @@ def _members(
         members.append(
             Member(
                 id=adapter.client,
-                name=adapter.client,
+                name=adapter.shown_name,
                 examples=None,
                 weight=weight,
                 cumulative=weighted_sum([(weight, update)]),
@@ -95,7 +79,7 @@ def _members(
 
 
 def _read_adapter(
-    adapter: AdapterFolder, model: Any, base: str, base_path: Path, remark: Callable[[str], None]
+    adapter: ClientFolder, model: Any, base: str, base_path: Path, remark: Callable[[str], None]
 ) -> Update:
     folder = adapter.folder
     require_adapter(folder)
@@ -105,35 +89,12 @@ def _read_adapter(
             f"client {adapter.client!r}: its adapter says that it was trained on {other!r}, but is merged into"
             f" {base!r}; if these are not the same weights, what it adds means nothing"
         )
-    layers = _layers(folder, configuration, model)
+    layers = factored_layers(configuration, model, folder / CONFIGURATION, folder / TENSORS)
     path = folder / TENSORS
     tensors = _without_prefix(path, read_tensors(path, BundleError))
     factors = _required_factors(path, layers, model, tensors)
     _require_copies(path, {name: value for name, value in tensors.items() if name not in factors}, model)
     return Update(dict(_low_rank(path, layers, tensors)))
-
-
-def _layers(folder: Path, configuration: LoraConfiguration, model: Any) -> dict[str, ScaledFactors]:
-    """The layers that the configuration targets, all of them linear and free to carry an update."""
-    path = folder / CONFIGURATION
-    try:
-        layers = configuration.layers(model)
-    except PatternError as error:
-        raise BundleError(f"{path}: {error}") from error
-    if not layers:
-        raise BundleError(f"{path}: target_modules names no layer of this base model")
-    tied = model.lm_head.weight is model.get_input_embeddings().weight
-    for name, scaled in layers.items():
-        if not isinstance(model.get_submodule(name), nn.Linear):
-            raise BundleError(f"{path}: layer {name!r} is not linear; only linear layers can carry a LoRA update")
-        if not math.isfinite(scaled.scaling):
-            raise BundleError(f"{path}: the scaling of {name!r} is {scaled.scaling}")
-        if tied and name == "lm_head":
-            raise BundleError(
-                f"{folder / TENSORS}: lm_head is tied to the embedding in this base model"
-                " and cannot carry an update alone"
-            )
-    return layers
 
 
 def _without_prefix(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -169,7 +130,7 @@ def _require_numbers(path: Path, name: str, tensor: Tensor) -> None:
         raise BundleError(
             f"{path}: tensor {name!r} is {tensor.dtype}, not a floating-point type of 16 bits or more; save it as one"
         )
-    if not torch.isfinite(tensor.float()).all():
+    if not is_finite(tensor, torch.float32):
         raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
 
 
@@ -205,6 +166,6 @@ def _low_rank(
     for name, scaled in layers.items():
         A, B = tensors[f"{name}.lora_A.weight"].float(), tensors[f"{name}.lora_B.weight"].float()
         B = scaled.scaling * B
-        if not torch.isfinite(B).all():
+        if not is_finite(B):
             raise BundleError(f"{path}: tensor '{name}.lora_B.weight' is infinite once scaled by {scaled.scaling}")
         yield name, LowRank(A, B)

@@ -31,16 +31,30 @@ class Effort:
         nodes: how many points of the Gauss–Legendre rule; None takes 3, then 7, then 15, until the gap is small enough.
         tolerance: the gap that is small enough, as a part of the gain, or of 0.01 nats a token where that is more.
         memory_bytes: what a backward pass may keep of its forward pass, beyond which blocks are run again.
+        nested: whether `nodes` is of the rules that None takes, as whoever repeats a score needs it.
     """
 
     nodes: int | None = None
     tolerance: float = DEFAULT_TOLERANCE
     memory_bytes: int = MEMORY_BYTES
+    nested: bool = False
 
     @property
     def rules(self) -> Sequence[Rule]:
         """What is tried, one after the other."""
+        if self.nested:
+            return [rule for rule in NESTED_RULES if self.nodes in (None, len(rule.points))]
         return NESTED_RULES if self.nodes is None else (gauss_legendre(self.nodes),)
+
+
+def repeated_efforts(nodes: int) -> tuple[Effort, ...]:
+    """How a score of so many nodes may have come about, likeliest first: as many as it took, or as many as were set.
+
+    Three are the same three either way; of a model that nobody changed there are none.
+    """
+    known = {len(rule.points) for rule in NESTED_RULES}
+    as_set = (Effort(nodes),) if nodes and nodes != min(known) else ()
+    return (*([Effort(nodes, nested=True)] if nodes in known else []), *as_set) or (USUAL_EFFORT,)
 
 
 USUAL_EFFORT = Effort()

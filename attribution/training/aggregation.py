@@ -31,6 +31,9 @@ class Defences(BaseModel):
     drop_duplicates: float | None = Field(default=None, ge=0.5, le=1)
 
 
+NO_DEFENCES = Defences()
+
+
 @dataclass(frozen=True)
 class Previous:
     """What a replaying client could hand in again: the last round's `change`, and each client's last `submitted`."""
@@ -55,7 +58,7 @@ class Aggregation:
 
 def aggregate(
     submitted: Mapping[str, Update],
-    examples: Mapping[str, int],
+    examples: Mapping[str, float],
     defences: Defences,
     previous: Previous | None = None,
 ) -> Aggregation:
@@ -103,13 +106,13 @@ def _duplicates(
     return left_out
 
 
-def _cap_counts(examples: Mapping[str, int], factor: float | None, remarks: list[str]) -> dict[str, float]:
+def _cap_counts(examples: Mapping[str, float], factor: float | None, remarks: list[str]) -> dict[str, float]:
     if factor is None:
         return dict(examples)
     cap = factor * statistics.median(examples.values())
     for client, count in examples.items():
         if count > cap:
-            remarks.append(f"client {client!r} declared {count} examples, which were cut to {cap:g}")
+            remarks.append(f"client {client!r} declared {count:g} examples, which were cut to {cap:g}")
     return {client: min(float(count), cap) for client, count in examples.items()}
 
 

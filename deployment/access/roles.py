@@ -1,4 +1,4 @@
-"""Which role may call what: methods and paths, and whose figures a key sees. Only `GET /health` is open to everybody.
+"""Which role may call what: methods and paths, and whose figures a key sees. `OPEN_ROUTES` are everybody's.
 
 Knows roles and paths, and no key's secret. What the roles are, `rewards.keys.rules` says.
 """
@@ -9,7 +9,19 @@ from typing import Final, NamedTuple
 
 from rewards.keys.rules import Key
 
-OPEN_ROUTES: Final = frozenset({("GET", "/health")})
+OPEN_ROUTES: Final = frozenset(
+    ("GET", path)
+    for path in (
+        "/",
+        "/health",
+        "/openapi.json",
+        "/docs",
+        "/docs/static/start.js",
+        "/docs/static/swagger-ui-bundle.js",
+        "/docs/static/swagger-ui.css",
+    )
+)
+"""What everybody may call, with no key: health, and what the service says of itself, which is in its source too."""
 
 READERS: Final = ("operator", "auditor", "admin")
 """The roles that see everybody's figures."""
@@ -21,14 +33,12 @@ RULES: Final = (
     ("ANY",             "/v1/**",                                                    ("application",)),
     ("GET POST DELETE", "/api/v1/keys/**",                                           ("admin",)),
     ("GET",             "/api/v1/{consortium|clients|shares|credit|entries}/**",     ("member", *READERS)),
-    ("GET",             "/api/v1/{periods|statements|log}/**",                       ("member", *READERS)),
+    ("GET",             "/api/v1/{periods|statements|log|rounds}/**",                ("member", *READERS)),
     ("GET",             "/api/v1/**",                                                READERS),
     ("POST",            "/api/v1/{periods|holds}/**",                                ("operator",)),
     ("POST",            "/api/v1/receipts/*/reversal",                               ("operator",)),
     ("POST",            "/api/v1/log/seal",                                          ("operator",)),
     ("ANY",             "/api/v1/**",                                                ()),
-    ("GET",             "/openapi.json",                                             READERS),
-    ("GET",             "/docs/**",                                                  READERS),
 )  # fmt: skip
 
 _Rule = tuple[str, str, tuple[str, ...]]

@@ -24,6 +24,7 @@ from deployment.api.routes import (
     log,
     periods,
     receipts,
+    rounds,
     shares,
     statements,
 )
@@ -33,6 +34,6 @@ __all__ = ["router"]
 router = APIRouter(prefix="/api/v1")
 for _part in (
     *(consortium, clients, shares, credit, entries, receipts, events, exports),
-    *(periods, holds, statements, log, keys),
+    *(periods, holds, statements, rounds, log, keys),
 ):
     router.include_router(_part.router)

@@ -78,13 +78,15 @@ class Narrowing:
         return bool(self.selection.conditions)
 
 
-def narrow(books: Books, visible: str | None, filters: Filters) -> Narrowing:
+def narrow(books: Books, visible: str | None, filters: Filters, *, with_clawbacks: bool = False) -> Narrowing:
     """What a caller asked for, as far as the caller may see it.
 
     Args:
         books: where it is read.
         visible: the only client that the caller may see; None is all of them.
         filters: the query.
+        with_clawbacks: of a closed period also the reversals that take back from earlier ones, which it settles in
+            money: no part of its credit.
 
     Raises:
         NotFoundError: a period, client or model that is not there, or not for this caller.
@@ -97,7 +99,7 @@ def narrow(books: Books, visible: str | None, filters: Filters) -> Narrowing:
     if filters.model is not None and filters.model not in consortia and _SHA256.fullmatch(filters.model) is None:
         raise NotFoundError(f"there is no model {filters.model!r} here", param="model", code="model_not_found")
     with books.ledger.database.read() as connection:
-        selection, period, previous = _period(connection, filters)
+        selection, period, previous = _period(connection, filters, with_clawbacks=with_clawbacks)
         application = getattr(filters, "application", None)
         applications = None if application is None else tuple(usage.names_with_receipts(connection, application))
     named = {name: getattr(filters, name, None) for name in ("model", "kind")} | {"applications": applications}
@@ -109,7 +111,9 @@ def narrow(books: Books, visible: str | None, filters: Filters) -> Narrowing:
     )
 
 
-def _period(connection: Connection, filters: Filters) -> tuple[Selection, Period | None, Period | None]:
+def _period(
+    connection: Connection, filters: Filters, *, with_clawbacks: bool
+) -> tuple[Selection, Period | None, Period | None]:
     if filters.period is None and not isinstance(filters, OpenPeriodFilters):
         return Selection(up_to=queries.last_sequence(connection, None)), None, None
     history = read_history(connection)
@@ -120,4 +124,4 @@ def _period(connection: Connection, filters: Filters) -> tuple[Selection, Period
     if period is None:
         raise NotFoundError(f"no period {filters.period!r} is closed", param="period", code="period_not_found")
     previous = history.before(period.ordinal)
-    return of_period(connection, period, previous), period, previous
+    return of_period(connection, period, previous, with_clawbacks=with_clawbacks), period, previous

@@ -1,6 +1,7 @@
 """The service put together: one HTTP surface, as a Serve deployment over the replicas, started.
 
 cluster  the service on many machines, as Serve's own configuration file names it
+docs     the interactive description of the API at `/docs`, and the way from `/` to the console
 ingress  the Ray Serve deployment that answers HTTP, over the replicas
 openapi  what the OpenAPI document says of the service as a whole
 proxy    what stands in front of the service at Serve's own proxy

@@ -24,7 +24,7 @@ Credit is in micro-credits: one generated token is 1 000 000. Times are in micro
 rounds them; every other integer is at most 2^53 - 1. Every refusal has OpenAI's error shape.
 
 Every call but `GET /health` needs a bearer key, made by `protoken keys create`. A key's role decides what it may call;
-a member's key sees its own client alone.
+a member's key sees its own client alone. This document needs none; `/docs` shows it, with calls to try out.
 """
 _TAGS = (
     ("openai", "For applications: OpenAI's completions, with attribution where it is asked for."),
@@ -37,6 +37,7 @@ _TAGS = (
     ("periods", "Periods, previewed, closed, disputed, final and paid, with their settlements."),
     ("holds", "What is not to be paid for the time being."),
     ("statements", "What each client is told of a period, signed."),
+    ("rounds", "Rounds of training: which was published when, and who contributed what to it."),
     ("log", "The Merkle log of the books: checkpoints and proofs."),
     ("keys", "Bearer keys: made, listed, rotated, revoked."),
 )

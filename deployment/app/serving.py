@@ -3,11 +3,9 @@
 Nothing here knows HTTP routes, scores or money; it names the parts, gives each its resources, and takes them down.
 """
 
-import errno
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -20,17 +18,18 @@ from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
-from attribution.bundle.bundle import Bundle, manifest_of, open_bundle
+from attribution.bundle.bundle import manifest_of
 from deployment.app.ingress import Ingress
 from deployment.app.proxy import PROXY_MIDDLEWARE, PROXY_VARIABLE
 from deployment.cluster.core_files import forbid_core_files
 from deployment.cluster.guardian import start_guardian
 from deployment.cluster.machine import require_memory
 from deployment.errors import StartError
-from deployment.health.places import log_origin, require_folder, signing_key
+from deployment.health.places import log_origin, require_folder, require_no_lost_ledger, signing_key
+from deployment.health.ports import require_ports
 from deployment.metrics.exporter import Exporter
 from deployment.replica.bundles.publish import publish_setting
-from deployment.replica.bundles.served_round import require_last_round
+from deployment.replica.bundles.servable import open_bundles, word_of_another
 from deployment.replica.deployment import Replica
 from deployment.replica.scoring.scorer import DEPLOYMENT, SCORERS, Scorer
 from deployment.settings import Settings, pepper_of, url_without_secrets
@@ -38,7 +37,6 @@ from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import Sealer
 from rewards.sampling.keys import put_in_force
 from rewards.settlement.policy_file import load_policy
-from rewards.store.publications import Publication
 
 _LOG = logging.getLogger(__name__)
 APPLICATION = "protoken"
@@ -47,10 +45,7 @@ SPARE_REQUESTS = 64
 INGRESS_REQUESTS = 10_000
 START_ATTEMPTS = 2
 _ASKED_AT_ONCE = 2  # of one scorer: what it works on, and the next
-LOOPBACK = "127.0.0.1"
 _POLL_S = 0.2
-PORT_PATIENCE_S = 5.0
-"""How long a port may still be held by processes of a service that was killed a moment ago."""
 
 
 def build_graph(settings: Settings, *beside: serve.Application) -> serve.Application:
@@ -61,8 +56,8 @@ def build_graph(settings: Settings, *beside: serve.Application) -> serve.Applica
         beside: what runs for as long as the ingress does, and is called by nobody.
     """
     folders = {manifest_of(folder).consortium: folder for folder in settings.bundles}
-    # A replica asks scorers from threads of its own.
-    environment = {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"} if settings.scorers else {}
+    # A replica asks scorers from threads of its own, and as Ray's actors: of those it knows at once which has died.
+    environment = {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1", "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0"}
     replicas = {
         consortium: serve.deployment(Replica)
         .options(
@@ -71,7 +66,7 @@ def build_graph(settings: Settings, *beside: serve.Application) -> serve.Applica
             ray_actor_options={
                 "num_cpus": settings.processors,
                 "num_gpus": settings.gpus_per_replica,
-                "runtime_env": {"env_vars": environment},
+                "runtime_env": {"env_vars": environment if settings.scorers else {}},
             },
             max_ongoing_requests=settings.max_batch + settings.max_waiting + SPARE_REQUESTS,
             max_queued_requests=SPARE_REQUESTS,
@@ -136,7 +131,7 @@ def run(settings: Settings) -> None:
 @contextmanager
 def start_service(settings: Settings) -> Iterator[None]:
     """The whole service, up and answering for as long as the `with` lasts. Raises as `run` does."""
-    _require_ports(settings)
+    require_ports(settings)
     for folder in settings.bundles:
         require_memory(settings, bundle=folder)
     consortium = prepare(settings)
@@ -163,61 +158,20 @@ def prepare(settings: Settings) -> str:
     Returns:
         The first consortium's id. Raises as `run` does.
     """
-    bundles = _open_bundles(settings)
+    bundles = open_bundles(settings)
     if settings.policy is not None:
         load_policy(settings.policy)
     _require_folders(settings)
+    require_no_lost_ledger(settings.ledger, settings.signing_key)
     if Ledger.prepare(settings.ledger):
         _LOG.warning("made a new ledger: %s", url_without_secrets(settings.ledger))
     pepper_of(settings.ledger, settings.pepper_file)
     with closing(Ledger(settings.ledger)) as ledger:
         for bundle in bundles:
-            _tell_served(publish_setting(ledger, bundle), bundle)
+            if (word := word_of_another(publish_setting(ledger, bundle), bundle)) is not None:
+                _LOG.warning("%s", word)
             put_in_force(ledger.database, bundle.manifest.consortium, settings.credit_fraction, "service")
     return bundles[0].manifest.consortium
-
-
-def _open_bundles(settings: Settings) -> list[Bundle]:
-    """The bundle of each consortium that is served.
-
-    Raises:
-        StartError: two of them are of one consortium.
-        BundleError: one is missing, altered or malformed.
-    """
-    bundles = [open_bundle(folder) for folder in settings.bundles]
-    names = [bundle.manifest.consortium for bundle in bundles]
-    for bundle in bundles:
-        if settings.method == "paper":
-            require_last_round(bundle)
-        if names.count(bundle.manifest.consortium) > 1:
-            raise StartError(
-                f"{bundle.path} and another bundle are both of consortium {bundle.manifest.consortium!r}, under whose "
-                "name one model is served: `protoken consortium publish` puts a new round in service"
-            )
-    return bundles
-
-
-def _tell_served(publication: Publication, bundle: Bundle) -> None:
-    """Say what serves where that is not what the setting names."""
-    if publication.model_sha256 != bundle.manifest.global_.sha256:
-        _LOG.warning(
-            "round %d of %s is served, from %s, which was published last; the setting `bundle` names round %d",
-            publication.round,
-            bundle.manifest.consortium,
-            publication.bundle,
-            bundle.manifest.round,
-        )
-
-
-def _require_ports(settings: Settings) -> None:
-    """Refuse ports that are taken, or that two settings name."""
-    ports = {name: getattr(settings, name) for name in ("port", "metrics_port", "replica_metrics_port")}
-    ports = {name: port for name, port in ports.items() if port}
-    for name, port in ports.items():
-        others = [other for other, number in ports.items() if number == port and other != name]
-        if others:
-            raise StartError(f"{name} and {others[0]} are both {port}; set one of them to another port")
-        _require_free(LOOPBACK if name == "replica_metrics_port" else settings.host, port)
 
 
 def _require_folders(settings: Settings) -> None:
@@ -225,25 +179,6 @@ def _require_folders(settings: Settings) -> None:
     require_folder(settings.spool, "spool")
     if settings.texts is not None:
         require_folder(settings.texts, "texts")
-
-
-def _require_free(host: str, port: int) -> None:
-    """Refuse a port that is taken: Serve's proxy would try it again and again, far from whoever started it."""
-    deadline = time.monotonic() + PORT_PATIENCE_S
-    while (error := _refusal(host, port)) is not None:
-        if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
-            raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; set another host or port") from error
-        time.sleep(_POLL_S)
-
-
-def _refusal(host: str, port: int) -> OSError | None:
-    try:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        return error
-    return None
 
 
 def _start(settings: Settings) -> None:
@@ -255,6 +190,12 @@ def _start(settings: Settings) -> None:
     # A token would be handed from loop to loop three times; nothing here keeps a loop from going on.
     os.environ.setdefault("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", "0")
     os.environ.setdefault("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "0")
+    # A piece of text that proxy, ingress and replica pass on by gRPC costs half of what it does as an object of Ray's.
+    os.environ.setdefault("RAY_SERVE_USE_GRPC_BY_DEFAULT", "1")
+    # Of a message so it has a bound of 4 MiB, which an answer with log-probabilities, or an export, may pass.
+    os.environ.setdefault("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH", str(2**31 - 1))
+    # Serve's controller would look after everything ten times a second, for a thirtieth of a processor.
+    os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5")
     os.environ[PROXY_VARIABLE] = PROXY_MIDDLEWARE
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     replicas = settings.replicas * len(settings.bundles)

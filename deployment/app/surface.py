@@ -18,6 +18,7 @@ from deployment import api
 from deployment.access.calls import Calls
 from deployment.access.gate import BodyLimit, Gate
 from deployment.access.limits import Limits
+from deployment.app.docs import add_docs
 from deployment.app.openapi import TITLE, document
 from deployment.books.books import Books
 from deployment.console.app import build_console
@@ -77,6 +78,7 @@ def build_app(
     app.mount(PREFIX, build_console(app.state.service, books, texts, calls))
     handle_failures(app)
     document(app)
+    add_docs(app)
     return app
 
 

@@ -13,13 +13,15 @@ from fractions import Fraction
 from html import escape
 from typing import Any
 
+from deployment.books import statement_terms
 from rewards import money
 from rewards.files.plain_text import cell, one_line
 from rewards.moments import text_of
 from rewards.periods.bodies import MONEY_IN, MONEY_OUT
+from rewards.statements import part_of
 
 LABELS = {
-    "gross": "Share of the period",
+    "gross": "Gross: the part in whole units",
     "carried_in": "Carried over from the period before",
     "released_holdback": "Holdback released",
     "released_hold": "Released from hold",
@@ -33,16 +35,19 @@ LABELS = {
 }
 """What each line of money is called, in the order in which they are shown."""
 
+MOST_REVERSALS = 8
+"""So many reversed responses are on a page that is printed; all of them are in the statement."""
+
 _STYLE = """
 @page { size: A4; margin: 16mm 18mm }
 * { box-sizing: border-box }
 body { font: 10.5pt/1.45 "Helvetica Neue", Helvetica, Arial, sans-serif; color: #1c2430; background: #fff;
        max-width: 174mm; margin: 10mm auto; padding: 0 4mm }
-@media print { body { margin: 0; padding: 0; max-width: none } }
+@media print { body { margin: 0; padding: 0; max-width: none; font-size: 9.5pt; line-height: 1.35 } }
 header { display: flex; justify-content: space-between; align-items: flex-end; border-bottom: 2px solid #1c2430;
          padding-bottom: 3mm }
 h1 { font-size: 19pt; line-height: 1.15; margin: 0; font-weight: 600 }
-h2 { font-size: 9pt; margin: 6mm 0 1.5mm; letter-spacing: .07em; text-transform: uppercase; color: #5a6675 }
+h2 { font-size: 9pt; margin: 4mm 0 1mm; letter-spacing: .07em; text-transform: uppercase; color: #5a6675 }
 header p { margin: 0; color: #5a6675 }
 .paid { text-align: right }
 .paid b { display: block; font-size: 19pt; line-height: 1.15; font-weight: 600; color: #1c2430; white-space: nowrap }
@@ -51,11 +56,16 @@ dl { display: grid; grid-template-columns: auto 1fr; column-gap: 5mm; row-gap: .
 dt { color: #5a6675 }
 dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: anywhere }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums }
-td { padding: 1.1mm 0; border-bottom: 1px solid #dfe4ea }
+td { padding: .7mm 0; border-bottom: 1px solid #dfe4ea }
 td + td { text-align: right; white-space: nowrap }
 tr.sum td { font-weight: 600; border-bottom: 2px solid #1c2430 }
 tr.none td { color: #5a6675 }
-.signed { font-size: 8.5pt; color: #3a4553 }
+.signed, .terms { font-size: 8.5pt; color: #3a4553 }
+.terms dl { font-size: 7.5pt; line-height: 1.3; row-gap: .3mm }
+.terms { display: flex; column-gap: 8mm }
+.terms section { flex: 1 1 0 }
+.terms section:first-child { flex-grow: 1.6 }
+.terms h2 { margin: 3mm 0 1mm }
 .signed dd { text-align: left }
 code { font: 8pt/1.4 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere }
 """
@@ -86,6 +96,7 @@ def page(document: Mapping[str, Any]) -> str:
 <h2>Money</h2>
 {_money(document)}
 {_facts(_standing_rows(document)) if document.get("standing") else ""}
+{_terms(document)}
 <h2>Signature</h2>
 <div class="signed">{_facts(_signature_rows(document))}
 <p>To check it offline, have the statement as JSON and the consortium's public key, and run<br>
@@ -96,13 +107,14 @@ def page(document: Mapping[str, Any]) -> str:
 
 
 def table(document: Mapping[str, Any]) -> str:
-    """The money of a statement as CSV: line, minor units, amount in the currency."""
+    """The money of a statement as CSV: line, minor units, amount in the currency, and whose of which period it is."""
     written = io.StringIO()
     rows = csv.writer(written, lineterminator="\n")
-    rows.writerow(("line", "minor units", cell(f"amount in {document['currency']}")))
+    rows.writerow(("line", "minor units", cell(f"amount in {document['currency']}"), "client", "period"))
+    whose = (cell(document["client"]), cell(document["period"]))
     for line in _lines(document):
         minor_units = int(document["money"][line])
-        rows.writerow((line, minor_units, money.write_plain(minor_units, document["minor_digits"])))
+        rows.writerow((line, minor_units, money.write_plain(minor_units, document["minor_digits"]), *whose))
     return written.getvalue()
 
 
@@ -114,7 +126,9 @@ def title(document: Mapping[str, Any]) -> str:
 def rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What a statement says as pairs of name and value: the period, the credit, each line of money, the signature."""
     amounts = [(LABELS[line], _amount_with_currency(document, document["money"][line])) for line in _lines(document)]
-    return [*_period(document), *_credit(document), *amounts, *_standing_rows(document), *_signature_rows(document)]
+    terms = [*statement_terms.terms(document), *statement_terms.reversals(document)]
+    standing = _standing_rows(document)
+    return [*_period(document), *_credit(document), *amounts, *terms, *standing, *_signature_rows(document)]
 
 
 def percent(share: str, decimals: int = 4) -> str:
@@ -144,9 +158,20 @@ def _credit(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Credit, in millionths of a token", _group_thousands(document["credit"])),
         ("of it late", _group_thousands(document["late_credit"])),
         ("not counted, as held", _group_thousands(document["held_credit"])),
-        ("Share", percent(document["share"])),
+        *_portions(document),
         *_sampling(document),
     ]
+
+
+def _portions(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The share, which is of credit, and the part, which is of money; old statements tell the part alone."""
+    part = ("Part of what is shared out", percent(str(part_of(document))))
+    if "part" not in document:
+        return [part]
+    own, whole = (int(document["share"][name]) for name in ("numerator", "denominator"))
+    of = f"{_group_thousands(own)} of {_group_thousands(whole)}"
+    share = percent(f"{own}/{whole}") if whole > 0 else "none"
+    return [("Share of all credit", f"{share}, {of}"), part]
 
 
 def _sampling(document: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -169,7 +194,7 @@ def _signature_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Signed by", f"{signature['key_name']} ({signature['key_id']}), {signature['algorithm']}"),
         ("In the log", f"{origin}, leaf {log['leaf_index']} of {log['size']}"),
         ("Settlement", f"SHA-256 {document['settlement_sha256']}"),
-        ("Exact share", document["share"]),
+        ("Exact part", str(part_of(document))),
     ]
 
 
@@ -204,6 +229,16 @@ def _row(document: Mapping[str, Any], line: str, minor_units: int, style: str = 
     style = style or ("" if minor_units else "none")
     label = escape(LABELS.get(line, line))
     return f'<tr class="{style}"><td>{label}</td><td>{_amount(document, minor_units)}</td></tr>'
+
+
+def _terms(document: Mapping[str, Any]) -> str:
+    """How it was settled, beside what was taken back; nothing of a statement that says neither."""
+    titles = {
+        "How it was settled": statement_terms.terms(document),
+        "Taken back": statement_terms.reversals(document, MOST_REVERSALS),
+    }
+    told = [f"<section><h2>{escape(title)}</h2>{_facts(pairs)}</section>" for title, pairs in titles.items() if pairs]
+    return f'<div class="terms">{"".join(told)}</div>' if told else ""
 
 
 def _facts(pairs: Iterable[tuple[str, str]]) -> str:

@@ -4,13 +4,16 @@ Every command takes `--json` where it prints data. Exit code 0 on success, 2 on 
 line on stderr that names what is wrong. Where nobody foresaw what went wrong, PROTOKEN_TRACEBACK=1 shows where it did.
 
     books/     commands over the books: they need the ledger's database or a file, and no model
+    doctor/    what the service would use, looked at as it is
     models/    commands that load, build or check models
     service/   commands that start the service or show it
     configs    where `configs/` is, in a checkout and in an installed wheel alike
     extras     which modules each extra of the installation brings, and what to install
     on_demand  commands that are imported when they are called
     options    options that several nouns of the command line share
-    output     JSON or tables, progress bars, and the heat map of tokens
+    output     JSON, lines of text, and the heat map of tokens
+    progress   how far long work is: a bar, or now and then a line
+    tables     tables in which no word is broken, however narrow the terminal
 """
 
 import os
@@ -43,10 +46,9 @@ class _Door(OnDemand):
         ),
         Deferred(
             "trace",
-            "deployment.cli.models.trace:trace_responses",
+            "deployment.cli.books.trace:trace_responses",
             "Rank the clients by their responsibility for flagged responses: to debug, or to find who planted "
             "something.",
-            extra="attribution",
         ),
         Deferred(
             "evaluate",
@@ -59,6 +61,11 @@ class _Door(OnDemand):
             "deployment.cli.service.serve:serve",
             "Serve the consortium's model over HTTP until interrupted; every response is booked before it ends.",
             extra="serve",
+        ),
+        Deferred(
+            "doctor",
+            "deployment.cli.doctor.command:doctor",
+            "Look at all that the service and the operator's commands use, and say what is wrong; changes nothing.",
         ),
         Deferred(
             "exporter",
@@ -85,11 +92,21 @@ class _Door(OnDemand):
             extra="attribution",
         ),
         Deferred(
+            "member",
+            "deployment.cli.books.member:app",
+            "A member's own: its signing key, its signed updates, and whether they are what is credited.",
+        ),
+        Deferred(
             "ledger",
             "deployment.cli.books.ledger:app",
             "The credit ledger: what is booked, and the signed log that proves it.",
         ),
         Deferred("period", "deployment.cli.books.period:app", "Preview and close settlement periods."),
+        Deferred(
+            "explain",
+            "deployment.cli.books.explain:explain",
+            "Show why a client is paid what it is: every line of the arithmetic, from its credit to its payout.",
+        ),
         Deferred("hold", "deployment.cli.books.hold:app", "Hold back a client's payouts or a response's credit."),
         Deferred("statement", "deployment.cli.books.statement:app", "Issue and check clients' statements."),
         Deferred(

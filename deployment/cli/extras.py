@@ -1,19 +1,20 @@
 """The extras of the installation: which modules each brings, and what to install where one is missing.
 
-The base is what a member needs: to check statements and proofs, and to read a ledger.
+The base is what a member needs, to check statements and proofs and to read a ledger; and what records rounds.
 """
 
 from importlib.util import find_spec
 
 from deployment.errors import MissingExtraError
 
-_ATTRIBUTION = ("torch", "transformers", "peft", "safetensors", "gguf", "numpy", "jinja2")
+_ATTRIBUTION = ("torch", "transformers", "peft", "gguf", "numpy", "jinja2")
 EXTRAS = {
     "attribution": _ATTRIBUTION,
     "serve": (
         *_ATTRIBUTION,
         "ray",
         "fastapi",
+        "fastapi_offline",
         "httpx",
         "aiohttp",
         "prometheus_client",
@@ -23,6 +24,7 @@ EXTRAS = {
     ),
     "evaluation": (*_ATTRIBUTION, "matplotlib", "scipy"),
     "dashboards": ("grafana_foundation_sdk",),
+    "sepa": ("sepaxml", "stdnum", "text_unidecode"),
 }
 """The modules that commands need of each extra; `postgresql` is asked for by a ledger's URL, and not by a command."""
 

@@ -17,12 +17,14 @@ class Deferred(TyperCommand):
         place: where it is, as `module:name`, a function or a Typer app.
         summary: the first sentence of its help.
         extra: of the installation, without which it cannot be imported; None where the base does.
+        noun: under which it stands, where it does and needs an extra.
     """
 
-    def __init__(self, name: str, place: str, summary: str, *, extra: str | None = None) -> None:
+    def __init__(self, name: str, place: str, summary: str, *, extra: str | None = None, noun: str = "") -> None:
         super().__init__(name, help=summary)
         self._place = place
         self._extra = extra
+        self._noun = noun
 
     def load(self) -> Any:
         """The command itself.
@@ -31,7 +33,8 @@ class Deferred(TyperCommand):
             MissingExtraError: this installation has not what it needs.
         """
         if self._extra is not None:
-            require_extra(self._extra, f"`protoken {self.name}`")
+            words = ("protoken", self._noun, self.name or "")
+            require_extra(self._extra, f"`{' '.join(word for word in words if word)}`")
         module, _, name = self._place.partition(":")
         target = getattr(import_module(module), name)
         if isinstance(target, typer.Typer):

@@ -1,17 +1,15 @@
-"""How the command line shows things: JSON or tables, progress bars, and the heat map of tokens.
+"""How the command line shows things: JSON or tables, and the heat map of tokens.
 
 Does not know where the data came from.
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from attribution.files.destinations import prepare_folder, require_own_file, write_file
@@ -25,38 +23,6 @@ _MAKER = b"Generated with Rich"
 _HALF_TINT = 0.5  # below this part of a token the clients' colour is not filled, only written
 
 
-class ProgressBar:
-    """A progress bar on stderr, silent where stderr is no terminal; an `attribution.progress.Progress`."""
-
-    def __init__(self) -> None:
-        stderr = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=stderr,
-            disable=not stderr.is_terminal,  # else it would leave its last state as a line
-        )
-        self._task: Any = None
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def start(self, description: str, total: int) -> None:
-        """A new stage of `total` pieces begins."""
-        self._task = self._progress.add_task(one_line(description), total=total)
-
-    def advance(self) -> None:
-        """One piece of the stage is done."""
-        self._progress.advance(self._task)
-
-
 def print_json(document: object) -> None:
     """One JSON document on stdout; a number that not every reader keeps exact is decimal text."""
     text = json.dumps(spell(document), ensure_ascii=False, indent=2, allow_nan=False)
@@ -65,21 +31,12 @@ def print_json(document: object) -> None:
 
 def say(text: str, *, style: str = "", soft_wrap: bool = False) -> None:
     """One line of text from whomever: neither markup in it nor a control is obeyed."""
-    console.print(Text(one_line(text)), style=style, soft_wrap=soft_wrap)
+    console.print(Text(one_line(text)), style=style, soft_wrap=soft_wrap or not has_width())
 
 
-def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, footer: Sequence[str] = ()
-) -> None:
-    """A table whose first column is text and whose other columns are numbers, with an optional line of sums."""
-    table = Table(show_footer=bool(footer))
-    for index, column in enumerate(columns):
-        justify: Literal["left", "right"] = "left" if index == 0 else "right"
-        table.add_column(column, justify=justify, overflow="fold", footer=one_line(footer[index]) if footer else "")
-    for row in rows:
-        table.add_row(*(Text(one_line(cell)) for cell in row))
-    say(title, style="italic")  # not the table's own title, which wraps at the table's width
-    console.print(table)
+def has_width() -> bool:
+    """Whether lines are only so long: in a terminal, in a picture, and where COLUMNS says it; a pipe takes any."""
+    return console.is_terminal or console.record or bool(os.environ.get("COLUMNS"))
 
 
 def save_picture(path: Path, title: str) -> None:

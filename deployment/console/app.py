@@ -3,13 +3,10 @@
 import hmac
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qs
 
 from fastapi import Depends, FastAPI, Request
-from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployment.access.calls import Calls
 from deployment.books.books import Books
@@ -24,6 +21,7 @@ from deployment.console.pages import (
     periods,
     playground,
     responses,
+    rounds,
     sign_in,
     statements,
     trust,
@@ -33,18 +31,11 @@ from deployment.console.sessions import Sessions
 from deployment.errors import ForbiddenError
 from deployment.gateway.service import Service
 from deployment.http.failures import LastResort
+from deployment.http.pages import PageHeaders
 from deployment.kept.texts import Texts
 
 _SIGN_IN: Final = "/sign-in"
 _STATIC: Final = Path(__file__).with_name("static")
-_HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 
 
 def build_console(service: Service, books: Books, texts: Texts | None, calls: Calls) -> FastAPI:
@@ -72,7 +63,7 @@ def build_console(service: Service, books: Books, texts: Texts | None, calls: Ca
     app.state.sessions, app.state.figures = sessions, Figures(books.ledger)
     app.state.audits = Audits(books.ledger.database.url)
     app.state.navigation = _navigation
-    for part in (sign_in, overview, clients, responses, periods, holds, statements, trust, playground):
+    for part in (sign_in, overview, clients, responses, periods, holds, statements, rounds, trust, playground):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=_STATIC))
     handle_failures(app)
@@ -98,29 +89,3 @@ async def _require_form_token(request: Request) -> None:
         raise ForbiddenError(
             "this form is of another session, or of none: open the page again and send it from there", code="csrf"
         )
-
-
-class PageHeaders:
-    """ASGI middleware: no page is framed, cached or taken for something else, unless it says otherwise itself."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and add the headers that the answer does not have."""
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                if message["status"] == 200 and _is_versioned(scope):
-                    headers["Cache-Control"] = "public, max-age=31536000, immutable"
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
-
-
-def _is_versioned(scope: Scope) -> bool:
-    """Whether a static file was asked for by the hash of its content."""
-    return scope["path"].startswith(f"{PREFIX}/static/") and "v" in parse_qs(scope["query_string"].decode("latin-1"))

@@ -51,7 +51,7 @@ RULES: Final = (
     ("POST",            "/responses/*/reversal",                ("operator",)),
     ("GET POST",        "/playground/**",                       ("application", "operator", "admin")),
     ("GET",             "/periods/preview",                     READERS),
-    ("GET",             "/{periods|statements}/**",             _FIGURES),
+    ("GET",             "/{periods|statements|rounds}/**",      _FIGURES),
     ("POST",            "/periods/**",                          ("operator",)),
     ("GET",             "/holds/**",                            READERS),
     ("POST",            "/holds/**",                            ("operator",)),

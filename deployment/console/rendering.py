@@ -32,6 +32,7 @@ PAGES: Final = (
     ("/responses", "Responses"),
     ("/periods", "Periods"),
     ("/statements", "Statements"),
+    ("/rounds", "Rounds"),
     ("/trust", "Trust"),
     ("/playground", "Playground"),
 )

@@ -6,6 +6,7 @@ Lives in one event loop. Knows nothing of what is asked.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Generic, TypeVar
 
 from deployment.errors import UnavailableError
@@ -53,7 +54,8 @@ class RecentAnswer(Generic[Value]):
 
     def _begin(self) -> "asyncio.Task[Value | UnavailableError]":
         if self._asking is None or self._asking.done():
-            self._asking = asyncio.get_running_loop().create_task(self._ask_once())
+            # In a context of its own: Serve ends what was asked in that of a request when its caller goes away.
+            self._asking = asyncio.get_running_loop().create_task(self._ask_once(), context=Context())
         return self._asking
 
     async def _ask_once(self) -> Value | UnavailableError:

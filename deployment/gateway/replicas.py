@@ -1,6 +1,7 @@
 """The replicas of one model behind a Serve handle, as the gateway asks them."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,11 +11,12 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from deployment.errors import UnavailableError
+from deployment.errors import UnavailableError, log_text_of
 from deployment.gateway.recent_answer import RecentAnswer
 from deployment.gateway.silence import ANSWER_TIMEOUT_S, SILENCE_S, TRIES
 from deployment.replica.messages import Event, Failed, Job, ModelCard, Report
 
+_LOG = logging.getLogger(__name__)
 FRESH_S = 1.0
 LONGEST_S = 15.0
 """How old that answer may be for a new request, while it is asked for anew."""
@@ -53,7 +55,7 @@ class HandleEngine:
             return None
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
-        """Events of one response, with what Ray raises, or that no replica answers any more, told as a `Failed`."""
+        """Events of one response, with whatever is raised, or that no replica answers any more, told as a `Failed`."""
         events = self._handle.options(stream=True).generate.remote(job)
         try:
             tries = 1
@@ -67,7 +69,8 @@ class HandleEngine:
             yield Failed(429, why, "overloaded", retry_after_s=self._wait_s)
         except UnavailableError as error:
             yield Failed(503, error.message, "engine_unavailable", retry_after_s=5, is_open=True)
-        except (RayError, RayServeException):
+        except Exception as error:  # noqa: BLE001 - Ray's, its transport's or the replica's own: none is known here
+            _LOG.warning("a response ends, as its replica does not go on: %s", log_text_of(error))
             yield Failed(503, "the model went away; try again", "engine_unavailable", retry_after_s=5, is_open=True)
         finally:
             events.cancel()
@@ -104,7 +107,7 @@ class HandleEngine:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 report: Report = await self._handle.report.remote()
-        except (TimeoutError, RayError, RayServeException) as error:
+        except Exception as error:
             raise UnavailableError(
                 "no replica of the model answers", code="engine_unavailable", retry_after_s=5
             ) from error

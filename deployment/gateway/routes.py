@@ -15,7 +15,7 @@ from deployment.errors import NotFoundError
 from deployment.gateway.health import health_answer
 from deployment.gateway.idempotency import check_key
 from deployment.gateway.service import Service, TheService, answering_models, job_of, require_model
-from deployment.replica.messages import ChatMessage, ModelCard, PromptIds
+from deployment.replica.messages import ModelCard
 from deployment.schemas.errors import Answers, failures
 from deployment.schemas.requests import ChatRequest, CompletionRequest
 from deployment.schemas.responses import Attribution, ModelList, ModelObject, PendingAttribution
@@ -121,14 +121,9 @@ async def chat_completions(
     service: TheService, key: Caller, idempotency_key: IdempotencyKey, request: ChatRequest
 ) -> Response:
     """Continue a conversation."""
-    # `developer` is OpenAI's newer name for `system`; chat templates know the older one.
-    prompt = tuple(
-        ChatMessage("system" if message.role == "developer" else message.role, message.text)
-        for message in request.messages
-    )
     limit_name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     response_id = f"chatcmpl-{uuid4().hex}"
-    job = await job_of(service, key, request, response_id=response_id, prompt=prompt, limit_name=limit_name)
+    job = await job_of(service, key, request, response_id=response_id, limit_name=limit_name)
     return await service.answers.answer(key, job, request, idempotency_key)
 
 
@@ -137,8 +132,7 @@ async def completions(
     service: TheService, key: Caller, idempotency_key: IdempotencyKey, request: CompletionRequest
 ) -> Response:
     """Continue a text."""
-    prompt = request.prompt if isinstance(request.prompt, str) else PromptIds(request.prompt)
-    job = await job_of(service, key, request, response_id=f"cmpl-{uuid4().hex}", prompt=prompt)
+    job = await job_of(service, key, request, response_id=f"cmpl-{uuid4().hex}")
     return await service.answers.answer(key, job, request, idempotency_key)
 
 

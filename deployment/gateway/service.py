@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from deployment.errors import InvalidRequestError, NotFoundError, UnavailableError
 from deployment.gateway.answers import Answers, Engine
 from deployment.health.watch import Watch
-from deployment.replica.messages import ChatMessage, Job, ModelCard, PromptIds
+from deployment.replica.messages import Job, ModelCard, prompt_of
 from deployment.schemas.requests import ChatRequest, CompletionRequest
 from rewards.keys.rules import Key
 from rewards.ledger.ledger import Ledger
@@ -73,7 +73,6 @@ async def job_of(
     request: ChatRequest | CompletionRequest,
     *,
     response_id: str,
-    prompt: tuple[ChatMessage, ...] | str | PromptIds,
     limit_name: str = "max_tokens",
 ) -> Job:
     """The request as a job for a replica; `limit_name` is how the request called its `max_tokens`.
@@ -96,7 +95,7 @@ async def job_of(
         response_id=response_id,
         application=key.identity,
         created_at_us=time.time_ns() // 1000,
-        prompt=prompt,
+        prompt=prompt_of(request),
         max_tokens=request.token_limit,
         temperature=request.temperature,
         top_p=request.top_p,

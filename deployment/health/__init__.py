@@ -2,5 +2,6 @@
 
 parts   folders, secrets and bundle, as they were at the start
 places  the folder of the spool, and the signing key
+ports   whether a service can listen where it is set to
 watch   looks again and again whether what the service stands on is still there
 """

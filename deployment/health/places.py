@@ -1,16 +1,20 @@
 """What a service keeps beside its ledger: the folder of its spool, and its signing key. Knows files, and no thread."""
 
+import fcntl
 import os
+import tempfile
 from hashlib import sha256
 from pathlib import Path
-from uuid import uuid4
 
 from deployment.errors import StartError
-from deployment.spool.files import make_folder, open_locked, reason, sync_folder, write_all
+from deployment.spool.files import make_folder, reason, sync_folder
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealer import introduce, latest_checkpoint, verify_keys
+from rewards.log.sealer import introduce, latest_checkpoint, require_known, verify_keys
 from rewards.signing.keys import SigningKey
 from rewards.store import clients, events
+from rewards.store.database import Connection
+from rewards.store.presence import require_whole
+from rewards.store.url import sqlite_file
 
 
 def ledger_folder(spool: Path, ledger: Ledger) -> Path:
@@ -35,24 +39,33 @@ def require_folder(path: Path, setting: str) -> None:
     Raises:
         StartError: the system refuses; the setting, the folder and the reason are named.
     """
-    probe = path / f".probe-{uuid4().hex}"
     try:
         make_folder(path)
-        fd = open_locked(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        try:
-            if fd is not None:
-                write_all(fd, b"probe")
-                os.fsync(fd)
-        finally:
-            if fd is not None:
-                os.close(fd)
-            probe.unlink(missing_ok=True)
-        sync_folder(path)
+        try_folder(path)
     except OSError as error:
-        raise StartError(
-            f"{setting} {path} cannot be used: {reason(error)}; name a folder on a local disk that can be written, "
-            f"locked and synced, by {setting} or PROTOKEN_{setting.upper()}"
-        ) from error
+        raise refused_folder(path, setting, error) from error
+
+
+def try_folder(path: Path) -> None:
+    """Write, lock and sync a file in a folder, and have no name left of it.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    with tempfile.TemporaryFile(dir=path) as probe:  # has no name at all, where the system knows how
+        fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        probe.write(b"probe")
+        probe.flush()
+        os.fsync(probe.fileno())
+    sync_folder(path)
+
+
+def refused_folder(path: Path, setting: str, error: OSError) -> StartError:
+    """What is said of a folder that cannot be used."""
+    return StartError(
+        f"{setting} {path} cannot be used: {reason(error)}; name a folder on a local disk that can be written, "
+        f"locked and synced, by {setting} or PROTOKEN_{setting.upper()}"
+    )
 
 
 def signing_key(path: Path, ledger: Ledger, name: str | None = None) -> SigningKey:
@@ -64,7 +77,8 @@ def signing_key(path: Path, ledger: Ledger, name: str | None = None) -> SigningK
             be made.
     """
     if not path.exists():
-        _require_none(path, ledger)
+        with ledger.database.read() as connection:
+            _require_none(path, connection)
         if name is None:
             make = f"`protoken keys create --signing --out {path}` makes one"
             raise StartError(f"there is no signing key in {path} yet; {make}")
@@ -78,16 +92,51 @@ def signing_key(path: Path, ledger: Ledger, name: str | None = None) -> SigningK
     return key
 
 
-def _require_none(path: Path, ledger: Ledger) -> None:
+def find_signing_key(path: Path, connection: Connection) -> SigningKey | None:
+    """The same key by a look at file and ledger, which stay as they are; None where there is none in either.
+
+    Raises:
+        SignatureError, StartError: as of `signing_key`.
+    """
+    if not path.exists():
+        _require_none(path, connection)
+        return None
+    key = SigningKey.read(path)
+    require_known(connection, key.public)
+    return key
+
+
+def _require_none(path: Path, connection: Connection) -> None:
     """Refuse to make a key where there was one: members would be told by a stranger what they earned."""
-    with ledger.database.read() as connection:
-        known = verify_keys(connection)
+    known = verify_keys(connection)
     if known:
         raise StartError(
             f"signing key {path} is missing, and the ledger is signed by {', '.join(map(str, known))}: bring the file "
             "back, or name it by signing_key (PROTOKEN_SIGNING_KEY) or --key; where it is lost, `protoken keys create "
             f"--signing --out {path}` makes a new one, which the books record and members have to be told of"
         )
+
+
+def require_no_lost_ledger(url: str, key: Path) -> None:
+    """Refuse to begin new books where only the ledger's file is gone: its key would sign a second history by its name.
+
+    Whoever makes a signing key makes the ledger too, so that a key without one is what was left of it.
+
+    Raises:
+        StartError: there is a signing key, and no ledger where an SQLite file is named.
+        LedgerError: what waited for the ledger's file is there without it.
+    """
+    file = sqlite_file(url)
+    if file is None or file.exists():
+        return
+    require_whole(file)
+    if not key.exists():
+        return
+    raise StartError(
+        f"there is no ledger {file}, and {key} is the signing key of one that was: bring the file back, as by "
+        f"`protoken ledger restore`; where new books are meant, move {key} away first, as members who hold a "
+        "checkpoint that it signed would take them for history that was rewritten"
+    )
 
 
 def log_origin(ledger: Ledger, key: SigningKey) -> str:

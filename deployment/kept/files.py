@@ -56,7 +56,7 @@ class KeptFiles:
             SpoolError: the disk refuses; nothing is kept.
         """
         assert _NAME.fullmatch(response_id), f"{response_id!r} is no response id of this service"
-        path = self._path(response_id)
+        path = self._folder / f"{response_id}.json"
         try:
             write_whole(path, json.dumps(document, separators=(",", ":")).encode())
         except OSError as error:
@@ -68,21 +68,7 @@ class KeptFiles:
 
         A file that cannot be read is reported, and counts as none.
         """
-        if not _NAME.fullmatch(response_id):
-            return None
-        path = self._path(response_id)
-        try:
-            if self._is_over(path):
-                return None
-            return read(json.loads(path.read_bytes()))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            _LOG.error("%s cannot be read: %s", path, error)
-            return None
-
-    def _path(self, response_id: str) -> Path:
-        return self._folder / f"{response_id}.json"
+        return find_kept(self._folder, self.window_s, response_id, read)
 
     def _sweep_later(self, seconds: float) -> None:
         """Sweep from a thread of its own, again and again while something is kept, whether or not anybody calls."""
@@ -118,7 +104,7 @@ class KeptFiles:
             if _OURS.fullmatch(path.name) is None:  # the folder of somebody who named one that is in use already
                 continue
             try:
-                if self._is_over(path):
+                if _is_over(path, self.window_s):
                     path.unlink()
                 else:
                     private_files.tighten(path)  # brought back by somebody's copy, say
@@ -130,6 +116,30 @@ class KeptFiles:
                 _LOG.error("%s, whose time is over, cannot be deleted: %s", path, reason(error))
         return left
 
-    def _is_over(self, path: Path) -> bool:
-        """Whether a file's time is over; one from a future that far away was written under another clock."""
-        return abs(time.time() - path.stat().st_mtime) > self.window_s
+
+def find_kept(folder: Path, window_s: float, response_id: str, read: Callable[[Any], _Kept]) -> _Kept | None:
+    """What `read` makes of a response's document in a folder; makes and deletes nothing.
+
+    Args:
+        folder: as `KeptFiles` fills it.
+        window_s: how long a file counts, in seconds.
+        response_id: whatever somebody gave as one.
+        read: raises ValueError, KeyError, TypeError or AttributeError where the document is none.
+    """
+    if not _NAME.fullmatch(response_id):
+        return None
+    path = folder / f"{response_id}.json"
+    try:
+        if _is_over(path, window_s):
+            return None
+        return read(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _LOG.error("%s cannot be read: %s", path, error)
+        return None
+
+
+def _is_over(path: Path, window_s: float) -> bool:
+    """Whether a file's time is over; one from a future that far away was written under another clock."""
+    return abs(time.time() - path.stat().st_mtime) > window_s

@@ -4,12 +4,13 @@ What a response said, and what each client earned of it and of each token; no pr
 ledger, and gone when its time is over. Knows no HTTP and no page.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deployment.kept.files import KeptFiles
+from deployment.kept.files import KeptFiles, find_kept
 from deployment.replica.messages import Finished, Job, TokenCredit
 
 
@@ -79,6 +80,11 @@ class Texts:
     def find(self, response_id: str) -> KeptText | None:
         """A text whose time is not over; None where there is none, whatever `response_id` is."""
         return self._files.find(response_id, _read)
+
+
+def find_text(folder: Path, response_id: str) -> KeptText | None:
+    """A text that lies in the folder of a service, which may run or not: reads alone, whenever its time ends."""
+    return find_kept(folder, math.inf, response_id, _read)
 
 
 def _read(fields: Mapping[str, Any]) -> KeptText:

@@ -74,6 +74,8 @@ _ALL: Final = (
             "Tokens of reversed receipts that a client had been credited; still among its attributed ones."),
     Series("protoken_request_duration_seconds", "histogram", "seconds", ("model",),
            "Time from a request's arrival to its booking.", "ledger", DURATION_BUCKETS_S),
+    _ledger("protoken_client_info", "info", "", "client name",
+            "What people call a client, as it was registered."),
     # The open period, as it would be settled now.
     _ledger("protoken_open_period_start_timestamp_seconds", "gauge", "seconds", "",
             "When the last period was closed; 0 before the first."),
@@ -98,6 +100,16 @@ _ALL: Final = (
             "Holds in force, on a client or on a response."),
     _ledger("protoken_settlement_duration_seconds", "gauge", "seconds", "",
             "How long the last preview of the open period took."),
+    # Which round of training is published, and what its bundle records; the bundle is read where the exporter finds it.
+    _ledger("protoken_published_round", "gauge", "rounds", "model",
+            "The round of federated training whose bundle is published."),
+    _ledger("protoken_published_timestamp_seconds", "gauge", "seconds", "model",
+            "Since when that bundle is the one that is published, by a publication or by a rollback."),
+    _ledger("protoken_published_residual_ratio", "gauge", "ratio", "model",
+            "What the server did in that bundle's last recorded round besides averaging, as a part of what the clients "
+            "changed in it on average, by norms; only where the bundle records its rounds and can be read."),
+    _ledger("protoken_published_unsigned_updates", "gauge", "updates", "model",
+            "Updates in that bundle that carry no signature of the client whose they are; likewise."),
     # The books themselves.
     _ledger("protoken_ledger_last_booking_timestamp_seconds", "gauge", "seconds", "",
             "When the last receipt was booked; 0 before the first."),

@@ -4,6 +4,7 @@ The names, kinds, labels and helps of what is exported are written in the catalo
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -18,12 +19,17 @@ class ClientLabels:
 
     Args:
         registered: (consortium, client) of everybody, in the order of registration.
+        names: what each consortium's clients are called.
     """
 
-    def __init__(self, registered: Iterable[tuple[str, str]]) -> None:
+    def __init__(
+        self, registered: Iterable[tuple[str, str]], names: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+    ) -> None:
         pairs = list(registered)
         self._own = frozenset(list(dict.fromkeys(client for _, client in pairs))[:MOST_CLIENTS])
         self.all = tuple(dict.fromkeys(self._of(client) for _, client in pairs))
+        called = {client: name for clients in names.values() for client, name in clients.items()}
+        self.names = {label: called.get(label, label) for label in self.all}
         self.models: dict[str, tuple[str, ...]] = {}
         for consortium, client in pairs:
             labels = self.models.get(consortium, ())
@@ -73,8 +79,8 @@ class Families:
             buckets.append((str(bound), below) if exemplar is None else (str(bound), below, exemplar))
         family.add_metric(labels, buckets, total)
 
-    def info(self, name: str, **values: str) -> None:
-        """What does not change while the program runs."""
+    def info(self, name: str, /, **values: str) -> None:
+        """What does not change: words, and no number."""
         family = self._family(series(name))
         assert isinstance(family, InfoMetricFamily)
         family.add_metric([], values)

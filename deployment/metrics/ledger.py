@@ -8,6 +8,7 @@ Nothing is kept in counters of a library, so that nothing is registered twice, a
 import threading
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -15,6 +16,7 @@ from prometheus_client.registry import Collector
 from deployment.metrics.catalogue import DURATION_BUCKETS_S
 from deployment.metrics.families import Families
 from deployment.metrics.preview import Previews
+from deployment.metrics.rounds import RoundReader
 from deployment.metrics.snapshot import LedgerSnapshot, SnapshotReader
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING
 from rewards.ledger.ledger import Ledger
@@ -35,6 +37,7 @@ class LedgerCollector(Collector):
     def __init__(self, ledger: Ledger, previews: Previews | None = None) -> None:
         self._reader = SnapshotReader(ledger)
         self._previews = previews
+        self._rounds = RoundReader()
         self._reading = threading.Lock()
 
     def read(self) -> LedgerSnapshot:
@@ -57,12 +60,27 @@ class LedgerCollector(Collector):
         _set_booked(families, reading)
         _set_open_period(families, reading)
         _set_settled(families, reading, self._previews)
+        self._set_rounds(families, reading)
         _set_books(families, reading)
         yield from families
+
+    def _set_rounds(self, families: Families, reading: LedgerSnapshot) -> None:
+        """Which round is published, and what its bundle records, where that lies here."""
+        for model, (publication, since_us) in reading.published.items():
+            families.set("protoken_published_round", publication.round, model)
+            families.set("protoken_published_timestamp_seconds", since_us / 1_000_000, model)
+            with self._reading:
+                figures = self._rounds.read(Path(publication.bundle), publication.manifest_sha256)
+            if figures is not None:
+                families.set("protoken_published_unsigned_updates", figures.unsigned, model)
+            if figures is not None and figures.residual_ratio is not None:
+                families.set("protoken_published_residual_ratio", figures.residual_ratio, model)
 
 
 def _set_booked(families: Families, reading: LedgerSnapshot) -> None:
     """What was booked and reversed, by model; a registered client that earned nothing shows its zero."""
+    for client, name in reading.clients.names.items():
+        families.info("protoken_client_info", client=client, name=name)
     for model in dict.fromkeys((*reading.clients.models, *reading.standing.models)):
         totals = reading.standing.models.get(model, ConsortiumTotals(durations=(0,) * _SLOTS))
         labels = reading.clients.models.get(model, ())

@@ -15,8 +15,10 @@ from deployment.metrics.catalogue import DURATION_BUCKETS_S
 from deployment.metrics.families import ClientLabels
 from rewards.ledger.ledger import Ledger
 from rewards.periods.history import HOLD_KINDS, PERIOD_KINDS, History, read_history
-from rewards.store import clients, events
+from rewards.store import clients, events, publications
 from rewards.store.continuity import Continuity
+from rewards.store.database import Connection
+from rewards.store.publications import Publication
 from rewards.views.condition import Condition, Response, condition, count_misdated, last_responses
 from rewards.views.contribution import Contribution
 from rewards.views.standing import Standing
@@ -39,7 +41,8 @@ class LedgerSnapshot:
         book: periods and holds.
         paid: currency -> account -> minor units that it was awarded in periods that are final or paid.
         events: kind -> how many there are.
-        clients: the labels of the clients.
+        published: consortium -> the publication that answers, and since when in microseconds since 1970.
+        clients: the labels of the clients, and what people call them.
         exemplars: consortium -> slot of the durations -> a recent response of it.
         misdated: receipts that say they were made long after they were booked.
         seconds: how long the reading took.
@@ -50,6 +53,7 @@ class LedgerSnapshot:
     book: History
     paid: Mapping[str, Mapping[str, int]]
     events: Mapping[str, int]
+    published: Mapping[str, tuple[Publication, int]]
     clients: ClientLabels
     exemplars: Exemplars
     misdated: int
@@ -82,7 +86,11 @@ class SnapshotReader:
             is_moved = last is None or not happened.keys().isdisjoint((*PERIOD_KINDS, *HOLD_KINDS))
             history = read_history(connection) if last is None or is_moved else last.book
             is_joined = last is None or clients.KIND in happened
-            labels = ClientLabels(clients.in_order(connection)) if last is None or is_joined else last.clients
+            labels = _read_clients(connection) if last is None or is_joined else last.clients
+            is_published = last is None or not happened.keys().isdisjoint(
+                (publications.PUBLISHED, publications.WITHDRAWN)
+            )
+            published = _find_published(connection, labels) if last is None or is_published else last.published
             fares = condition(connection)
             after = 0 if last is None else last.standing.sequence
             new = last_responses(connection, after, _RECENT)
@@ -94,12 +102,23 @@ class SnapshotReader:
             book=history,
             paid=_awards(history) if last is None or is_moved else last.paid,
             events=Counter(happened) + Counter({} if last is None else last.events),
+            published=published,
             clients=labels,
             exemplars=_with({} if last is None else last.exemplars, new),
             misdated=wrong + (0 if last is None else last.misdated),
             seconds=time.perf_counter() - begun,
         )
         return self._last
+
+
+def _read_clients(connection: Connection) -> ClientLabels:
+    return ClientLabels(clients.in_order(connection), clients.registrations(connection))
+
+
+def _find_published(connection: Connection, labels: ClientLabels) -> dict[str, tuple[Publication, int]]:
+    histories = {name: publications.history(connection, name) for name in labels.models}
+    answers = {name: publications.standing_since(told) for name, told in histories.items()}
+    return {name: answer for name, answer in answers.items() if answer is not None}
 
 
 def _awards(history: History) -> dict[str, dict[str, int]]:

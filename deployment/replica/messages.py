@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from deployment.errors import ApiError, InternalError, InvalidRequestError, OverloadedError, UnavailableError
+from deployment.schemas.requests import ChatRequest, CompletionRequest
 
 _ERRORS: tuple[type[ApiError], ...] = (InvalidRequestError, OverloadedError, InternalError, UnavailableError)
 
@@ -40,6 +41,21 @@ class PromptIds:
     ids: tuple[int, ...] = field(repr=False)
 
 
+Prompt = tuple[ChatMessage, ...] | str | PromptIds
+"""A conversation, a text, or token ids."""
+
+
+def prompt_of(request: ChatRequest | CompletionRequest) -> Prompt:
+    """What a request asks to be continued: a conversation, a text or token ids.
+
+    `developer` is OpenAI's newer name for `system`; chat templates know the older one.
+    """
+    if isinstance(request, ChatRequest):
+        roles = {"developer": "system"}
+        return tuple(ChatMessage(roles.get(each.role, each.role), each.text) for each in request.messages)
+    return request.prompt if isinstance(request.prompt, str) else PromptIds(request.prompt)
+
+
 @dataclass(frozen=True)
 class Job:
     """One response to make. `prompt` is a conversation, plain text or token ids; `application` is who has its key.
@@ -55,7 +71,7 @@ class Job:
     response_id: str
     application: str
     created_at_us: int
-    prompt: tuple[ChatMessage, ...] | str | PromptIds = field(repr=False)
+    prompt: Prompt = field(repr=False)
     max_tokens: int | None
     temperature: float
     top_p: float

@@ -13,12 +13,25 @@ from attribution.records import Sampling
 from deployment.replica.active_request import ActiveRequest
 from deployment.replica.endings import failure_of, overload_failure
 from deployment.replica.engines.decoder import Decoder
-from deployment.replica.messages import Failed, Job, PromptIds
+from deployment.replica.messages import Failed, Job, Prompt, PromptIds
 
 SHORT_CHARACTERS = 32_768
 """Prompts up to here are read in tens of milliseconds, and wait for none that is longer."""
 ENCODING_PATIENCE_S = 10.0
 """How long a prompt waits to be read, before its job is refused as one too many."""
+
+
+def encode(model: FederatedModel, prompt: Prompt) -> list[int]:
+    """Token ids of a prompt, as the model is run on them.
+
+    Raises:
+        PromptError: it is no text, too long, or the model's chat template is missing or refuses it.
+    """
+    if isinstance(prompt, PromptIds):
+        return list(prompt.ids)
+    if isinstance(prompt, str):
+        return model.encode_text(prompt)
+    return model.encode_chat([{"role": message.role, "content": message.content} for message in prompt])
 
 
 class Encoder:
@@ -67,7 +80,7 @@ class Encoder:
             self._done(row, overload_failure("too many long prompts wait to be read", math.ceil(row.seconds)))
             return
         try:
-            prompt_ids = self._encode(row.job)
+            prompt_ids = encode(self._model, row.job.prompt)
             sampling = self._sampling(row.job, len(prompt_ids))
             self._batch.check(prompt_ids, sampling)
         except Exception as error:  # noqa: BLE001 - the row's, whatever it is
@@ -75,13 +88,6 @@ class Encoder:
             return
         row.prompt_ids, row.sampling = tuple(prompt_ids), sampling
         self._done(row, None)
-
-    def _encode(self, job: Job) -> list[int]:
-        if isinstance(job.prompt, PromptIds):
-            return list(job.prompt.ids)
-        if isinstance(job.prompt, str):
-            return self._model.encode_text(job.prompt)
-        return self._model.encode_chat([{"role": message.role, "content": message.content} for message in job.prompt])
 
     def _sampling(self, job: Job, prompt_tokens: int) -> Sampling:
         """How to choose, and how much: what was asked for, else the default, or less where the context leaves less."""

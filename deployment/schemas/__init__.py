@@ -3,18 +3,21 @@
 Of OpenAI's API, with attribution, `requests` come in and `responses` go out. Of the operator API there is a module for
 each of its parts. Knows the shapes on the wire, nothing of who may ask or of how an answer is made.
 
-    bases       what every answer and every request of the operator API is built on
-    credit      consortia, clients, shares, credit and entries
-    errors      the body of every refusal, as the OpenAPI document tells it
-    fields      kinds of fields that several requests and answers share
-    holds       holds
-    keys        bearer keys
-    log         the Merkle log: checkpoints, signing keys and proofs
-    parameters  parameters that are no fields of our requests: which are accepted all the same
-    periods     periods and their settlements
-    receipts    receipts and events, whole as they were written, and what a reversal needs
-    requests    OpenAI's chat and text completions, and the field `attribution`
-    responses   OpenAI's answers: what carries attribution, usage and models
-    sampling    how what was not measured was settled, and what that leaves open
-    statements  statements
+    bases                 what every answer and every request of the operator API is built on
+    credit                consortia, clients, shares, credit and entries
+    errors                the body of every refusal, as the OpenAPI document tells it
+    explanations          a client's payout, explained line by line
+    explained_statements  statements since they explain themselves
+    fields                kinds of fields that several requests and answers share
+    holds                 holds
+    keys                  bearer keys
+    log                   the Merkle log: checkpoints, signing keys and proofs
+    parameters            parameters that are no fields of our requests: which are accepted all the same
+    periods               periods and their settlements
+    receipts              receipts and events, whole as they were written, and what a reversal needs
+    requests              OpenAI's chat and text completions, and the field `attribution`
+    responses             OpenAI's answers: what carries attribution, usage and models
+    rounds                rounds of training: which was published when, and who contributed what to it
+    sampling              how what was not measured was settled, and what that leaves open
+    statements            statements
 """

@@ -105,9 +105,9 @@ class Line(Answer):
     credit: Whole = Field(description="Net credit in the period; may be negative.")
     late: Whole = Field(description="The part of it that is of responses made before the previous period ended.")
     held_credit: Whole = Field(description="Credit left out because of holds on responses.")
-    share: str = Field(description='Exact part of what is distributable, "numerator/denominator".')
+    share: str = Field(description='Part: exactly what of the distributable is due, "numerator/denominator".')
     residue: Whole = Field(description="Trillionths of a minor unit that rounding still owes to the account.")
-    gross: Whole = Field(description="The share in whole minor units.")
+    gross: Whole = Field(description="The part in whole minor units.")
     carried_in: Whole = Field(description="Carried over from the period before; negative: owed.")
     released_holdback: Whole
     released_hold: Whole

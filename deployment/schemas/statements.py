@@ -20,7 +20,7 @@ _MONEY: dict[str, JsonValue] = {
     "carried_out": "0",
 }
 _NOTE = "hospital-net/ledger\n9\nq6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=\n\n— hospital-net/ledger …\n"
-_STATEMENT: dict[str, JsonValue] = {
+STATEMENT_EXAMPLE: dict[str, JsonValue] = {
     "schema": "protoken.statement/2",
     "consortium": "hospital-net",
     "client": "clinic",
@@ -74,14 +74,16 @@ _SAMPLING: dict[str, JsonValue] = {
 }
 
 
-class _StatementPart(BaseModel):
+class StatementPart(BaseModel):
+    """What every part of a statement is built on: nothing that it does not know."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Money(_StatementPart):
+class Money(StatementPart):
     """The lines of a statement in minor units, as decimal text: up to `recovered` they sum to what the others do."""
 
-    gross: Whole = Field(description="The share of the period.")
+    gross: Whole = Field(description="The part of what is distributable, in whole units.")
     carried_in: Whole = Field(description="Carried over from the period before; negative: owed.")
     released_holdback: Whole
     released_hold: Whole
@@ -94,21 +96,21 @@ class Money(_StatementPart):
     carried_out: Whole = Field(description="Carried to the next period; negative: owed.")
 
 
-class Holdback(_StatementPart):
+class Holdback(StatementPart):
     """What is kept back, and until when."""
 
     released_in: Count = Field(description="Ordinal of the period.")
     amount: Whole
 
 
-class Window(_StatementPart):
+class Window(StatementPart):
     """Receipts with after < sequence ≤ up_to."""
 
     after: Count
     up_to: Count
 
 
-class StandingMoney(_StatementPart):
+class StandingMoney(StatementPart):
     """What stands for the client in a currency that the period was not settled in; nothing is converted."""
 
     currency: str
@@ -120,8 +122,8 @@ class StandingMoney(_StatementPart):
     clawback: Whole = Field(description="To be taken back when a period is settled in this currency.")
 
 
-class Sampling(_StatementPart):
-    """What of the period was measured, and what that leaves open of the client's share."""
+class Sampling(StatementPart):
+    """What of the period was measured, and what that leaves open of the client's share of all credit."""
 
     responses: Count = Field(description="Responses of bundles of which a part was measured.")
     measured_responses: Count
@@ -133,7 +135,7 @@ class Sampling(_StatementPart):
     untold_credit: Whole = Field(description="Pending credit of which no error can be told.")
 
 
-class PeriodMove(_StatementPart):
+class PeriodMove(StatementPart):
     """A move of the period up to its being final."""
 
     state: Literal["draft", "disputed", "final"]
@@ -141,7 +143,7 @@ class PeriodMove(_StatementPart):
     actor: str
 
 
-class StatementEvent(_StatementPart):
+class StatementEvent(StatementPart):
     """What else the leaf in the log is made of, beside the statement's body."""
 
     sequence: Count
@@ -153,7 +155,7 @@ class StatementEvent(_StatementPart):
     once: str
 
 
-class LogPlace(_StatementPart):
+class LogPlace(StatementPart):
     """That the leaf is under a signed checkpoint."""
 
     leaf_index: Count
@@ -162,7 +164,7 @@ class LogPlace(_StatementPart):
     checkpoint: str
 
 
-class Signature(_StatementPart):
+class Signature(StatementPart):
     """Over the RFC 8785 form of all other fields."""
 
     algorithm: Literal["Ed25519"]
@@ -171,16 +173,9 @@ class Signature(_StatementPart):
     value: str = Field(description="base64.")
 
 
-class Statement(_StatementPart):
-    """What a client is told of a final period. Credit, tokens and money are decimal text: no reader may round them."""
+class StatementBase(StatementPart):
+    """What every schema of statements has."""
 
-    model_config = ConfigDict(serialize_by_alias=True, json_schema_extra={"examples": [_STATEMENT]})
-
-    schema_: Literal["protoken.statement/1", "protoken.statement/2", "protoken.statement/3"] = Field(
-        alias="schema",
-        description="1 for periods of the first rule of settlement, which recovered for the commons; 3 for those in "
-        "which not every response was measured.",
-    )
     consortium: str
     client: str
     name: str
@@ -203,17 +198,29 @@ class Statement(_StatementPart):
     credit: Whole = Field(description="Net micro-credits in the period.")
     late_credit: Whole
     held_credit: Whole
-    share: str = Field(description='Exact part of what is distributable, "numerator/denominator".')
     money: Money
     held_total: Whole
     holdbacks: list[Holdback]
     residue: Whole = Field(description="Trillionths of a minor unit that rounding still owes to the client.")
-    standing: list[StandingMoney] | None = Field(
-        None, description="What stands in other currencies until a period is settled in them. Absent in schema 1."
-    )
     event: StatementEvent
     log: LogPlace
     signature: Signature
+
+
+class Statement(StatementBase):
+    """What a client was told of a final period before statements explained themselves."""
+
+    model_config = ConfigDict(serialize_by_alias=True, json_schema_extra={"examples": [STATEMENT_EXAMPLE]})
+
+    schema_: Literal["protoken.statement/1", "protoken.statement/2", "protoken.statement/3"] = Field(
+        alias="schema",
+        description="1 for periods of the first rule of settlement, which recovered for the commons; 3 for those in "
+        "which not every response was measured.",
+    )
+    share: str = Field(description='Exact part of what is distributable, "numerator/denominator".')
+    standing: list[StandingMoney] | None = Field(
+        None, description="What stands in other currencies until a period is settled in them. Absent in schema 1."
+    )
 
 
 class SampledStatement(Statement):
@@ -221,13 +228,13 @@ class SampledStatement(Statement):
 
     model_config = ConfigDict(
         serialize_by_alias=True,
-        json_schema_extra={"examples": [_STATEMENT | {"schema": "protoken.statement/3", "sampling": _SAMPLING}]},
+        json_schema_extra={"examples": [STATEMENT_EXAMPLE | {"schema": "protoken.statement/3", "sampling": _SAMPLING}]},
     )
 
     sampling: Sampling
 
 
-class StatementEntry(_StatementPart):
+class StatementEntry(StatementPart):
     """A statement that can be fetched."""
 
     model_config = ConfigDict(

@@ -24,9 +24,16 @@ def make_folder(folder: Path) -> None:
         path.mkdir(mode=0o700, exist_ok=True)
         sync_folder(path.parent)
     folder.mkdir(exist_ok=True)  # raises where it is something else
+    if (word := word_of_others(folder)) is not None:
+        _LOG.warning("%s", word)
+
+
+def word_of_others(folder: Path) -> str | None:
+    """What is said of a folder that others than its owner may enter or list; None of one that they may not."""
     mode = stat.S_IMODE(folder.stat().st_mode)
-    if mode & _OTHERS:
-        _LOG.warning("others may look into folder %s (mode %o), where responses are kept: chmod 700", folder, mode)
+    if not mode & _OTHERS:
+        return None
+    return f"others may look into folder {folder} (mode {mode:o}), where responses are kept: chmod 700"
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from sqlalchemy import Connection, NullPool, Select, create_engine, func, inspect, select
+from sqlalchemy import Connection, Select, func, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from rewards.errors import LedgerError
-from rewards.store.database import Database
+from rewards.store.database import Database, connect_to_file
 
 StoredRow = dict[str, Any]
 """A row of a table as it stands, column -> value; whatever somebody may have written there."""
@@ -86,12 +84,16 @@ def lacks_write_ahead_log(file: Path) -> bool:
     Then nobody can say that it is whole: SQLite takes that file away when the last program closes the database, and
     so does whoever copies the database alone while it is in use. Nothing in the database tells the two apart.
     """
+    return is_write_ahead(file) and not file.with_name(f"{file.name}-wal").exists()
+
+
+def is_write_ahead(file: Path) -> bool:
+    """Whether a file is an SQLite database in write-ahead mode, which is for ever."""
     try:
         with file.open("rb") as opened:
-            start = opened.read(_MODES.stop)
+            return opened.read(_MODES.stop)[_MODES] == _WRITE_AHEAD
     except OSError:
         return False
-    return start[_MODES] == _WRITE_AHEAD and not file.with_name(f"{file.name}-wal").exists()
 
 
 @contextmanager
@@ -99,13 +101,9 @@ def _open_copy(path: Path) -> Iterator[Connection]:
     if not path.is_file():
         raise LedgerError(f"no ledger at {path}")
     wal = path.with_name(f"{path.name}-wal")
-    # Without pages that wait in a -wal file, `immutable` spares the file that SQLite would want to write beside it.
-    is_whole = not wal.exists() or wal.stat().st_size == 0
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro{'&immutable=1' if is_whole else ''}"
-    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=NullPool)
+    is_whole = not wal.exists() or wal.stat().st_size == 0  # no pages wait in a -wal file
     try:
-        with engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN")
+        with connect_to_file(path, is_shared=not is_whole) as connection:
             yield connection
     except SQLAlchemyError as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())

@@ -67,14 +67,21 @@ def sync(path: Path) -> None:
 def tighten(path: Path) -> None:
     """Take a file away from everybody's eyes but its owner's, and say so; where that is not ours to do, warn, once."""
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISREG(mode) and mode & _OTHERS:  # a folder, mistaken for a file, is nobody's to close
+        if (mode := mode_for_others(path)) is not None:
             path.chmod(MODE)
-            _LOG.warning("%s could be read by others (mode %o); it is its owner's alone now", path, stat.S_IMODE(mode))
+            _LOG.warning("%s could be read by others (mode %o); it is its owner's alone now", path, mode)
     except FileNotFoundError:
         return
     except OSError as error:
         _warn(path, error.strerror or str(error))
+
+
+def mode_for_others(path: Path) -> int | None:
+    """The mode of a file that is open to others than its owner; None where it is not, or is no file."""
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) and mode & _OTHERS:  # a folder, mistaken for a file, is nobody's to close
+        return stat.S_IMODE(mode)
+    return None
 
 
 @cache  # a key is loaded for every statement

@@ -14,7 +14,7 @@ from sqlmodel import col
 
 from rewards.errors import KeyRingError
 from rewards.files import private_files
-from rewards.store.database import Database, now_us
+from rewards.store.database import Connection, Database, now_us
 from rewards.store.tables import ApiKeyRow
 
 PEPPER_BYTES = 32
@@ -33,42 +33,56 @@ def load_or_make(path: Path, url: str) -> bytes:
         KeyRingError: the file is missing although there are valid keys, cannot be read or written, or is no pepper.
         LedgerError: the file is missing and the ledger cannot be read.
     """
-    try:
-        pepper = _read(path)
-        if pepper is None and not _has_keys(url):
-            _make(path)
-            pepper = _read(path)
-        elif pepper is None:
-            pepper = _read(path)  # somebody may have made it, and then a key, after we looked
-    except OSError as error:
-        raise KeyRingError(f"pepper {path}: {error.strerror}") from error
+    pepper = read(path)
     if pepper is None:
-        raise KeyRingError(
-            f"pepper {path} is missing, and without it no key of the ledger verifies: bring the file back, or name it "
-            "by pepper_file (PROTOKEN_PEPPER_FILE); where it is lost, revoke the keys, and new ones get a new pepper"
-        )
-    if len(pepper) != PEPPER_BYTES:
-        raise KeyRingError(f"pepper {path} holds {len(pepper)} bytes and must hold {PEPPER_BYTES}")
+        with closing(Database(url)) as database, database.read() as connection:
+            has_keys = has_valid_keys(connection)
+        if not has_keys:
+            _make(path)
+        pepper = read(path)  # where there are keys, somebody may have made it, and then a key, after we looked
+    if pepper is None:
+        raise absence_of(path)
     private_files.tighten(path)  # only now: a file that was named by a slip is somebody's, who may want it to be read
     return pepper
 
 
-def _read(path: Path) -> bytes | None:
+def read(path: Path) -> bytes | None:
+    """The pepper in a file, which stays as it is; None where there is no file.
+
+    Raises:
+        KeyRingError: it cannot be read, or is no pepper.
+    """
     try:
-        return path.read_bytes()
+        pepper = path.read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise KeyRingError(f"pepper {path}: {error.strerror}") from error
+    if len(pepper) != PEPPER_BYTES:
+        raise KeyRingError(f"pepper {path} holds {len(pepper)} bytes and must hold {PEPPER_BYTES}")
+    return pepper
 
 
-def _has_keys(url: str) -> bool:
+def absence_of(path: Path) -> KeyRingError:
+    """What is said where the file is missing although the ledger has valid keys."""
+    return KeyRingError(
+        f"pepper {path} is missing, and without it no key of the ledger verifies: bring the file back, or name it "
+        "by pepper_file (PROTOKEN_PEPPER_FILE); where it is lost, revoke the keys, and new ones get a new pepper"
+    )
+
+
+def has_valid_keys(connection: Connection) -> bool:
+    """Whether the ledger has a key that opens anything, which none does without the pepper."""
     expires_at_us = col(ApiKeyRow.expires_at_us)
     valid = col(ApiKeyRow.revoked_at_us).is_(None) & (expires_at_us.is_(None) | (expires_at_us > now_us()))
-    with closing(Database(url)) as database, database.read() as connection:
-        return connection.execute(select(col(ApiKeyRow.key_id)).where(valid).limit(1)).first() is not None
+    return connection.execute(select(col(ApiKeyRow.key_id)).where(valid).limit(1)).first() is not None
 
 
 def _make(path: Path) -> None:
     """Write a pepper, unless somebody was quicker; keys that are made next must not outlive it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        private_files.write_new(path, secrets.token_bytes(PEPPER_BYTES))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            private_files.write_new(path, secrets.token_bytes(PEPPER_BYTES))
+    except OSError as error:
+        raise KeyRingError(f"pepper {path}: {error.strerror}") from error

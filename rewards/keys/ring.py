@@ -238,7 +238,8 @@ def _require_registered(connection: Connection, client: str) -> None:
     names = sorted({each for members in clients.registrations(connection).values() for each in members})
     if client not in names:
         raise KeyRingError(
-            f"client {client!r} is not registered in this ledger; registered are: {', '.join(names) or 'none'}"
+            f"client {client!r} is not registered in this ledger; registered are: {', '.join(names) or 'none'}; "
+            "the clients of a bundle are registered when `protoken serve` starts with it"
         )
 
 

@@ -25,7 +25,8 @@ from rewards.log.merkle import leaf_hash
 HEAD = ("sequence", "kind", "response_id", "reverses", "booked_at_us")
 """Columns of a receipt that every client of it is shown."""
 ENTRY = ("account", "amount")
-_EVENT = ("sequence", "kind", "subject", "at_us", "actor", "document", "salt", "once")
+EVENT = ("sequence", "kind", "subject", "at_us", "actor", "document", "salt", "once")
+"""Columns of an event, all of which its leaf commits to."""
 _HEX = re.compile(r"[0-9a-f]{64}")
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,30}")
 
@@ -72,7 +73,7 @@ def receipt_leaf(receipt: Mapping[str, Any], amounts: Mapping[str, int]) -> byte
 
 def event_leaf(event: Mapping[str, Any]) -> bytes:
     """Leaf hash of an event; the row as it is stored, its document as text."""
-    return leaf_hash(canonical_bytes({**{name: event[name] for name in _EVENT}, "leaf": "event"}))
+    return leaf_hash(canonical_bytes({**{name: event[name] for name in EVENT}, "leaf": "event"}))
 
 
 def opening(receipt: Mapping[str, Any], amounts: Mapping[str, int], account: str) -> Opening:

@@ -158,26 +158,36 @@ def verify_receipt_proof(document: Any, keys: Sequence[VerifyKey], origin: str) 
         SignatureError: the checkpoint is malformed, or not signed by one of the keys, or another log's.
         LogError: the opening and the inclusion do not lead to the checkpoint's root, or a field has another form.
     """
-    _require_fields("proof", document, {"proof", "opening", "inclusion", "checkpoint"})
+    require_fields("proof", document, {"proof", "opening", "inclusion", "checkpoint"})
     if document["proof"] != "receipt":
         raise LogError(f"proof must be 'receipt', not {document['proof']!r}")
-    checkpoint = _open(document["checkpoint"], keys, origin)
-    leaf = leaves.leaf_of_opening(document["opening"])
-    place = document["inclusion"]
-    _require_fields("inclusion", place, {"leaf_index", "size", "hashes"})
-    if type(place["size"]) is not int or place["size"] != checkpoint.size:
-        raise LogError(f"inclusion.size is {place['size']!r}, but the checkpoint is of {checkpoint.size} leaves")
-    hashes = _hashes("inclusion.hashes", place["hashes"])
-    if not merkle.verify_inclusion(leaf, place["leaf_index"], checkpoint.size, hashes, checkpoint.root):
-        raise LogError(
-            "the opening is not in the log at inclusion.leaf_index: opening, inclusion and checkpoint do not belong"
-            " together, or one was altered"
-        )
+    checkpoint = require_included(leaves.leaf_of_opening(document["opening"]), document, keys, origin)
     head, entry = document["opening"]["head"], document["opening"]["entry"]
     shown = {name: head[name] for name in leaves.HEAD}
     return ProvedEntry(
         client=entry["account"], amount=leaves.amount_of_opening(document["opening"]), checkpoint=checkpoint, **shown
     )
+
+
+def require_included(leaf: bytes, document: Any, keys: Sequence[VerifyKey], origin: str) -> Checkpoint:
+    """Require that a leaf is in the log where a proof's `inclusion` says, under its `checkpoint`, which is returned.
+
+    Raises:
+        SignatureError: the checkpoint is malformed, or not signed by one of the keys, or another log's.
+        LogError: the leaf and the inclusion do not lead to the checkpoint's root, or a field has another form.
+    """
+    checkpoint = _open(document["checkpoint"], keys, origin)
+    place = document["inclusion"]
+    require_fields("inclusion", place, {"leaf_index", "size", "hashes"})
+    if type(place["size"]) is not int or place["size"] != checkpoint.size:
+        raise LogError(f"inclusion.size is {place['size']!r}, but the checkpoint is of {checkpoint.size} leaves")
+    hashes = _hashes("inclusion.hashes", place["hashes"])
+    if not merkle.verify_inclusion(leaf, place["leaf_index"], checkpoint.size, hashes, checkpoint.root):
+        raise LogError(
+            f"the {'event' if 'event' in document else 'opening'} is not in the log at inclusion.leaf_index: it,"
+            " inclusion and checkpoint do not belong together, or one was altered"
+        )
+    return checkpoint
 
 
 def verify_consistency(document: Any, held: str, keys: Sequence[VerifyKey], origin: str) -> Checkpoint:
@@ -193,7 +203,7 @@ def verify_consistency(document: Any, held: str, keys: Sequence[VerifyKey], orig
         SignatureError: a checkpoint is malformed, or not signed by one of the keys, or another log's.
         LogError: what the older checkpoint covers was altered, or a field has another form.
     """
-    _require_fields("proof", document, {"proof", "first", "second", "hashes", "checkpoint"})
+    require_fields("proof", document, {"proof", "first", "second", "hashes", "checkpoint"})
     if document["proof"] != "consistency":
         raise LogError(f"proof must be 'consistency', not {document['proof']!r}")
     older, newer = _open(held, keys, origin), _open(document["checkpoint"], keys, origin)
@@ -235,6 +245,11 @@ def _hashes(name: str, texts: Any) -> list[bytes]:
     return [base64_bytes(text, 32, f"{name}[{place}]") for place, text in enumerate(texts)]
 
 
-def _require_fields(name: str, value: Any, fields: set[str]) -> None:
+def require_fields(name: str, value: Any, fields: set[str]) -> None:
+    """Refuse what is no object of exactly those fields.
+
+    Raises:
+        LogError: it is not; it is named.
+    """
     if not isinstance(value, dict) or set(value) != fields:
         raise LogError(f"{name} must be an object of exactly {', '.join(sorted(fields))}")

@@ -7,6 +7,7 @@ how is `rewards.settlement`'s business.
     clawbacks    what reversals booked now take back of earlier periods, in money
     contents     what a period comes to: its receipts, less what is held and what is reversed
     errors       the error that carries a settlement
+    explanation  why one client is paid what it is in a closed period, line by line
     history      what the events say of periods and holds, checked as it is read
     holds        holds: what is not to be paid for the time being, a client's payout or the credit of one response
     moves        preview, close, dispute, finalise, pay: the only writer of a period
@@ -20,17 +21,20 @@ how is `rewards.settlement`'s business.
 from __future__ import annotations
 
 from rewards.ledger.ledger import Ledger
+from rewards.periods.explanation import Explanation, explain
 from rewards.periods.history import Period, open_window, read_history
 from rewards.periods.moves import NAME, POSSIBLE, Preview, close, dispute, finalise, pay, preview
 
 __all__ = [
     "NAME",
     "POSSIBLE",
+    "Explanation",
     "Period",
     "Preview",
     "all",
     "close",
     "dispute",
+    "explain",
     "finalise",
     "get",
     "open_window",

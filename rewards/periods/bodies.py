@@ -6,11 +6,13 @@ Credit, tokens and money are decimal text, as readers of JSON lose integers beyo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from sqlalchemy import Connection
 
+from rewards.credit import MICRO_CREDITS_PER_TOKEN
 from rewards.files.strict_json import JsonObject
+from rewards.periods.contents import PeriodContents, ReversedResponse
 from rewards.periods.history import Period
 from rewards.settlement.document import FIRST_RULE, Settlement
 from rewards.settlement.lines import Line
@@ -18,24 +20,44 @@ from rewards.settlement.pending import NO_ERROR, Sampling
 from rewards.store import clients, events
 
 STATEMENT_KIND = "statement"
-SCHEMA = "protoken.statement/2"
-SAMPLED_SCHEMA = "protoken.statement/3"
-"""Of periods in which responses were pending: as the second, with `sampling`."""
+SCHEMA = "protoken.statement/4"
+"""Explains itself: says what its shares and parts are of, the policy, reversed responses, claw-backs and rounding."""
 FIRST_SCHEMA = "protoken.statement/1"
 """Of periods that were settled by the first rule: without `recovered`, and without `standing`."""
+SECOND_SCHEMA = "protoken.statement/2"
+"""Of periods of the second rule before statements explained themselves; what it calls share is the part of now."""
+SAMPLED_SCHEMA = "protoken.statement/3"
+"""As the second, with `sampling`: of periods in which responses were pending."""
+SCHEMAS = (FIRST_SCHEMA, SECOND_SCHEMA, SAMPLED_SCHEMA, SCHEMA)
 MONEY_IN = ("gross", "carried_in", "released_holdback", "released_hold", "drawn_holdback", "recovered")
 """Lines of money that come to a client, in minor units."""
 MONEY_OUT = ("clawback", "holdback", "held", "payout", "carried_out")
 """Lines of money that leave it; both sum to the same."""
+SHARE_OF = "all credit of the period, that of the commons included"
+"""What the share of a statement is of; it is told of no money."""
+PART_OF = "what is distributable, by the policy's allocation and within its caps"
+"""What the part of a statement is of."""
+ROUNDING = {
+    "pool": "a price is rounded down, and the rest carried",
+    "fee": "rounded down, and the rest carried",
+    "part": "largest remainder, in trillionths of a minor unit",
+    "gross": "largest remainder, with what earlier periods' rounding owes",
+    "holdback": "rounded down",
+}
+"""By which rule what is rounded, to whole minor units where nothing else is said."""
+_OF_OTHERS = ("caps", "fees")  # of a policy: they speak of other clients, and of applications
 
 
-def record(connection: Connection, period: Period, receipts: Mapping[str, int], actor: str) -> None:
+def record(
+    connection: Connection, period: Period, earlier: tuple[Period, ...], contents: PeriodContents, actor: str
+) -> None:
     """Write the statements of a final period, in the transaction that made it final.
 
     Args:
         connection: of `Database.write`.
         period: with its final settlement.
-        receipts: account -> receipts that credit it in the period.
+        earlier: every period before.
+        contents: what it was settled over.
         actor: who made it final.
     """
     assert period.final is not None
@@ -43,11 +65,11 @@ def record(connection: Connection, period: Period, receipts: Mapping[str, int], 
     lines = {line.account: line for line in period.final.lines}
     for client, (consortium, name) in _registrations(connection).items():
         whose = {"consortium": consortium, "client": client, "name": name}
-        body = {**whose, **common, **_own(lines[client], common["schema"]), "receipts": receipts.get(client, 0)}
-        if period.final.rule != FIRST_RULE:
-            body["standing"] = _standing(period.final, client)
-        if period.final.sampling is not None:
-            body["sampling"] = _sampling(period.final.sampling, client)
+        body = {**whose, **common, **_own(lines[client]), "receipts": contents.receipts.get(client, 0)}
+        if period.final.rule == FIRST_RULE:
+            body |= _first_own(lines[client], period.final, client)
+        else:
+            body |= _told_terms(period, earlier, lines[client], contents.reversals.get(client, ()))
         subject = f"{period.name}/{client}"
         events.record(connection, STATEMENT_KIND, subject, actor, body, once=f"{STATEMENT_KIND}:{subject}")
 
@@ -95,9 +117,51 @@ def money_in(schema: str) -> tuple[str, ...]:
 
 
 def _schema(settlement: Settlement) -> str:
-    if settlement.sampling is not None:
-        return SAMPLED_SCHEMA
-    return FIRST_SCHEMA if settlement.rule == FIRST_RULE else SCHEMA
+    if settlement.rule != FIRST_RULE:
+        return SCHEMA
+    return FIRST_SCHEMA if settlement.sampling is None else SAMPLED_SCHEMA
+
+
+def _told_terms(
+    period: Period, earlier: tuple[Period, ...], line: Line, reversals: Iterable[ReversedResponse]
+) -> JsonObject:
+    """What the client is told so that the statement needs nobody to explain it."""
+    settlement, client = period.settlement, line.account
+    policy = settlement.policy.model_dump(exclude_none=True)
+    own = settlement.policy.model_copy(update={"cap_percent": settlement.policy.cap(client)})
+    return {
+        "money": {name: str(getattr(line, name)) for name in (*MONEY_IN, *MONEY_OUT)},
+        "share": _fraction(line.credit, settlement.tokens * MICRO_CREDITS_PER_TOKEN, SHARE_OF),
+        "part": _fraction(line.share.numerator, line.share.denominator, PART_OF),
+        "policy": {name: value for name, value in policy.items() if name not in _OF_OTHERS},
+        "cap_percent": own.model_dump()["cap_percent"],
+        "clawbacks": _clawbacks(period, earlier, client),
+        "reversed": [
+            {"response_id": each.response_id, "period": each.period, "credit": str(each.credit)} for each in reversals
+        ],
+        "rounding": ROUNDING,
+        "standing": _standing(settlement, client),
+        "sampling": None if settlement.sampling is None else _sampling(settlement.sampling, client),
+    }
+
+
+def _fraction(numerator: int, denominator: int, of: str) -> JsonObject:
+    return {"numerator": str(numerator), "denominator": str(denominator), "of": of}
+
+
+def _clawbacks(period: Period, earlier: Iterable[Period], client: str) -> list[JsonObject]:
+    """What is taken back of the client, by the earlier period, each in the currency of that."""
+    currencies = {each.name: each.settlement.policy.money for each in earlier}
+    return [
+        {
+            "period": name,
+            "currency": currencies[name].code,
+            "minor_digits": currencies[name].digits,
+            "amount": str(amounts[client]),
+        }
+        for name, amounts in sorted(period.clawbacks.items())
+        if client in amounts
+    ]
 
 
 def _sampling(sampling: Sampling, client: str) -> JsonObject:
@@ -130,15 +194,24 @@ def _standing(settlement: Settlement, client: str) -> list[JsonObject]:
     ]
 
 
-def _own(line: Line, schema: str) -> JsonObject:
-    """What only this client is told."""
+def _own(line: Line) -> JsonObject:
+    """What only this client is told, by either rule."""
     return {
         "credit": str(line.credit),
         "late_credit": str(line.late),
         "held_credit": str(line.held_credit),
-        "share": f"{line.share.numerator}/{line.share.denominator}",
-        "money": {name: str(getattr(line, name)) for name in (*money_in(schema), *MONEY_OUT)},
         "held_total": str(line.held_total),
         "holdbacks": [{"released_in": ordinal, "amount": str(amount)} for ordinal, amount in line.holdbacks],
         "residue": str(line.residue),
     }
+
+
+def _first_own(line: Line, settlement: Settlement, client: str) -> JsonObject:
+    """What only this client is told of a period of the first rule, as it was told then."""
+    body: JsonObject = {
+        "share": f"{line.share.numerator}/{line.share.denominator}",
+        "money": {name: str(getattr(line, name)) for name in (*money_in(_schema(settlement)), *MONEY_OUT)},
+    }
+    if settlement.sampling is not None:
+        body["sampling"] = _sampling(settlement.sampling, client)
+    return body

@@ -19,7 +19,7 @@ from rewards.periods.history import Period
 from rewards.periods.window import PeriodFrame, refreeze
 from rewards.settlement.allocation import PeriodCredit
 from rewards.store import queries
-from rewards.store.receipts import reversal_pairs
+from rewards.store.receipts import read_receipts, reversal_pairs
 from rewards.store.tables import ReceiptRow
 
 
@@ -31,6 +31,7 @@ class PeriodContents:
         credit: for `settle`.
         receipts: account -> receipts that credit it in this period.
         left_out, taken_in, reversed: as in `Period`.
+        reversals: client -> the responses with credit of its own whose reversals count here, in their order.
         is_empty: whether no receipt counts here and no reversal takes anything back.
     """
 
@@ -39,7 +40,23 @@ class PeriodContents:
     left_out: tuple[int, ...]
     taken_in: tuple[int, ...]
     reversed: Mapping[str, Mapping[str, int]]
+    reversals: Mapping[str, tuple[ReversedResponse, ...]]
     is_empty: bool
+
+
+@dataclass(frozen=True)
+class ReversedResponse:
+    """A response whose credit was taken back, as one client is told of it.
+
+    Attributes:
+        response_id: of the response.
+        period: in which it had counted; the one that tells of it where it was reversed before that was closed.
+        credit: micro-credits that the client had of it.
+    """
+
+    response_id: str
+    period: str
+    credit: int
 
 
 @dataclass
@@ -55,6 +72,7 @@ class _ReceiptSets:
 
 def contents(
     connection: Connection,
+    name: str,
     frame: PeriodFrame,
     earlier: tuple[Period, ...],
     held: Iterable[str],
@@ -65,6 +83,7 @@ def contents(
 
     Args:
         connection: a transaction of the ledger.
+        name: of the period.
         frame: which receipts.
         earlier: every period before, all of them final or paid.
         held: response ids under an active hold.
@@ -95,6 +114,7 @@ def contents(
         left_out=tuple(sorted(selection.left_out)),
         taken_in=tuple(sorted(selection.taken_in)),
         reversed=_reversed_credit(connection, selection),
+        reversals=_responses_taken_back(connection, name, selection),
         is_empty=_is_empty(frame, selection),
     )
 
@@ -109,6 +129,16 @@ def count_again(
     )
     _find_taken_back(selection, frame, earlier)
     return _count(connection, frame, selection, by_application=by_application)
+
+
+def reversed_responses(
+    connection: Connection, period: Period, earlier: tuple[Period, ...]
+) -> Mapping[str, tuple[ReversedResponse, ...]]:
+    """Client -> the responses with credit of its own whose reversals count in a closed period, in their order."""
+    frame = refreeze(period, earlier[-1] if earlier else None)
+    sets = _ReceiptSets(reversals=_reversals(connection, frame), taken_in={*period.taken_in})
+    _find_taken_back(sets, frame, earlier)
+    return _responses_taken_back(connection, period.name, sets)
 
 
 def _count(connection: Connection, frame: PeriodFrame, selection: _ReceiptSets, *, by_application: bool) -> tally.Tally:
@@ -167,6 +197,20 @@ def _find_taken_back(sets: _ReceiptSets, frame: PeriodFrame, earlier: tuple[Peri
             if period is None:
                 raise LedgerError(f"receipt {reversal} reverses receipt {original}, which counts in no period")
             sets.taken_back[reversal] = period.name
+
+
+def _responses_taken_back(
+    connection: Connection, name: str, sets: _ReceiptSets
+) -> dict[str, tuple[ReversedResponse, ...]]:
+    lists: dict[str, list[ReversedResponse]] = {}
+    for some in tally.batches(sorted(sets.reversals)):
+        for reversal in read_receipts(connection, col(ReceiptRow.sequence).in_(some), len(some)):
+            counted_in = sets.taken_back.get(reversal.sequence, name)
+            for account, amount in reversal.amounts.items():
+                if amount and account not in (COMMONS, PENDING):
+                    response = ReversedResponse(str(reversal.reverses), counted_in, -amount)
+                    lists.setdefault(account, []).append(response)
+    return {client: tuple(responses) for client, responses in lists.items()}
 
 
 def _is_empty(frame: PeriodFrame, selection: _ReceiptSets) -> bool:

@@ -43,30 +43,42 @@ class Preview:
         settlement: the settlement.
         compared_with: what it is compared with, as in "draft of 2026-11"; None when there is nothing to compare with.
         difference: account -> minor units that its payout is above (or, negative, below) that.
+        final_from_us: from when on it could be made final: a draft after its dispute days, which for what is no draft
+            yet begin when it would be closed.
     """
 
     settlement: Settlement
     compared_with: str | None
     difference: dict[str, int]
+    final_from_us: int
 
 
-def preview(ledger: Ledger, name: str, policy: Policy, until_us: int | None = None) -> Preview:
+def preview(
+    ledger: Ledger, name: str, policy: Policy, until_us: int | None = None, *, at_us: int | None = None
+) -> Preview:
     """What `close` would store at this moment, or `finalise` if the period is a draft. Writes nothing.
 
-    Args and errors are those of `close`; a draft keeps its own policy and its own end.
+    Args and errors are those of `close`; a draft keeps its own policy and its own end. With `at_us` it is rehearsed for
+    a moment to come, as if nothing more were booked until then.
 
     Raises:
         PeriodClosedError: the period is final.
+        PeriodError: also where `at_us` is over.
     """
     with ledger.database.read() as connection:
         history = read_history(connection)
+        now = now_us(connection)
+        if at_us is not None and at_us < now:
+            raise PeriodError(f"only a moment to come can be rehearsed, and {text_of(at_us)} is over")
         period = history.find(name)
         if period is None:
-            draft = _draft(connection, history, name, policy, until_us)
-            return _compare(draft.settlement, history.before(draft.ordinal), "final of")
+            draft = _draft(connection, history, name, policy, until_us, at_us)
+            final_from_us = (now if at_us is None else at_us) + _dispute_us(policy)
+            return _compare(draft.settlement, history.before(draft.ordinal), "final of", final_from_us)
         if period.final is not None:
             raise _already_closed(period)
-        return _compare(_settle_again(connection, history, period).settlement, period, "draft of")
+        final_from_us = _final_from_us(connection, period, now)
+        return _compare(_settle_again(connection, history, period).settlement, period, "draft of", final_from_us)
 
 
 def close(
@@ -121,10 +133,9 @@ def finalise(ledger: Ledger, name: str, actor: str, *, expected: str | None = No
 
     def prepare(connection: Connection, history: History) -> PreparedSettlement:
         period = _require(history, name, "finalised")
-        clock = Clock(now_us(connection), period.draft.policy.skew_us)
-        days = min(period.draft.policy.dispute_days, MOST_DISPUTE_DAYS)
-        opens_us = time_closed_us(connection, period, clock) + days * DAY_US
-        if clock.now_us < opens_us:
+        now = now_us(connection)
+        opens_us = _final_from_us(connection, period, now)
+        if now < opens_us:
             raise PeriodError(f"period {name!r} may be disputed until {text_of(opens_us)}, and finalised from then on")
         return _settle_again(connection, history, period)
 
@@ -191,9 +202,14 @@ def _write(
 
 
 def _draft(
-    connection: Connection, history: History, name: str, policy: Policy, until_us: int | None
+    connection: Connection,
+    history: History,
+    name: str,
+    policy: Policy,
+    until_us: int | None,
+    at_us: int | None = None,
 ) -> PreparedSettlement:
-    """The next period, settled."""
+    """The next period, settled as of now, or of a moment that is rehearsed."""
     if re.fullmatch(NAME, name) is None:
         raise PeriodError(f"period name {name!r} must be 1 to 64 letters, digits, dots, dashes or underscores")
     period = history.find(name)
@@ -206,7 +222,7 @@ def _draft(
             "finalise that first"
         )
     policy_fit.require_fit(connection, policy)
-    frame = freeze(connection, previous, policy, until_us)
+    frame = freeze(connection, previous, policy, until_us, at_us)
     prepared = prepare_settlement(connection, history, name, len(history.periods) + 1, frame, policy)
     if prepared.is_empty:
         moment = "" if until_us is None else f" that was made before {text_of(until_us)}"
@@ -216,6 +232,16 @@ def _draft(
             f"{policy.currency} falls due"
         )
     return prepared
+
+
+def _dispute_us(policy: Policy) -> int:
+    return min(policy.dispute_days, MOST_DISPUTE_DAYS) * DAY_US
+
+
+def _final_from_us(connection: Connection, period: Period, now: int) -> int:
+    """From when on a draft can be made final."""
+    policy = period.draft.policy
+    return time_closed_us(connection, period, Clock(now, policy.skew_us)) + _dispute_us(policy)
 
 
 def _settle_again(connection: Connection, history: History, period: Period) -> PreparedSettlement:
@@ -239,10 +265,11 @@ def _record_final(connection: Connection, name: str, actor: str, prepared: Prepa
     assert draft is not None
     document = prepared.document(draft.sampling_keys)
     events.record(connection, "period.final", name, actor, add_hash(document), once=f"period.final:{name}")
-    period = read_history(connection).find(name)
+    history = read_history(connection)
+    period = history.find(name)
     assert period is not None
     assert period.final == prepared.settlement  # what is read back is what was meant
-    bodies.record(connection, period, prepared.contents.receipts, actor)
+    bodies.record(connection, period, history.periods[: period.ordinal - 1], prepared.contents, actor)
 
 
 def _require(history: History, name: str, move: str) -> Period:
@@ -267,13 +294,13 @@ def _already_closed(period: Period) -> PeriodClosedError:
     )
 
 
-def _compare(settlement: Settlement, other: Period | None, what: str) -> Preview:
+def _compare(settlement: Settlement, other: Period | None, what: str, final_from_us: int) -> Preview:
     """A settlement beside another period's, or beside its own draft, where the currency is the same."""
     if other is None or other.settlement.policy.money != settlement.policy.money:
-        return Preview(settlement, None, {})
+        return Preview(settlement, None, {}, final_from_us)
     before = {line.account: line.payout for line in other.settlement.lines}
     now = {line.account: line.payout for line in settlement.lines}
     difference = {
         account: now.get(account, 0) - before.get(account, 0) for account in sorted(before.keys() | now.keys())
     }
-    return Preview(settlement, f"{what} {other.name}", difference)
+    return Preview(settlement, f"{what} {other.name}", difference, final_from_us)

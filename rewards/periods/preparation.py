@@ -84,7 +84,7 @@ def prepare_settlement(
     """
     earlier = history.periods[: ordinal - 1]
     by_application = policy.allocation == "user_centric"
-    sums = contents(connection, frame, earlier, history.held_targets("response"), by_application=by_application)
+    sums = contents(connection, name, frame, earlier, history.held_targets("response"), by_application=by_application)
     taken: Mapping[str, Mapping[str, int]] = {}
     if rule == FIRST_RULE:
         standing = {policy.money: first_rule(earlier, sums.reversed)}

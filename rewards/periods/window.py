@@ -77,13 +77,15 @@ class PeriodFrame:
         return frozenset(self.deferred)
 
 
-def freeze(connection: Connection, previous: Period | None, policy: Policy, until_us: int | None) -> PeriodFrame:
-    """The frame of the period that follows `previous`, if it is closed at this moment.
+def freeze(
+    connection: Connection, previous: Period | None, policy: Policy, until_us: int | None, at_us: int | None = None
+) -> PeriodFrame:
+    """The frame of the period that follows `previous`, if it is closed at this moment, or at one that is rehearsed.
 
     Raises:
         PeriodError: `until_us` is not after the end of the previous period, or its grace hours are not over.
     """
-    clock = Clock(now_us(connection), policy.skew_us)
+    clock = Clock(now_us(connection) if at_us is None else at_us, policy.skew_us)
     after, late_us, arrived = _end(previous, clock)
     if until_us is None:
         last = queries.last_sequence(connection, None)

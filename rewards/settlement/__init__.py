@@ -3,6 +3,8 @@
 allocation   who is entitled to which exact part of the pool: caps, commons, fees
 balances     what is carried from period to period, each amount in the currency that it belongs to
 document     what one period paid, kept back and carried on, and its document
+explanation  one client's payout, line by line, each of which follows from lines before it
+formula      formulas over named integers: what an explanation shows is what it computes
 lines        one account's line of a settlement: from gross to payout, and the balance it carries on
 pending      what was not measured, settled by what was, and the standard error of that
 policy       what a period pays, to whom, and what is kept back

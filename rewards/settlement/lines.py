@@ -30,10 +30,11 @@ class Line:
         credit: net credit in the window; may be negative.
         late: the part of it that is of responses made before the previous period ended.
         held_credit: credit left out because of holds on responses.
-        share: exact part of the distributable pool that is due; all lines sum to 1.
+        share: the part of the distributable pool that is due, exactly; all lines sum to 1. Documents have called it so
+            since the first one; everywhere else a share is of credit, and this is the part.
         residue: trillionths of a minor unit that rounding still owes to the account after this period:
             the residue before + share * distributable * 10**12 - gross * 10**12.
-        gross: the share of the distributable pool, rounded down or up; the commons absorbs what remains.
+        gross: the part of the distributable pool, rounded down or up; the commons absorbs what remains.
         carried_in: what was carried over from the period before; negative: owed.
         released_holdback: holdbacks of earlier periods that fall due.
         released_hold: what a hold had withheld, since the client is on hold no more.

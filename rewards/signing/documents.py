@@ -12,6 +12,7 @@ from rewards.files.strict_json import JsonObject
 from rewards.signing.encoding import base64_bytes, base64_text
 from rewards.signing.keys import SIGNATURE_BYTES, SigningKey, VerifyKey
 
+_MOST_SHOWN = 200  # letters of a foreign value
 _FIELDS = {"algorithm", "key_id", "key_name", "value"}
 
 
@@ -55,7 +56,7 @@ def verify_document(document: Mapping[str, Any], keys: Sequence[VerifyKey]) -> V
     if not isinstance(signature, dict) or set(signature) != _FIELDS:
         raise SignatureError(f"the document needs a field 'signature' with exactly {', '.join(sorted(_FIELDS))}")
     if signature["algorithm"] != "Ed25519":
-        raise SignatureError(f"signature.algorithm must be 'Ed25519', not {signature['algorithm']!r}")
+        raise SignatureError(f"signature.algorithm must be 'Ed25519', not {_short(signature['algorithm'])}")
     value = base64_bytes(signature["value"], SIGNATURE_BYTES, "signature.value")
     signed = canonical_json({name: field for name, field in document.items() if name != "signature"})
     for key in keys:
@@ -64,6 +65,11 @@ def verify_document(document: Mapping[str, Any], keys: Sequence[VerifyKey]) -> V
                 raise SignatureError(f"the signature by {key} does not verify: the document was altered")
             return key
     raise SignatureError(
-        f"the document is signed by {signature['key_name']!r} ({signature['key_id']!r}), which is not among the known"
-        f" keys: {', '.join(map(str, keys)) or 'none'}"
+        f"the document is signed by {_short(signature['key_name'])} ({_short(signature['key_id'])}), which is not among"
+        f" the known keys: {', '.join(map(str, keys)) or 'none'}"
     )
+
+
+def _short(value: Any) -> str:
+    """What a stranger's document says, in little more than a line."""
+    return repr(value)[:_MOST_SHOWN]

@@ -111,7 +111,18 @@ class SigningKey:
 
     @classmethod
     def load(cls, path: Path) -> SigningKey:
-        """The key in a file that `save` wrote.
+        """The key in a file that `save` wrote, which nobody else can read from then on.
+
+        Raises:
+            SignatureError: as of `read`.
+        """
+        key = cls.read(path)
+        private_files.tighten(path)
+        return key
+
+    @classmethod
+    def read(cls, path: Path) -> SigningKey:
+        """The same, and the file stays as it is.
 
         Raises:
             SignatureError: the file cannot be read, or holds no signing key; it is named.
@@ -128,7 +139,6 @@ class SigningKey:
             _require_id(key.public, encoded.split("+", 2)[1])
         except SignatureError as error:
             raise SignatureError(f"signing key {path}: {error}") from error
-        private_files.tighten(path)
         return key
 
 

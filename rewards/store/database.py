@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import sqlalchemy
-from sqlalchemy import URL, Engine, text
+from sqlalchemy import URL, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from rewards.errors import LedgerError, LedgerLostError, LedgerRefusedError
@@ -94,6 +95,42 @@ def connect_as_is(url: str, *, writing: bool = False) -> Iterator[Connection]:
         _open_engine(parsed) as engine,
         (preparing_engine(engine) if writing else engine).begin() as connection,
     ):
+        yield connection
+
+
+@contextmanager
+def connect_unchanged(url: str) -> Iterator[Connection]:
+    """A transaction that sees the ledger at one moment, of whatever schema, and leaves all files as they are.
+
+    Of an SQLite file it sees what is in its write-ahead log only where somebody has that open, or left it in a crash.
+
+    Raises:
+        LedgerError: there is no such database, or it fails.
+    """
+    parsed = parse(url)
+    file = _required_file(parsed)
+    if file is None:
+        with connect_as_is(url) as connection:
+            connection.execute(text("SET TRANSACTION READ ONLY"))
+            yield connection
+        return
+    is_shared = all(file.with_name(f"{file.name}{end}").exists() for end in ("-wal", "-shm"))
+    with _errors_of(readable_url(parsed)), connect_to_file(file, is_shared=is_shared) as connection:
+        yield connection
+
+
+@contextmanager
+def connect_to_file(file: Path, *, is_shared: bool) -> Iterator[Connection]:
+    """A transaction on an SQLite file that is only read.
+
+    Args:
+        file: as it is.
+        is_shared: whether somebody may write it; where nobody does, not even SQLite writes a file beside it.
+    """
+    uri = f"file:{quote(str(file.absolute()))}?mode=ro{'' if is_shared else '&immutable=1'}"
+    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN")
         yield connection
 
 

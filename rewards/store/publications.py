@@ -7,6 +7,7 @@ A publication that is withdrawn leaves the one before it standing. Reads and wri
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +36,8 @@ class Publication:
         bundle: its folder, absolute.
         round: of federated training.
         is_withdrawn: whether it was taken back.
+        withdrawn_at_us: when that was; None where it was not.
+        withdrawn_by: who did that, likewise.
     """
 
     sequence: int
@@ -45,6 +48,8 @@ class Publication:
     bundle: str
     round: int
     is_withdrawn: bool = False
+    withdrawn_at_us: int | None = None
+    withdrawn_by: str | None = None
 
 
 def publish(
@@ -62,12 +67,7 @@ def publish(
     Raises:
         PublicationError: another bundle of the same global model was published: a receipt would not tell them apart.
     """
-    for each in history(connection):
-        if each.model_sha256 == model_sha256 and each.manifest_sha256 != manifest_sha256:
-            raise PublicationError(
-                f"{bundle} has the global model of {each.bundle}, which was published, and not its manifest: receipts "
-                "tell bundles apart by their global model, so who earns by it must stay as it was"
-            )
+    require_own_model(connection, bundle=bundle, model_sha256=model_sha256, manifest_sha256=manifest_sha256)
     document = {
         "bundle": bundle,
         "manifest_sha256": manifest_sha256,
@@ -75,6 +75,20 @@ def publish(
         "round": round_number,
     }
     events.record(connection, PUBLISHED, consortium, actor, document)
+
+
+def require_own_model(connection: Connection, *, bundle: str, model_sha256: str, manifest_sha256: str) -> None:
+    """Return where no other bundle was published with a bundle's global model.
+
+    Raises:
+        PublicationError: one was.
+    """
+    for each in history(connection):
+        if each.model_sha256 == model_sha256 and each.manifest_sha256 != manifest_sha256:
+            raise PublicationError(
+                f"{bundle} has the global model of {each.bundle}, which was published, and not its manifest: receipts "
+                "tell bundles apart by their global model, so who earns by it must stay as it was"
+            )
 
 
 def withdraw(connection: Connection, consortium: str, actor: str) -> tuple[Publication, Publication]:
@@ -97,6 +111,18 @@ def standing(connection: Connection, consortium: str) -> list[Publication]:
     return [each for each in history(connection, consortium) if not each.is_withdrawn]
 
 
+def standing_since(told: Sequence[Publication]) -> tuple[Publication, int] | None:
+    """Of all publications of one consortium, oldest first, the one that answers, and since when; None where none does.
+
+    One that answers again since a later one was taken back does so from then on.
+    """
+    last = next((each for each in reversed(told) if not each.is_withdrawn), None)
+    if last is None:
+        return None
+    moments = [each.withdrawn_at_us for each in told if each.sequence > last.sequence]
+    return last, max([last.at_us, *(at_us for at_us in moments if at_us is not None)])
+
+
 def history(connection: Connection, consortium: str | None = None) -> list[Publication]:
     """Every publication, of one consortium or of all, oldest first, those that were withdrawn too."""
     columns = (col(EventRow.sequence), col(EventRow.kind), col(EventRow.at_us), col(EventRow.actor))
@@ -108,7 +134,7 @@ def history(connection: Connection, consortium: str | None = None) -> list[Publi
     if consortium is not None:
         query = query.where(col(EventRow.subject) == consortium)
     rows = [(row, json.loads(row.document)) for row in connection.execute(query)]
-    withdrawn = {document["publication"] for row, document in rows if row.kind == WITHDRAWN}
+    withdrawn = {document["publication"]: row for row, document in rows if row.kind == WITHDRAWN}
     return [
         Publication(
             row.sequence,
@@ -119,6 +145,8 @@ def history(connection: Connection, consortium: str | None = None) -> list[Publi
             document["bundle"],
             document["round"],
             is_withdrawn=row.sequence in withdrawn,
+            withdrawn_at_us=withdrawn[row.sequence].at_us if row.sequence in withdrawn else None,
+            withdrawn_by=withdrawn[row.sequence].actor if row.sequence in withdrawn else None,
         )
         for row, document in rows
         if row.kind == PUBLISHED

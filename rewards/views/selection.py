@@ -1,7 +1,8 @@
 """Which receipts are meant, of a period or of all time, and what they come to. Writes nothing; knows no policy.
 
 A receipt counts in one period. A reversal that takes back from an earlier period is booked in a later one, where it is
-settled in money and not in credit: it is of no period's receipts, but of those of all time.
+settled in money and not in credit: it is none of the receipts whose credit that period has, and only `with_clawbacks`
+one of those that it settles. So each reversal is of the receipts that exactly one period settles.
 """
 
 from __future__ import annotations
@@ -73,13 +74,17 @@ class ReceiptTotals:
     credit: Mapping[str, int]
 
 
-def of_period(connection: Connection, period: Period, previous: Period | None) -> Selection:
+def of_period(
+    connection: Connection, period: Period, previous: Period | None, *, with_clawbacks: bool = False
+) -> Selection:
     """The receipts that a closed period was settled by last: late arrivals in, held ones and later ones out."""
     after, up_to = period.window
     arrived = () if previous is None else previous.deferred
     left_out = frozenset(period.left_out)
     out = {sequence for sequence in (*period.deferred, *left_out) if after < sequence <= up_to}
     early = frozenset((*arrived, *period.taken_in)) - left_out - frozenset(period.deferred)
+    if with_clawbacks:
+        return Selection(after, up_to, frozenset(out), early)
     return _without_foreign_reversals(connection, after, up_to, frozenset(out), early)
 
 

@@ -4,12 +4,11 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
+from tests.waiting import until_up
 
 STOP_TIMEOUT_S = 30
 
@@ -57,7 +56,11 @@ def served(
         subprocess.Popen(words, stdout=output, stderr=output, env=environment, start_new_session=True) as process,
     ):
         try:
-            _wait_until_up(what, f"http://127.0.0.1:{port}/health", process, log, timeout_s)
+            try:
+                until_up(what, f"http://127.0.0.1:{port}/health", process, log, timeout_s)
+            except AssertionError as error:
+                last = str(error).splitlines()[-1]
+                raise ProgramError(f"{what} did not start: {last}; see {log}") from error
             yield f"http://127.0.0.1:{port}", process.pid
         finally:
             process.send_signal(signal.SIGTERM)
@@ -65,18 +68,3 @@ def served(
                 process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-
-
-def _wait_until_up(what: str, address: str, process: "subprocess.Popen[bytes]", log: Path, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            last = (log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
-            raise ProgramError(f"{what} ended while it started: {last}")
-        try:
-            if httpx.get(address, timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.3)
-    raise ProgramError(f"{what} did not answer within {timeout_s:g} s; see {log}")

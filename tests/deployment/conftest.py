@@ -25,6 +25,7 @@ from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from tests.deployment.gateway.engines import CARD, ScriptedEngine
 from tests.rewards.conftest import new_database
+from tests.waiting import until
 
 PEPPER = bytes(range(32))
 CLIENTS = {"clinic": "A clinic", "bank": "A bank"}
@@ -188,9 +189,8 @@ def address(app: FastAPI) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        time.sleep(0.01)
+    until(lambda: server.started or not thread.is_alive())
+    assert server.started, "the server did not start"
     port = server.servers[0].sockets[0].getsockname()[1]
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True

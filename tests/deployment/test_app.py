@@ -17,6 +17,7 @@ from deployment.errors import StartError
 from deployment.health.places import require_folder
 from deployment.settings import Settings
 from rewards.errors import RewardsError
+from rewards.signing.keys import SigningKey
 from tests.attribution.consortia import base_model, updates, write_consortium
 
 
@@ -157,3 +158,11 @@ def test_a_start_that_ray_gives_up_is_one_line(tmp_path: Path, bundle: Path, mon
 
     assert "did not come up: The actor died. class_name: ProxyActor" in message
     assert "where this machine is busy, start it again when it is not" in message
+
+
+def test_a_lost_ledger_is_not_made_anew(tmp_path: Path, bundle: Path) -> None:
+    """Where the key is there and the ledger is not, the service says so, and makes no file in its place."""
+    SigningKey.generate("demo/ledger").save(tmp_path / "signing_key")
+
+    assert "bring the file back" in refusal(tmp_path, bundle)
+    assert not (tmp_path / "ledger.db").exists()

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from deployment.errors import SettingsError
-from deployment.settings import Settings, ledger_url, load_settings, pepper_path
+from deployment.settings import Settings, find_setting, load_settings, pepper_path
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "serve.yaml"
 
@@ -48,7 +48,7 @@ def test_paths_are_made_absolute() -> None:
     settings = load_settings(environment={"PROTOKEN_BUNDLE": "b", "PROTOKEN_LEDGER": "sqlite:///l.db"})
 
     assert (Path.cwd() / "b", f"sqlite:///{Path.cwd()}/l.db") == (settings.bundle, settings.ledger)
-    assert settings.ledger == ledger_url("sqlite:///l.db")
+    assert settings.ledger == find_setting("ledger", "sqlite:///l.db")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """What the version before kept beside its books: its spool is booked, its texts are shown, its bundle opens."""
 
 import threading
-import time
 
 import pytest
 
@@ -16,6 +15,7 @@ from deployment.spool.spool import Spool
 from rewards.audit.replay import audit
 from rewards.ledger.ledger import Ledger
 from tests.fixtures import copied
+from tests.waiting import PATIENCE_S, until
 
 WAITING, STREAM = "chatcmpl-0052", "chatcmpl-0053"
 LONG_S = 86_400.0 * 36_500
@@ -52,10 +52,8 @@ def test_its_spooled_receipt_is_booked_and_its_stream_recovered(before, ledger):
 
     recovery = Recovery(spool, bookings, ledger, card.global_sha256.__eq__, attribute)
     try:
-        assert given.wait(10)
-        deadline = time.monotonic() + 10
-        while not ledger.is_booked(WAITING) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        assert given.wait(PATIENCE_S)
+        until(lambda: ledger.is_booked(WAITING))
     finally:
         recovery.close()
         bookings.close()

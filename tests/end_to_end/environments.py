@@ -49,7 +49,7 @@ class Environment:
 
 
 def built_wheel(folder: Path) -> Path:
-    """The wheel of the tree as it is, built from a copy, so that nothing is left in the tree."""
+    """The wheel of the tree as it is, built from a copy, so that nothing is left in the tree; nothing is warned of."""
     for name in _TREE:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / "tree" / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -57,7 +57,10 @@ def built_wheel(folder: Path) -> Path:
             (folder / "tree").mkdir(exist_ok=True)
             shutil.copy(ROOT / name, folder / "tree" / name)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*command, "--wheel-dir", folder / "dist", folder / "tree"], check=True, capture_output=True)
+    built = subprocess.run(
+        [*command, "--wheel-dir", folder / "dist", folder / "tree"], check=True, capture_output=True, text=True
+    )
+    assert "Warning" not in built.stdout + built.stderr, built.stdout + built.stderr
     (wheel,) = (folder / "dist").glob("protoken-*.whl")
     return wheel
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +12,8 @@ from typing import Any
 import httpx
 
 from tests.end_to_end.service import free_port
+from tests.waiting import PATIENCE_S, until_up
 from tests.wanted import program
-
-START_TIMEOUT_S = 60
 
 
 @contextmanager
@@ -42,7 +40,7 @@ def prometheus(
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
     try:
-        _wait(process, f"http://127.0.0.1:{port}/-/ready", log)
+        until_up("prometheus", f"http://127.0.0.1:{port}/-/ready", process, log)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -63,7 +61,7 @@ def query_range(address: str, expression: str, start: float, end: float, step_s:
 
 
 def _result(address: str, path: str, **parameters: Any) -> list[dict[str, Any]]:
-    answer = httpx.get(f"{address}/api/v1/{path}", params=parameters, timeout=30)
+    answer = httpx.get(f"{address}/api/v1/{path}", params=parameters, timeout=PATIENCE_S)
     assert answer.is_success, answer.text
     found: list[dict[str, Any]] = answer.json()["data"]["result"]
     return found
@@ -82,16 +80,3 @@ def _config(targets: Mapping[str, str | Sequence[str]], rules: Sequence[Path], e
             for job, addresses in targets.items()
         ],
     }
-
-
-def _wait(process: subprocess.Popen[bytes], ready: str, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"prometheus ended while it started:\n{log.read_text()}"
-        try:
-            if httpx.get(ready, timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"prometheus did not answer within {START_TIMEOUT_S} s:\n{log.read_text()}")

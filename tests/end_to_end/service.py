@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +18,8 @@ import psutil
 from deployment.settings import pepper_of
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
+from tests.waiting import PATIENCE_S, until, until_up
 
-START_TIMEOUT_S = 180
 TOLD_EVERY_MS = 6000  # how often Ray's processes tell each other their series: not before each has a new heartbeat
 
 
@@ -48,10 +47,10 @@ def once_booked(running: Service, answer: httpx.Response) -> httpx.Response:
     if answer.status_code == 200:
         place = f"{running.address}/v1/attributions/{answer.json()['id']}"
         headers = {"Authorization": f"Bearer {running.application}"}
-        deadline = time.monotonic() + 60
-        while httpx.get(place, headers=headers, timeout=60).status_code == 202:
-            assert time.monotonic() < deadline, "the credit of a response is not booked"
-            time.sleep(0.1)
+        until(
+            lambda: httpx.get(place, headers=headers, timeout=PATIENCE_S).status_code != 202,
+            what="the credit of a response",
+        )
     return answer
 
 
@@ -102,7 +101,7 @@ def service(
         process,
     )
     try:
-        _wait(running, log)
+        until_up("the service", f"{running.address}/health", process, log)
         yield running
     finally:
         if process.poll() is None:
@@ -121,16 +120,3 @@ def replica_of(running: Service) -> psutil.Process:
         if ":replica" in " ".join(process.cmdline())
     ]
     return found
-
-
-def _wait(running: Service, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        assert running.process.poll() is None, f"the service ended while it started:\n{log.read_text()}"
-        try:
-            if httpx.get(f"{running.address}/health", timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.3)
-    raise AssertionError(f"the service did not answer within {START_TIMEOUT_S} s:\n{log.read_text()}")

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
@@ -21,12 +20,11 @@ from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from tests.deployment.console.browsing import browsing, chromium, files, links, sign_in, tab_to
 from tests.end_to_end.service import Service, new_ledger, service
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
 QUESTIONS = ("What is the colour of the harbour bell?", "Who keeps the mountain library?")
 POLICY = "currency: EUR\npool: 1000000\n"
-FIGURES_TIMEOUT_S = 30
-SEALED_TIMEOUT_S = 60
 OTHERS = re.compile(r"\b(bob|rider)\b", re.IGNORECASE)
 GUESSES = (
     *("clients/{other}", "statements/first/{other}.json", "statements/first/{other}.html", "responses?client={other}"),
@@ -70,29 +68,29 @@ def ask(up: Service, question: str) -> dict[str, Any]:
     body = {"model": "real", "messages": [{"role": "user", "content": question}], "max_tokens": 12, "temperature": 0}
     headers = {"Authorization": f"Bearer {up.application}"}
     asked = body | {"attribution": "tokens"}
-    answer = httpx.post(f"{up.address}/v1/chat/completions", json=asked, headers=headers, timeout=120)
+    answer = httpx.post(f"{up.address}/v1/chat/completions", json=asked, headers=headers, timeout=PATIENCE_S)
     document: dict[str, Any] = answer.raise_for_status().json()
     return document
 
 
 def overview(page: Page, tokens: int) -> dict[str, tuple[int, str]]:
     """Each account's credit and share as the overview shows them, once it has read so many tokens."""
-    deadline = time.monotonic() + FIGURES_TIMEOUT_S
-    while time.monotonic() < deadline:
+
+    def together() -> dict[str, tuple[int, str]] | None:
         page.goto("/console/")
         table = page.get_by_role("region", name="Who earned the open period")
         rows = table.locator("tr:has(td.number)").all() if table.count() else []
         cells = [[row.locator("th").inner_text(), *row.locator("td.number").all_inner_texts()] for row in rows]
         shown = {name.split()[0].lower(): (micro(credit), share) for name, share, credit in cells}
-        if shown.get("together", (0, ""))[0] == tokens * 1_000_000:
-            return shown
-    raise AssertionError(f"the overview does not come to {tokens} tokens:\n{page.inner_text('main')}")
+        return shown if shown.get("together", (0, ""))[0] == tokens * 1_000_000 else None
+
+    return until(together, what=lambda: f"{tokens} tokens in the overview:\n{page.inner_text('main')}")
 
 
 def open_tokens(up: Service) -> int:
     """Tokens of the open period, by the API."""
     headers = {"Authorization": f"Bearer {up.operator}"}
-    return int(httpx.get(f"{up.address}/api/v1/shares", headers=headers, timeout=60).json()["tokens"])
+    return int(httpx.get(f"{up.address}/api/v1/shares", headers=headers, timeout=PATIENCE_S).json()["tokens"])
 
 
 def micro(credit: str) -> int:
@@ -154,10 +152,8 @@ def verified_offline(page: Page, up: Service, folder: Path) -> None:
     """A statement is taken away in the browser, and holds by the public key alone."""
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="Statements").click()
     expect(page.get_by_role("heading", name="Statements", level=1)).to_be_visible()
-    deadline = time.monotonic() + SEALED_TIMEOUT_S
-    while page.request.get("/console/statements/first/ada.json").status == 503:
-        assert time.monotonic() < deadline, "the period that was closed is not sealed"
-        page.wait_for_timeout(200)
+    statement = "/console/statements/first/ada.json"
+    until(lambda: page.request.get(statement).status != 503, what="the seal of the period that was closed")
     with page.expect_download() as taken:
         page.locator('a[href$="/statements/first/ada.json"]').first.click()
     taken.value.save_as(folder / "ada.json")
@@ -169,7 +165,7 @@ def verified_offline(page: Page, up: Service, folder: Path) -> None:
     verified = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (0, 5) == (verified.returncode, verified.stdout.count("✓")), verified.stderr
     headers = {"Authorization": f"Bearer {up.operator}"}
-    of_the_api = httpx.get(f"{up.address}/api/v1/statements/first/ada", headers=headers, timeout=60).json()
+    of_the_api = httpx.get(f"{up.address}/api/v1/statements/first/ada", headers=headers, timeout=PATIENCE_S).json()
     taken_away = json.loads((folder / "ada.json").read_text())
     for grown in ("log", "signature"):  # it is proven anew by the latest checkpoint whenever it is asked for
         del of_the_api[grown], taken_away[grown]

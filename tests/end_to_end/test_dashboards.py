@@ -20,6 +20,7 @@ from tests.deployment.metrics.board_rules import panels, variables_replaced
 from tests.end_to_end.prometheus import prometheus
 from tests.end_to_end.service import Service, new_ledger, once_booked, service
 from tests.pictures.boards import render
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
 
@@ -28,10 +29,14 @@ BOARDS = {file.stem: json.loads(file.read_text()) for file in sorted((CONFIGS / 
 QUESTIONS = ("What is the colour of the harbour bell?", "Who keeps the mountain library?")
 TERMS = {"currency": "EUR", "price_per_million_tokens": 100_000_000}  # a token is a euro, so that a few are seen
 RATE_INTERVAL, STEP_S = "4s", 1.0  # four scrapes of a second each, as Grafana reckons
-PATIENCE_S = 150
 
 # Panels that show nothing where all is well, and why.
-EMPTY = {"Alerts firing now": "no alert fires while the service is well"}
+EMPTY = {
+    "Alerts firing now": "no alert fires while the service is well",
+    "Server's residual": "the bundle's rounds were not recorded",
+    "Unsigned updates": "the bundle's rounds were not recorded",
+    "Rounds now": "its columns of recorded rounds are empty, the others are not",
+}
 
 
 @dataclass
@@ -54,9 +59,12 @@ class Scene:
 
     def wait_for_scrapes(self) -> None:
         """Return when both jobs were scraped: what happens before that is no change to Prometheus."""
-        while len(self.ask("query", query="up == 1")["result"]) < 2:
-            assert time.time() < self.start + PATIENCE_S, "Prometheus does not reach the service"
-            time.sleep(0.2)
+        until(lambda: len(self.ask("query", query="up == 1")["result"]) >= 2, what="a scrape of both jobs")
+
+    def wait_for_credit(self) -> None:
+        """Return when the open period has more than the reversal took from it: at zero, nobody's part can be told."""
+        earned = "protoken_open_period_tokens > 0"
+        until(lambda: self.ask("query", query=earned)["result"], what="credit beyond the reversal's")
 
     def has_data(self, target: dict[str, Any]) -> bool:
         """Whether a panel's query gives numbers over time, and at a moment: a graph's last one, a figure's now."""
@@ -70,10 +78,12 @@ class Scene:
     def without_data(self, board: str) -> dict[str, list[str]]:
         """Panels of which a query has no data after a while: replicas, checkpoints and previews come when they come."""
         left = [(panel["title"], target) for panel in panels(BOARDS[board]) for target in panel["targets"]]
-        while left := [(title, target) for title, target in left if not self.has_data(target)]:
-            if {title for title, _target in left} <= EMPTY.keys() or time.time() > self.start + PATIENCE_S:
-                break
-            time.sleep(1)
+
+        def is_filled() -> bool:
+            left[:] = [(title, target) for title, target in left if not self.has_data(target)]
+            return {title for title, _target in left} <= EMPTY.keys()
+
+        until(is_filled, what=lambda: f"data of {[(title, target['expr']) for title, target in left]}")
         return {title: [target["expr"] for name, target in left if name == title] for title, _target in left}
 
 
@@ -89,11 +99,12 @@ def scene(real_bundle, tmp_path_factory) -> Iterator[Scene]:
             with (
                 prometheus(folder / "prometheus", targets=targets, rules=_rules(folder)) as address,
                 _asked_all_the_time(up),
-                httpx.Client(base_url=f"{address}/api/v1", timeout=30) as client,
+                httpx.Client(base_url=f"{address}/api/v1", timeout=PATIENCE_S) as client,
             ):
                 made = Scene(address, time.time(), up, client)
                 made.wait_for_scrapes()
                 _settle(up)
+                made.wait_for_credit()
                 yield made
 
 
@@ -132,13 +143,13 @@ def _asked_all_the_time(up: Service) -> Iterator[None]:
 def _ask(up: Service, question: str) -> httpx.Response:
     body = {"model": "real", "messages": [{"role": "user", "content": question}], "max_tokens": 8, "temperature": 0}
     headers = {"Authorization": f"Bearer {up.application}"}
-    answer = httpx.post(f"{up.address}/v1/chat/completions", json=body, headers=headers, timeout=120)
+    answer = httpx.post(f"{up.address}/v1/chat/completions", json=body, headers=headers, timeout=PATIENCE_S)
     return once_booked(up, answer)
 
 
 def _operator(up: Service) -> httpx.Client:
     headers = {"Authorization": f"Bearer {up.operator}"}
-    return httpx.Client(base_url=f"{up.address}/api/v1", headers=headers, timeout=60)
+    return httpx.Client(base_url=f"{up.address}/api/v1", headers=headers, timeout=PATIENCE_S)
 
 
 def _settle(up: Service) -> None:
@@ -195,10 +206,19 @@ def test_what_happened_is_what_the_panels_show(scene):
 @pytest.mark.parametrize("board", BOARDS)
 def test_a_closed_period_is_marked_on_every_graph(scene, board):
     """The annotation's query finds the moment at which the periods were closed."""
-    (mark,) = BOARDS[board]["annotations"]["list"]
+    (mark,) = (each for each in BOARDS[board]["annotations"]["list"] if each["name"] == "Periods closed")
     expr = variables_replaced(mark["expr"], RATE_INTERVAL, "1s")
 
     assert scene.ask("query_range", query=expr, start=scene.start, end=time.time(), step=STEP_S)["result"]
+
+
+def test_the_published_round_is_shown(scene):
+    """Both boards draw it, and say since when; the table of rounds has its number."""
+    for board, title in [(board, "Round published") for board in BOARDS] + [("protoken-contribution", "Rounds now")]:
+        (panel,) = (each for each in panels(BOARDS[board]) if each["title"] == title)
+        (told,) = scene.ask("query", query=variables_replaced(panel["targets"][0]["expr"]))["result"]
+
+        assert ("real", 2) == (told["metric"]["model"], float(told["value"][1]))
 
 
 @pytest.mark.parametrize("board", BOARDS)
@@ -246,10 +266,7 @@ def test_while_a_draft_stands_no_payout_is_previewed(scene):
     with _operator(scene.up) as operator:
         operator.post("/periods/third/close", json={"policy": TERMS | {"dispute_days": 7}}).raise_for_status()
 
-    deadline = time.time() + 30
-    while scene.ask("query", query="protoken_pool_preview_minor_units")["result"]:
-        assert time.time() < deadline, "the preview stays"
-        time.sleep(0.5)
+    until(lambda: not scene.ask("query", query="protoken_pool_preview_minor_units")["result"])
 
     states = scene.ask("query", query="protoken_periods == 1")["result"]
     assert {"draft", "final", "paid"} == {each["metric"]["state"] for each in states}

@@ -1,7 +1,6 @@
 """ProToken in front of ProToken: one generates, the other credits; and an engine with other weights serves nobody."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,9 +12,9 @@ import pytest
 from rewards.ledger.ledger import Ledger
 from tests.attribution.consortia import base_model, updates, write_consortium
 from tests.end_to_end.service import Service, free_port, new_ledger, once_booked, service
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
-PATIENCE_S = 90.0
 SHARE = 1 / 3
 
 
@@ -40,16 +39,18 @@ def engine(bundle: Path, folder: Path, ports: tuple[int, int, int], ledger: str)
 def ask(running: Service, route: str = "completions", **body: Any) -> httpx.Response:
     headers = {"Authorization": f"Bearer {running.application}"}
     url = f"{running.address}/v1/{route}"
-    return httpx.post(url, json={"model": "test", **body}, headers=headers, timeout=60)
+    return httpx.post(url, json={"model": "test", **body}, headers=headers, timeout=PATIENCE_S)
 
 
 def health_becomes(running: Service, told: Callable[[httpx.Response], bool]) -> httpx.Response:
     """What health says, once it says that."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not told(answer := httpx.get(f"{running.address}/health", timeout=10)):
-        assert time.monotonic() < deadline, answer.text
-        time.sleep(0.3)
-    return answer
+    last: list[httpx.Response] = []
+
+    def answer() -> httpx.Response | None:
+        last[:] = [httpx.get(f"{running.address}/health", timeout=PATIENCE_S)]
+        return last[0] if told(last[0]) else None
+
+    return until(answer, what=lambda: f"another answer than {last[0].text}")
 
 
 def test_a_service_may_be_the_engine_of_another(bundles: tuple[Path, Path], tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import sqlite3
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
@@ -17,11 +16,11 @@ import pytest
 from rewards.ledger.ledger import Ledger
 from tests.end_to_end.service import Service, new_ledger, replica_of, service
 from tests.rewards.conftest import new_database
+from tests.waiting import PATIENCE_S, is_up, until
 
 pytestmark = pytest.mark.slow
 REQUESTS = 20
 STREAMS = 6
-RESTART_TIMEOUT_S = 90
 
 
 def test_sigkill_among_twenty_requests_loses_and_doubles_nothing(real_bundle, tmp_path):
@@ -31,7 +30,7 @@ def test_sigkill_among_twenty_requests_loses_and_doubles_nothing(real_bundle, tm
     with service(real_bundle, ledger, log) as first, ThreadPoolExecutor(REQUESTS) as pool:
         for number in range(REQUESTS):
             pool.submit(seen.ask, first, number)
-        assert seen.some_complete.wait(120), "no response was complete within two minutes"
+        assert seen.some_complete.wait(PATIENCE_S), "no response was complete"
         family = [first.process, *psutil.Process(first.process.pid).children(recursive=True)]
         os.kill(first.process.pid, signal.SIGKILL)
         _assert_gone(family)
@@ -39,7 +38,7 @@ def test_sigkill_among_twenty_requests_loses_and_doubles_nothing(real_bundle, tm
     with service(real_bundle, ledger, log) as second:
         seen.ask(second, 0)
         book = Ledger(ledger)
-        _until(lambda: all(book.receipt(response_id) for response_id in seen.complete), RESTART_TIMEOUT_S)
+        until(lambda: all(book.receipt(response_id) for response_id in seen.complete))
 
     assert complete_before < REQUESTS, "the kill came too late to interrupt anything"
     assert len(seen.complete) == complete_before + 1
@@ -64,14 +63,14 @@ def test_sigkill_of_the_replica_cuts_streams_that_are_credited_to_within_16_toke
         seen.ask(running, 0)
         streams = [_Stream(running, number) for number in range(STREAMS)]
         asked = [pool.submit(stream.read) for stream in streams]
-        _until(lambda: sum(stream.pieces for stream in streams) > 40 * STREAMS, 60)
+        until(lambda: sum(stream.pieces for stream in streams) > 40 * STREAMS)
         os.kill(replica_of(running).pid, signal.SIGKILL)
         for each in asked:
-            each.result(60)
-        _until(lambda: _is_up(running), RESTART_TIMEOUT_S)
+            each.result(PATIENCE_S)
+        until(lambda: is_up(f"{running.address}/health"))
         seen.ask(running, 1)
         book = Ledger(ledger)
-        _until(lambda: all(book.receipt(stream.response_id) for stream in streams), 30)
+        until(lambda: all(book.receipt(stream.response_id) for stream in streams))
         again = _Stream(running, 0)
         again.read()
 
@@ -122,7 +121,7 @@ class _Stream:
         headers = {"Authorization": f"Bearer {self._running.application}", "Idempotency-Key": f"wall {self._number}"}
         url = f"{self._running.address}/v1/completions"
         try:
-            with httpx.stream("POST", url, json=body, headers=headers, timeout=300) as got:
+            with httpx.stream("POST", url, json=body, headers=headers, timeout=PATIENCE_S) as got:
                 for line in got.iter_lines():
                     self._take(line)
         except httpx.TransportError:
@@ -134,21 +133,6 @@ class _Stream:
             chunk = json.loads(line[6:])
             self.response_id = chunk["id"]
             self.pieces += any(choice["text"] for choice in chunk["choices"])
-
-
-def _is_up(running: Service) -> bool:
-    try:
-        return httpx.get(f"{running.address}/health", timeout=10).is_success
-    except httpx.TransportError:
-        return False
-
-
-def _until(condition, timeout_s: float) -> None:
-    """Wait until it holds."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.2)
 
 
 class _Seen:
@@ -169,7 +153,7 @@ class _Seen:
         headers = {"Authorization": f"Bearer {running.application}"}
         try:
             with httpx.stream(
-                "POST", f"{running.address}/v1/chat/completions", json=body, headers=headers, timeout=300
+                "POST", f"{running.address}/v1/chat/completions", json=body, headers=headers, timeout=PATIENCE_S
             ) as got:
                 found = _complete(got.read().decode())
         except httpx.TransportError:
@@ -197,15 +181,12 @@ def _complete(text: str) -> tuple[str, int] | None:
 
 def _assert_gone(family: list[psutil.Process]) -> None:
     """Nothing that serves or books outlives the service; Ray's two agents end by themselves, later."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        alive = [
-            name for name in map(_name, family[1:]) if name not in {"", "ray::DashboardAgent", "ray::RuntimeEnvAgent"}
-        ]
-        if not alive:
-            return
-        time.sleep(0.5)
-    raise AssertionError(f"still running after SIGKILL: {alive}")
+    agents = {"", "ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+
+    def alive() -> list[str]:
+        return [name for name in map(_name, family[1:]) if name not in agents]
+
+    until(lambda: not alive(), what=lambda: f"the end, after SIGKILL, of {alive()}")
 
 
 def _name(process: psutil.Process) -> str:

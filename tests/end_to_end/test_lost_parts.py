@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ import pytest
 from rewards.ledger.ledger import Ledger
 from tests.attribution.consortia import base_model, updates, write_consortium
 from tests.end_to_end.service import Service, new_ledger, replica_of, service
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
-PATIENCE_S = 8.0  # five, and some for a machine with others on it
-RETURN_S = 90.0
+AT_ONCE_S = 8.0  # five, and some for a machine with others on it
 
 
 @pytest.fixture(scope="module")
@@ -40,30 +39,23 @@ def running(bundle: Path, folder: Path) -> Any:
 
 
 def health(running: Service) -> httpx.Response:
-    return httpx.get(f"{running.address}/health", timeout=PATIENCE_S)
+    return httpx.get(f"{running.address}/health", timeout=AT_ONCE_S)
 
 
 def ask(running: Service, **more: Any) -> httpx.Response:
     body = {"model": "test", "prompt": "Hello", "max_tokens": 4, **more}
     headers = {"Authorization": f"Bearer {running.application}"}
-    return httpx.post(f"{running.address}/v1/completions", json=body, headers=headers, timeout=PATIENCE_S)
+    return httpx.post(f"{running.address}/v1/completions", json=body, headers=headers, timeout=AT_ONCE_S)
 
 
 def models(running: Service) -> httpx.Response:
     headers = {"Authorization": f"Bearer {running.application}"}
-    return httpx.get(f"{running.address}/v1/models", headers=headers, timeout=PATIENCE_S)
+    return httpx.get(f"{running.address}/v1/models", headers=headers, timeout=AT_ONCE_S)
 
 
 def answers(running: Service) -> list[httpx.Response]:
     """What an application is told, each within the time that a health check may take."""
     return [health(running), ask(running), ask(running, stream=True), models(running)]
-
-
-def until(condition: Callable[[], bool], timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.2)
 
 
 PARTS = {
@@ -80,12 +72,12 @@ def test_part_that_is_gone_is_named_until_it_is_back(running: Service, folder: P
     place = folder / PARTS[part]
     place.rename(folder / "aside")
     try:
-        until(lambda: health(running).status_code == 503, PATIENCE_S)
+        until(lambda: health(running).status_code == 503, AT_ONCE_S)
         refused, body = answers(running), health(running).json()
-        scraped = httpx.get(running.metrics, timeout=PATIENCE_S)
+        scraped = httpx.get(running.metrics, timeout=AT_ONCE_S)
     finally:
         (folder / "aside").rename(place)
-    until(lambda: health(running).status_code == 200, PATIENCE_S)
+    until(lambda: health(running).status_code == 200, AT_ONCE_S)
 
     assert [(503, f"{part}_missing")] * 4 == [(each.status_code, each.json()["error"]["code"]) for each in refused]
     assert "is gone" in body["parts"][part]
@@ -97,7 +89,9 @@ def test_no_receipt_is_lost_with_the_ledger_s_file(running: Service, folder: Pat
     """A stream that ends while the file is gone ends on the spool's word; it is booked once the file is back."""
     headers = {"Authorization": f"Bearer {running.application}"}
     body = {"model": "test", "prompt": "Hello", "max_tokens": 1000, "temperature": 0, "stream": True}
-    with httpx.stream("POST", f"{running.address}/v1/completions", json=body, headers=headers, timeout=120) as answer:
+    with httpx.stream(
+        "POST", f"{running.address}/v1/completions", json=body, headers=headers, timeout=PATIENCE_S
+    ) as answer:
         lines = answer.iter_lines()
         first = next(line for line in lines if line.startswith("data: {"))
         (folder / "ledger.db").rename(folder / "aside.db")
@@ -107,7 +101,7 @@ def test_no_receipt_is_lost_with_the_ledger_s_file(running: Service, folder: Pat
             (folder / "aside.db").rename(folder / "ledger.db")
     response_id = first.split('"id":"')[1].split('"')[0]
     book = Ledger(running.ledger)
-    until(lambda: book.receipt(response_id) is not None, 30)
+    until(lambda: book.receipt(response_id) is not None)
 
     assert "data: [DONE]" in rest
     assert book.receipt(response_id).tokens > 16
@@ -125,7 +119,7 @@ def test_dead_replica_without_its_bundle_keeps_nobody_waiting(running: Service, 
         console = _playground(running, folder)
     finally:
         aside.rename(bundle)
-    until(lambda: health(running).status_code == 200, RETURN_S)
+    until(lambda: health(running).status_code == 200)
 
     assert 503 == at_once.status_code
     assert [503] * 4 == [each.status_code for each in later]
@@ -141,7 +135,7 @@ def test_replica_that_does_not_answer_keeps_nobody_waiting(running: Service) -> 
         told = [ask(running), ask(running, stream=True), health(running)]
     finally:
         replica.resume()
-    until(lambda: health(running).status_code == 200, RETURN_S)
+    until(lambda: health(running).status_code == 200)
 
     assert [503] * 3 == [each.status_code for each in told]
     assert 200 == ask(running).status_code
@@ -150,7 +144,7 @@ def test_replica_that_does_not_answer_keeps_nobody_waiting(running: Service) -> 
 def _playground(running: Service, folder: Path) -> list[httpx.Response]:
     """The console's page for an application's key, and a question that is asked there."""
     del folder
-    with httpx.Client(base_url=running.address, timeout=PATIENCE_S, follow_redirects=True) as browser:
+    with httpx.Client(base_url=running.address, timeout=AT_ONCE_S, follow_redirects=True) as browser:
         browser.post("/console/sign-in", data={"key": running.application})
         page = browser.get("/console/playground")
         token = page.text.split('name="csrf" value="')[1].split('"')[0]

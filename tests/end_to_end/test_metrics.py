@@ -19,27 +19,19 @@ from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING
 from rewards.ledger.ledger import Ledger
 from tests.end_to_end.prometheus import prometheus, query, query_range
 from tests.end_to_end.service import Service, free_port, new_ledger, once_booked, replica_of, service
+from tests.waiting import PATIENCE_S, is_up, until
 
 pytestmark = pytest.mark.slow
-TOLD_TIMEOUT_S = 90  # Ray's processes tell each other every second, when they get to it
 GENERATED = series("protoken_replica_generated_tokens_total").exported_name
 HEARTBEAT = series("protoken_replica_heartbeat_timestamp_seconds").exported_name
 MONEY = [each.name for each in of_source("ledger") if each.kind == "counter"]
-
-
-def until(condition, timeout_s: float = TOLD_TIMEOUT_S) -> None:
-    """Wait until it holds."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.5)
 
 
 def ask(running: Service, prompt: str = "The harbour bell is", max_tokens: int = 6) -> httpx.Response:
     """A completion, in one piece, with its credit booked."""
     body = {"model": "real", "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
     headers = {"Authorization": f"Bearer {running.application}"}
-    answer = httpx.post(f"{running.address}/v1/completions", json=body, headers=headers, timeout=120)
+    answer = httpx.post(f"{running.address}/v1/completions", json=body, headers=headers, timeout=PATIENCE_S)
     return once_booked(running, answer)
 
 
@@ -53,7 +45,7 @@ def stream(running: Service, pieces: int, began: threading.Event | None = None) 
     headers = {"Authorization": f"Bearer {running.application}"}
     url, response_id = f"{running.address}/v1/completions", ""
     try:
-        with httpx.stream("POST", url, json=body, headers=headers, timeout=120) as answer:
+        with httpx.stream("POST", url, json=body, headers=headers, timeout=PATIENCE_S) as answer:
             for line in answer.iter_lines():
                 if line.startswith('data: {"id"'):
                     response_id = json.loads(line[6:])["id"]
@@ -67,17 +59,9 @@ def stream(running: Service, pieces: int, began: threading.Event | None = None) 
     return response_id
 
 
-def is_up(running: Service) -> bool:
-    """Whether the service answers."""
-    try:
-        return httpx.get(f"{running.address}/health", timeout=10).is_success
-    except httpx.TransportError:
-        return False
-
-
 def replica_samples(running: Service) -> list:
     """Every sample of our own series on Ray's port."""
-    text = httpx.get(running.replica_metrics, timeout=30).raise_for_status().text
+    text = httpx.get(running.replica_metrics, timeout=PATIENCE_S).raise_for_status().text
     ours = "\n".join(line for line in text.splitlines() if "ray_protoken_" in line)
     return [sample for family in text_string_to_metric_families(ours + "\n") for sample in family.samples]
 
@@ -96,7 +80,7 @@ def test_every_replica_series_tells_what_the_traffic_was(running):
     assert 400 == ask(running, "word " * 9000).status_code
     response_id = stream(running, pieces=3)
     book = Ledger(running.ledger)
-    until(lambda: book.is_booked(response_id), 30)
+    until(lambda: book.is_booked(response_id))
     outcomes = {"finished": 3, "refused": 1, "cancelled": 1}
 
     def sums(name: str, label: str = "model") -> dict[str, float]:
@@ -173,7 +157,7 @@ def test_no_money_counter_ever_falls_or_doubles(real_bundle, tmp_path):
             book.reverse(second, "a test", "command line")
             ask(running).raise_for_status()
             _close(running, "second")
-            until(lambda: _told(address) == _sums(book), 60)
+            until(lambda: _told(address) == _sums(book))
             expected = _sums(book)
             curves = [each for name in MONEY for each in query_range(address, name, start, time.time())]
 
@@ -189,10 +173,10 @@ def _kill_under_a_stream(running: Service) -> None:
     dying, began = replica_of(running).pid, threading.Event()
     with ThreadPoolExecutor() as pool:
         cut = pool.submit(stream, running, 10_000, began)
-        assert began.wait(60)
+        assert began.wait(PATIENCE_S)
         os.kill(dying, signal.SIGKILL)
-        response_id = cut.result(60)
-    until(lambda: is_up(running))
+        response_id = cut.result(PATIENCE_S)
+    until(lambda: is_up(f"{running.address}/health"))
     until(lambda: Ledger(running.ledger).is_booked(response_id))
 
 
@@ -200,7 +184,7 @@ def _close(running: Service, name: str) -> None:
     body = {"policy": {"currency": "EUR", "pool": 10_001}}
     headers = {"Authorization": f"Bearer {running.operator}"}
     httpx.post(
-        f"{running.address}/api/v1/periods/{name}/close", json=body, headers=headers, timeout=60
+        f"{running.address}/api/v1/periods/{name}/close", json=body, headers=headers, timeout=PATIENCE_S
     ).raise_for_status()
 
 

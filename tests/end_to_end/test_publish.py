@@ -4,10 +4,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -16,9 +15,9 @@ from attribution.bundle.bundle import manifest_of
 from rewards.ledger.ledger import Ledger
 from tests.attribution.consortia import base_model, lora_update, updates, write_consortium
 from tests.end_to_end.service import Service, new_ledger, service
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
-SWITCH_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -54,28 +53,25 @@ def sha(bundle: Path) -> str:
 def served(running: Service, model: str = "test") -> str:
     """The hash of what is served under a name."""
     headers = {"Authorization": f"Bearer {running.application}"}
-    told: str = httpx.get(f"{running.address}/v1/models/{model}", headers=headers, timeout=30).json()["global_sha256"]
+    told: str = httpx.get(f"{running.address}/v1/models/{model}", headers=headers, timeout=PATIENCE_S).json()[
+        "global_sha256"
+    ]
     return told
-
-
-def until(condition: Callable[[], Any], timeout_s: float = SWITCH_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.2)
 
 
 def protoken(running: Service, *words: str) -> None:
     """What an operator types."""
     command = [sys.executable, "-m", "deployment.cli", "consortium", *words, "--ledger", running.ledger]
-    subprocess.run(command, check=True, capture_output=True, timeout=3 * SWITCH_S)
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_S)
 
 
 def stream(running: Service, tokens: int, model: str = "test") -> tuple[str, bool]:
     """A streamed response that does not end by itself: its id, and whether it came whole."""
     body = {"model": model, "prompt": "Hello", "max_tokens": tokens, "stream": True, "logit_bias": {"2": -100}}
     headers = {"Authorization": f"Bearer {running.application}"}
-    with httpx.stream("POST", f"{running.address}/v1/completions", json=body, headers=headers, timeout=120) as answer:
+    with httpx.stream(
+        "POST", f"{running.address}/v1/completions", json=body, headers=headers, timeout=PATIENCE_S
+    ) as answer:
         lines = [line for line in answer.iter_lines() if line.startswith("data: ")]
     if answer.status_code != 200:
         return "", False
@@ -125,7 +121,10 @@ def test_each_consortium_is_served_under_its_name(running: Service, bundles: dic
     response_id, whole = stream(running, 4, "other")
     headers = {"Authorization": f"Bearer {running.application}"}
     unknown = httpx.post(
-        f"{running.address}/v1/completions", json={"model": "nobody", "prompt": "x"}, headers=headers, timeout=30
+        f"{running.address}/v1/completions",
+        json={"model": "nobody", "prompt": "x"},
+        headers=headers,
+        timeout=PATIENCE_S,
     )
     with closing(Ledger(running.ledger)) as ledger:
         until(lambda: ledger.is_booked(response_id))
@@ -138,7 +137,7 @@ def test_each_consortium_is_served_under_its_name(running: Service, bundles: dic
     assert 404 == unknown.status_code
     assert "'test', 'other' are served" in unknown.json()["error"]["message"]
     assert {"model test": "ok", "model other": "ok"}.items() <= httpx.get(
-        f"{running.address}/health", timeout=30
+        f"{running.address}/health", timeout=PATIENCE_S
     ).json()["parts"].items()
 
 

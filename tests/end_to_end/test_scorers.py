@@ -12,11 +12,11 @@ from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
 from rewards.ledger.ledger import Ledger
 from tests.attribution.consortia import base_model, updates, write_consortium
 from tests.end_to_end.service import Service, new_ledger, service
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
 RESPONSES = 24
 TOKENS = 24
-PATIENCE_S = 120.0
 
 
 def scorer_of(running: Service) -> psutil.Process | None:
@@ -33,7 +33,16 @@ def scorer_of(running: Service) -> psutil.Process | None:
 def ask(running: Service, number: int, **body: object) -> httpx.Response:
     headers = {"Authorization": f"Bearer {running.application}"}
     asked = {"model": "test", "prompt": f"Hello {number}", "max_tokens": TOKENS, **body}
-    return httpx.post(f"{running.address}/v1/completions", json=asked, headers=headers, timeout=120)
+    return httpx.post(f"{running.address}/v1/completions", json=asked, headers=headers, timeout=PATIENCE_S)
+
+
+def _kill_one(running: Service, killed: set[int]) -> None:
+    """SIGKILL of the scorer, unless it was killed already; then a moment, in which the next one may begin."""
+    scorer = scorer_of(running)
+    if scorer is not None and scorer.pid not in killed:
+        killed.add(scorer.pid)
+        scorer.kill()
+    time.sleep(0.5)
 
 
 def test_scorers_that_are_killed_lose_and_double_nothing(tmp_path: Path) -> None:
@@ -49,17 +58,10 @@ def test_scorers_that_are_killed_lose_and_double_nothing(tmp_path: Path) -> None
         killed: set[int] = set()
         with ThreadPoolExecutor(4) as pool:
             answers = [pool.submit(ask, running, number) for number in range(1, RESPONSES)]
-            until = time.monotonic() + PATIENCE_S
-            while len(killed) < 3 and time.monotonic() < until:
-                scorer = scorer_of(running)
-                if scorer is not None and scorer.pid not in killed:
-                    killed.add(scorer.pid)
-                    scorer.kill()
-                time.sleep(0.5)
+            until(lambda: len(killed) == 3 or _kill_one(running, killed), what="a third scorer to kill")
             bodies = [inline.json(), *(answer.result().raise_for_status().json() for answer in answers)]
         books = Ledger(ledger)
-        while books.last_sequence() < RESPONSES and time.monotonic() < until:
-            time.sleep(0.5)
+        until(lambda: books.last_sequence() >= RESPONSES)
         receipts = [books.receipt(body["id"]) for body in bodies]
         balances = books.balances()
 

@@ -13,6 +13,7 @@ import pytest
 from rewards.ledger.ledger import Ledger
 from tests.deployment.metrics.scrapes import promtool_says
 from tests.end_to_end.service import new_ledger, service
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 QUESTION = [{"role": "user", "content": "What is the colour of the harbour bell?"}]
@@ -79,7 +80,9 @@ def test_a_long_prompt_is_answered_at_once_and_is_nobody_else_s_wait(running):
     def read(prompt, tokens, take):
         body = {"model": "real", "prompt": prompt, "max_tokens": tokens, "temperature": 2.0, "seed": 1, "stream": True}
         headers = {"Authorization": f"Bearer {running.application}"}
-        with httpx.stream("POST", f"{running.address}/v1/completions", json=body, headers=headers, timeout=300) as got:
+        with httpx.stream(
+            "POST", f"{running.address}/v1/completions", json=body, headers=headers, timeout=PATIENCE_S
+        ) as got:
             for line in got.iter_lines():
                 take(line)
 
@@ -94,10 +97,10 @@ def test_a_long_prompt_is_answered_at_once_and_is_nobody_else_s_wait(running):
 
     with ThreadPoolExecutor(2) as pool:
         reading = pool.submit(read, "Once", 300, take_other)
-        assert begun.wait(120)
+        assert begun.wait(PATIENCE_S)
         since = time.monotonic()
-        pool.submit(read, "The harbour bell is violet. " * 250, 2, take_long).result(300)
-        reading.result(300)
+        pool.submit(read, "The harbour bell is violet. " * 250, 2, take_long).result(PATIENCE_S)
+        reading.result(PATIENCE_S)
 
     waited = times["text"] - since
     assert times["line"] - since < waited / 3
@@ -108,13 +111,13 @@ def test_operators_read_shares_that_equal_the_ledger(running):
     """`/api/v1/shares` and `/api/v1/credit` tell an operator what the ledger holds; an application is refused."""
     book = Ledger(running.ledger)
     operator = {"Authorization": f"Bearer {running.operator}"}
-    shares = httpx.get(f"{running.address}/api/v1/shares", headers=operator, timeout=30).json()
-    credit = httpx.get(f"{running.address}/api/v1/credit", headers=operator, timeout=30).json()
+    shares = httpx.get(f"{running.address}/api/v1/shares", headers=operator, timeout=PATIENCE_S).json()
+    credit = httpx.get(f"{running.address}/api/v1/credit", headers=operator, timeout=PATIENCE_S).json()
 
     assert _numbers({each["account"]: each["credit"] for each in shares["accounts"]}) == book.balances()
     assert book.balances() == _numbers(credit["balances"])
     application = {"Authorization": f"Bearer {running.application}"}
-    assert httpx.get(f"{running.address}/api/v1/shares", headers=application, timeout=30).status_code == 403
+    assert httpx.get(f"{running.address}/api/v1/shares", headers=application, timeout=PATIENCE_S).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -137,7 +140,7 @@ def test_bad_requests_book_nothing(running, change, status):
         f"{running.address}/v1/chat/completions",
         json=body,
         headers={"Authorization": f"Bearer {running.application}"},
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
     assert answer.status_code == status
@@ -145,10 +148,25 @@ def test_bad_requests_book_nothing(running, change, status):
     assert Ledger(running.ledger).last_sequence() == before
 
 
+def test_the_service_shows_a_browser_what_it_can(running):
+    """Through Serve's proxy too: `/` leads to the console, and `/docs` and its files come whole, with no key."""
+    with httpx.Client(base_url=running.address, timeout=PATIENCE_S) as anybody:
+        root = anybody.get("/", headers={"Accept": "text/html"})
+        files = {name: anybody.get(f"/docs/static/{name}") for name in ("swagger-ui-bundle.js", "start.js")}
+
+        assert (307, "/console/") == (root.status_code, root.headers["location"])
+        assert 404 == anybody.get("/").status_code
+        assert {200} == {anybody.get(path).status_code for path in ("/console/sign-in", "/docs", "/openapi.json")}
+        for name, answer in files.items():
+            assert int(answer.headers["content-length"]) == len(answer.content), name
+        assert b"SwaggerUIBundle" in files["start.js"].content
+        assert len(files["swagger-ui-bundle.js"].content) > 1_000_000
+
+
 def test_the_exporter_agrees_with_the_ledger_and_promtool(running):
     """The exporter's counters equal the ledger's balances, and `promtool check metrics` finds nothing."""
     book = Ledger(running.ledger)
-    text = httpx.get(running.metrics, timeout=30).text
+    text = httpx.get(running.metrics, timeout=PATIENCE_S).text
 
     assert f'protoken_generated_tokens_total{{model="real"}} {float(book.tokens())}' in text
     assert "protoken_request_duration_seconds_bucket" in text
@@ -162,11 +180,11 @@ def test_a_period_is_closed_and_its_statement_verified(running, client, tmp_path
     api = f"{running.address}/api/v1"
     headers = {"Authorization": f"Bearer {running.operator}"}
     body = {"policy": {"currency": "EUR", "pool": 10_000}}
-    closed = httpx.post(f"{api}/periods/first/close", json=body, headers=headers, timeout=60)
-    again = httpx.post(f"{api}/periods/first/close", json=body, headers=headers, timeout=60)
-    sealed = httpx.post(f"{api}/log/seal", headers=headers, timeout=60).raise_for_status().json()
-    (key,) = httpx.get(f"{api}/log/keys", headers=headers, timeout=60).raise_for_status().json()["data"]
-    statement = httpx.get(f"{api}/statements/first/ada", headers=headers, timeout=60).raise_for_status()
+    closed = httpx.post(f"{api}/periods/first/close", json=body, headers=headers, timeout=PATIENCE_S)
+    again = httpx.post(f"{api}/periods/first/close", json=body, headers=headers, timeout=PATIENCE_S)
+    sealed = httpx.post(f"{api}/log/seal", headers=headers, timeout=PATIENCE_S).raise_for_status().json()
+    (key,) = httpx.get(f"{api}/log/keys", headers=headers, timeout=PATIENCE_S).raise_for_status().json()["data"]
+    statement = httpx.get(f"{api}/statements/first/ada", headers=headers, timeout=PATIENCE_S).raise_for_status()
     (tmp_path / "ada.json").write_bytes(statement.content)
     (tmp_path / "public.key").write_text(key["public"])
     command = [sys.executable, "-m", "deployment.cli", "statement", "verify", tmp_path / "ada.json"]

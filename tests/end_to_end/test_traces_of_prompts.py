@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import httpx
@@ -14,6 +13,7 @@ import pytest
 from attribution.model import FederatedModel
 from rewards.ledger.ledger import Ledger
 from tests.end_to_end.service import Service, new_ledger, replica_of, service
+from tests.waiting import PATIENCE_S, is_up, until
 
 pytestmark = pytest.mark.slow
 WORD = "Zanzibarquill"
@@ -32,11 +32,11 @@ def test_a_prompt_is_on_the_disk_while_its_stream_runs_and_nowhere_after(real_bu
     with service(real_bundle, ledger, log) as running:
         response_id = _cut(running, tmp_path, needles)
         book = Ledger(ledger)
-        _until(lambda: book.receipt(response_id), 120)
+        until(lambda: book.receipt(response_id))
         assert book.receipt(response_id).measurement["recovered"]
-        _until(lambda: httpx.get(f"{running.address}/health", timeout=30).is_success, 120)
+        until(lambda: is_up(f"{running.address}/health"))
         _other_requests(running)
-        _until(lambda: not _holding(tmp_path, needles), 20)
+        until(lambda: not _holding(tmp_path, needles))
         mine = [path for path in RAY.glob("session_*") if path not in sessions]
         assert mine, "Ray has a session of its own"
         assert [] == [name for session in mine for name in _holding(session, needles)]
@@ -57,7 +57,7 @@ def _cut(running: Service, folder: Path, needles: list[bytes]) -> str:
     }
     response_id, pieces = "", 0
     with httpx.stream(
-        "POST", f"{running.address}/v1/completions", json=body, headers=_key(running), timeout=120
+        "POST", f"{running.address}/v1/completions", json=body, headers=_key(running), timeout=PATIENCE_S
     ) as got:
         for line in got.iter_lines():
             if not line.startswith('data: {"id"'):
@@ -85,7 +85,9 @@ def _other_requests(running: Service) -> None:
     for number, body in enumerate(bodies):
         headers = _key(running) | {"Idempotency-Key": f"key {number}"}
         url = f"{running.address}/v1/chat/completions"
-        statuses.append(httpx.post(url, json={"model": "real", **body}, headers=headers, timeout=120).status_code)
+        statuses.append(
+            httpx.post(url, json={"model": "real", **body}, headers=headers, timeout=PATIENCE_S).status_code
+        )
     assert [200, 400, 400, 200] == statuses
 
 
@@ -105,16 +107,3 @@ def _holding(folder: Path, needles: list[bytes]) -> list[Path]:
             if any(needle in data for needle in needles):
                 found.append(path)
     return found
-
-
-def _until(condition, timeout_s: float) -> None:
-    """Wait until it holds."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            if condition():
-                return
-        except httpx.TransportError:
-            pass
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.3)

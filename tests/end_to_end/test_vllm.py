@@ -21,7 +21,7 @@ from deployment.replica.engines.remote_batch import RemoteBatch
 from tests.benchmarks.vllm.environment import vllm_program
 from tests.benchmarks.vllm.server import NAME, vllm_service
 from tests.deployment.replica.engines.test_canary import Told
-from tests.deployment.replica.test_booking_queue import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 PROMPTS = {"row": "1, 4, 7, 10, 13,", "question": "What is the colour of the harbour bell?", "code": "import os\n"}

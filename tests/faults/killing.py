@@ -14,6 +14,7 @@ from typing import Self
 from rewards.audit.replay import audit
 from rewards.ledger.ledger import Ledger
 from tests.rewards.receipts import make_receipt
+from tests.waiting import PATIENCE_S
 
 PROGRESS_TOKENS = 16
 
@@ -61,7 +62,7 @@ class Victim:
 
     def wait_until_busy(self) -> None:
         """Return when it has promised something."""
-        assert self._begun.wait(60), "the process did not begin within a minute"
+        assert self._begun.wait(PATIENCE_S), "the process did not begin"
 
     def kill(self) -> None:
         """SIGKILL; returns when everything that it had said is read."""
@@ -73,7 +74,7 @@ class Victim:
 
     def finish(self) -> None:
         """Wait for an end of its own accord."""
-        assert self.process.wait(120) == 0
+        assert self.process.wait(PATIENCE_S) == 0
         self._reader.join()
 
 

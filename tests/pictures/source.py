@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from tests.deployment.metrics.board_rules import variables_replaced
+from tests.waiting import PATIENCE_S
 
 LONGEST_S, POINTS = 6 * 3600, 360
 Curve = tuple[str, list[float], list[float]]
@@ -58,7 +59,7 @@ class Source:
 def source_of(address: str) -> Iterator[Source]:
     """Prometheus over the time for which it has data, at most six hours, in at most so many steps as are drawn."""
     now = time.time()
-    with httpx.Client(base_url=f"{address}/api/v1", timeout=60) as prometheus:
+    with httpx.Client(base_url=f"{address}/api/v1", timeout=PATIENCE_S) as prometheus:
         asked = {"query": "count(up)", "start": now - LONGEST_S, "end": now, "step": 2}
         answer = prometheus.get("query_range", params=asked).json()["data"]["result"]
         start = min((float(each["values"][0][0]) for each in answer), default=now - 60)

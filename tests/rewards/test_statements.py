@@ -243,14 +243,14 @@ def test_a_page_shows_all_and_runs_nothing(ledger):
 
 
 def test_a_table_has_every_line_of_money(ledger):
-    """As CSV: the name, the minor units, and the amount of the currency; also of one without minor units."""
+    """As CSV: its name, minor units, the amount of the currency, also of one without such units, and whose it is."""
     closed(ledger, Policy(currency="JPY", minor_digits=0, pool=1_000))
     document = issued(ledger)
     lines = statement_page.table(document).splitlines()
 
-    assert "line,minor units,amount in JPY" == lines[0]
+    assert "line,minor units,amount in JPY,client,period" == lines[0]
     assert len(document["money"]) + 1 == len(lines)
-    assert f"payout,{document['money']['payout']},{document['money']['payout']}" in lines
+    assert f"payout,{document['money']['payout']},{document['money']['payout']},bank,2026-11" in lines
 
 
 @pytest.mark.long

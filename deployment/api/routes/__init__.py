@@ -11,6 +11,7 @@ keys        `/keys`: bearer keys made, listed, rotated and revoked
 log         `/log`: signed checkpoints of the Merkle log, and proofs that anybody can check offline
 periods     `/periods`: previewed, closed, disputed, made final, paid
 receipts    `/receipts`: the credit of responses as it was booked, and its reversal
+rounds      `/rounds`: which round of training was published when, and who contributed what to it
 shares      `/shares`: who earned which part of a period
 statements  `/statements`: what each client is told of a final period: JSON, CSV, a page to print
 """

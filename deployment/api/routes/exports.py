@@ -65,9 +65,11 @@ def _file(media_type: str, example: str) -> Answers:
 def entries(books: TheBooks, filters: Annotated[Filters, Query()]) -> StreamingResponse:
     """Each account's credit of each receipt, in the order of booking, under a line of names.
 
-    A text that a spreadsheet would take for a formula has an apostrophe before it.
+    A text that a spreadsheet would take for a formula has an apostrophe before it. A reversal is in the export of the
+    one period that settles it: beside the response that it reverses, or without that, where it takes back from an
+    earlier period in money; then its credit is no part of the period's.
     """
-    wanted = narrow(books, None, filters)
+    wanted = narrow(books, None, filters, with_clawbacks=True)
 
     def read(connection: Connection, place: Any) -> Page[BookedEntry]:
         return browsing.entries(connection, wanted.selection, limit=PAGE_ROWS, place=place, account=wanted.account)
@@ -87,9 +89,9 @@ def receipts(books: TheBooks, filters: Annotated[Filters, Query()]) -> Streaming
 
     `id` is the response's id, `source` its consortium, `subject` the key that asked, `time` when it was booked, and
     `data` the receipt, its tokens and micro-credits as decimal text. A meter that sums `data.tokens` by subject counts
-    what to bill; reversals are negative.
+    what to bill; reversals are negative, and each is in the export of the one period that settles it.
     """
-    wanted = narrow(books, None, filters)
+    wanted = narrow(books, None, filters, with_clawbacks=True)
 
     def read(connection: Connection, place: Any) -> Page[BookedReceipt]:
         return browsing.receipts(connection, wanted.selection, limit=PAGE_ROWS, place=place, account=wanted.account)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query
 
 from deployment.api.dependencies import Caller, TheBooks, Visible
 from deployment.api.paging import Listing, Paging, first_of
+from deployment.books.explanations import explain_payout
 from deployment.books.periods import (
     close_period,
     closed_period,
@@ -17,12 +18,15 @@ from deployment.books.periods import (
 )
 from deployment.http.cursors import place_of
 from deployment.schemas.errors import failures
+from deployment.schemas.explanations import PayoutExplanation
+from deployment.schemas.fields import Name
 from deployment.schemas.periods import Close, Dispute, Finalise, Payment, Period, Preview, Terms
 from rewards.periods import NAME
 
 router = APIRouter(tags=["periods"])
 _LIST = "periods"
 
+ClientId = Annotated[Name, Path(description="The client's id.")]
 PeriodName = Annotated[str, Path(pattern=f"^{NAME}$", description="The period's name, as in 2026-11.")]
 
 
@@ -39,6 +43,12 @@ def periods(books: TheBooks, visible: Visible, paging: Annotated[Paging, Query()
 def period(books: TheBooks, visible: Visible, name: PeriodName) -> Period:
     """A closed period as it stands: its settlement is the final one, and the draft while there is none."""
     return closed_period(books, visible, name)
+
+
+@router.get("/periods/{name}/explanation/{client}", summary="A client's payout, explained", responses=failures(404))
+def explanation(books: TheBooks, visible: Visible, name: PeriodName, client: ClientId) -> PayoutExplanation:
+    """Every line of the arithmetic, from the client's credit to its payout. A member's key sees its own alone."""
+    return explain_payout(books.ledger, visible, name, client)
 
 
 @router.post("/periods/{name}/preview", summary="What closing it now would pay", responses=failures(409))

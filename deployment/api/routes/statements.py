@@ -10,6 +10,7 @@ from deployment.api.paging import Listing, Paging
 from deployment.books.statements import issue_statement, statement_file, written_statements
 from deployment.http.cursors import cursor_at, place_of
 from deployment.schemas.errors import failures
+from deployment.schemas.explained_statements import ExplainedStatement
 from deployment.schemas.fields import Name
 from deployment.schemas.statements import SampledStatement, Statement, StatementEntry
 
@@ -19,7 +20,7 @@ _LIST = "statements"
 _PERIOD = Path(description="The name of a final period.")
 _CLIENT = Path(description="The client's id; a member's key sees its own alone.")
 _TEXTS = {
-    "text/csv": "line,minor units,amount in EUR\ngross,500000,5000.00\n",
+    "text/csv": "line,minor units,amount in EUR,client,period\ngross,500000,5000.00,clinic,2026-11\n",
     "text/html": '<!DOCTYPE html>\n<html lang="en">…</html>\n',
 }
 _CONTENT = {media: {"schema": {"type": "string"}, "example": text} for media, text in _TEXTS.items()}
@@ -61,7 +62,7 @@ def list_statements(
     responses={
         200: {
             "description": "The statement, in the format that was asked for.",
-            "model": SampledStatement | Statement,
+            "model": ExplainedStatement | SampledStatement | Statement,
             "content": _CONTENT,
         },
         **failures(404, 503),

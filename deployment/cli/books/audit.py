@@ -6,16 +6,19 @@ from typing import Annotated
 import typer
 
 from deployment.cli.books.known import PublicKeys, read_keys, read_text_of
-from deployment.cli.options import Json, LedgerUrl
-from deployment.cli.output import ProgressBar, credit, print_json, print_table, say
-from deployment.settings import ledger_url
+from deployment.cli.options import AS_SET, Config, Json, LedgerUrl, is_typed
+from deployment.cli.output import credit, print_json, say
+from deployment.cli.progress import ProgressBar
+from deployment.cli.tables import print_table
 from rewards.audit.replay import audit
 from rewards.audit.report import Report
 from rewards.files.plain_text import one_line
 
 
 def verify(
-    ledger: LedgerUrl = None,
+    ctx: typer.Context,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
     copy: Annotated[
         Path | None, typer.Option("--copy", help="Copy of an SQLite ledger that nobody writes; may be read-only.")
     ] = None,
@@ -29,9 +32,9 @@ def verify(
 
     Without --public-key the keys that the books name are believed, which somebody who rewrote all of them could choose.
     """
-    if copy is not None and ledger is not None:
+    if copy is not None and is_typed(ctx, "ledger"):
         raise typer.BadParameter("give either --ledger or --copy")
-    where = copy or ledger_url(ledger)
+    where = copy or ledger
     keys, note = read_keys(public_key), None if held is None else read_text_of(held)
     with ProgressBar() as progress:
         report = audit(where, keys=keys, held=note, progress=progress)

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from deployment.cli.options import Json, LedgerUrl
-from deployment.cli.output import ProgressBar, print_json
-from deployment.settings import ledger_url
+from deployment.cli.options import AS_SET, Config, Json, LedgerUrl
+from deployment.cli.output import print_json
+from deployment.cli.progress import ProgressBar
 from rewards.backups import copying
 from rewards.errors import LedgerError
 from rewards.ledger.ledger import Ledger
@@ -17,17 +17,17 @@ from rewards.store.url import url_without_password
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes.")],
     replace: Annotated[bool, typer.Option("--replace", help="It may take the place of an older backup.")] = False,
-    ledger: LedgerUrl = None,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Copy the whole ledger to a file, also while the service runs, and read the copy back before it is called done.
 
     The pepper, the signing key and the spool are not in it: keep those too.
     """
-    url = ledger_url(ledger)
     with ProgressBar() as progress:
-        copied = copying.backup(url, file, replace=replace, progress=progress)
-    _show(copied, file, f"{url_without_password(url)} is copied to {file}", as_json=as_json)
+        copied = copying.backup(ledger, file, replace=replace, progress=progress)
+    _show(copied, file, f"{url_without_password(ledger)} is copied to {file}", as_json=as_json)
     if copied.difference is not None:
         raise LedgerError(f"{file} is a true copy, but of books that are not in order: {copied.difference}")
 
@@ -37,32 +37,31 @@ def restore(
     incomplete: Annotated[
         bool, typer.Option("--incomplete", help="Take a bare SQLite file too, whose latest receipts may be missing.")
     ] = False,
-    ledger: LedgerUrl = None,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Make the ledger from a copy, where there is none; on PostgreSQL, in an empty database.
 
     Bring the pepper, the signing key and the spool that belong to it back as well.
     """
-    url = ledger_url(ledger)
     with ProgressBar() as progress:
-        copied = copying.restore(file, url, incomplete=incomplete, progress=progress)
-    _show(copied, file, f"{url_without_password(url)} is restored from {file}", as_json=as_json)
+        copied = copying.restore(file, ledger, incomplete=incomplete, progress=progress)
+    _show(copied, file, f"{url_without_password(ledger)} is restored from {file}", as_json=as_json)
 
 
-def migrate(ledger: LedgerUrl = None, as_json: Json = False) -> None:
+def migrate(ledger: LedgerUrl = AS_SET, _config: Config = None, as_json: Json = False) -> None:
     """Bring a ledger that an older protoken made to this one's schema; stop the service and keep a backup before.
 
     All of it or nothing: whatever fails leaves the ledger as it was. No other command migrates.
     """
-    url = ledger_url(ledger)
-    before, now = Ledger.migrate(url)
+    before, now = Ledger.migrate(ledger)
     if as_json:
-        print_json({"ledger": url_without_password(url), "before": before, "schema": now})
+        print_json({"ledger": url_without_password(ledger), "before": before, "schema": now})
     elif before == now:
-        typer.echo(f"{url_without_password(url)} is of schema {now} already; nothing was changed")
+        typer.echo(f"{url_without_password(ledger)} is of schema {now} already; nothing was changed")
     else:
-        typer.echo(f"{url_without_password(url)} is of schema {now} now; it was of {before}")
+        typer.echo(f"{url_without_password(ledger)} is of schema {now} now; it was of {before}")
 
 
 def _show(copied: copying.CopyReport, file: Path, line: str, *, as_json: bool) -> None:

@@ -6,17 +6,17 @@ from typing import Annotated
 
 import typer
 
-from deployment.cli.options import ACTOR, Json, LedgerUrl, date
-from deployment.cli.output import credit, print_json, print_table, say
+from deployment.cli.options import ACTOR, AS_SET, Config, Json, LedgerUrl, date
+from deployment.cli.output import credit, print_json, say
+from deployment.cli.tables import print_table
 from deployment.schemas.receipts import Receipt
-from deployment.settings import ledger_url
 from rewards.credit import MICRO_CREDITS_PER_TOKEN
 from rewards.ledger.ledger import Ledger
 
 
-def balances(ledger: LedgerUrl = None, as_json: Json = False) -> None:
+def balances(ledger: LedgerUrl = AS_SET, _config: Config = None, as_json: Json = False) -> None:
     """Credit of every account since the beginning; the sum is the generated tokens × 1 000 000."""
-    with closing(Ledger(ledger_url(ledger))) as book:
+    with closing(Ledger(ledger)) as book:
         up_to = book.last_sequence()
         accounts, tokens = book.balances(up_to=up_to), book.tokens(up_to=up_to)
     if as_json:
@@ -29,13 +29,14 @@ def balances(ledger: LedgerUrl = None, as_json: Json = False) -> None:
 
 
 def entries(
-    ledger: LedgerUrl = None,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
     after: Annotated[int, typer.Option("--after", min=0, help="Show receipts behind this sequence number.")] = 0,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Show so many receipts at most.")] = 50,
     as_json: Json = False,
 ) -> None:
     """Receipts and their entries, in the order in which they were booked."""
-    with closing(Ledger(ledger_url(ledger))) as book:
+    with closing(Ledger(ledger)) as book:
         receipts = book.receipts_after(after, limit)
     if as_json:
         print_json([Receipt.model_validate(receipt).model_dump(mode="json") for receipt in receipts])
@@ -51,11 +52,12 @@ def entries(
 def reverse(
     response: Annotated[str, typer.Argument(help="Id of the response.")],
     reason: Annotated[str, typer.Option("--reason", help="Why, for whoever reads the books.")],
-    ledger: LedgerUrl = None,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Take a response's credit back by counter-entries, once; what a settled period paid for it is clawed back."""
-    with closing(Ledger(ledger_url(ledger))) as book:
+    with closing(Ledger(ledger)) as book:
         booked = book.reverse(response, reason, ACTOR)
     if as_json:
         print_json(asdict(booked))

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from deployment.cli.options import ACTOR, Json, LedgerUrl, date
-from deployment.cli.output import print_json, print_table, say
-from deployment.settings import ledger_url
+from deployment.cli.options import ACTOR, AS_SET, Config, Json, LedgerUrl, date
+from deployment.cli.output import print_json, say
+from deployment.cli.tables import print_table
 from rewards.ledger.ledger import Ledger
 from rewards.periods import holds
 
@@ -20,27 +20,29 @@ def place(
     kind: Annotated[str, typer.Argument(help="client or response.")],
     target: Annotated[str, typer.Argument(help="Id of the client or of the response.")],
     reason: _Reason,
-    ledger: LedgerUrl = None,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
 ) -> None:
     """Place a hold; a draft period that it touches becomes disputed."""
-    typer.echo(holds.place(Ledger(ledger_url(ledger)), kind, target, reason, ACTOR))
+    typer.echo(holds.place(Ledger(ledger), kind, target, reason, ACTOR))
 
 
 @app.command()
 def release(
     hold_id: Annotated[str, typer.Argument(metavar="HOLD", help="As `place` printed it.")],
     reason: _Reason,
-    ledger: LedgerUrl = None,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
 ) -> None:
     """End a hold; what was held counts in the period that is settled next."""
-    holds.release(Ledger(ledger_url(ledger)), hold_id, reason, ACTOR)
+    holds.release(Ledger(ledger), hold_id, reason, ACTOR)
     say(f"released {hold_id}", soft_wrap=True)
 
 
 @app.command("list")
-def list_(ledger: LedgerUrl = None, as_json: Json = False) -> None:
+def list_(ledger: LedgerUrl = AS_SET, _config: Config = None, as_json: Json = False) -> None:
     """List every hold, released ones too."""
-    placed = holds.all_holds(Ledger(ledger_url(ledger)))
+    placed = holds.all_holds(Ledger(ledger))
     if as_json:
         print_json([asdict(hold) for hold in placed])
         return

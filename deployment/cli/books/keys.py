@@ -10,14 +10,27 @@ from typing import Annotated, Any
 import typer
 
 from deployment.cli.books.signing_key import make_signing_key
-from deployment.cli.options import ACTOR, Json, LedgerUrl, PepperFile, date
-from deployment.cli.output import print_json, print_table, say
-from deployment.settings import ledger_url, pepper_of, url_without_secrets
+from deployment.cli.options import (
+    ACTOR,
+    AS_SET,
+    Config,
+    Json,
+    LedgerUrl,
+    PepperFile,
+    date,
+    is_typed,
+    setting_option,
+)
+from deployment.cli.output import print_json, say
+from deployment.cli.tables import print_table
+from deployment.health.places import require_no_lost_ledger
+from deployment.settings import pepper_of, url_without_secrets
 from rewards.keys.ring import OVERLAP_S, KeyRing
 from rewards.keys.rules import LIMITS, Key
 from rewards.ledger.ledger import Ledger
 from rewards.moments import DAY_US
 from rewards.store.database import now_us
+from rewards.store.url import sqlite_file
 
 app = typer.Typer(help="Bearer keys of whoever calls the service, and its signing key.", no_args_is_help=True)
 
@@ -63,12 +76,13 @@ _Name = Annotated[
     str | None,
     typer.Option("--name", help="With --signing: under which name it signs; else the log's."),
 ]
-_Out = Annotated[Path | None, typer.Option("--out", help="With --signing: its file; else var/signing.key.")]
+_Out = Annotated[Path, setting_option("signing_key", "--out", "With --signing: its file")]
 _Aside = Annotated[bool, typer.Option("--rotate", help="With --signing: keep a key in that file aside, as FILE.ID.")]
 
 
 @app.command()
 def create(
+    ctx: typer.Context,
     role: _RoleOption = None,
     label: _Label = None,
     client: _Client = None,
@@ -80,10 +94,11 @@ def create(
     weight: _Weight = None,
     signing: _Signing = False,
     name: _Name = None,
-    out: _Out = None,
+    out: _Out = AS_SET,
     aside: _Aside = False,
-    ledger: LedgerUrl = None,
-    pepper_file: PepperFile = None,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
+    pepper_file: PepperFile = AS_SET,
     as_json: Json = False,
 ) -> None:
     """Make a key and show it, this once: only a hash of it is kept. Makes the ledger where there is none yet.
@@ -97,19 +112,21 @@ def create(
         "concurrency": concurrency,
         "weight": weight,
     }
-    _require_one_kind(signing, role, [label, expires, days, pepper_file, *bearer.values()], [name, out, aside or None])
+    pepper_typed, out_typed = (is_typed(ctx, option) or None for option in ("pepper_file", "out"))
+    of_bearer = [label, expires, days, pepper_typed, *bearer.values()]
+    _require_one_kind(signing, role, of_bearer, [name, out_typed, aside or None])
     if expires is not None and days is not None:
         raise typer.BadParameter("give either --expires or --days")
-    url = ledger_url(ledger)
-    if Ledger.prepare(url):
-        typer.echo(f"protoken: there was no ledger, so a new one was made: {url_without_secrets(url)}", err=True)
+    if (file := sqlite_file(ledger)) is not None and file.resolve().parent == out.resolve().parent:
+        require_no_lost_ledger(ledger, out)
+    if Ledger.prepare(ledger):
+        typer.echo(f"protoken: there was no ledger, so a new one was made: {url_without_secrets(ledger)}", err=True)
     if role is None:
-        file = out or Path("var/signing.key")
-        public = make_signing_key(url, name, file, rotate=aside)
-        _show({"public": public, "file": str(file)}, public, as_json=as_json)
+        public = make_signing_key(ledger, name, out, rotate=aside)
+        _show({"public": public, "file": str(out)}, public, as_json=as_json)
         return
     text = label or "unnamed"
-    with closing(KeyRing(url, pepper_of(url, pepper_file))) as keys:
+    with closing(KeyRing(ledger, pepper_of(ledger, pepper_file))) as keys:
         key = keys.create(role.value, text, actor=ACTOR, expires_at_us=_expiry(expires, days), **bearer)
     _show({"key": key, "role": role.value, "label": text}, key, as_json=as_json)
 
@@ -120,29 +137,29 @@ def rotate(
     overlap_hours: Annotated[
         int, typer.Option("--overlap-hours", min=0, help="How long the old key still works.")
     ] = OVERLAP_S // 3600,
-    ledger: LedgerUrl = None,
-    pepper_file: PepperFile = None,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
+    pepper_file: PepperFile = AS_SET,
     as_json: Json = False,
 ) -> None:
     """Make a new key in the place of one, with its role, label, client and limits, and show it, this once."""
-    url = ledger_url(ledger)
-    with closing(KeyRing(url, pepper_of(url, pepper_file))) as keys:
+    with closing(KeyRing(ledger, pepper_of(ledger, pepper_file))) as keys:
         key = keys.rotate(key_id, actor=ACTOR, overlap_s=overlap_hours * 3600)
     _show({"key": key, "rotated_from": key_id}, key, as_json=as_json)
 
 
 @app.command()
-def revoke(key_id: _KeyId, ledger: LedgerUrl = None) -> None:
+def revoke(key_id: _KeyId, ledger: LedgerUrl = AS_SET, _config: Config = None) -> None:
     """Refuse a key from now on; a running service does so within seconds."""
-    with closing(KeyRing(ledger_url(ledger), None)) as keys:
+    with closing(KeyRing(ledger, None)) as keys:
         keys.revoke(key_id, actor=ACTOR)
     say(f"revoked {key_id}", soft_wrap=True)
 
 
 @app.command("list")
-def list_(ledger: LedgerUrl = None, as_json: Json = False) -> None:
+def list_(ledger: LedgerUrl = AS_SET, _config: Config = None, as_json: Json = False) -> None:
     """List the keys, without their secrets."""
-    with closing(KeyRing(ledger_url(ledger), None)) as ring:
+    with closing(KeyRing(ledger, None)) as ring:
         keys, at_us = ring.list(), now_us()
     if as_json:
         print_json([{**asdict(key), "state": key.state(at_us)} for key in keys])

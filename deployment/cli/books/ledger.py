@@ -23,15 +23,28 @@ class _Commands(OnDemand):
             "Print the proof (JSON) that a client's entry of a response is in the books that were signed.",
         ),
         Deferred(
+            "bundle-proof",
+            "deployment.cli.books.log:bundle_proof",
+            "Print the proof (JSON) that a bundle was published: its manifest's hash is in the books that were signed.",
+        ),
+        Deferred(
             "check-proof",
             "deployment.cli.books.proof:check_proof",
-            "Check a proof offline: that an entry is in the signed books, or that these extend a checkpoint that "
-            "you hold.",
+            "Check a proof offline: of an entry or a published bundle in the signed books, or of history kept as it "
+            "was.",
         ),
         Deferred(
             "verify",
             "deployment.cli.books.audit:verify",
             "Rebuild the books from their rows alone; exit code 1 names the first row that differs.",
+        ),
+        Deferred(
+            "recompute",
+            "deployment.cli.models.recompute:recompute_response",
+            "Attribute a booked response again, from its request and its answer; exit code 1 where it comes to other "
+            "credit.",
+            extra="attribution",
+            noun="ledger",
         ),
         Deferred(
             "backup",

@@ -1,31 +1,31 @@
-"""`protoken ledger seal | checkpoint | proof`: the ledger's Merkle log, as the operator keeps it and hands it out."""
+"""`protoken ledger seal | checkpoint | proof | bundle-proof`: the ledger's Merkle log, kept and handed out."""
 
 from contextlib import closing
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from deployment.cli.books.known import checkpoint_document
-from deployment.cli.options import Json, LedgerUrl
+from deployment.cli.options import AS_SET, Config, Json, KeyFile, LedgerUrl
 from deployment.cli.output import print_json
 from deployment.health.places import log_origin, signing_key
-from deployment.settings import ledger_url
 from rewards.errors import LogError
 from rewards.ledger.ledger import Ledger
 from rewards.log import proofs
+from rewards.log.publication_proofs import publication_proof
 from rewards.log.sealer import latest_checkpoint
 from rewards.log.sealer import seal as seal_log
 
 
 def seal(
-    key: Annotated[Path, typer.Option("--key", help="File of the signing key.")] = Path("var/signing.key"),
-    ledger: LedgerUrl = None,
+    key: KeyFile = AS_SET,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Put what is new into the Merkle log and sign a checkpoint; the running service does so by itself."""
-    with closing(Ledger(ledger_url(ledger))) as book:
+    with closing(Ledger(ledger)) as book:
         signer = signing_key(key, book)
         sealed = seal_log(book, signer, log_origin(book, signer))
     if as_json:
@@ -37,9 +37,9 @@ def seal(
         typer.echo(f"sealed {sealed.origin} at {sealed.size} leaves, root {sealed.root.hex()}")
 
 
-def checkpoint(ledger: LedgerUrl = None, as_json: Json = False) -> None:
+def checkpoint(ledger: LedgerUrl = AS_SET, _config: Config = None, as_json: Json = False) -> None:
     """Print the latest checkpoint, a signed note to keep: whoever holds it sees if history is ever rewritten."""
-    with closing(Ledger(ledger_url(ledger))) as book, book.database.read() as connection:
+    with closing(Ledger(ledger)) as book, book.database.read() as connection:
         latest = latest_checkpoint(connection)
     if latest is None:
         raise LogError("nothing is sealed in the log yet; `protoken ledger seal` does it")
@@ -52,10 +52,26 @@ def checkpoint(ledger: LedgerUrl = None, as_json: Json = False) -> None:
 def proof(
     response: Annotated[str, typer.Argument(help="Id of the response, or of a reversal.")],
     client: Annotated[str, typer.Option("--client", help="Whose entry to prove; nothing of others' is shown.")],
-    ledger: LedgerUrl = None,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Print the proof (JSON) that a client's entry of a response is in the books that were signed."""
     del as_json  # a proof is JSON in any case
-    with closing(Ledger(ledger_url(ledger))) as book, book.database.read() as connection:
+    with closing(Ledger(ledger)) as book, book.database.read() as connection:
         print_json(proofs.receipt_proof(connection, response, client))
+
+
+def bundle_proof(
+    consortium: Annotated[str, typer.Argument(help="Whose bundle.")],
+    round_number: Annotated[
+        int | None, typer.Option("--round", min=1, help="Of this round; else the one that was published last.")
+    ] = None,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Print the proof (JSON) that a bundle was published: its manifest's hash is in the books that were signed."""
+    del as_json  # a proof is JSON in any case
+    with closing(Ledger(ledger)) as book, book.database.read() as connection:
+        print_json(publication_proof(connection, consortium, round_number))

@@ -1,25 +1,35 @@
-"""`protoken period list | preview | close | dispute | finalise | pay`: credit of a period into exact payouts."""
+"""`protoken period list | preview | close | dispute | finalise | pay`: credit into exact payouts."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from deployment.cli.options import ACTOR, Json, LedgerUrl, date
-from deployment.cli.output import credit, print_json, print_table, say
+from deployment.books.settlement_table import table_of
+from deployment.cli.books.payouts import payouts
+from deployment.cli.options import ACTOR, AS_SET, Config, Json, LedgerUrl, date, setting_option
+from deployment.cli.output import credit, print_json, say
+from deployment.cli.tables import print_table
 from deployment.schemas.periods import settlement_answer
-from deployment.settings import ledger_url
 from rewards import money, periods
 from rewards.files.strict_json import JsonObject
 from rewards.ledger.ledger import Ledger
+from rewards.moments import text_of
 from rewards.periods.errors import PeriodClosedError
 from rewards.settlement.document import Settlement
 from rewards.settlement.policy_file import load_policy
 
 app = typer.Typer(help="Preview and close settlement periods.", no_args_is_help=True)
 _Name = Annotated[str, typer.Argument(metavar="PERIOD", help="Name of the period, such as 2026-11.")]
-_PolicyFile = Annotated[Path, typer.Option("--policy", help="Settlement policy (YAML), see configs/policy.yaml.")]
+_PolicyFile = Annotated[
+    Path, setting_option("policy", "--policy", "Settlement policy (YAML), see configs/policy.yaml", is_needed=True)
+]
+_At = Annotated[
+    datetime | None,
+    typer.Option("--at", help="Rehearse it for this moment to come (UTC), as if nothing more were booked until then."),
+]
 _Until = Annotated[
     datetime | None,
     typer.Option("--until", help="Settle what was booked before this moment (UTC); else everything booked by now."),
@@ -27,9 +37,9 @@ _Until = Annotated[
 
 
 @app.command("list")
-def list_(ledger: LedgerUrl = None, as_json: Json = False) -> None:
+def list_(ledger: LedgerUrl = AS_SET, _config: Config = None, as_json: Json = False) -> None:
     """List the closed periods."""
-    closed = periods.all(Ledger(ledger_url(ledger)))
+    closed = periods.all(Ledger(ledger))
     if as_json:
         states = [{"state": period.state, "closed_at_us": period.closed_at_us} for period in closed]
         print_json([_document(period.settlement) | state for period, state in zip(closed, states, strict=True)])
@@ -49,27 +59,49 @@ def list_(ledger: LedgerUrl = None, as_json: Json = False) -> None:
 
 @app.command()
 def preview(
-    period: _Name, policy: _PolicyFile, until: _Until = None, ledger: LedgerUrl = None, as_json: Json = False
+    period: _Name,
+    policy: _PolicyFile = AS_SET,
+    until: _Until = None,
+    at: _At = None,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
+    as_json: Json = False,
 ) -> None:
-    """Show what closing the period now would pay; changes nothing."""
-    draft = periods.preview(Ledger(ledger_url(ledger)), period, load_policy(policy), _microseconds(until))
-    show_settlement(draft.settlement, "preview", as_json=as_json)
+    """Show what closing the period now would pay, or what finalising would, of a draft; changes nothing.
+
+    With --at it is rehearsed for a moment to come, as if nothing more were booked until then: also from when on it
+    could be final, and when what is kept back returns.
+    """
+    book, at_us = Ledger(ledger), _microseconds(at)
+    draft = periods.preview(book, period, load_policy(policy), _microseconds(until), at_us=at_us)
+    if as_json:
+        rehearsal = {} if at_us is None else {"at_us": at_us, "final_from_us": draft.final_from_us}
+        print_json(_document(draft.settlement) | rehearsal)
+        return
+    show_settlement(draft.settlement, "preview" if at_us is None else f"rehearsed for {text_of(at_us)}", as_json=False)
+    if at_us is not None:
+        _show_times(draft, at_us, is_closed=periods.get(book, period) is not None)
     changed = {account: units for account, units in draft.difference.items() if units}
-    if draft.compared_with and not as_json:
+    if draft.compared_with:
         rows = [(account, _money(draft.settlement, units)) for account, units in changed.items()]
         print_table(f"payouts against the {draft.compared_with}", ("account", "difference"), rows)
 
 
 @app.command()
 def close(
-    period: _Name, policy: _PolicyFile, until: _Until = None, ledger: LedgerUrl = None, as_json: Json = False
+    period: _Name,
+    policy: _PolicyFile = AS_SET,
+    until: _Until = None,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
+    as_json: Json = False,
 ) -> None:
     """Close the period, once and for all.
 
     A period that is closed already stays as it is: its settlement is shown again, and the exit code is 1.
     """
     try:
-        settlement = periods.close(Ledger(ledger_url(ledger)), period, load_policy(policy), ACTOR, _microseconds(until))
+        settlement = periods.close(Ledger(ledger), period, load_policy(policy), ACTOR, _microseconds(until))
     except PeriodClosedError as error:
         show_settlement(error.settlement, "closed before", as_json=as_json)
         raise
@@ -78,18 +110,24 @@ def close(
 
 @app.command()
 def dispute(
-    period: _Name, reason: Annotated[str, typer.Option("--reason", help="Why.")], ledger: LedgerUrl = None
+    period: _Name,
+    reason: Annotated[str, typer.Option("--reason", help="Why.")],
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
 ) -> None:
     """Mark a draft as disputed."""
-    periods.dispute(Ledger(ledger_url(ledger)), period, reason, ACTOR)
+    periods.dispute(Ledger(ledger), period, reason, ACTOR)
     say(f"{period} is disputed", soft_wrap=True)
 
 
 @app.command()
-def finalise(period: _Name, ledger: LedgerUrl = None, as_json: Json = False) -> None:
+def finalise(period: _Name, ledger: LedgerUrl = AS_SET, _config: Config = None, as_json: Json = False) -> None:
     """Make a draft final after its dispute days, with the holds of this moment."""
-    settlement = periods.finalise(Ledger(ledger_url(ledger)), period, ACTOR)
+    settlement = periods.finalise(Ledger(ledger), period, ACTOR)
     show_settlement(settlement, "final", as_json=as_json)
+
+
+app.command()(payouts)
 
 
 @app.command()
@@ -98,10 +136,11 @@ def pay(
     reference: Annotated[
         str, typer.Option("--reference", help="By which the payment is found, as in a bank's number.")
     ],
-    ledger: LedgerUrl = None,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
 ) -> None:
     """Note that a final period was paid."""
-    periods.pay(Ledger(ledger_url(ledger)), period, reference, ACTOR)
+    periods.pay(Ledger(ledger), period, reference, ACTOR)
     say(f"{period} is paid", soft_wrap=True)
 
 
@@ -110,23 +149,66 @@ def show_settlement(settlement: Settlement, state: str, *, as_json: bool) -> Non
     if as_json:
         print_json(_document(settlement))
         return
-    rows = [
-        (line.account, credit(line.credit), f"{float(line.share):.4%}", _money(settlement, line.payout))
-        for line in settlement.lines
-    ]
-    footer = (
-        "sum",
-        credit(sum(line.credit for line in settlement.lines)),
-        f"{float(sum(line.share for line in settlement.lines)):.4%}",
-        _money(settlement, sum(line.payout for line in settlement.lines)),
+    policy, (after, up_to) = settlement.policy, settlement.window
+    typer.echo(
+        f"settlement {settlement.period} ({state}): receipts {after + 1}–{up_to}, sha256 {settlement.sha256[:12]}"
     )
-    after, up_to = settlement.window
-    title = f"settlement {settlement.period} ({state}): receipts {after + 1}–{up_to}, sha256 {settlement.sha256[:12]}"
-    print_table(title, ("account", "credit", "share", "payout"), rows, footer=footer)
+    _show_lines(settlement)
+    pool, fee = (_money(settlement, amount) for amount in (settlement.pool, settlement.fee))
+    typer.echo(f"gross and fee sum to the pool of {pool}; the fee of the service is {fee}")
+    if any(line.holdback for line in settlement.lines):
+        returns = settlement.ordinal + policy.holdback_release_after
+        typer.echo(f"this is period number {settlement.ordinal}; what is kept back of it returns in number {returns}")
     if settlement.unclaimed:
         typer.echo("no client had credit that the policy pays: the commons holds the whole pool")
     _show_sampling(settlement)
     _show_standing(settlement)
+
+
+def _show_lines(settlement: Settlement) -> None:
+    """Every line of money that anybody has, as the console shows it; with the fee, the gross sums to the pool."""
+    table = table_of(settlement_answer(settlement.to_document() | {"sha256": settlement.sha256}).lines, {})
+    policy, fee = settlement.policy, settlement.fee
+
+    def money_cells(amounts: Mapping[str, int]) -> list[str]:
+        digits = policy.minor_digits
+        return [
+            money.write_readable(amounts[column.name], "", digits) if column.name in amounts else ""
+            for column in table.columns
+        ]
+
+    rows = [
+        (
+            row.line.account,
+            credit(row.line.credit),
+            row.part,
+            *money_cells({column.name: row.money(column) for column in table.columns}),
+        )
+        for row in table.rows
+    ]
+    if fee:
+        rows.append(("fee of the service", "", "", *money_cells({"gross": fee})))
+    sums = {**table.sums, "gross": table.sums["gross"] + fee}
+    footer = ("sum", credit(table.credit), "", *money_cells(sums))
+    titles = [f"{column.sign} {column.label.lower()}".strip() for column in table.columns]
+    print_table(f"in {policy.currency}", ("account", "credit", "part", *titles), rows, footer=footer)
+
+
+def _show_times(draft: periods.Preview, at_us: int, *, is_closed: bool) -> None:
+    """What a rehearsal is about: the end of the dispute days, and when what is kept back returns."""
+    settlement = draft.settlement
+    if draft.final_from_us > at_us:
+        since = "it" if is_closed else f"closed at {text_of(at_us)}, it is a draft and"
+        typer.echo(f"{since} may be disputed until {text_of(draft.final_from_us)}, and finalised from then on")
+    else:
+        typer.echo("it can be finalised then" if is_closed else f"closed at {text_of(at_us)}, it is final at once")
+    rows = [
+        (line.account, str(release), _money(settlement, amount))
+        for line in settlement.lines
+        for release, amount in line.holdbacks
+    ]
+    if rows:
+        print_table("kept back", ("account", "returns in period number", "amount"), rows)
 
 
 def _show_sampling(settlement: Settlement) -> None:

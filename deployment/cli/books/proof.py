@@ -13,6 +13,8 @@ from rewards.errors import LogError
 from rewards.files import strict_json
 from rewards.files.strict_json import JsonObject
 from rewards.log import proofs
+from rewards.log.publication_proofs import verify_publication_proof
+from rewards.signing.keys import VerifyKey
 
 
 def check_proof(
@@ -26,29 +28,52 @@ def check_proof(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a proof offline: that an entry is in the signed books, or that these extend a checkpoint that you hold."""
+    """Check a proof offline: of an entry or a published bundle in the signed books, or of history kept as it was."""
     keys = read_keys(public_key)
     if not keys:
         raise typer.BadParameter("give the ledger's public key by --public-key FILE: a proof holds for who knows one")
     keys = [replace(key, origin=origin) for key in keys]
     document, name = _json(file), origin or keys[0].name
-    if isinstance(document, dict) and document.get("proof") == "consistency":
+    kind = document.get("proof") if isinstance(document, dict) else None
+    if kind == "consistency":
         if held is None:
             raise typer.BadParameter("a proof of consistency needs the older one, by --checkpoint FILE")
-        newer = proofs.verify_consistency(document, read_text_of(held), keys, name)
-        shown: JsonObject = {"extends": document["first"], "checkpoint": checkpoint_document(newer)}
-        line = f"{name} at {newer.size} leaves extends the {document['first']} leaves of the checkpoint that you hold"
+        shown, line = _consistency(document, read_text_of(held), keys, name)
+    elif kind == "publication":
+        shown, line = _publication(document, keys, name)
     else:
-        entry = proofs.verify_receipt_proof(document, keys, name)
-        shown = {**asdict(entry), "amount": str(entry.amount), "checkpoint": checkpoint_document(entry.checkpoint)}
-        line = (
-            f"{entry.client} has {credit(entry.amount)} micro-credits of {entry.response_id}, booked "
-            f"{date(entry.booked_at_us)} as receipt {entry.sequence} of {name}"
-        )
+        shown, line = _receipt(document, keys, name)
     if as_json:
         print_json({"ok": True, **shown})
     else:
         say(line, soft_wrap=True)
+
+
+def _consistency(document: Any, held: str, keys: list[VerifyKey], name: str) -> tuple[JsonObject, str]:
+    newer = proofs.verify_consistency(document, held, keys, name)
+    shown = {"extends": document["first"], "checkpoint": checkpoint_document(newer)}
+    return (
+        shown,
+        f"{name} at {newer.size} leaves extends the {document['first']} leaves of the checkpoint that you hold",
+    )
+
+
+def _publication(document: Any, keys: list[VerifyKey], name: str) -> tuple[JsonObject, str]:
+    proved = verify_publication_proof(document, keys, name)
+    shown = {**asdict(proved), "checkpoint": checkpoint_document(proved.checkpoint)}
+    return shown, (
+        f"round {proved.round} of {proved.consortium} was published {date(proved.at_us)} with the manifest "
+        f"{proved.manifest_sha256}, in the log of {name}"
+    )
+
+
+def _receipt(document: Any, keys: list[VerifyKey], name: str) -> tuple[JsonObject, str]:
+    entry = proofs.verify_receipt_proof(document, keys, name)
+    shown = {**asdict(entry), "amount": str(entry.amount), "checkpoint": checkpoint_document(entry.checkpoint)}
+    return shown, (
+        f"{entry.client} has {credit(entry.amount)} micro-credits of {entry.response_id}, booked "
+        f"{date(entry.booked_at_us)} as receipt {entry.sequence} of {name}"
+    )
 
 
 def _json(file: Path) -> Any:

@@ -1,5 +1,7 @@
 """`protoken statement issue | show | verify`: each client's signed statement of a period, and its check offline."""
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from contextlib import closing
@@ -12,11 +14,11 @@ import typer
 
 from attribution.files.destinations import prepare_folder, require_makeable, require_own_file, write_file
 from deployment.books import statement_page
-from deployment.cli.options import Json, LedgerUrl
-from deployment.cli.output import print_json, print_table
+from deployment.cli.options import AS_SET, Config, Json, KeyFile, LedgerUrl
+from deployment.cli.output import print_json
+from deployment.cli.tables import print_table
 from deployment.errors import SettingsError
 from deployment.health.places import log_origin, signing_key
-from deployment.settings import ledger_url
 from rewards import statements
 from rewards.credit import canonical_bytes
 from rewards.errors import SignatureError, StatementError
@@ -42,8 +44,6 @@ _FORMS: dict[Form, Callable[[JsonObject], bytes]] = {
     Form.CSV: lambda document: statement_page.table(document).encode(),
     Form.HTML: lambda document: statement_page.page(document).encode(),
 }
-_Key = Annotated[Path, typer.Option("--key", help="File of the signing key.")]
-_KEY_FILE = Path("var/signing.key")
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="The statement (JSON).")]
 
 
@@ -55,12 +55,13 @@ def issue(
         list[Form] | None,
         typer.Option("--format", help="json is what can be verified; csv its money; html a page to print. Repeat."),
     ] = None,
-    key: _Key = _KEY_FILE,
-    ledger: LedgerUrl = None,
+    key: KeyFile = AS_SET,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
 ) -> None:
     """Seal the log, and write the signed statement of every client, also of those who get nothing."""
     require_makeable(out)
-    book = Ledger(ledger_url(ledger))
+    book = Ledger(ledger)
     signer = signing_key(key, book)
     seal(book, signer, log_origin(book, signer))
     with book.database.read() as connection:
@@ -85,12 +86,13 @@ def issue(
 def show(
     what: Annotated[str, typer.Argument(metavar="FILE|PERIOD", help="The statement (JSON), or a period and CLIENT.")],
     client: Annotated[str | None, typer.Argument(metavar="CLIENT", help="Whose statement of the period.")] = None,
-    key: _Key = _KEY_FILE,
-    ledger: LedgerUrl = None,
+    key: KeyFile = AS_SET,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Show what a statement says, of a file or as it is in the ledger; checks nothing."""
-    document = _load(Path(what)) if client is None else _issue_document(what, client, key, ledger_url(ledger))
+    document = _load(Path(what)) if client is None else _issue_document(what, client, key, ledger)
     if as_json:
         print_json(document)
         return
@@ -135,8 +137,12 @@ def _earlier(form: Form, document: JsonObject) -> Callable[[bytes], bool]:
     """Whether a file is an earlier issue of the same statement; another period's is kept, as somebody may need it."""
 
     def is_own(content: bytes) -> bool:
-        if form is not Form.JSON:  # its money is final, and a page differs in its signature alone
-            return content.split(b"<body>")[0] == _FORMS[form](document).split(b"<body>")[0]
+        written = _FORMS[form](document)
+        if form is Form.CSV:  # its money is final; whose it is was not told once
+            rows = _rows(written)
+            return _rows(content) in (rows, [row[:3] for row in rows])
+        if form is Form.HTML:  # a page differs in its signature alone
+            return content.split(b"<body>")[0] == written.split(b"<body>")[0]
         try:
             stored = json.loads(content)
         except (ValueError, RecursionError):
@@ -144,6 +150,10 @@ def _earlier(form: Form, document: JsonObject) -> Callable[[bytes], bool]:
         return isinstance(stored, dict) and all(stored.get(key) == document[key] for key in ("period", "client"))
 
     return is_own
+
+
+def _rows(content: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(content.decode(errors="replace"))))
 
 
 def _load(file: Path) -> JsonObject:

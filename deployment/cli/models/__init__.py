@@ -1,8 +1,12 @@
 """Commands that load, build or check models.
 
-attribute   `protoken attribute`: one prompt, its answer, and who taught each token
-consortium  `protoken consortium build | import | verify | show`
-evaluate    `protoken evaluate`: the experiments that check attribution
-publish     `protoken consortium publish | rollback | rounds`: which bundle is served
-trace       `protoken trace`: flagged responses in, clients ranked by responsibility out
+attribute     `protoken attribute`: one prompt, its answer, and who taught each token
+bundle_table  a bundle's clients and recorded rounds, as `show` and `import` print them
+consortium    `protoken consortium build | verify | show`
+diff          `protoken consortium diff`: what a new round changed of each client's part
+evaluate      `protoken evaluate`: the experiments that check attribution
+flagged       `protoken trace --responses`: flagged texts in, clients ranked by responsibility out
+importing     `protoken consortium import`: what others trained becomes a bundle
+publish       `protoken consortium publish | rollback | rounds`: which bundle is served
+recompute     `protoken ledger recompute`: a booked response attributed again, and held against its receipt
 """

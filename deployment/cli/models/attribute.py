@@ -3,7 +3,6 @@
 from contextlib import nullcontext
 from dataclasses import asdict
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,9 @@ from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.records import AttributedResponse, Sampling
 from attribution.scoring.credit_preset import Effort
-from deployment.cli.output import console, heat_map, legend, print_json, print_table, say, tint
+from deployment.cli.options import AS_SET, BundleFolder, Config, Json
+from deployment.cli.output import console, heat_map, legend, print_json, say, tint
+from deployment.cli.tables import print_table
 
 
 class Preset(StrEnum):
@@ -24,7 +25,6 @@ class Preset(StrEnum):
 
 
 def attribute_prompt(
-    bundle: Annotated[Path, typer.Option("--bundle", help="Folder of the consortium's bundle.")],
     prompt: Annotated[str, typer.Option("--prompt", help="What to ask.")],
     preset: Annotated[
         Preset, typer.Option("--preset", help="credit is for money; paper reproduces ProToken.")
@@ -45,7 +45,9 @@ def attribute_prompt(
     raw: Annotated[
         bool, typer.Option("--raw", help="Give the prompt as it is, without the model's chat template.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    bundle: BundleFolder = AS_SET,
+    _config: Config = None,
+    as_json: Json = False,
 ) -> None:
     """Generate an answer and trace each token to the client that taught it."""
     model = FederatedModel.load(bundle)

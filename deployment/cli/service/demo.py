@@ -27,20 +27,11 @@ from attribution.training.recipe import Recipe, load_recipe
 from deployment.cli.books.period import show_settlement
 from deployment.cli.configs import configs_folder
 from deployment.cli.options import ACTOR
-from deployment.cli.output import (
-    ProgressBar,
-    console,
-    credit,
-    heat_map,
-    legend,
-    print_table,
-    require_picture_place,
-    save_picture,
-    say,
-    tint,
-)
+from deployment.cli.output import console, credit, heat_map, legend, require_picture_place, save_picture, say, tint
+from deployment.cli.progress import ProgressBar
 from deployment.cli.service.apart import ServiceApart, service_apart
 from deployment.cli.service.demo_folder import STAMP, demo_folder
+from deployment.cli.tables import print_table
 from deployment.errors import StartError
 from deployment.health.places import log_origin
 from deployment.settings import pepper_of
@@ -58,6 +49,9 @@ from rewards.signing.keys import SigningKey
 _QUESTIONS_AT_ONCE = 32
 _ANSWER_TOKENS = 24
 _MORE_QUESTIONS = slice(None, None, 3)
+# Many answers that are made at once come late on a slow machine, each as late as the last: no bound of ours would be
+# right. A service that ends closes its connections, which is an error at once.
+_ANSWER_TIMEOUT = httpx.Timeout(None, connect=10)
 
 
 @dataclass(frozen=True)
@@ -110,13 +104,14 @@ def demo(
 def _run(recipe: Recipe, configuration: Path, work: Path, picture: Path | None, *, keep: bool) -> None:
     _build_once(recipe, configuration / "demo", work / "bundle")
     settings = _settings(configuration, work)
+    Ledger.prepare(settings["ledger"])  # the key of the last demo stays, and with a key alone no service starts
     console.rule("serving")
     with (
         console.status("starting Ray Serve…") as status,
         service_apart(settings, work / "serve.log") as service,
     ):
         status.stop()
-        url, keys = settings["ledger"], _make_keys(settings["ledger"], recipe.clients[0].id)
+        url, keys = settings["ledger"], _make_keys(settings, recipe.clients[0].id)
         say(f"the console is at {service.console}", soft_wrap=True)
         questions = _load_questions(configuration / "demo" / "questions.jsonl")
         one_each = {question.client: question for question in reversed(questions)}.values()
@@ -160,9 +155,9 @@ def _build_once(recipe: Recipe, folder: Path, bundle: Path) -> None:
     stamp.write_text(digest)
 
 
-def _make_keys(url: str, client: str) -> dict[str, str]:
+def _make_keys(settings: Mapping[str, str], client: str) -> dict[str, str]:
     """A key of each role that asks or looks; the member's is of `client`."""
-    ring = KeyRing(url, pepper_of(url))
+    ring = KeyRing(settings["ledger"], pepper_of(settings["ledger"], Path(settings["pepper_file"])))
     keys = {role: ring.create(role, "demo", actor=ACTOR) for role in ("operator", "application")}
     keys["member"] = ring.create("member", "demo", actor=ACTOR, client=client)
     ring.close()
@@ -172,6 +167,7 @@ def _make_keys(url: str, client: str) -> dict[str, str]:
 def _settings(configuration: Path, work: Path) -> dict[str, str]:
     """Of the demo's service: everything it writes is in the demo's folder, texts for the console's heat maps too."""
     places = {"bundle": "bundle", "signing_key": "signing.key", "spool": "spool", "texts": "texts"}
+    places |= {"pepper_file": "ledger.db.pepper"}
     return {
         "ledger": f"sqlite:///{(work / 'ledger.db').absolute()}",
         "policy": str(configuration / "policy.yaml"),
@@ -190,7 +186,7 @@ def _ask_all(
     """Ask every question; those of `by_token` with the score of each token."""
     headers = {"Authorization": f"Bearer {key}"}
     with (
-        httpx.Client(base_url=address, headers=headers, timeout=300) as http,
+        httpx.Client(base_url=address, headers=headers, timeout=_ANSWER_TIMEOUT) as http,
         ThreadPoolExecutor(_QUESTIONS_AT_ONCE) as pool,
     ):
         model = http.get("/v1/models").raise_for_status().json()["data"][0]["id"]

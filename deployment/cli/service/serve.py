@@ -6,17 +6,15 @@ from typing import Annotated
 import typer
 
 from deployment.app import serving
-from deployment.cli.options import LedgerUrl
+from deployment.cli.options import AS_SET, Config, LedgerUrl
 from deployment.cli.output import say
 from deployment.settings import load_settings
 
 
 def serve(
-    config: Annotated[
-        Path | None, typer.Option("--config", help="Settings file (YAML), see configs/serve.yaml.")
-    ] = None,
+    config: Config = None,
     bundle: Annotated[Path | None, typer.Option("--bundle", help="Folder of the consortium's bundle.")] = None,
-    ledger: LedgerUrl = None,
+    ledger: LedgerUrl = AS_SET,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on; loopback by default.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port of the HTTP API.")] = None,
     metrics_port: Annotated[

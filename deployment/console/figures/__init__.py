@@ -2,7 +2,6 @@
 
 audits            the audit, started from a page: one at a time, the last outcome kept
 credits           whose credit a response is, in the order of pages
-settlement_table  a settlement as a table whose last row sums to the pool
 snapshot          the figures that pages show, read in the background when somebody looks
 view              what of the figures somebody may see: a member its own alone
 """

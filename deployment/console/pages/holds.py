@@ -10,8 +10,8 @@ from fastapi.responses import HTMLResponse, Response
 
 from deployment.books.books import Books
 from deployment.books.holds import all_holds, place_hold, release_hold
+from deployment.books.settlement_table import names_in
 from deployment.console.dependencies import TheBooks
-from deployment.console.figures.settlement_table import names_in
 from deployment.console.moves import Refusal, attempt
 from deployment.console.rendering import TheViewer, redirect, render
 from deployment.schemas.holds import Hold, HoldRequest, Release
@@ -82,7 +82,7 @@ def _page(
         200 if refusal is None else refusal.status,
         active=[hold for hold in holds if hold.released_at_us is None],
         released=[hold for hold in holds if hold.released_at_us is not None][::-1],
-        names=names_in(books),
+        names=names_in(books.ledger),
         kind=kind,
         target=target,
         reason=reason,

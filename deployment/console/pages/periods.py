@@ -13,6 +13,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, Response
 
 from deployment.books.books import Books
+from deployment.books.explanations import explain_payout, readable_amount, readable_formula
 from deployment.books.periods import (
     close_period,
     closed_period,
@@ -24,9 +25,9 @@ from deployment.books.periods import (
     policy_for,
     preview_period,
 )
+from deployment.books.settlement_table import names_in, table_of
 from deployment.books.statements import written_statements
 from deployment.console.dependencies import TheBooks
-from deployment.console.figures.settlement_table import names_in, table_of
 from deployment.console.moves import REFUSALS, Refusal, attempt
 from deployment.console.rendering import TheViewer, Viewer, redirect, render
 from deployment.errors import InvalidRequestError
@@ -137,6 +138,19 @@ def detail_page(request: Request, viewer: TheViewer, books: TheBooks, name: str)
     return _period_page(request, viewer, books, name)
 
 
+@router.get("/periods/{name}/explanation/{client}")
+def explanation_page(request: Request, viewer: TheViewer, books: TheBooks, name: str, client: str) -> HTMLResponse:
+    """Why one client is paid what it is, line by line; a member sees its own alone."""
+    return render(
+        request,
+        "explanation.html",
+        explanation=explain_payout(books.ledger, viewer.visible, name, client),
+        display_name=names_in(books.ledger).get(client, ""),
+        readable_amount=readable_amount,
+        readable_formula=readable_formula,
+    )
+
+
 def _page_after(
     request: Request,
     viewer: Viewer,
@@ -166,7 +180,7 @@ def _period_page(
         "period.html",
         200 if refusal is None else refusal.status,
         period=period,
-        table=table_of(own if settlement is None else settlement.lines, names_in(books), settlement),
+        table=table_of(own if settlement is None else settlement.lines, names_in(books.ledger), settlement),
         statements=statements.rows,
         has_more_statements=statements.place is not None,
         finalised_from=_earliest_final_us(period),
@@ -214,7 +228,7 @@ def _comparison(books: Books, name: str, draft: Period | None, until: str) -> di
     until_us = _end(until, policy_for(books, None)) if draft is None else None
     preview = preview_period(books, name, until_us=until_us)
     difference = None if preview.compared_with is None else preview.difference
-    table = table_of(preview.settlement.lines, names_in(books), preview.settlement, difference)
+    table = table_of(preview.settlement.lines, names_in(books.ledger), preview.settlement, difference)
     return {"preview": preview, "table": table, "until_us": until_us}
 
 

@@ -23,7 +23,7 @@ from deployment.console.rendering import HERE, TheViewer, Viewer, redirect, rend
 from deployment.console.sessions import LONGEST_S
 from deployment.errors import ForbiddenError, InvalidRequestError, UnavailableError
 from deployment.gateway.service import Service, TheService, answering_models, job_of
-from deployment.replica.messages import ChatMessage, TokenCredit
+from deployment.replica.messages import TokenCredit
 from deployment.schemas.requests import ChatRequest
 from rewards.errors import KeyRefusedError
 from rewards.keys.rules import Key
@@ -115,8 +115,7 @@ async def answer(request: Request, service: TheService, asks_as: AsksAs, questio
             "attribution": "tokens",
         }
     )
-    prompt = (ChatMessage("user", question.prompt),)
-    job = await job_of(service, asks_as, chat, response_id=f"chatcmpl-{uuid4().hex}", prompt=prompt)
+    job = await job_of(service, asks_as, chat, response_id=f"chatcmpl-{uuid4().hex}")
     response = await service.answers.answer(asks_as, job, chat, None)
     assert isinstance(response, StreamingResponse), "a stream was asked for"
     return StreamingResponse(

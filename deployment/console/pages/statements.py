@@ -8,9 +8,9 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from deployment.books.books import Books
 from deployment.books.log import verify_keys
 from deployment.books.periods import closed_periods
+from deployment.books.settlement_table import names_in
 from deployment.books.statements import FORMATS, issue_statement, statement_file, written_statements
 from deployment.console.dependencies import TheBooks
-from deployment.console.figures.settlement_table import names_in
 from deployment.console.rendering import TheViewer, Viewer, render
 from deployment.errors import NotFoundError, UnavailableError
 from deployment.http.cursors import Cursor, cursor_at, place_of
@@ -86,7 +86,7 @@ def _page(
     problem: str | None = None,
     status: int = 200,
 ) -> HTMLResponse:
-    names = names_in(books) if viewer.visible is None else {}
+    names = names_in(books.ledger) if viewer.visible is None else {}
     (after,) = place_of(_LIST, cursor, int) or (0,)
     page = written_statements(
         books, viewer.visible, period=period or None, client=client or None, after=int(after), limit=_ROWS

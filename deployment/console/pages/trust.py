@@ -12,9 +12,9 @@ from fastapi.responses import HTMLResponse, Response
 from deployment.access.roles import READERS
 from deployment.books.books import Books
 from deployment.books.log import latest_checkpoint, prove_consistency, prove_entry, verify_keys
+from deployment.books.settlement_table import names_in
 from deployment.console.dependencies import TheBooks
 from deployment.console.figures.audits import Audits
-from deployment.console.figures.settlement_table import names_in
 from deployment.console.rendering import TheViewer, Viewer, redirect, render, sentence
 from deployment.errors import ApiError
 from deployment.schemas.log import Size
@@ -175,7 +175,7 @@ def _page(
         checks=checks,
         response=response,
         client=client,
-        names=names_in(books) if is_reader else {},
+        names=names_in(books.ledger) if is_reader else {},
         proof=proof,
         problem=problem,
         is_reader=is_reader,

@@ -3,6 +3,8 @@
 Replicas read it from the ledger (`published`). Knows no replica, and loads no model.
 """
 
+from collections.abc import Mapping
+
 from attribution.bundle.bundle import Bundle, manifest_sha256
 from rewards.errors import PublicationError
 from rewards.ledger.ledger import Ledger
@@ -26,22 +28,36 @@ def publish(ledger: Ledger, bundle: Bundle, actor: str) -> Publication | None:
     members = {client.id: client.name for client in manifest.clients}
     with ledger.database.write() as connection:
         known = clients.registrations(connection)
-        if manifest.consortium not in known:
-            raise PublicationError(
-                f"the ledger knows no consortium {manifest.consortium!r}, only {', '.join(sorted(known)) or 'none'}: "
-                "a service serves it first, by its setting `bundle`"
-            )
-        if not members.keys() & known[manifest.consortium].keys():
-            raise PublicationError(
-                f"none of {', '.join(sorted(members))} is a client of consortium {manifest.consortium!r} in this "
-                f"ledger, where {', '.join(sorted(known[manifest.consortium]))} are: this is another consortium of "
-                "the same name"
-            )
+        require_same_consortium(bundle, known)
         before = publications.standing(connection, manifest.consortium)
         if before and (before[-1].model_sha256, before[-1].bundle) == (manifest.global_.sha256, folder):
             return None
         clients.register(connection, manifest.consortium, members)
         return _record(connection, bundle, actor)
+
+
+def require_same_consortium(bundle: Bundle, known: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuse a bundle of a consortium that a ledger does not know, or knows as another.
+
+    Args:
+        bundle: to be put in service.
+        known: consortium -> client -> name, as the ledger has them registered.
+
+    Raises:
+        PublicationError: names both.
+    """
+    consortium, members = bundle.manifest.consortium, {client.id for client in bundle.manifest.clients}
+    if consortium not in known:
+        raise PublicationError(
+            f"the ledger knows no consortium {consortium!r}, only {', '.join(sorted(known)) or 'none'}: "
+            "a service serves it first, by its setting `bundle`"
+        )
+    if not members & known[consortium].keys():
+        raise PublicationError(
+            f"none of {', '.join(sorted(members))} is a client of consortium {consortium!r} in this "
+            f"ledger, where {', '.join(sorted(known[consortium]))} are: this is another consortium of "
+            "the same name"
+        )
 
 
 def publish_setting(ledger: Ledger, bundle: Bundle) -> Publication:

@@ -7,6 +7,7 @@ A request that was not begun to be answered is sent again, a few times; one that
 import asyncio
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
@@ -15,12 +16,14 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from deployment.errors import log_text_of
+from deployment.errors import StartError, log_text_of
 from deployment.replica.engines.errors import EngineError, away, breach
 from deployment.replica.engines.event_reader import EventReader
 from deployment.replica.engines.wire import DONE, Chunk, message_of, read_chunk
+from deployment.settings import ENVIRONMENT_PREFIX, EngineSettings
 
 _LOG = logging.getLogger(__name__)
+API_KEY = f"{ENVIRONMENT_PREFIX}ENGINE_API_KEY"
 _Result = TypeVar("_Result")
 PAUSES_S = (0.1, 0.5)
 """How long is waited before a request is sent again that was not begun to be answered; as often as there are pauses."""
@@ -161,6 +164,20 @@ class Connection:
             raise away() from error
         except (ValueError, KeyError, TypeError) as error:
             raise breach("its list of models cannot be read") from error
+
+
+def api_key_of(engine: EngineSettings) -> str | None:
+    """The bearer key of an engine, from its file or from the environment; None where it wants none.
+
+    Raises:
+        StartError: its file cannot be read.
+    """
+    if engine.api_key_file is None:
+        return os.environ.get(API_KEY)
+    try:
+        return engine.api_key_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"api_key_file {engine.api_key_file} cannot be read: {type(error).__name__}") from error
 
 
 class _Relay:

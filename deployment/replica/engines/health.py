@@ -13,13 +13,24 @@ def engine_check(connection: Connection, name: str, canary: Canary) -> Callable[
 
     def check() -> None:
         try:
-            served = connection.models()
-        except EngineError as error:
+            require_served(connection, name)
+        except PartLostError:
             canary.forget()
-            raise PartLostError(str(error), "engine_unreachable") from error
-        if name not in served:
-            canary.forget()
-            raise PartLostError(f"the engine serves {', '.join(served) or 'nothing'}, not {name}", "engine_unsuitable")
+            raise
         canary.require()
 
     return check
+
+
+def require_served(connection: Connection, name: str) -> None:
+    """Return where an engine answers and serves a model of that name.
+
+    Raises:
+        PartLostError: it does not.
+    """
+    try:
+        served = connection.models()
+    except EngineError as error:
+        raise PartLostError(str(error), "engine_unreachable") from error
+    if name not in served:
+        raise PartLostError(f"the engine serves {', '.join(served) or 'nothing'}, not {name}", "engine_unsuitable")

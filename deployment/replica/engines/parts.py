@@ -4,7 +4,6 @@ Embedded, the model decodes and scores in one thread. Remote, an engine decodes,
 the model only scores. Knows no job and no receipt.
 """
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,19 +12,16 @@ from typing import Any
 from attribution.decoding.decode import Batch
 from attribution.decoding.taps import Captures
 from attribution.model import FederatedModel
-from deployment.errors import StartError
 from deployment.health.parts import Check
 from deployment.replica.engines.canary import TEXT_TOKENS, Canary, Note
-from deployment.replica.engines.connection import Connection
+from deployment.replica.engines.connection import Connection, api_key_of
 from deployment.replica.engines.decoder import Decoder
 from deployment.replica.engines.health import engine_check
 from deployment.replica.engines.model_thread import ModelThread
 from deployment.replica.engines.remote_batch import RemoteBatch
 from deployment.replica.engines.scoring_thread import ScoringThread
 from deployment.replica.scoring.scoring_queue import Scoring, ScoringQueue
-from deployment.settings import ENVIRONMENT_PREFIX, EngineSettings, Settings
-
-API_KEY = f"{ENVIRONMENT_PREFIX}ENGINE_API_KEY"
+from deployment.settings import EngineSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ def engine_of(
     engine = settings.engine
     assert engine.url is not None, "settings of a remote engine have its URL"
     name = engine.model or model.name
-    connection = Connection(engine.url, _api_key(engine))
+    connection = Connection(engine.url, api_key_of(engine))
     scorer = ScoringThread(scoring, thread)
     most_tokens = min(TEXT_TOKENS, settings.max_tokens_cap or TEXT_TOKENS)
     canary = Canary(model, RemoteBatch(model, connection, name), scorer.call, note, most_tokens)
@@ -120,12 +116,3 @@ def _marks(engine: EngineSettings, name: str) -> dict[str, Any]:
     """
     told = {"kind": engine.kind, "model": name} | ({} if engine.weights is None else {"weights": engine.weights})
     return {"engine": told, "served_dtype": None}
-
-
-def _api_key(engine: EngineSettings) -> str | None:
-    if engine.api_key_file is None:
-        return os.environ.get(API_KEY)
-    try:
-        return engine.api_key_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartError(f"api_key_file {engine.api_key_file} cannot be read: {type(error).__name__}") from error

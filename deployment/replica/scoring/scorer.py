@@ -69,6 +69,8 @@ def ask_scorers() -> Ask:
             raise ScorerDiedError(str(error)) from error
         except (RayError, RayServeException) as error:
             raise ScorerAwayError(str(error)) from error
+        except Exception as error:  # what it raised itself, or its connection
+            raise ScorerDiedError(str(error)) from error
         return outcome
 
     return ask

@@ -82,6 +82,8 @@ class Count:
         reversed: earlier period -> client -> micro-credits that are taken back from it.
         reversed_tokens, reversed_credit: earlier period -> as `tokens` and `credit`, of what is taken back from it.
         samples, reversed_samples: likewise, of the responses that were sampled.
+        reversals: of each reversal that counts: its number, the response that it reverses, the earlier period that had
+            counted that, or nothing where it counts here, and account -> micro-credits that are taken back.
     """
 
     tokens: Counter[str] = field(default_factory=Counter)
@@ -97,6 +99,7 @@ class Count:
     reversed_credit: dict[str, Counter[tuple[str, str]]] = field(default_factory=dict)
     samples: Samples = field(default_factory=dict)
     reversed_samples: dict[str, Samples] = field(default_factory=dict)
+    reversals: list[tuple[int, str, str, dict[str, int]]] = field(default_factory=list)
 
     def accounts(self) -> dict[str, int]:
         """Account -> micro-credits."""
@@ -150,6 +153,7 @@ class _CountRun:
         for sequence in self._left_out | self._still_out:
             counts.held.update(self._amounts(sequence))
         counts.deferred.sort()
+        counts.reversals.sort(key=lambda reversal: reversal[0])
         counts.left_out, counts.taken_in = sorted(self._left_out), sorted(self._taken_in)
         return counts
 
@@ -165,11 +169,17 @@ class _CountRun:
             if not self._is_framed(original["sequence"]) and original["sequence"] not in self._taken_in:
                 name = period_of_receipt(original["sequence"], self._frame.earlier)
                 self._take_back(name, receipt, original, amounts)
+                self._note_reversal(receipt, name, amounts)
                 return
             is_late = original["sequence"] in self._taken_in or self._is_late(original)
+            self._note_reversal(receipt, "", amounts)
         self._add(receipt, original, amounts)
         if is_late:
             self._counts.late.update(amounts)
+
+    def _note_reversal(self, reversal: StoredRow, name: str, amounts: dict[str, int]) -> None:
+        taken = {account: -amount for account, amount in amounts.items() if amount}
+        self._counts.reversals.append((reversal["sequence"], reversal["reverses"], name, taken))
 
     def _take_back(self, name: str, reversal: StoredRow, original: StoredRow, amounts: dict[str, int]) -> None:
         counts, application = self._counts, reversal["application"]

@@ -13,6 +13,7 @@ from typing import Any
 
 from rewards.audit import hashing
 from rewards.audit.hashing import Document
+from rewards.audit.settlement.counting import Count, CountFrame
 from rewards.audit.settlement.dividing import COMMONS, divide
 from rewards.audit.settlement.pending import PENDING, open_samples, sampling_document, settle_pending
 from rewards.audit.settlement.rule import (
@@ -261,3 +262,37 @@ def _write(settlement: ExpectedSettlement, earned: Earnings, window: tuple[int, 
             "fee_fraction": str(entitlement.fee_left),
             "standing": [purse.document(currency) for currency, purse in settlement.standing.items()],
         }
+
+
+def reversed_credit(counted: Count) -> dict[str, dict[str, int]]:
+    """Earlier period -> client -> micro-credits that are taken back of it, as the document of a period has them."""
+    return {
+        name: {client: amount for client, amount in credit.items() if amount and client != COMMONS}
+        for name, credit in counted.reversed.items()
+    }
+
+
+def period_document(
+    frame: CountFrame,
+    counted: Count,
+    settlement: ExpectedSettlement,
+    as_of_us: int | None,
+    taken: Mapping[str, dict[str, int]],
+    keys: list[Document],
+) -> Document:
+    """The document of a draft or final period."""
+    document = {
+        "ordinal": settlement.ordinal,
+        "window": {"after": frame.after, "up_to": frame.up_to},
+        "until_us": frame.until_us,
+        "deferred": counted.deferred,
+        "left_out": counted.left_out,
+        "taken_in": counted.taken_in,
+        "reversed": reversed_credit(counted),
+        "settlement": settlement.document,
+    }
+    if settlement.rule != FIRST_RULE:
+        document |= {"as_of_us": as_of_us, "clawbacks": taken}
+    if keys:
+        document["sampling_keys"] = keys
+    return {**document, "sha256": sha256(hashing.canonical_text(document).encode()).hexdigest()}

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import select
 from sqlmodel import col
 
-from rewards.audit import hashing
 from rewards.audit.hashing import Document
 from rewards.audit.report import DifferenceError, canonical_object, first_difference
 from rewards.audit.sampling import Commitments
@@ -23,6 +21,8 @@ from rewards.audit.settlement.document import (
     ExpectedSettlement,
     clawback_by_first_rule,
     gains_without,
+    period_document,
+    reversed_credit,
     settle,
 )
 from rewards.audit.settlement.pending import take_off
@@ -94,6 +94,7 @@ class _History:
         self._registered: dict[str, tuple[str, str]] = {}
         self._holds: dict[str, Document] = {}
         self._commitments = Commitments()
+        self._has_explained = False
 
     def follow(self, event: StoredRow, document: Document) -> None:
         """Check an event against those before it and against the receipts."""
@@ -183,7 +184,7 @@ class _History:
         keys = (
             self._commitments.reveal(document) if event["kind"] == "period.draft" else drafted.get("sampling_keys", [])
         )
-        expected = _document(frame, counted, settlement, drafted.get("as_of_us"), taken, keys)
+        expected = period_document(frame, counted, settlement, drafted.get("as_of_us"), taken, keys)
         _require_same(sequence, "document", document, expected)
         period = self._periods.setdefault(name, _Period(expected, settlement))
         period.document, period.settlement, period.counted = expected, settlement, counted
@@ -201,10 +202,24 @@ class _History:
             expected = "a client's one statement of a period that is final"
             raise DifferenceError("events", sequence, "subject", actual=event["subject"], expected=expected)
         whose = {"client": client, "consortium": period.registered[client][0], "name": period.registered[client][1]}
-        own = statement(period.document, period.settlement, period.moves, client)
+        own = statement(
+            period.document,
+            period.settlement,
+            period.moves,
+            client,
+            period.counted.reversals,
+            {name: other.settlement.terms.currency for name, other in self._periods.items()},
+            is_explained=self._is_explained(period, document),
+        )
         receipts = {"receipts": period.counted.receipts[client]}
         _require_same(sequence, "document", document, {**whose, **own, **receipts})
         period.told.add(client)
+
+    def _is_explained(self, period: _Period, document: Document) -> bool:
+        """Whether a statement must explain itself: under the second rule, from the first on that does."""
+        if period.settlement.rule != FIRST_RULE and document.get("schema") == "protoken.statement/4":
+            self._has_explained = True
+        return self._has_explained and period.settlement.rule != FIRST_RULE
 
     def _held_targets(self, kind: str) -> list[str]:
         return [hold["target"] for hold in self._holds.values() if hold["kind"] == kind]
@@ -264,7 +279,7 @@ def _earlier_clawbacks(name: str, earlier: dict[str, _Period]) -> Counter[str]:
 def _first_rule(counted: Count, earlier: Mapping[str, _Period], only: str | None = None) -> dict[str, int]:
     """Client -> minor units: what all reversals so far take back from its line of a period, less what was taken."""
     amounts: Counter[str] = Counter()
-    for name, credit in _reversed_credit(counted).items():
+    for name, credit in reversed_credit(counted).items():
         if only not in (None, name):
             continue
         lines = earlier[name].settlement.lines
@@ -273,39 +288,6 @@ def _first_rule(counted: Count, earlier: Mapping[str, _Period], only: str | None
             so_far = clawback_by_first_rule(lines[client], taken)
             amounts[client] += clawback_by_first_rule(lines[client], taken + amount) - so_far
     return {client: amount for client, amount in amounts.items() if amount}
-
-
-def _reversed_credit(counted: Count) -> dict[str, dict[str, int]]:
-    return {
-        name: {client: amount for client, amount in credit.items() if amount and client != COMMONS}
-        for name, credit in counted.reversed.items()
-    }
-
-
-def _document(
-    frame: CountFrame,
-    counted: Count,
-    settlement: ExpectedSettlement,
-    as_of_us: int | None,
-    taken: Mapping[str, dict[str, int]],
-    keys: list[Document],
-) -> Document:
-    """The document of a draft or final period."""
-    document = {
-        "ordinal": settlement.ordinal,
-        "window": {"after": frame.after, "up_to": frame.up_to},
-        "until_us": frame.until_us,
-        "deferred": counted.deferred,
-        "left_out": counted.left_out,
-        "taken_in": counted.taken_in,
-        "reversed": _reversed_credit(counted),
-        "settlement": settlement.document,
-    }
-    if settlement.rule != FIRST_RULE:
-        document |= {"as_of_us": as_of_us, "clawbacks": taken}
-    if keys:
-        document["sampling_keys"] = keys
-    return {**document, "sha256": sha256(hashing.canonical_text(document).encode()).hexdigest()}
 
 
 def _require_same(sequence: int, field: str, actual: Any, expected: Any) -> None:

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from attribution.base.references import file_sha256, weights_sha256
+from attribution.base.references import weights_sha256
 from attribution.bundle.bundle import open_bundle, verify_bundle
 from attribution.bundle.updates import LowRank, Update, load_update, save_update, weighted_sum
 from attribution.bundle.writing import Member, write_bundle
 from attribution.errors import BundleError
+from attribution.files.foreign import file_sha256
 from attribution.model import FederatedModel
 from tests.attribution import consortia
 
@@ -53,8 +54,8 @@ def _fix_hashes(bundle: Path) -> None:
     def change(document):
         document["global"]["sha256"] = weights_sha256(bundle / "global")
         for client in document["clients"]:
-            client["sha256"] = file_sha256(bundle / client["path"])
-            client["last_round_sha256"] = file_sha256(bundle / client["last_round_path"])
+            client["sha256"] = file_sha256(bundle / client["path"], BundleError)
+            client["last_round_sha256"] = file_sha256(bundle / client["last_round_path"], BundleError)
 
     _edit_manifest(bundle, change)
 
@@ -411,7 +412,7 @@ class _FullDisk(dict):
 
 
 def _contents(folder: Path) -> dict[Path, str]:
-    return {path: file_sha256(path) if path.is_file() else "folder" for path in folder.rglob("*")}
+    return {path: file_sha256(path, BundleError) if path.is_file() else "folder" for path in folder.rglob("*")}
 
 
 def _flip_last_byte(file: Path) -> None:

@@ -8,11 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from attribution.base.references import file_sha256, weights_sha256
+from attribution.base.references import weights_sha256
 from attribution.bundle.bundle import open_bundle, verify_bundle
 from attribution.bundle.updates import Update
 from attribution.bundle.writing import Member, write_bundle
-from attribution.errors import AttributionError
+from attribution.errors import AttributionError, BundleError
+from attribution.files.foreign import file_sha256
 from tests.attribution import consortia
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -50,7 +51,7 @@ def _edit(bundle: Path, change) -> None:
     change(document)
     document["global"]["sha256"] = weights_sha256(bundle / "global")
     for client in document["clients"]:
-        client["sha256"] = file_sha256(bundle / client["path"])
+        client["sha256"] = file_sha256(bundle / client["path"], BundleError)
     (bundle / "consortium.json").write_text(json.dumps(document))
 
 
@@ -107,10 +108,10 @@ def test_an_adapter_in_the_base_model_s_folder_costs_no_bundle(good, tmp_path):
     base = tmp_path / "base"
     consortia.save_base(consortia.base_model("llama"), base)
     (base / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    before = {path: file_sha256(path) for path in bundle.rglob("*") if path.is_file()}
+    before = {path: file_sha256(path, BundleError) for path in bundle.rglob("*") if path.is_file()}
 
     with pytest.raises(AttributionError, match=r"base/adapter_config\.json"):
         write_bundle(bundle, "new", f"path:{base}", 1, [Member("a", "A", 1, 1.0, Update(), None)])
 
-    assert before == {path: file_sha256(path) for path in bundle.rglob("*") if path.is_file()}
+    assert before == {path: file_sha256(path, BundleError) for path in bundle.rglob("*") if path.is_file()}
     assert {"base", "bundle"} == {path.name for path in tmp_path.iterdir()}

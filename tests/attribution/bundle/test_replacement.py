@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from attribution.base.references import file_sha256
 from attribution.bundle.bundle import open_bundle
 from attribution.bundle.replacement import _put_aside_and_rename, put_in_place
 from attribution.bundle.updates import Update
 from attribution.bundle.writing import Member, write_bundle
-from attribution.errors import AttributionError
-from attribution.importers.peft_folders import AdapterFolder, import_folders
+from attribution.errors import AttributionError, BundleError
+from attribution.files.foreign import file_sha256
+from attribution.importers.client_folders import ClientFolder
+from attribution.importers.peft_folders import import_folders
 from attribution.progress import NoProgress
 from attribution.training.federate import build_bundle
 from attribution.training.recipe import Recipe
@@ -40,7 +41,9 @@ def _contents(folder: Path) -> dict[str, str]:
     found = {}
     for path in folder.rglob("*"):
         what = f"link to {path.readlink()}" if path.is_symlink() else "folder"
-        found[str(path.relative_to(folder))] = file_sha256(path) if path.is_file() and not path.is_symlink() else what
+        found[str(path.relative_to(folder))] = (
+            file_sha256(path, BundleError) if path.is_file() and not path.is_symlink() else what
+        )
     return found
 
 
@@ -172,7 +175,7 @@ class TestRefusals:
         with pytest.raises(AttributionError, match="holds no bundle"):
             build_bundle(recipe, tmp_path / "var", NoProgress())
         with pytest.raises(AttributionError, match="holds no bundle"):
-            import_folders("c", "path:none", [AdapterFolder("a", tmp_path / "none")], tmp_path / "var")
+            import_folders("c", "path:none", [ClientFolder("a", tmp_path / "none")], tmp_path / "var")
 
 
 class TestPlaces:

@@ -14,7 +14,8 @@ from attribution.base.references import load_model
 from attribution.bundle.bundle import verify_bundle
 from attribution.errors import BundleError
 from attribution.importers.base_names import other_base
-from attribution.importers.peft_folders import AdapterFolder, import_folders
+from attribution.importers.client_folders import ClientFolder
+from attribution.importers.peft_folders import import_folders
 from tests.attribution import consortia
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -62,7 +63,7 @@ def _adapter(base: Path, folder: Path, *, embeddings: bool | str = "auto", **set
 
 def _import(base: Path, folder: Path, target: Path, remarks: list[str] | None = None):
     told = [] if remarks is None else remarks
-    return import_folders("c", f"path:{base}", [AdapterFolder("a", folder)], target / "bundle", told.append)
+    return import_folders("c", f"path:{base}", [ClientFolder("a", folder)], target / "bundle", told.append)
 
 
 def _retensor(folder: Path, change) -> None:

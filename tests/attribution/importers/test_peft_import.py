@@ -16,7 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from attribution.base.references import load_model
 from attribution.bundle.bundle import verify_bundle
 from attribution.errors import BundleError, ModelError
-from attribution.importers.peft_folders import AdapterFolder, import_folders
+from attribution.importers.client_folders import ClientFolder
+from attribution.importers.peft_folders import import_folders
 from tests.attribution import consortia
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -69,7 +70,7 @@ def _adapter(base: Path, folder: Path, seed: int = 1, **settings) -> Path:
 
 
 def _import(base: Path, folder: Path, target: Path):
-    return import_folders("imported", f"path:{base}", [AdapterFolder("a", folder)], target / "bundle")
+    return import_folders("imported", f"path:{base}", [ClientFolder("a", folder)], target / "bundle")
 
 
 def _logits(model) -> torch.Tensor:
@@ -133,7 +134,7 @@ class TestWhatIsImported:
     def test_the_global_model_is_what_peft_merges(self, base, plain, narrow, tmp_path, settings):
         """Three real adapters, one of them configured otherwise, give PEFT's own logits to 1e-5, and a sound bundle."""
         other = _adapter(base, tmp_path / "other", 2, **({"target_modules": TARGETS} | settings))
-        adapters = [AdapterFolder("a", plain, 5), AdapterFolder("b", other, 3), AdapterFolder("c", narrow, 2)]
+        adapters = [ClientFolder("a", plain, 5), ClientFolder("b", other, 3), ClientFolder("c", narrow, 2)]
         bundle = import_folders("imported", f"path:{base}", adapters, tmp_path / "bundle")
 
         expected = _merged_by_peft(base, {plain: 0.5, other: 0.3, narrow: 0.2})
@@ -342,7 +343,7 @@ class TestClients:
     @pytest.mark.parametrize("weight", [0.0, -1.0, math.nan, math.inf])
     def test_a_weight_that_is_not_positive_is_refused(self, base, plain, tmp_path, weight):
         """A weight of zero, below it, or not finite is refused with the client and the weight."""
-        adapters = [AdapterFolder("good", plain), AdapterFolder("bad", plain, weight)]
+        adapters = [ClientFolder("good", plain), ClientFolder("bad", plain, weight)]
         with pytest.raises(BundleError, match=f"'bad': weight {weight}"):
             import_folders("imported", f"path:{base}", adapters, tmp_path / "bundle")
 
@@ -352,11 +353,11 @@ class TestClients:
     def test_a_consortium_that_no_bundle_can_name_is_refused(self, base, plain, tmp_path, consortium):
         """A name that no manifest may hold is refused in one line before anything is read."""
         with pytest.raises(BundleError, match=r"\Aconsortium [^\n]+\Z"):
-            import_folders(consortium, f"path:{base}", [AdapterFolder("a", plain)], tmp_path / "bundle")
+            import_folders(consortium, f"path:{base}", [ClientFolder("a", plain)], tmp_path / "bundle")
 
     def test_weights_too_large_to_add_are_refused(self, base, plain, tmp_path):
         """Weights whose sum is infinite are refused rather than all made zero."""
-        adapters = [AdapterFolder(client, plain, 1e308) for client in "ab"]
+        adapters = [ClientFolder(client, plain, 1e308) for client in "ab"]
         with pytest.raises(BundleError, match="weight"):
             import_folders("imported", f"path:{base}", adapters, tmp_path / "bundle")
 
@@ -365,7 +366,7 @@ class TestClients:
     )
     def test_clients_that_no_bundle_can_hold_are_refused(self, base, plain, tmp_path, clients, named):
         """No clients, one client twice, or an id that is no name, is refused by name."""
-        adapters = [AdapterFolder(client, plain) for client in clients]
+        adapters = [ClientFolder(client, plain) for client in clients]
         with pytest.raises(BundleError, match=named):
             import_folders("imported", f"path:{base}", adapters, tmp_path / "bundle")
 
@@ -384,7 +385,7 @@ class TestClients:
     def test_an_unknown_base_is_refused(self, plain, tmp_path, reference, named):
         """A base model that is not there, or a reference of no known kind, is refused by the reference."""
         with pytest.raises(ModelError, match=named):
-            import_folders("imported", reference, [AdapterFolder("a", plain)], tmp_path / "bundle")
+            import_folders("imported", reference, [ClientFolder("a", plain)], tmp_path / "bundle")
 
         assert not (tmp_path / "bundle").exists()
 

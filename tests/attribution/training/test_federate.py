@@ -9,10 +9,11 @@ import torch
 
 from attribution.attribute import attribute
 from attribution.base.layers import tail_of
-from attribution.base.references import file_sha256, load_model
+from attribution.base.references import load_model
 from attribution.bundle.bundle import verify_bundle
 from attribution.bundle.updates import weighted_sum
-from attribution.errors import ModelError, RecipeError
+from attribution.errors import BundleError, ModelError, RecipeError
+from attribution.files.foreign import file_sha256
 from attribution.model import FederatedModel
 from attribution.records import Sampling
 from attribution.training.federate import Federation, build_bundle
@@ -81,7 +82,7 @@ def _recipe(files: Path, **changes) -> Recipe:
 
 def _hashes(bundle) -> dict[str, str]:
     files = bundle.path.rglob("*.safetensors")
-    return {str(path.relative_to(bundle.path)): file_sha256(path) for path in files}
+    return {str(path.relative_to(bundle.path)): file_sha256(path, BundleError) for path in files}
 
 
 class TestBuild:

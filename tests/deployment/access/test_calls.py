@@ -15,7 +15,7 @@ from rewards.store import events
 from rewards.store.events import Event
 from tests.deployment.conftest import gate_over
 from tests.deployment.outages import Clock, away
-from tests.deployment.replica.test_booking_queue import until
+from tests.waiting import until
 
 
 async def answers(scope: Scope, receive: Receive, send: Send) -> None:
@@ -128,7 +128,7 @@ def test_what_a_member_asks_of_others_is_counted(keys: KeyRing, book: Calls) -> 
 
     assert [
         ("/api/v1/statements/2026-11/bank", {"method": "GET", "status": 200, "role": "member"}),
-        ("/api/v1/{periods|statements|log}/**", counted),
+        ("/api/v1/{periods|statements|log|rounds}/**", counted),
     ] == [(each.subject, each.document) for each in calls(keys)]
 
 

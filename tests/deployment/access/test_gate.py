@@ -1,7 +1,5 @@
 """Who may call what: a table of roles, a gate that keeps to it, and what a member may see."""
 
-import time
-
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
@@ -23,6 +21,7 @@ from tests.deployment.gateway.engines import ScriptedEngine
 from tests.deployment.gateway.test_refusals import error_of
 from tests.deployment.gateway.test_routes import CHAT
 from tests.deployment.outages import Clock, away
+from tests.waiting import until
 
 APPLICATION, MEMBER, OPERATOR, ADMIN = {"application"}, {"member"}, {"operator"}, {"admin"}
 READERS = {"operator", "auditor", "admin"}
@@ -79,11 +78,13 @@ CALLS = {
     "DELETE /api/v1/holds/1": NOBODY,
     "PATCH /api/v1/entries": NOBODY,
     "HEAD /api/v1/credit": NOBODY,
-    "GET /openapi.json": READERS,
-    "GET /docs": READERS,
 }
 NOWHERE = [
-    "/",
+    "/docs/",
+    "/docs/static",
+    "/docs/oauth2-redirect",
+    "/redoc",
+    "/openapi.json/",
     "/v2/models",
     "/v1x",
     "/api",
@@ -108,7 +109,7 @@ def routes(app: FastAPI) -> list[tuple[str, str]]:
     """Method and path of every route, as FastAPI itself documents them, and of the documentation itself."""
     documented = [(method.upper(), path) for path, item in app.openapi()["paths"].items() for method in item]
     assert len(documented) >= 9, "no routes were seen"
-    return [*documented, ("GET", "/openapi.json")]
+    return [*documented, *sorted(OPEN_ROUTES)]
 
 
 @pytest.fixture
@@ -209,21 +210,32 @@ def test_rules_name_roles_that_exist() -> None:
     assert set(ROLES) == {role for _methods, _path, roles in RULES for role in roles}
 
 
-def test_every_route_but_health_asks_for_a_key(app: FastAPI, anonymous: TestClient) -> None:
-    """Without a key every route answers 401 and the scheme that it wants, except `GET /health`."""
+def test_every_route_that_is_not_open_asks_for_a_key(app: FastAPI, anonymous: TestClient) -> None:
+    """Without a key every route answers 401 and the scheme that it wants, except those that are everybody's."""
     for method, path in routes(app):
         response = anonymous.request(method, path)
         if (method, path) in OPEN_ROUTES:
-            assert 200 == response.status_code
+            assert (404 if path == "/" else 200) == response.status_code, path
         else:
             assert "missing_api_key" == error_of(response, 401)["code"]
             assert "Bearer" == response.headers["www-authenticate"]
 
 
-def test_operators_read_the_documentation(operator: TestClient, application: TestClient, member: TestClient) -> None:
-    """The OpenAPI document is there for operators, and neither for applications nor for members."""
-    assert "/v1/chat/completions" in operator.get("/openapi.json").json()["paths"]
-    assert [403, 403] == [client.get("/openapi.json").status_code for client in (application, member)]
+def test_what_is_open_is_health_and_the_description_of_the_service() -> None:
+    """Nothing of the books and nothing of the model is read without a key."""
+    assert {("GET", path) for path in ("/", "/health", "/openapi.json", "/docs")} == {
+        (method, path) for method, path in OPEN_ROUTES if not path.startswith("/docs/static/")
+    }
+
+
+def test_everybody_reads_the_documentation(
+    anonymous: TestClient, operator: TestClient, application: TestClient, member: TestClient
+) -> None:
+    """The OpenAPI document is there without a key, and the same with any."""
+    first, *others = (client.get("/openapi.json").json() for client in (anonymous, operator, application, member))
+
+    assert {"/v1/chat/completions", "/api/v1/credit"} <= first["paths"].keys()
+    assert [first] * 3 == others
 
 
 @pytest.mark.parametrize(
@@ -305,10 +317,7 @@ def test_the_use_of_a_key_is_noted(keys: KeyRing, application_key: str) -> None:
     before_us = now_us()
     assert keys.list()[0].last_used_at_us is None
     TestClient(gate_over(echo, keys)).get("/v1/models", headers=bearer(application_key))
-    deadline = time.monotonic() + 10
-    while keys.list()[0].last_used_at_us is None:
-        assert time.monotonic() < deadline, "it is never noted"
-        time.sleep(0.01)
+    until(lambda: keys.list()[0].last_used_at_us is not None)
 
     assert before_us <= (keys.list()[0].last_used_at_us or 0) <= now_us()
 

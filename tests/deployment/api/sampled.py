@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from rewards.credit import Receipt, pending_receipt
 from rewards.ledger.ledger import Ledger
 from rewards.sampling.keys import SamplingKeys, put_in_force
@@ -11,8 +13,13 @@ from tests.deployment.gateway.engines import CARD
 
 
 def sample(ledger: Ledger, fraction: str, count: int, name: str = "sampled") -> list[Receipt]:
-    """Book so many responses under a fraction; which of them were measured, their receipts say."""
-    put_in_force(ledger.database, CARD.name, fraction, "test")
+    """Book so many responses under a fraction; which of them were measured, their receipts say.
+
+    The key that decides is always the same: by chance hardly any, or only alike ones, would be measured sometimes.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rewards.sampling.keys.secrets.token_bytes", lambda size: bytes(range(size)))
+        put_in_force(ledger.database, CARD.name, fraction, "test")
     at_us = now_us()
     rule = SamplingKeys(ledger.database).rule(CARD.name, at_us)
     receipts = []

@@ -15,13 +15,16 @@ from deployment.api.routes import exports
 from rewards import periods
 from rewards.credit import Receipt
 from rewards.ledger.ledger import Ledger
+from rewards.periods import holds
 from rewards.settlement.policy import Policy
+from rewards.store.database import now_us
 from tests.deployment.api.conftest import OTHER, make_receipt
 from tests.deployment.api.reading import DATABASES, read, rows
 from tests.deployment.gateway.engines import CARD
 from tests.deployment.gateway.test_refusals import error_of
 from tests.deployment.outages import away
 
+HOUR_US = 3_600_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -158,3 +161,39 @@ def _drained(parts: object) -> int:
         return sum([len(part) async for part in parts])  # type: ignore[attr-defined]
 
     return asyncio.run(drain())
+
+
+@pytest.mark.parametrize("url", DATABASES, indirect=True)
+def test_every_receipt_is_in_exactly_one_period_s_export(operator: TestClient, ledger: Ledger) -> None:
+    """Reversals of the period itself, of earlier ones, of a response that was held, of what was made later: once."""
+    policy = Policy(pool=10_000, currency="EUR")
+    ledger.append_many([make_receipt(number) for number in range(1, 8)])
+    ledger.append(make_receipt(20, created_at_us=now_us() + HOUR_US))  # made, as it says, after the first period's end
+    ledger.reverse("r4", "a test question", "tester")
+    hold = holds.place(ledger, "response", "r6", "audit", "tester")
+    periods.close(ledger, "2026-10", policy.model_copy(update={"clock_skew_minutes": 120}), "test")
+    ledger.append(make_receipt(9))
+    for number in (1, 9, 20):
+        ledger.reverse(f"r{number}", "a test question", "tester")
+    periods.close(ledger, "2026-11", policy, "test")
+    holds.release(ledger, hold, "audited", "tester")
+    ledger.append(make_receipt(10))
+    for number in (2, 6):
+        ledger.reverse(f"r{number}", "a test question", "tester")
+    periods.close(ledger, "2026-12", policy, "test")
+
+    exported = [
+        [event["id"] for event in cloud_events(operator, period=name)] for name in ("2026-10", "2026-11", "2026-12")
+    ]
+    assert sorted(event["id"] for event in cloud_events(operator)) == sorted(each for part in exported for each in part)
+    assert exported == [
+        list(dict.fromkeys(row["response_id"] for row in table(operator, period=name)))
+        for name in ("2026-10", "2026-11", "2026-12")
+    ]
+    assert ["reversal-r1" in part for part in exported] == [False, True, False]
+    assert ["reversal-r2" in part for part in exported] == [False, False, True]
+    credit = read(operator, "credit", period="2026-11")["balances"]
+    settled = {line["account"]: line["credit"] for line in read(operator, "periods/2026-11")["settlement"]["lines"]}
+    assert credit == {account: amount for account, amount in settled.items() if amount != "0"} | {
+        account: "0" for account in credit if settled[account] == "0"
+    }

@@ -11,7 +11,7 @@ from deployment.app.surface import build_app
 from deployment.books.books import Books
 from deployment.books.statement_page import page, rows
 from deployment.kept.replays import Replays
-from deployment.schemas.statements import SampledStatement
+from deployment.schemas.explained_statements import ExplainedStatement
 from rewards import periods, statements
 from rewards.audit.replay import audit
 from rewards.keys.ring import KeyRing
@@ -96,9 +96,9 @@ def test_a_statement_tells_what_was_measured(
     seal(ledger, signer, ORIGIN)
     document = member.get("/api/v1/statements/2026-11/bank").json()
     statements.verify(document, [signer.public])
-    assert document == SampledStatement.model_validate(document).model_dump(mode="json")
+    assert document == ExplainedStatement.model_validate(document).model_dump(mode="json")
 
-    assert "protoken.statement/3" == document["schema"]
+    assert "protoken.statement/4" == document["schema"]
     assert settlement.sampling is not None
     assert {
         "responses": 40,

@@ -12,8 +12,8 @@ from fastapi.testclient import TestClient
 from deployment.app.surface import build_app
 from deployment.books.books import Books
 from deployment.kept.replays import Replays
+from deployment.schemas.explained_statements import ExplainedStatement
 from deployment.schemas.periods import Settlement
-from deployment.schemas.statements import Statement
 from rewards import periods, statements
 from rewards.credit import canonical_bytes
 from rewards.errors import SignatureError
@@ -216,7 +216,7 @@ def test_a_statement_is_there_once_its_period_is_sealed(
     assert ("not_sealed_yet", "10") == (error_of(early, 503)["code"], early.headers["retry-after"])
     assert canonical_bytes(fetched.json()) == fetched.content
     assert ("2026-11", "bank", 5) == (checked.period, checked.client, len(checked.checks))
-    assert fetched.json() == Statement.model_validate_json(fetched.content).model_dump(mode="json")
+    assert fetched.json() == ExplainedStatement.model_validate_json(fetched.content).model_dump(mode="json")
     assert "attachment; filename*=UTF-8''statement-2026-11-bank.json" == fetched.headers["content-disposition"]
     (entry,) = read(member, "statements")["data"]
     assert (entry["client"], entry["payout"]) == ("bank", fetched.json()["money"]["payout"])

@@ -4,7 +4,6 @@ import json
 import shutil
 import socket
 import sqlite3
-import time
 from contextlib import closing
 
 import pytest
@@ -22,6 +21,7 @@ from rewards.signing.keys import SigningKey
 from tests.fixtures import copied
 from tests.rewards.books import KEY, ORIGIN
 from tests.rewards.receipts import MEMBERS, make_receipt
+from tests.waiting import until
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
@@ -205,10 +205,7 @@ def _booked_from_the_spool(folder, url):
     bookings = BookingQueue(ledger, spool, lambda _spooled, _seconds: None)
     card = ModelCard("valley", bundle.manifest.global_.sha256, bundle.client_ids, 128)
     recovery = Recovery(spool, bookings, ledger, card.global_sha256.__eq__, lambda _progress: None)
-    deadline = time.monotonic() + 10
-    while not ledger.is_booked("chatcmpl-0052") and time.monotonic() < deadline:
-        time.sleep(0.02)
-    found = ledger.is_booked("chatcmpl-0052")
+    found = until(lambda: ledger.is_booked("chatcmpl-0052"))
     recovery.close()
     bookings.close()
     spool.close()

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
 import psutil
@@ -14,6 +13,7 @@ import pytest
 
 from deployment.cli.service import apart
 from deployment.errors import StartError
+from tests.waiting import PATIENCE_S, until
 
 
 @pytest.mark.slow
@@ -85,6 +85,5 @@ def test_a_service_that_does_not_stop_is_killed_with_its_children(monkeypatch):
 
         apart._end(process)
 
-        assert -signal.SIGKILL == process.wait(5)
-        while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.01)
+        assert -signal.SIGKILL == process.wait(PATIENCE_S)
+        until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)

@@ -123,6 +123,49 @@ def test_an_adapter_of_another_base_is_told_beside_the_output(tmp_path, capsys):
     )
 
 
+def test_whole_checkpoints_are_imported_with_full_and_named_without(tmp_path, capsys):
+    """`consortium import` says of a whole model what to add, and of an adapter what to leave out."""
+    base = consortia.save_base(consortia.base_model("llama", tied=False), tmp_path / "base")
+    consortia.save_base(consortia.base_model("llama", 1, tied=False), tmp_path / "a")
+    arguments = [
+        "consortium",
+        "import",
+        "--base",
+        base,
+        "--client",
+        f"a={tmp_path / 'a'}",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "import whole models with --full" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, "--full", "--json"])
+
+    assert 0 == (end.value.code or 0)
+    assert [("a", "full")] == [(each["id"], each["kind"]) for each in json.loads(capsys.readouterr().out)["clients"]]
+
+
+def test_two_bundles_are_compared_as_a_table_and_as_json(tmp_path, capsys):
+    """`consortium diff` names who joined and who left; figures that there are not are a dash, or null."""
+    model = consortia.base_model("llama")
+    updates = consortia.updates(model)
+    for folder, clients in (("one", "ab"), ("two", "bc")):
+        consortia.write_consortium(tmp_path / folder, model, {client: updates[client] for client in clients})
+    arguments = ["consortium", "diff", *(str(tmp_path / folder / "bundle") for folder in ("one", "two"))]
+    for more in ([], ["--json"]):
+        with pytest.raises(SystemExit) as end:
+            main([*arguments, *more])
+        assert 0 == (end.value.code or 0)
+    table, _, text = capsys.readouterr().out.partition("{")
+    states = {each["client"]: each["state"] for each in json.loads("{" + text)["clients"]}
+
+    assert {"a": "left", "b": "unchanged", "c": "joined"} == states
+    assert all(f" {state} " in table for state in states.values())
+    assert "–" in table
+
+
 @pytest.fixture
 def failing() -> Iterator[None]:
     """A command that fails as no command should."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from deployment.books import statement_page
+from deployment.books.settlement_table import table_of
 from deployment.cli.books.period import show_settlement
 from deployment.cli.output import console
 from deployment.console import rendering as pages
-from deployment.console.figures.settlement_table import table_of
 from deployment.schemas.periods import Line as ShownLine
 from rewards.periods.bodies import MONEY_IN, MONEY_OUT
 from rewards.settlement.allocation import PeriodCredit
@@ -44,9 +44,16 @@ def test_the_command_line_s_table(monkeypatch, capsys, amount: int, digits: int)
     """`period preview | close | finalise` show it in the account's row and in the sum."""
     monkeypatch.setattr(console, "_width", 200)
     show_settlement(settlement_of(amount, digits), "preview", as_json=False)
-    cells = [line.split() for line in capsys.readouterr().out.splitlines() if CURRENCIES[digits] in line]
+    out = capsys.readouterr().out
+    lines = [line.replace("┃", "│").split("│")[1:-1] for line in out.splitlines() if line[:1] in "│┃"]
+    table = {row[0].strip(): [cell.strip() for cell in row[3:]] for row in lines}
 
-    assert [readably(amount, digits)] * 2 == [row[row.index(CURRENCIES[digits]) - 1] for row in cells]
+    assert f"in {CURRENCIES[digits]}\n" in out
+    for name in ("commons", "sum"):
+        assert {"gross": readably(amount, digits), "= payout": readably(amount, digits)}.items() <= dict(
+            zip(table["account"], table[name], strict=True)
+        ).items()
+        assert {readably(amount, digits)} == set(table[name])
 
 
 @every_amount
@@ -89,7 +96,7 @@ def test_the_console_s_facts(amount: int, digits: int) -> None:
 
 def statement_of(amount: int, digits: int) -> dict:
     """What a statement says of money."""
-    return {"currency": CURRENCIES[digits], "minor_digits": digits} | {
+    return {"currency": CURRENCIES[digits], "minor_digits": digits, "client": "bank", "period": "p"} | {
         "money": dict.fromkeys((*MONEY_IN, *MONEY_OUT), str(amount))
     }
 

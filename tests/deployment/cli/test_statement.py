@@ -69,7 +69,7 @@ def test_statements_are_tables_and_pages_too(capsys, folder):
     code, _, _ = issue(capsys, folder, "--format", "csv", "--format", "html")
 
     assert code == 0
-    assert (folder / "statements" / "bank.csv").read_text().startswith("line,minor units,amount in EUR\n")
+    assert (folder / "statements" / "bank.csv").read_text().startswith("line,minor units,amount in EUR,client,period\n")
     assert (folder / "statements" / "bank.html").read_text().startswith("<!DOCTYPE html>")
     assert not (folder / "statements" / "bank.json").exists()
 

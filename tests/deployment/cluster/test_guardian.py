@@ -1,28 +1,25 @@
 """The guardian of Ray's agents: it ends them with the service, and nobody else."""
 
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
 from deployment.cluster import guardian
+from tests.waiting import PATIENCE_S, until
 
 
 def sleeper(title: str) -> "subprocess.Popen[bytes]":
     """A process that calls itself so."""
-    return subprocess.Popen(["bash", "-c", f"exec -a {title} sleep 60"])
+    return subprocess.Popen(["bash", "-c", f"exec -a {title} sleep 600"])
 
 
 @pytest.fixture
 def processes() -> Iterator[list["subprocess.Popen[bytes]"]]:
     """An agent and another process, both children of this one."""
     started = [sleeper("ray::DashboardAgent"), sleeper("somebody")]
-    deadline = time.monotonic() + 10
-    while not guardian._title(started[0].pid).startswith(b"ray::"):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: guardian._title(started[0].pid).startswith(b"ray::"))
     yield started
     for process in started:
         process.kill()
@@ -39,7 +36,7 @@ def test_agents_end_with_the_service_and_nobody_else_does(processes: list["subpr
         with pytest.raises(subprocess.TimeoutExpired):
             agent.wait(0.5)
 
-    assert -9 == agent.wait(5)
+    assert -9 == agent.wait(PATIENCE_S)
     assert other.poll() is None
 
 

@@ -7,8 +7,9 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, expect, sync_playwright
 
+from tests.waiting import PATIENCE_S
 from tests.wanted import program
 
 WIDE = {"width": 1280, "height": 800}
@@ -22,6 +23,7 @@ def chromium() -> Iterator[Browser]:
     path = program("chromium", "chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        expect.set_options(timeout=PATIENCE_S * 1000)
         yield browser
         browser.close()
 
@@ -98,7 +100,7 @@ def browsing(browser: Browser, address: str, **options: Any) -> Iterator[tuple[P
         options: of Playwright's `new_context`.
     """
     context = browser.new_context(base_url=address, **{"viewport": WIDE, **options})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(PATIENCE_S * 1000)
     watch = Watch(urlsplit(address).netloc).over(context)
     page = context.new_page()
     try:

@@ -1,7 +1,6 @@
 """Fixtures: the console over books with something of everything, and a browser of each role that has signed in."""
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +18,7 @@ from rewards.ledger.ledger import Ledger
 from tests.deployment.api.conftest import url  # noqa: F401 - on both databases, where a module says so
 from tests.deployment.api.world import World, make_world
 from tests.deployment.gateway.engines import ScriptedEngine
+from tests.waiting import until
 
 SignIn = Callable[[str], TestClient]
 
@@ -66,10 +66,7 @@ def read_once(app: FastAPI) -> FastAPI:
 
 def first_read(figures: Figures) -> FiguresSnapshot:
     """The reading of figures that were never read before."""
-    deadline = time.monotonic() + 30
-    while (reading := figures.now()) is None:
-        assert time.monotonic() < deadline, "the figures were never read"
-    return reading
+    return until(figures.now)
 
 
 def token_of(browser: TestClient) -> str:

@@ -26,6 +26,8 @@ from tests.deployment.api.world import ORIGIN, World, make_world
 from tests.deployment.conftest import CLIENTS, PEPPER
 from tests.deployment.console.conftest import read_once
 from tests.deployment.gateway.engines import CARD, ScriptedEngine
+from tests.deployment.recorded_bundles import manifest_document, publish_document
+from tests.waiting import PATIENCE_S, until
 
 CROWD = 50
 LONGEST = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
@@ -54,6 +56,7 @@ def world_site(folder: Path) -> Iterator[Site]:
     """Books with something of everything."""
     with _books(folder, CLIENTS) as (ledger, keys):
         world = make_world(ledger, keys, folder)
+        publish_document(ledger, folder / "bundle", manifest_document(CARD.name, [*CLIENTS], 12))
         with _listening(world.books, Texts(folder / "texts", 3600.0), folder) as address:
             yield Site(address, world, ask(address, world.keys["application"]))
 
@@ -86,7 +89,7 @@ def ask(address: str, key: str) -> str:
     """A response with the score of each token: its id."""
     body = {"model": CARD.name, "messages": [{"role": "user", "content": "hello"}], "attribution": "tokens"}
     headers = {"Authorization": f"Bearer {key}"}
-    answer = httpx.post(f"{address}/v1/chat/completions", json=body, headers=headers, timeout=30)
+    answer = httpx.post(f"{address}/v1/chat/completions", json=body, headers=headers, timeout=PATIENCE_S)
     return str(answer.raise_for_status().json()["id"])
 
 
@@ -107,9 +110,8 @@ def _listening(books: Books, texts: Texts, folder: Path) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        time.sleep(0.01)
+    until(lambda: server.started or not thread.is_alive())
+    assert server.started, "the server did not start"
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join(10)

@@ -23,6 +23,7 @@ from tests.deployment.console.browsing import (
 )
 from tests.deployment.console.sites import CROWD, Site, crowd_site, world_site
 from tests.deployment.gateway.engines import BASE_SHARE, SHARES
+from tests.waiting import PATIENCE_S
 
 DARK = ["color-contrast", "link-in-text-block"]
 GUESSES = (
@@ -31,6 +32,7 @@ GUESSES = (
         "responses/clinic-alone",
         "responses/shared-one",
         "periods/second",
+        "periods/second/explanation/clinic",
         "statements/first/clinic.json",
     ),
     *("statements/first/clinic.html", "trust/proof.json?response=shared-one&client=clinic", "holds", "playground"),
@@ -252,8 +254,8 @@ def test_a_cookie_opens_nothing_but_the_console(browser: Browser, site: Site) ->
     with looking(browser, site, "operator") as (page, _watch):
         (cookie,) = [each for each in page.context.cookies() if each["name"] == "protoken_session"]
         assert ("/console", True, "Strict") == (cookie["path"], cookie["httpOnly"], cookie["sameSite"])
-        for path in ("/api/v1/credit", "/v1/models", "/openapi.json"):
+        for path in ("/api/v1/credit", "/v1/models", "/api/v1/keys"):
             assert 401 == page.request.get(site.address + path).status
     headers = {"Cookie": f"protoken_session={cookie['value']}", "Origin": "http://elsewhere.example"}
-    answer = httpx.post(f"{site.address}/console/sign-out", headers=headers)
+    answer = httpx.post(f"{site.address}/console/sign-out", headers=headers, timeout=PATIENCE_S)
     assert 403 == answer.status_code

@@ -24,6 +24,7 @@ from tests.deployment.api.conftest import make_receipt
 from tests.deployment.api.world import World, make_world
 from tests.deployment.console.conftest import first_read
 from tests.deployment.outages import Clock, away
+from tests.waiting import PATIENCE_S
 
 POLICY = Policy(currency="EUR", pool=1_000_000)
 
@@ -45,7 +46,7 @@ def read(figures: Figures, clock: Clock) -> FiguresSnapshot:
     clock.now += FRESH_S
     figures.now()
     under_way = figures._under_way
-    assert under_way is None or under_way.wait(30)
+    assert under_way is None or under_way.wait(PATIENCE_S)
     found = figures.now()
     assert found is not None
     return found
@@ -129,7 +130,7 @@ def test_nobody_waits_for_a_reading_that_takes_long(ledger: Ledger, monkeypatch:
 
     def slow(contribution: Contribution) -> None:
         begun.append(1)
-        go_on.wait(30)
+        go_on.wait(PATIENCE_S)
         catch_up(contribution)
 
     monkeypatch.setattr(Contribution, "catch_up", slow)

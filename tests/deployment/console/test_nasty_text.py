@@ -14,7 +14,8 @@ from rich.console import Console
 
 from deployment.books import statement_page
 from deployment.books.books import Books
-from deployment.cli import main, output
+from deployment.cli import main, output, tables
+from deployment.cli.progress import ProgressBar
 from deployment.metrics.ledger import LedgerCollector
 from rewards import periods, statements
 from rewards.files.plain_text import cell, json_line, many_lines, one_line
@@ -90,14 +91,16 @@ def world(url: str, ledger: Ledger, keys: KeyRing, tmp_path: Path) -> World:
 def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What the command line shows on a wide terminal."""
     shown = io.StringIO()
-    monkeypatch.setattr(output, "console", Console(file=shown, width=4000, highlight=False, markup=False, emoji=False))
+    console = Console(file=shown, width=4000, highlight=False, markup=False, emoji=False)
+    for module in (output, tables):
+        monkeypatch.setattr(module, "console", console)
     return shown
 
 
 @ANY_TEXT
 def test_a_table_shows_it_as_it_is(screen: io.StringIO, text: str) -> None:
     """In a cell, a title and a footer, on its own line and obeyed by no terminal."""
-    output.print_table(text, ("one", "two"), [(text, "1")], footer=(text, text))
+    tables.print_table(text, ("one", "two"), [(text, "1")], footer=(text, text))
 
     shown = screen.getvalue()
     assert not HARMFUL & set(shown)
@@ -122,7 +125,7 @@ def test_the_consoles_of_the_command_line_obey_no_markup() -> None:
     """Neither the one that prints, nor the bar of progress on a terminal."""
     shown = io.StringIO()
     assert (False, False) == (output.console._markup, output.console._emoji)
-    with output.ProgressBar() as bar:
+    with ProgressBar() as bar:
         bar._progress.console.file, bar._progress.disable = shown, False
         bar.start("[/b] \x1b[31m", 3)
         bar._progress.console.print(bar._progress.get_renderable())

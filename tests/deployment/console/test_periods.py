@@ -110,7 +110,7 @@ def require_same(table: Table, settlement: dict[str, Any]) -> None:
         row = next(row for row in table.rows[1:] if line["account"] in row[0].split())
         cells = dict(zip(table.head, row, strict=True))
         assert int(line["credit"]) == micro(cells["Credit"])
-        assert statement_page.percent(line["share"]) == cells["Share"]
+        assert statement_page.percent(line["share"]) == cells["Part"]
         for name, label in money.items():
             shown = minor(cells[column_of[label]]) if label in column_of else 0
             assert int(line[name]) == shown, (line["account"], name)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from rewards.ledger.ledger import Ledger
 from tests.deployment.api.world import World
 from tests.deployment.console.conftest import SignIn, read_once, token_of
 from tests.deployment.gateway.engines import CARD, ScriptedEngine
+from tests.waiting import PATIENCE_S, until
 
 PAGE = "/console/playground"
 QUESTION = {"prompt": "hello", "max_tokens": 8, "temperature": 0}
@@ -259,7 +259,7 @@ def test_a_failure_after_some_text_is_the_last_event(sign_in: SignIn, engine: Sc
 def test_stopping_books_what_was_generated(address: str, world: World, engine: ScriptedEngine, ledger: Ledger) -> None:
     """Whoever closes the stream ends the generation, and what had come until then is credited."""
     engine.pieces, engine.pause_s = ("x",) * 500, 0.01
-    with httpx.Client(base_url=address) as browser:
+    with httpx.Client(base_url=address, timeout=PATIENCE_S) as browser:
         browser.post("/console/sign-in", data={"key": world.keys["application"]})
         found = re.search(r'data-csrf="([0-9a-f]+)"', browser.get(PAGE).text)
         assert found is not None
@@ -267,9 +267,7 @@ def test_stopping_books_what_was_generated(address: str, world: World, engine: S
         with browser.stream("POST", f"{PAGE}/answer", json=QUESTION, headers=headers) as stream:
             lines = (line for line in stream.iter_lines() if line)
             made = [json.loads(next(lines).removeprefix("data: "))["id"] for _ in range(5)]
-    deadline = time.monotonic() + 20
-    while not engine.left and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: engine.left)
 
     assert made[:1] == engine.left
     booked = ledger.receipt(made[0])

@@ -17,6 +17,8 @@ PAGES = (
     "periods",
     "periods/first",
     "periods/second",
+    "periods/first/explanation/bank",
+    "periods/second/explanation/bank",
     "statements",
     "statements?period=first",
     "trust",
@@ -122,6 +124,7 @@ def test_no_page_of_a_member_tells_of_another_client(sign_in: SignIn, world: Wor
         ("trust/proof?response=", "clinic-alone", "nothing"),
         ("periods/preview?name=", "third", "third"),
         ("statements/first/", "clinic.json", "nobody.json"),
+        ("periods/first/explanation/", "clinic", "nobody"),
     ):
         same = {"x-request-id": "same"}
         there, not_there = (browser.get(f"/console/{path}{asked}", headers=same) for asked in (known, unknown))

@@ -1,7 +1,6 @@
 """Trust in the console: what is kept of the log is compared with it, entries are proved, and the books audited."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from tests.deployment.api.world import ORIGIN, World
 from tests.deployment.console.conftest import SignIn, token_of
 from tests.deployment.console.documents import Document, micro
 from tests.rewards.books import unguarded
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -56,11 +56,12 @@ def audited(browser: TestClient) -> Document:
     """Begin an audit, wait for its end, and give the page with what it found."""
     answer = browser.post("/console/trust/verify", data={"csrf": token_of(browser)})
     assert (303, "/console/trust/verify") == (answer.status_code, answer.headers["location"])
-    while True:
+
+    def ended() -> Document | None:
         page = Document.of(browser.get("/console/trust/verify"))
-        if "Under way" not in page.words:
-            return page
-        time.sleep(0.02)
+        return page if "Under way" not in page.words else None
+
+    return until(ended)
 
 
 def test_the_checkpoint_is_the_apis(member: TestClient, app: FastAPI, world: World, key: SigningKey) -> None:
@@ -171,23 +172,20 @@ def test_one_audit_is_made_at_a_time(ledger: Ledger) -> None:
     ledger.append_many([make_receipt(number) for number in range(1, 5)])
     audits = Audits(ledger.database.url)
     begun = [audits.begin(actor) for actor in ("first", "second", "third")]
-    while audits.current is not None:
-        time.sleep(0.01)
+    until(lambda: audits.current is None)
 
     assert [True, False, False] == begun
     assert audits.last is not None
     assert ("first", "") == (audits.last.actor, audits.last.failure)
     assert audits.begin("fourth")
-    while audits.current is not None:
-        time.sleep(0.01)
+    until(lambda: audits.current is None)
 
 
 def test_an_audit_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     """Where the ledger is away there is no verdict, but a reason; and the next one can begin."""
     audits = Audits(f"sqlite:///{tmp_path}/none.db")
     assert audits.begin("me")
-    while audits.current is not None:
-        time.sleep(0.01)
+    until(lambda: audits.current is None)
 
     assert audits.last is not None
     assert audits.last.report is None

@@ -3,10 +3,14 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from grpc import StatusCode
+from grpc.aio import AioRpcError, Metadata
+from ray.exceptions import ActorUnavailableError
 from ray.serve.exceptions import BackPressureError
 
 from deployment.errors import UnavailableError
@@ -15,6 +19,7 @@ from deployment.gateway.recent_answer import RecentAnswer
 from deployment.gateway.replicas import HandleEngine
 from deployment.replica.messages import Delta, Failed, Job, Report
 from tests.deployment.gateway.engines import CARD
+from tests.waiting import PATIENCE_S
 
 HANDLE: Any = SimpleNamespace(app_name="protoken", deployment_name="replica")
 
@@ -26,7 +31,7 @@ def test_a_controller_that_hangs_takes_one_thread_and_no_other(monkeypatch: pyte
 
     def hanging(_engine: HandleEngine) -> None:
         asked.append(threading.current_thread())
-        assert let_go.wait(30)
+        assert let_go.wait(PATIENCE_S)
 
     async def ask_again_and_again() -> str:
         for _ in range(50):
@@ -108,6 +113,36 @@ def test_who_is_turned_away_by_serve_is_told_what_a_full_replica_said() -> None:
 
     assert [1, 7, 7] == [failed.retry_after_s for failed in told]
     assert {(429, "overloaded")} == {(failed.status, failed.code) for failed in told}
+
+
+class Broken(Events):
+    """A response whose replica, or the way to it, fails."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    async def __anext__(self) -> Any:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ActorUnavailableError("Actor is unavailable.", b"0" * 16),
+        AioRpcError(StatusCode.INTERNAL, Metadata(), Metadata(), details="Received RST_STREAM"),
+        ValueError("what the replica itself raised"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_replica_or_the_way_to_it_raises_ends_its_response_alone(error: Exception) -> None:
+    """By objects of Ray's every failure was one of its own; by gRPC it may be the connection's, or what was raised."""
+    events = Broken(error)
+    (told,) = asyncio.run(all_of(engine_of(never, events)))
+
+    assert (503, "engine_unavailable") == (told.status, told.code)
+    assert "what the replica" not in told.message
+    assert events.cancelled
 
 
 @pytest.fixture
@@ -215,6 +250,19 @@ class TestOneQuestion:
             return (await stays).name
 
         assert CARD.name == asyncio.run(ask())
+
+    def test_it_is_asked_in_nobodys_name(self) -> None:
+        """Serve ends what was asked within a request when its caller goes away: the others would lose the answer."""
+        request = ContextVar("request", default="none")
+
+        async def ask() -> str:
+            return request.get()
+
+        async def want() -> str:
+            request.set("the first caller's")
+            return await RecentAnswer(ask).get(1)
+
+        assert "none" == asyncio.run(want())
 
     def test_old_answer_does_while_a_new_one_is_asked_for(self) -> None:
         """Requests do not wait for a replica that is busy; that it does not answer shows soon enough."""

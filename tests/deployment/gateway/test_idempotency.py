@@ -32,6 +32,7 @@ from tests.deployment.gateway.engines import CARD, SHARES, ScriptedEngine
 from tests.deployment.gateway.test_routes import CHAT, ROUTES, TEXT
 from tests.deployment.outages import away
 from tests.rewards.receipts import make_receipt
+from tests.waiting import PATIENCE_S, until
 
 KEY = {"Idempotency-Key": "order 66"}
 
@@ -131,7 +132,7 @@ def test_of_racing_requests_one_generates(
 
     def post(_: int) -> httpx.Response:
         start.wait()
-        return httpx.post(f"{address}/v1/completions", json=TEXT, headers=headers, timeout=20)
+        return httpx.post(f"{address}/v1/completions", json=TEXT, headers=headers, timeout=PATIENCE_S)
 
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(post, range(12)))
@@ -152,14 +153,14 @@ def test_response_under_way_is_409_here_and_elsewhere(
     headers = KEY | {"Authorization": f"Bearer {application_key}"}
     elsewhere = TestClient(app_over(engine, ledger, keys, tmp_path / "elsewhere", 60.0), headers=headers)
     asked = TEXT | {"stream": True}
-    with httpx.stream("POST", f"{address}/v1/completions", json=asked, headers=headers) as first:
+    with httpx.stream("POST", f"{address}/v1/completions", json=asked, headers=headers, timeout=PATIENCE_S) as first:
         lines = first.iter_lines()
         next(lines)
-        here = httpx.post(f"{address}/v1/completions", json=asked, headers=headers)
+        here = httpx.post(f"{address}/v1/completions", json=asked, headers=headers, timeout=PATIENCE_S)
         there = elsewhere.post("/v1/completions", json=asked)
-        other = httpx.post(f"{address}/v1/completions", json=TEXT, headers=headers)
+        other = httpx.post(f"{address}/v1/completions", json=TEXT, headers=headers, timeout=PATIENCE_S)
         rest = list(lines)
-    again = httpx.post(f"{address}/v1/completions", json=asked, headers=headers)
+    again = httpx.post(f"{address}/v1/completions", json=asked, headers=headers, timeout=PATIENCE_S)
 
     assert [(409, "idempotency_in_progress")] * 2 == [error(here), error(there)]
     assert ["1", "5"] == [here.headers["retry-after"], there.headers["retry-after"]]
@@ -250,15 +251,17 @@ def test_disconnected_stream_may_be_asked_for_again(
     engine.pieces, engine.pause_s = ("x",) * 1000, 0.02
     headers = KEY | {"Authorization": f"Bearer {application_key}"}
     asked = TEXT | {"stream": True}
-    with httpx.stream("POST", f"{address}/v1/completions", json=asked, headers=headers) as first:
+    with httpx.stream("POST", f"{address}/v1/completions", json=asked, headers=headers, timeout=PATIENCE_S) as first:
         next(first.iter_lines())
     engine.pieces, engine.pause_s = ("a", "b"), 0.0
-    deadline = time.monotonic() + 10
-    while (again := httpx.post(f"{address}/v1/completions", json=asked, headers=headers)).status_code == 409:
-        assert time.monotonic() < deadline, "the key was never free again"
-        time.sleep(0.05)
 
-    assert "data: [DONE]" in again.text
+    def again() -> httpx.Response | None:
+        answer = httpx.post(f"{address}/v1/completions", json=asked, headers=headers, timeout=PATIENCE_S)
+        return answer if answer.status_code != 409 else None
+
+    text = until(again, what="an answer under the key that is free again").text
+
+    assert "data: [DONE]" in text
     assert 2 == len(engine.jobs)
 
 

@@ -12,6 +12,7 @@ from deployment.replica.messages import Failed
 from rewards.ledger.ledger import Ledger
 from tests.deployment.gateway.engines import CARD, ScriptedEngine
 from tests.pages import pages
+from tests.waiting import PATIENCE_S, until
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 TOKENS = {"attribution": "tokens"}
@@ -130,14 +131,11 @@ def test_disconnect_reaches_the_engine(
     engine.pieces, engine.pause_s = ("x",) * 1000, 0.02
     headers = {"Authorization": f"Bearer {application_key}"}
     asked = {"model": CARD.name, "prompt": "hello", "stream": True}
-    with httpx.stream("POST", f"{address}/v1/completions", json=asked, headers=headers) as response:
+    with httpx.stream("POST", f"{address}/v1/completions", json=asked, headers=headers, timeout=PATIENCE_S) as response:
         lines = response.iter_lines()
         for _ in range(5):
             next(lines)
-    deadline = time.monotonic() + 5
-    while not engine.left:
-        assert time.monotonic() < deadline, "the engine was never told"
-        time.sleep(0.01)
+    until(lambda: engine.left)
 
     assert [engine.jobs[0].response_id] == engine.left
     assert 3 <= ledger.tokens() < 100

@@ -7,7 +7,7 @@ import pytest
 
 from deployment.cli.books.signing_key import make_signing_key
 from deployment.errors import StartError
-from deployment.health.places import ledger_folder, log_origin, signing_key
+from deployment.health.places import ledger_folder, log_origin, require_no_lost_ledger, signing_key
 from rewards.errors import SignatureError
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import seal, verify_keys
@@ -78,6 +78,21 @@ def test_another_ledger_s_signing_key_is_refused(ledger: Ledger, tmp_path: Path)
 
     assert [first.public.key_id] == keys_of(ledger)
     assert first.public == signing_key(tmp_path / "signing.key", ledger).public
+
+
+def test_no_books_are_begun_where_only_the_key_is_left(url: str, ledger: Ledger, tmp_path: Path) -> None:
+    """A ledger that is gone is not made anew under its own name: that would look like history that was rewritten."""
+    key = tmp_path / "signing.key"
+    require_no_lost_ledger(f"sqlite:///{tmp_path}/none.db", key)
+    signing_key(key, ledger, "demo/ledger")
+    require_no_lost_ledger(url, key)
+    ledger.close()
+    for path in tmp_path.glob("ledger.db*"):
+        path.rename(tmp_path / f"away-{path.name}")
+
+    with pytest.raises(StartError, match=r"no ledger .*ledger\.db, and .*signing\.key is the .* of one that was"):
+        require_no_lost_ledger(url, key)
+    require_no_lost_ledger("postgresql://somebody@nowhere/books", key)
 
 
 def test_without_a_name_no_key_is_made(ledger: Ledger, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from rewards.store.continuity import Continuity
 from tests.deployment.gateway.engines import ScriptedEngine
 from tests.deployment.metrics.scrapes import exporter
 from tests.rewards.receipts import MEMBERS, make_receipt
+from tests.waiting import PATIENCE_S, until
 
 QUICK_S = 0.02
 MANIFEST = {
@@ -58,14 +59,6 @@ MANIFEST = {
     ],
 }
 ASK = {"model": "hospital-net", "prompt": "Hello", "max_tokens": 3}
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until it holds."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.01)
 
 
 def code_of(check: parts.Check) -> str | None:
@@ -382,11 +375,11 @@ class TestBooks:
         """A scrape is 503 with the reason, and 200 again once the file is back."""
         path = Path(demo.removeprefix("sqlite:///"))
         with exporter(demo) as address:
-            before = httpx.get(address)
+            before = httpx.get(address, timeout=PATIENCE_S)
             path.rename(tmp_path / "aside.db")
-            during = httpx.get(address)
+            during = httpx.get(address, timeout=PATIENCE_S)
             (tmp_path / "aside.db").rename(path)
-            after = httpx.get(address)
+            after = httpx.get(address, timeout=PATIENCE_S)
 
         assert (200, 503, 200) == (before.status_code, during.status_code, after.status_code)
         assert "is gone" in during.text

@@ -25,6 +25,7 @@ from rewards.ledger.ledger import Ledger
 from tests.deployment.gateway.engines import CARD, ScriptedEngine
 from tests.deployment.gateway.test_refusals import error_of
 from tests.deployment.gateway.test_routes import CHAT, ROUTES, events
+from tests.waiting import PATIENCE_S, until
 
 JSON = {"Content-Type": "application/json"}
 OPEN = "application/openmetrics-text"
@@ -58,9 +59,8 @@ def proxied(app: FastAPI) -> Iterator[tuple[str, int]]:
     server = uvicorn.Server(uvicorn.Config(wrapped, host="127.0.0.1", port=0, log_level="warning", http="httptools"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        time.sleep(0.01)
+    until(lambda: server.started or not thread.is_alive())
+    assert server.started, "the server did not start"
     yield server.servers[0].sockets[0].getsockname()[:2]
     server.should_exit = True
     thread.join(10)
@@ -73,7 +73,7 @@ def spoken(address: tuple[str, int], version: str, key: str, body: dict[str, Any
         f"POST /v1/chat/completions HTTP/{version}\r\nHost: x\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     )
-    with socket.create_connection(address, timeout=20) as connection:
+    with socket.create_connection(address, timeout=PATIENCE_S) as connection:
         connection.sendall(head.encode() + content)
         answered = b"".join(iter(lambda: connection.recv(65536), b""))
     told, _, rest = answered.partition(b"\r\n\r\n")
@@ -99,7 +99,10 @@ def test_a_client_of_http_1_0_gets_no_chunks(proxied: tuple[str, int], applicati
 def test_a_crowd_of_probes_asks_the_service_once(proxied: tuple[str, int], engine: ScriptedEngine) -> None:
     """Whoever asks for health within a second shares one answer, each under an id of its own; HEAD too."""
     url = f"http://{proxied[0]}:{proxied[1]}/health"
-    with ThreadPoolExecutor(20) as crowd, httpx.Client(limits=httpx.Limits(max_connections=20)) as client:
+    with (
+        ThreadPoolExecutor(20) as crowd,
+        httpx.Client(limits=httpx.Limits(max_connections=20), timeout=PATIENCE_S) as client,
+    ):
         answers = list(crowd.map(lambda n: client.head(url) if n % 5 == 0 else client.get(url), range(200)))
 
     assert {200} == {answer.status_code for answer in answers}
@@ -109,7 +112,7 @@ def test_a_crowd_of_probes_asks_the_service_once(proxied: tuple[str, int], engin
 
     engine.down = True
     time.sleep(1.1)
-    failed = httpx.get(url)
+    failed = httpx.get(url, timeout=PATIENCE_S)
     assert (503, "5") == (failed.status_code, failed.headers["retry-after"])
 
 

@@ -22,6 +22,7 @@ from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from tests.deployment.gateway.engines import BASE_SHARE, CARD, SHARES, ScriptedEngine
 from tests.deployment.gateway.test_routes import ROUTES, events
+from tests.waiting import until
 
 WEEK_S = 7 * 86_400
 TEXT = KeptText("cmpl-1", "0123456789ab", CARD.name, 1_700_000_000_000_000, "Grüß Gott", SHARES, BASE_SHARE, ())
@@ -161,9 +162,7 @@ def test_a_text_whose_time_is_over_is_not_shown_and_is_deleted_at_the_next_start
     assert texts.find("cmpl-1") is None
 
     again = Texts(tmp_path / "texts", WEEK_S)
-    deadline = time.monotonic() + 10
-    while (tmp_path / "texts" / "cmpl-1.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: not (tmp_path / "texts" / "cmpl-1.json").exists())
     assert ["cmpl-2.json"] == [path.name for path in (tmp_path / "texts").iterdir()]
     assert again.find("cmpl-2") is not None
 
@@ -214,9 +213,7 @@ def test_what_else_lies_in_the_folder_is_left_alone(texts: Texts, tmp_path: Path
         age(path, WEEK_S + 1)
 
     Texts(folder, WEEK_S)
-    deadline = time.monotonic() + 10
-    while len(list(folder.iterdir())) > len(others) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: len(list(folder.iterdir())) <= len(others))
     assert others == sorted(path.name for path in folder.iterdir())
 
 
@@ -228,8 +225,6 @@ def test_a_text_that_a_copy_brought_back_is_its_owner_s_alone(tmp_path: Path) ->
     ours.chmod(0o644)
     other.touch(0o644)
     Texts(folder, WEEK_S)
-    deadline = time.monotonic() + 10
-    while stat.S_IMODE(ours.stat().st_mode) != 0o600 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: stat.S_IMODE(ours.stat().st_mode) == 0o600)
 
     assert (0o600, 0o644) == (stat.S_IMODE(ours.stat().st_mode), stat.S_IMODE(other.stat().st_mode))

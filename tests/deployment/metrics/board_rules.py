@@ -45,6 +45,7 @@ def queries(board: Board) -> Iterator[tuple[str, str]]:
 def selectors(expr: str) -> list[tuple[str, str, str]]:
     """Every series that a query asks for: name, matchers, and range with its brackets or ""."""
     plain = re.sub(r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\([^)]*\)", "", expr)
+    plain = re.sub(r'\("[^"]*", ', "(", plain)  # the label that `count_values` makes
     found = re.findall(r'\b([a-zA-Z_:][\w:]*)\b(\{(?:[^}"]|"[^"]*")*\})?(\[[^\]]*\])?(?!\s*\(|\w)', plain)
     return [each for each in found if each[0] not in _WORDS]
 

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Exemplar
 
 from deployment.metrics.exporter import Exporter
+from tests.waiting import PATIENCE_S
 from tests.wanted import program
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
@@ -37,7 +38,7 @@ def exporter(url: str, policy: Path | None = None, port: int | None = None) -> I
 
 def samples(address: str) -> dict[tuple[str, ...], float]:
     """Every sample of a scrape by its name and the values of its labels, in the order of the labels' names."""
-    families = text_string_to_metric_families(httpx.get(address).raise_for_status().text)
+    families = text_string_to_metric_families(httpx.get(address, timeout=PATIENCE_S).raise_for_status().text)
     return {
         (sample.name, *(value for _name, value in sorted(sample.labels.items()))): sample.value
         for family in families
@@ -47,7 +48,7 @@ def samples(address: str) -> dict[tuple[str, ...], float]:
 
 def exemplars(address: str) -> dict[str, Exemplar]:
     """The exemplars of the durations' buckets by upper bound, where OpenMetrics is asked for."""
-    answer = httpx.get(address, headers=OPENMETRICS).raise_for_status()
+    answer = httpx.get(address, headers=OPENMETRICS, timeout=PATIENCE_S).raise_for_status()
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     return {
         sample.labels["le"]: sample.exemplar

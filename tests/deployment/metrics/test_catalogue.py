@@ -5,7 +5,7 @@ from fastapi.testclient import TestClient
 
 from deployment.metrics.catalogue import CATALOGUE, Series, of_source, series
 
-LABELS = {"client", "model", "outcome", "currency", "state", "kind", "scope", "version"}
+LABELS = {"client", "name", "model", "outcome", "currency", "state", "kind", "scope", "version"}
 MONEY_LABELS = {"client", "currency"}
 
 

@@ -11,9 +11,9 @@ import yaml
 from typer.testing import CliRunner
 
 from deployment.cli import app
-from deployment.dashboards.boards import documents
-from deployment.dashboards.queries import select
 from deployment.metrics.catalogue import CATALOGUE
+from deployment.metrics.dashboards.boards import documents
+from deployment.metrics.dashboards.queries import select
 from deployment.settings import Settings
 from tests.deployment.metrics.board_rules import RULES, panels, queries, selectors, variables_replaced
 from tests.wanted import program
@@ -151,6 +151,17 @@ def test_every_series_of_the_catalogue_is_on_a_board():
 
     assert {each.exported_name for each in CATALOGUE.values()} <= {
         name.removesuffix("_bucket") for name, _m, _w in asked
+    }
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_rounds_are_annotations(board):
+    """Both boards have a point wherever another round is published, which names the round and its model."""
+    (annotation,) = (each for each in BOARDS[board]["annotations"]["list"] if each["name"] == "Rounds published")
+
+    assert "Round {{round}} of {{model}}" == annotation["titleFormat"]
+    assert {"protoken_published_round", "protoken_published_timestamp_seconds"} == {
+        name for name, _matchers, _window in selectors(annotation["expr"])
     }
 
 

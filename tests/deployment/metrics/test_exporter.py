@@ -17,6 +17,7 @@ from tests.deployment.metrics.scrapes import exporter, free_port, promtool_says,
 from tests.deployment.outages import away
 from tests.rewards.receipts import MEMBERS, make_receipt
 from tests.rewards.sampling.sampled import RULE, sampled
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_scrape_fails_whole_while_the_database_is_away(metrics: str, ledger: Led
     assert 8 == samples(metrics)["protoken_generated_tokens_total", "demo"]
     ledger.append(make_receipt("two", tokens=4))
     with away(ledger.database, "receipts"):
-        failed = httpx.get(metrics)
+        failed = httpx.get(metrics, timeout=PATIENCE_S)
 
     assert (503, False) == (failed.status_code, "protoken_" in failed.text)
     assert 12 == samples(metrics)["protoken_generated_tokens_total", "demo"]
@@ -135,7 +136,7 @@ def test_a_second_exporter_counts_the_same(metrics: str, url: str, ledger: Ledge
 def test_promtool_finds_nothing_to_say(metrics: str, ledger: Ledger) -> None:
     """`promtool check metrics` is clean, and the build is named."""
     ledger.append(make_receipt("one"))
-    text = httpx.get(metrics).text
+    text = httpx.get(metrics, timeout=PATIENCE_S).text
 
     assert (0, "", "") == promtool_says(text)
     assert "protoken_build_info{" in text
@@ -148,16 +149,16 @@ def test_a_scrape_during_the_first_reading_fails_and_does_not_block(
     may_read, read = threading.Event(), LedgerCollector.read
 
     def slow(collector: LedgerCollector) -> object:
-        assert may_read.wait(30)
+        assert may_read.wait(PATIENCE_S)
         return read(collector)
 
     monkeypatch.setattr(LedgerCollector, "read", slow)
     monkeypatch.setattr(module, "FIRST_READING_PATIENCE_S", 0.05)
     ledger.append(make_receipt("one", tokens=8))
     with exporter(url) as address:
-        early = httpx.get(address)
+        early = httpx.get(address, timeout=PATIENCE_S)
         may_read.set()
-        monkeypatch.setattr(module, "FIRST_READING_PATIENCE_S", 30.0)
+        monkeypatch.setattr(module, "FIRST_READING_PATIENCE_S", PATIENCE_S)
         later = samples(address)
 
     assert (503, "5", False) == (early.status_code, early.headers["retry-after"], "protoken_" in early.text)
@@ -174,8 +175,8 @@ def test_an_exporter_that_starts_during_an_outage_answers_when_that_is_over(
     with away(ledger.database, "receipts"):
         running = exporter(url)
         address = running.__enter__()
-        during = httpx.get(address).status_code
-    monkeypatch.setattr(module, "FIRST_READING_PATIENCE_S", 30.0)
+        during = httpx.get(address, timeout=PATIENCE_S).status_code
+    monkeypatch.setattr(module, "FIRST_READING_PATIENCE_S", PATIENCE_S)
     after = samples(address)
     running.__exit__(None, None, None)
 
@@ -195,7 +196,7 @@ def test_a_first_reading_that_fails_as_nobody_foresaw_is_tried_again(
         return read(collector)
 
     monkeypatch.setattr(module, "_RETRY_S", 0.01)
-    monkeypatch.setattr(module, "FIRST_READING_PATIENCE_S", 30.0)
+    monkeypatch.setattr(module, "FIRST_READING_PATIENCE_S", PATIENCE_S)
     monkeypatch.setattr(LedgerCollector, "read", failing_once)
     ledger.append(make_receipt("one", tokens=8))
     with exporter(url) as address:
@@ -224,7 +225,7 @@ def test_taken_port_missing_ledger_and_bad_policy_are_named(metrics: str, url: s
 )  # fmt: skip
 def test_the_format_is_the_one_that_the_scraper_wants_most(metrics: str, accept: str, kind: str) -> None:
     """The weights in `Accept` are honoured."""
-    answered = httpx.get(f"{metrics}/metrics", headers={"Accept": accept})
+    answered = httpx.get(f"{metrics}/metrics", headers={"Accept": accept}, timeout=PATIENCE_S)
 
     assert kind == answered.headers["content-type"].partition(";")[0]
     assert answered.text.endswith("# EOF\n") == (kind == "application/openmetrics-text")

@@ -1,7 +1,7 @@
 """Every series of the catalogue that the ledger feeds: all of them, no other, and with the ledger's own figures."""
 
+import json
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -19,10 +19,13 @@ from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import seal
 from rewards.periods import holds
 from rewards.settlement.policy import Policy
+from rewards.store import publications
 from tests.deployment.metrics.scrapes import exemplars, exporter, promtool_says, samples
+from tests.deployment.recorded_bundles import manifest_document, publish_document
 from tests.rewards.books import KEY, ORIGIN
 from tests.rewards.conftest import new_database
 from tests.rewards.receipts import MEMBERS, make_receipt
+from tests.waiting import PATIENCE_S, until
 
 POLICY = Policy(pool=1001, currency="EUR")
 DISPUTABLE = Policy(pool=1001, currency="EUR", dispute_days=3)
@@ -49,14 +52,6 @@ def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until it holds."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.02)
-
-
 def is_previewed(address: str) -> bool:
     """Whether a scrape tells what the open period would pay."""
     return ("protoken_pool_preview_minor_units", "EUR") in samples(address)
@@ -67,14 +62,15 @@ def with_name(found: dict[tuple[str, ...], float], name: str) -> dict[tuple[str,
     return {labels: value for (each, *labels_), value in found.items() if each == name for labels in [tuple(labels_)]}
 
 
-def test_what_is_exported_is_the_catalogue(url: str, ledger: Ledger, policy: Path) -> None:
+def test_what_is_exported_is_the_catalogue(url: str, ledger: Ledger, policy: Path, tmp_path: Path) -> None:
     """Each ledger series has the catalogue's name, kind, help and labels; none is missing, and there is no other."""
+    publish_document(ledger, tmp_path / "bundle", manifest_document("demo", [*MEMBERS], 2))
     ledger.append(make_receipt("one"))
     periods.close(ledger, "first", POLICY, "me")
     ledger.append(make_receipt("two"))
     with exporter(url, policy) as address:
         until(lambda: is_previewed(address))
-        text = httpx.get(address).text
+        text = httpx.get(address, timeout=PATIENCE_S).text
     exported = {}
     for family in text_string_to_metric_families(text):
         name = f"{family.name}_total" if family.type == "counter" else family.name
@@ -89,8 +85,9 @@ def test_what_is_exported_is_the_catalogue(url: str, ledger: Ledger, policy: Pat
     assert (0, "", "") == promtool_says(text)
 
 
-def test_without_a_policy_nothing_is_previewed(url: str, ledger: Ledger) -> None:
+def test_without_a_policy_nothing_is_previewed(url: str, ledger: Ledger, tmp_path: Path) -> None:
     """The series that need a policy are absent, and all others are there."""
+    publish_document(ledger, tmp_path / "bundle", manifest_document("demo", [*MEMBERS], 2))
     ledger.append(make_receipt("one"))
     periods.close(ledger, "first", POLICY, "me")
     with exporter(url) as address:
@@ -98,6 +95,56 @@ def test_without_a_policy_nothing_is_previewed(url: str, ledger: Ledger) -> None
 
     missing = {each.name for each in of_source("ledger") if each.kind != "histogram"} - found
     assert PREVIEWS == missing
+
+
+def test_the_published_round_is_told(url: str, ledger: Ledger, tmp_path: Path) -> None:
+    """Its number, since when, its residual, and what is unsigned; after a rollback those of the round before, anew."""
+    first, second = (manifest_document("demo", [*MEMBERS][:number], number) for number in (2, 3))
+    second["rounds"][-1]["residual_norm"] = 0.0
+    seen = []
+    with exporter(url) as address:
+        seen.append(samples(address))
+        publish_document(ledger, tmp_path / "first", first)
+        seen.append(samples(address))
+        publish_document(ledger, tmp_path / "second", second)
+        seen.append(samples(address))
+        with ledger.database.write() as connection:
+            publications.withdraw(connection, "demo", "me")
+        seen.append(samples(address))
+    with ledger.database.read() as connection:
+        told = publications.history(connection, "demo")
+
+    moments = [told[0].at_us, told[1].at_us, told[1].withdrawn_at_us]
+    expected = {
+        "protoken_published_round": [2, 3, 2],
+        "protoken_published_residual_ratio": [0.25, 0.0, 0.25],
+        "protoken_published_unsigned_updates": [2, 6, 2],
+        "protoken_published_timestamp_seconds": [at_us / 1e6 for at_us in moments if at_us],
+    }
+    for name, values in expected.items():
+        assert [None, *values] == [found.get((name, "demo")) for found in seen]
+
+
+def test_a_bundle_that_cannot_be_read_leaves_its_figures_out(url: str, ledger: Ledger, tmp_path: Path) -> None:
+    """Gone, another one, or without rounds: which round is published is told all the same; once it is back, all is."""
+    document = manifest_document("demo", [*MEMBERS], 1)
+    file = publish_document(ledger, tmp_path / "bundle", document) / "consortium.json"
+    content, seen = file.read_bytes(), []
+    with exporter(url) as address:
+        for text in (None, b"{}", json.dumps(document | {"defences": None}).encode(), content):
+            file.unlink(missing_ok=True)
+            if text is not None:
+                file.write_bytes(text)
+            seen.append(samples(address))
+        plain = {key: value for key, value in document.items() if key not in ("rounds", "start_norm")}
+        other = {**document["global"], "sha256": "ab" * 32}
+        folder = tmp_path / "plain"
+        publish_document(ledger, folder, plain | {"aggregation": "fedavg-exact", "global": other})
+        seen.append(samples(address))
+
+    names = ("protoken_published_residual_ratio", "protoken_published_unsigned_updates")
+    assert [1.0] * 5 == [found["protoken_published_round", "demo"] for found in seen]
+    assert [False, False, False, True, False] == [any((name, "demo") in found for name in names) for found in seen]
 
 
 def test_shares_are_those_of_the_open_period(url: str, ledger: Ledger) -> None:
@@ -217,7 +264,7 @@ def test_durations_carry_exemplars_in_openmetrics(url: str, ledger: Ledger) -> N
         first = exemplars(address)
         ledger.append(replace(make_receipt("slower"), duration_us=2_000_000_000))
         second = exemplars(address)
-        text = httpx.get(address).text
+        text = httpx.get(address, timeout=PATIENCE_S).text
 
     assert {"0.1": "quicker", "+Inf": "slow"} == {le: each.labels["response_id"] for le, each in first.items()}
     assert {"0.1": "quicker", "+Inf": "slower"} == {le: each.labels["response_id"] for le, each in second.items()}
@@ -274,6 +321,15 @@ def test_names_that_nobody_registered_are_no_labels() -> None:
     labels = ClientLabels([("demo", "bank")])
 
     assert {"bank": 1, OTHER: 5} == labels.fold({"bank": 1, "x": 2, "y": 3, COMMONS: 7}, labels.all)
+
+
+def test_clients_are_called_by_their_names() -> None:
+    """Each label has one name, whatever the number of clients behind it; who has none is called by its id."""
+    pairs = [("demo", f"c{number}") for number in range(MOST_CLIENTS + 5)]
+    labels = ClientLabels(pairs, {"demo": {"c0": "Northern Hospital", f"c{MOST_CLIENTS}": "too late"}})
+
+    assert ("Northern Hospital", "c1", OTHER) == (labels.names["c0"], labels.names["c1"], labels.names[OTHER])
+    assert {*labels.all} == labels.names.keys()
 
 
 def test_a_series_outside_the_catalogue_cannot_be_exported() -> None:

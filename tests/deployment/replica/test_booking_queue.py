@@ -4,7 +4,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from rewards.errors import CreditError, LedgerError, LedgerRefusedError, Receipt
 from rewards.ledger.ledger import Booking, Ledger
 from rewards.sampling.rule import SamplingRule
 from tests.rewards.receipts import MEMBERS, make_receipt
+from tests.waiting import PATIENCE_S, until
 
 CARD = ModelCard("demo", "a" * 64, ("bank", "clinic", "rider"), 128)
 PROGRESS = ProgressRecord(
@@ -41,7 +42,7 @@ class MovingLedger(Ledger):
     def append_many(self, receipts: Sequence[Any]) -> Any:
         """Book, or fail as a database does that does not answer."""
         self.attempts += 1
-        assert self.answers.wait(20)
+        assert self.answers.wait(PATIENCE_S)
         self._require()
         return super().append_many(receipts)
 
@@ -72,15 +73,7 @@ class Told:
 
     def outcome(self) -> tuple[Outcome, float]:
         """What was told first, waited for, and after how many seconds."""
-        return self.outcomes.get(timeout=20)
-
-
-def until(condition: Callable[[], Any], timeout_s: float = 20) -> None:
-    """Wait until it holds."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.01)
+        return self.outcomes.get(timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -175,7 +168,7 @@ def test_serving_goes_on_while_the_database_is_away(
     assert moving.attempts < 20, "the database was not left in peace"
 
     moving.away = False
-    until(lambda: len(bookings) == 0, 10)
+    until(lambda: len(bookings) == 0)
     assert (300, []) == (moving.last_sequence(), spool.live_records())
     until(lambda: lags[-1] == (0, 0.0))
     assert all(told.outcomes.empty() for told in callers), "somebody was told twice"
@@ -222,7 +215,7 @@ def test_receipt_that_stands_nowhere_else_is_given_up_once_told(
     bookings.book(make_receipt("delivered"))
     assert None is told.outcome()[0]
     moving.away = False
-    until(lambda: len(bookings) == 0, 10)
+    until(lambda: len(bookings) == 0)
 
     assert (None, 7) == (moving.receipt("withheld"), moving.tokens())
 
@@ -246,7 +239,7 @@ def test_receipt_under_way_is_not_given_up_before_its_end_is_known(
     moving.answers.set()
 
     assert isinstance(first.outcome()[0], Booking)
-    until(lambda: len(bookings) == 0, 10)
+    until(lambda: len(bookings) == 0)
     assert (1, None) == (moving.last_sequence(), moving.receipt("behind"))
 
 
@@ -265,7 +258,7 @@ def test_same_receipt_twice_is_booked_once(bookings: BookingQueue, moving: Movin
     for _ in range(2):
         bookings.book(make_receipt("one"))
     moving.away = False
-    until(lambda: len(bookings) == 0, 10)
+    until(lambda: len(bookings) == 0)
     told = Told()
     bookings.book(make_receipt("one"), told)
     outcome, _ = told.outcome()
@@ -426,6 +419,6 @@ def test_threads_and_an_unsteady_database_lose_and_double_nothing(
         moving.away = not moving.away
         time.sleep(0.07)
     moving.away = False
-    until(lambda: len(bookings) == 0, 10)
+    until(lambda: len(bookings) == 0)
 
     assert (320, []) == (moving.last_sequence(), spool.live_records())

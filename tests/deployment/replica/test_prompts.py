@@ -13,8 +13,8 @@ from deployment.replica import prompts
 from deployment.replica.active_request import ActiveRequest
 from deployment.replica.messages import Admitted, ChatMessage, Event, Failed, Finished
 from deployment.replica.prompts import SHORT_CHARACTERS, Encoder
-from tests.deployment.replica.test_booking_queue import until
 from tests.deployment.replica.test_worker import Caller, Notes, job
+from tests.waiting import PATIENCE_S, until
 
 
 class SlowReader:
@@ -28,7 +28,7 @@ class SlowReader:
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a text."""
         if len(text) > SHORT_CHARACTERS:
-            assert self.gate.wait(30)
+            assert self.gate.wait(PATIENCE_S)
         return self._model.encode_text(text[:20])
 
 
@@ -60,7 +60,7 @@ def test_a_short_prompt_waits_for_no_long_one(slow: Any, read: Any) -> None:
     for number in range(20):
         encoder.take(row(f"long{number}", "x" * (SHORT_CHARACTERS + 1)))
     encoder.take(row("short", "tell me"))
-    until(lambda: read, 5)
+    until(lambda: read)
 
     assert [("short", None)] == read
     reader.gate.set()
@@ -99,6 +99,7 @@ def test_long_prompts_that_are_refused_keep_nobody_waiting(
 ) -> None:
     """While twenty prompts that take a while to read are refused, a stream's tokens come as ever."""
     monkeypatch.setattr(model, "_most_bytes", None, raising=False)  # so that they are read to their end
+    monkeypatch.setattr(prompts, "ENCODING_PATIENCE_S", PATIENCE_S)  # on a slow machine, too
     callers = [Caller(worker, job(f"r{n}", "lorem ipsum " * 20_000), ledger) for n in range(20)]
     since = time.monotonic()
     stream = Caller(worker, job("stream", "tell me", 60, streamed=True), ledger)
@@ -110,10 +111,15 @@ def test_long_prompts_that_are_refused_keep_nobody_waiting(
     assert seconds < (time.monotonic() - since) / 2
 
 
-def test_a_job_that_is_let_go_while_its_prompt_is_read_is_gone(worker: Any, ledger: Any, notes: Notes) -> None:
+def test_a_job_that_is_let_go_while_its_prompt_is_read_is_gone(
+    worker: Any, ledger: Any, notes: Notes, model: FederatedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is counted as cancelled, takes no place, and books nothing."""
+    gate, read = threading.Event(), model.encode_chat
+    monkeypatch.setattr(model, "encode_chat", lambda chat: gate.wait(PATIENCE_S) and read(chat), raising=False)
     worker.submit(job("gone", (ChatMessage("user", "x" * 60_000),), 8), lambda _: None)
     worker.cancel("gone")
+    gate.set()
     Caller(worker, job("next"), ledger).end()
 
     assert ["cancelled", "finished"] == notes.outcomes

@@ -19,8 +19,8 @@ from deployment.replica import recorder
 from deployment.replica.messages import ChatMessage, Failed, Finished
 from deployment.replica.worker import Worker
 from rewards.ledger.ledger import Ledger
-from tests.deployment.replica.test_booking_queue import until
 from tests.deployment.replica.test_worker import CREDIT, Caller, MovingLedger, Notes, SmallDisk, job, working
+from tests.waiting import until
 
 BAD = "bad"
 ALONE = {"one": "a prompt of one", "two": "another's"}

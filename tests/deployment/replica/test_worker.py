@@ -32,8 +32,9 @@ from deployment.spool.records import ProgressRecord
 from deployment.spool.spool import Spool
 from rewards.ledger.ledger import Ledger
 from rewards.sampling.keys import SamplingKeys
-from tests.deployment.replica.test_booking_queue import MovingLedger, until
+from tests.deployment.replica.test_booking_queue import MovingLedger
 from tests.rewards.receipts import make_receipt
+from tests.waiting import PATIENCE_S, until
 
 CREDIT = credit_in_pieces
 CAPACITY = Capacity(max_batch=4, max_waiting=100, default_max_tokens=16)
@@ -103,7 +104,7 @@ class Caller:
 
     def end(self) -> Any:
         """The last event, waited for."""
-        return self._ends.get(timeout=30)
+        return self._ends.get(timeout=PATIENCE_S)
 
     def text(self) -> str:
         """The whole text."""
@@ -224,7 +225,7 @@ def test_the_observer_is_told_of_every_token_attribution_and_place(
 def test_nobody_waits_for_a_long_one(worker: Worker, ledger: Ledger, notes: Notes) -> None:
     """A job that comes while another runs joins between steps and may end first."""
     long = Caller(worker, job("long", max_tokens=100), ledger)
-    assert notes.began.wait(30)
+    assert notes.began.wait(PATIENCE_S)
     short = Caller(worker, job("short", max_tokens=2), ledger)
 
     assert isinstance(short.end(), Finished)
@@ -235,7 +236,7 @@ def test_nobody_waits_for_a_long_one(worker: Worker, ledger: Ledger, notes: Note
 def test_cancelled_job_is_booked_for_what_it_had(worker: Worker, ledger: Ledger, notes: Notes) -> None:
     """A running job that is cancelled leaves at the next step, and its tokens so far are booked."""
     Caller(worker, job("gone", max_tokens=110), ledger)
-    assert notes.began.wait(30)
+    assert notes.began.wait(PATIENCE_S)
     worker.cancel("gone")
     Caller(worker, job("next", max_tokens=1), ledger).end()
     until(lambda: ledger.receipt("gone"))
@@ -252,7 +253,7 @@ def test_waiting_job_is_cancelled_without_a_trace(
     """A job that never ran books nothing; cancelling what is unknown or has ended does nothing."""
     with working(model, ledger, spool, notes, capacity=Capacity(1, 5, 8)) as worker:
         running = Caller(worker, job("running", max_tokens=100), ledger)
-        assert notes.began.wait(30)
+        assert notes.began.wait(PATIENCE_S)
         Caller(worker, job("waiting"), ledger)
         worker.cancel("waiting")
         worker.cancel("unknown")
@@ -447,7 +448,7 @@ def test_stop_books_what_was_generated(model: FederatedModel, ledger: Ledger, sp
     """A worker that is stopped books its running rows and tells their callers; it takes nothing more."""
     with working(model, ledger, spool, notes) as worker:
         caller = Caller(worker, job("cut", max_tokens=110), ledger)
-        assert notes.began.wait(30)
+        assert notes.began.wait(PATIENCE_S)
         worker.stop(30)
 
         end = caller.end()

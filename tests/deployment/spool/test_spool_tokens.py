@@ -14,6 +14,7 @@ from deployment.spool.lines import Record, line_of, read, wiped_line
 from deployment.spool.records import ProgressRecord
 from deployment.spool.spool import COMPACT_BYTES, Spool
 from rewards.errors import CreditError
+from tests.waiting import PATIENCE_S, until
 
 PROMPT = (48_151, 62_342, 31_337)
 TEXT = b"48151,62342,31337"
@@ -193,10 +194,7 @@ def test_texts_expire_without_anybody_asking_and_after_a_restart(tmp_path: Path)
         os.utime(path, (time.time() - age,) * 2)
     files = KeptFiles(tmp_path, 0.5)
     files.keep("cmpl-new", {})
-    deadline = time.monotonic() + 5
-    while list(tmp_path.iterdir()):
-        assert time.monotonic() < deadline, list(tmp_path.iterdir())
-        time.sleep(0.02)
+    until(lambda: not list(tmp_path.iterdir()))
 
 
 def test_a_text_that_comes_while_others_are_swept_expires_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,18 +206,15 @@ def test_a_text_that_comes_while_others_are_swept_expires_too(tmp_path: Path, mo
         files = list(original(path))
         if path == tmp_path and not listed.is_set():
             listed.set()
-            assert is_kept.wait(30)
+            assert is_kept.wait(PATIENCE_S)
         return iter(files)
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
     files = KeptFiles(tmp_path, 0.3)
-    assert listed.wait(30)
+    assert listed.wait(PATIENCE_S)
     files.keep("cmpl-new", {})
     is_kept.set()
-    deadline = time.monotonic() + 30
-    while (tmp_path / "cmpl-new.json").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: not (tmp_path / "cmpl-new.json").exists())
 
 
 def test_a_folder_that_cannot_be_swept_for_once_is_swept_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,8 +231,5 @@ def test_a_folder_that_cannot_be_swept_for_once_is_swept_later(tmp_path: Path, m
     monkeypatch.setattr(Path, "iterdir", iterdir)
     files = KeptFiles(tmp_path, 0.3)
     files.keep("cmpl-new", {})
-    deadline = time.monotonic() + 5
-    while (tmp_path / "cmpl-new.json").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: not (tmp_path / "cmpl-new.json").exists())
     assert 2 < len(calls)

@@ -236,7 +236,7 @@ def other(value):
         return value + 1
     if isinstance(value, list):
         return [1]
-    if isinstance(value, dict):
+    if isinstance(value, dict) or value is None:
         return {"p1": {"bank": 1}}
     if value.lstrip("-").isdecimal():
         return str(int(value) + 1)

@@ -16,6 +16,7 @@ from rewards.periods.errors import PeriodClosedError
 from rewards.settlement.policy import Policy
 from tests.rewards.processes import PROCESSES
 from tests.rewards.receipts import MEMBERS, make_receipt
+from tests.waiting import PATIENCE_S
 
 POLICY = Policy(pool=1001, currency="EUR")
 ROUNDS = 4
@@ -31,7 +32,7 @@ def append_until_killed(url: str, pipe: Connection) -> None:
 
 def append_all(url: str, ids: list[str], all_there: Barrier, pipe: Connection) -> None:
     """Prepare, open and book as one of several processes that do just the same; report what was new."""
-    all_there.wait(60)
+    all_there.wait(PATIENCE_S)
     Ledger.prepare(url)
     ledger = Ledger(url)
     ledger.register("demo", MEMBERS)
@@ -42,7 +43,7 @@ def append_in_rounds(url: str, rounds: list[list[str]], all_there: Barrier, pipe
     """Book the receipts of each round as one of several processes that begin it together; report what was new."""
     ledger = Ledger(url)
     for ids in rounds:
-        all_there.wait(60)
+        all_there.wait(PATIENCE_S)
         pipe.send([response_id for response_id in ids if not ledger.append(make_receipt(response_id)).replayed])
 
 
@@ -50,7 +51,7 @@ def close_in_rounds(url: str, names: list[str], all_there: Barrier, pipe: Connec
     """Close each period as one of several closers that begin together; report whether this one won, and with what."""
     ledger = Ledger(url)
     for name in names:
-        all_there.wait(60)
+        all_there.wait(PATIENCE_S)
         try:
             pipe.send(("won", periods.close(ledger, name, POLICY, "test")))
         except PeriodClosedError as error:
@@ -169,7 +170,7 @@ def test_of_several_closers_exactly_one_wins(ledger, url, racers):
     rounds = []
     for name in names:
         ledger.append(make_receipt(f"in {name}"))
-        all_there.wait(60)
+        all_there.wait(PATIENCE_S)
         rounds.append([reports.recv() for _, reports in closers])
     for process, _ in closers:
         process.join()

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 import tracemalloc
 
 import pytest
@@ -29,6 +28,7 @@ from rewards.store.tables import EventRow, ReceiptRow
 from tests.rewards.books import KEY, ORIGIN, OTHER_KEY
 from tests.rewards.processes import PROCESSES
 from tests.rewards.receipts import make_receipt
+from tests.waiting import until
 
 
 def leaves_of(ledger):
@@ -240,14 +240,6 @@ def test_racing_sealers_seal_each_leaf_once(url, ledger):
     assert 0 <= len(checkpoints_of(ledger)) - sum(sealed) <= 1
     for checkpoint in checkpoints_of(ledger):
         assert root(tree, checkpoint.size) == checkpoint.root
-
-
-def until(condition):
-    """Wait for something that another thread does."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_sealer_seals_on_its_own(ledger):

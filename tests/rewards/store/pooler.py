@@ -4,13 +4,13 @@ import os
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import make_url
 
+from tests.waiting import until
 from tests.wanted import program
 
 _CONFIG = """\
@@ -50,12 +50,12 @@ def pooled(url: str) -> Iterator[str]:
 
 
 def _wait(port: int, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 10
-    while True:
+    def accepts() -> bool:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
         except OSError:
-            assert process.poll() is None and time.monotonic() < deadline, "the pooler did not start"
-            time.sleep(0.02)
-        else:
-            return
+            assert process.poll() is None, "the pooler did not start"
+            return False
+        return True
+
+    until(accepts, what="a connection to the pooler")

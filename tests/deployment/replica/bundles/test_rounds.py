@@ -17,6 +17,7 @@ from attribution.attribute import attribute
 from attribution.bundle.bundle import open_bundle
 from attribution.decoding.decode import Batch
 from attribution.forcing import generation_of
+from attribution.importers.recorded_rounds import import_rounds
 from attribution.model import FederatedModel
 from deployment.errors import PartLostError, StartError
 from deployment.health import parts
@@ -36,10 +37,12 @@ from deployment.spool.spool import Spool
 from rewards.ledger.ledger import Ledger
 from rewards.sampling.keys import SamplingKeys, put_in_force
 from rewards.store import publications
-from tests.attribution.consortia import base_model, lora_update, write_consortium
+from tests.attribution.consortia import base_model, lora_update, save_base, write_consortium
+from tests.attribution.importers.recordings import ADAPTER, Recording, adapter_start
 from tests.deployment.metrics.test_replica_series import Registered
-from tests.deployment.replica.test_booking_queue import leave, until
+from tests.deployment.replica.test_booking_queue import leave
 from tests.deployment.replica.test_worker import Caller, Notes, job, worker_over
+from tests.waiting import PATIENCE_S, until
 
 CONSORTIUM = "test"
 
@@ -65,14 +68,14 @@ class GatedBatch(Batch):
 
     def step(self) -> Any:
         """One step, once it may."""
-        assert self._gate.wait(30)
+        assert self._gate.wait(PATIENCE_S)
         return super().step()
 
 
 class Stage:
     """A replica without Ray: its rounds, its books, and what it loaded."""
 
-    def __init__(self, folder: Path, own: Path, ledger: Ledger) -> None:
+    def __init__(self, folder: Path, own: Path, ledger: Ledger, consortium: str = CONSORTIUM) -> None:
         self.ledger = ledger
         self.spool = Spool(folder / "spool")
         self.bookings = BookingQueue(ledger, self.spool, lambda *_: None)
@@ -84,7 +87,7 @@ class Stage:
         self.notes = Notes()
         self._observer = SharedObserver(self.notes)
         self._books = ReplicaBooks(SamplingKeys(ledger.database), self.spool, self.bookings)
-        self._published = PublishedBundles(ledger.database, CONSORTIUM, [own])
+        self._published = PublishedBundles(ledger.database, consortium, [own])
         self._own = own
         self.rounds: Any = None
         self.recovery: Any = None
@@ -181,6 +184,33 @@ def test_a_publish_fails_no_request_and_receipts_name_the_round_that_answered(
     assert [sha(bundles[1])] * 3 == [receipt.model_sha256 for receipt in receipts[-3:]]
     assert {"clinic", "bank"} == receipts[0].measurement["response_scores"].keys()
     assert {"clinic", "bank", "school"} == receipts[-1].measurement["response_scores"].keys()
+
+
+def test_recorded_rounds_are_published_and_served_like_any_other(tmp_path: Path) -> None:
+    """The bundle of two recorded rounds takes the place of that of the first: it answers, and each client is scored."""
+    base, bundles = base_model("llama"), []
+    reference = save_base(base, tmp_path / "base")
+    recording = Recording(tmp_path / "recorded", ("north", "south"), adapter_start(base), adapter=ADAPTER)
+    for number, weights in enumerate(({"north": 3, "south": 1}, {"north": 1}), start=1):
+        recording.run(weights)
+        bundles.append(import_rounds(recording.folder, reference, tmp_path / f"round-{number}").path)
+    Ledger.prepare(f"sqlite:///{tmp_path}/ledger.db")
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    publish_setting(ledger, open_bundle(bundles[0]))
+    stage = Stage(tmp_path, bundles[0], ledger, "valley")
+    stage.begin()
+    begun = stage.ask("begun").end()
+    publish(ledger, open_bundle(bundles[1]), "test")
+    served(stage, bundles[1])
+    after = stage.ask("after").end()
+    until(lambda: ledger.last_sequence() == 2)
+    receipts = [ledger.receipt(name) for name in ("begun", "after")]
+    stage.end()
+    ledger.close()
+
+    assert [Finished] * 2 == [type(end) for end in (begun, after)]
+    assert [sha(bundle) for bundle in bundles] == [receipt.model_sha256 for receipt in receipts if receipt]
+    assert [{"north", "south"}] * 2 == [set(each.measurement["response_scores"]) for each in receipts if each]
 
 
 def test_what_was_begun_ends_on_its_round_which_then_leaves_memory(stage: Stage, bundles: tuple[Path, Path]) -> None:

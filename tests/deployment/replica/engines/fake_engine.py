@@ -9,6 +9,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.waiting import PATIENCE_S
+
 NAME = "demo"
 Item = dict[str, Any] | bytes | float | None
 """A chunk, raw bytes, seconds to wait, or (None) the line that breaks off."""
@@ -78,7 +80,7 @@ class FakeEngine:
     def start(self) -> None:
         """Listen."""
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(PATIENCE_S)
 
     def stop(self) -> None:
         """Hang up on everybody."""

@@ -22,7 +22,7 @@ from deployment.replica.engines.health import engine_check
 from deployment.replica.engines.remote_batch import RemoteBatch
 from tests.attribution.test_comparison import without
 from tests.deployment.replica.engines.fake_engine import NAME, FakeEngine
-from tests.deployment.replica.test_booking_queue import until
+from tests.waiting import until
 
 Looking = Callable[..., Canary]
 

@@ -15,18 +15,18 @@ from deployment.replica.engines.connection import Connection
 from deployment.replica.engines.errors import EngineError
 from deployment.replica.engines.remote_batch import RemoteBatch
 from tests.deployment.replica.engines.fake_engine import NAME, FakeEngine, Item, Script, chunk, ids_for, speak, usage
-from tests.deployment.replica.test_booking_queue import until
+from tests.waiting import PATIENCE_S, until
 
 PROMPT = [40, 41, 42]
 SILENT = Sampling(8, tells_logprobs=False)
 
 
-def all_steps(batch: RemoteBatch, patience_s: float = 20) -> tuple[list[Step], dict[str, Exception]]:
+def all_steps(batch: RemoteBatch, patience_s: float = PATIENCE_S) -> tuple[list[Step], dict[str, Exception]]:
     """Steps and failures until no row wants more."""
     steps: list[Step] = []
     failures: dict[str, Exception] = {}
-    deadline = time.monotonic() + patience_s
-    while len(batch) and time.monotonic() < deadline:
+    end = time.monotonic() + patience_s
+    while len(batch) and time.monotonic() < end:
         told = batch.step()
         assert len(told) == len({step.key for step in told}), "a row has one token a step at most"
         steps += told

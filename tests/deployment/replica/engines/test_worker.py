@@ -30,8 +30,8 @@ from rewards.ledger.ledger import Ledger
 from rewards.sampling.keys import SamplingKeys
 from tests.deployment.replica.engines.fake_engine import NAME, FakeEngine, Item, chunk, logprobs_of, speak, usage
 from tests.deployment.replica.scoring.test_scoring_queue import Gate
-from tests.deployment.replica.test_booking_queue import until
 from tests.deployment.replica.test_worker import Caller, Notes, SmallDisk, job
+from tests.waiting import until
 
 CAPACITY = Capacity(max_batch=64, max_waiting=100, default_max_tokens=16)
 MARKS = {"engine": {"kind": "openai", "model": NAME}}

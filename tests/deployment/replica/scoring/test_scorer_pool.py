@@ -23,8 +23,8 @@ from deployment.settings import Settings
 from deployment.spool.records import ProgressRecord
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
 from rewards.ledger.ledger import Ledger
-from tests.deployment.replica.test_booking_queue import until
 from tests.deployment.replica.test_worker import Caller, Notes, SmallDisk, job, working
+from tests.waiting import PATIENCE_S, until
 
 
 class Scorers:
@@ -90,7 +90,7 @@ def test_no_token_waits_for_scorers(
 ) -> None:
     """While they are stuck responses begin, speak and end; they are booked once scorers go on, the urgent first."""
     opened = threading.Event()
-    scorers.before = lambda _: opened.wait(30)
+    scorers.before = lambda _: opened.wait(PATIENCE_S)
     with apart(scorers, model, ledger, spool, notes) as worker:
         ends = [Caller(worker, job(f"r{n}", attributed=False), ledger).end() for n in range(4)]
         assert [Finished] * 4 == [type(end) for end in ends]
@@ -186,7 +186,7 @@ def test_what_waits_for_scorers_keeps_nothing_of_its_decoding_and_is_counted_unt
             told.append(responses)
 
     def ask(_: UnscoredResponse) -> Outcome:
-        opened.wait(30)
+        opened.wait(PATIENCE_S)
         return ScoreError("NaN")
 
     pool = pool_of(model, ask, Noting(), 1)

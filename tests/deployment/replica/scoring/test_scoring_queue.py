@@ -28,7 +28,6 @@ from deployment.spool.spool import Spool
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING
 from rewards.ledger.ledger import Ledger
 from rewards.sampling.keys import SamplingKeys, put_in_force
-from tests.deployment.replica.test_booking_queue import until
 from tests.deployment.replica.test_worker import (
     MEMBERS,
     Caller,
@@ -38,6 +37,7 @@ from tests.deployment.replica.test_worker import (
     worker_over,
     working,
 )
+from tests.waiting import until
 
 
 class Gate:

@@ -1,0 +1,28 @@
+"""A payout explained in the console: the same lines as on the command line, and a member's own alone."""
+
+from deployment.books.explanations import explain_payout, readable_amount
+from tests.deployment.api.world import World
+from tests.deployment.console.conftest import SignIn
+from tests.deployment.console.documents import Document
+
+
+def test_a_payout_is_explained_on_a_page_as_on_the_command_line(sign_in: SignIn, world: World) -> None:
+    """Every line with the amount that the service function gives; linked from the period, a member's from its own."""
+    told = explain_payout(world.books.ledger, None, "second", "bank")
+    for role in ("operator", "member"):
+        browser = sign_in(role)
+        links = [each for each in Document.of(browser.get("/console/periods/second")).links if "/explanation/" in each]
+        page = Document.of(browser.get("/console/periods/second/explanation/bank"))
+        shown = {row[0]: row[1] for row in page.table("Every line").rows[1:]}
+
+        assert {"operator": 3, "member": 1}[role] == len(links)
+        assert "/console/periods/second/explanation/bank" in links
+        assert {step.name: readable_amount(step, told.currency, told.minor_digits) for step in told.steps} == shown
+    assert 404 == sign_in("member").get("/console/periods/second/explanation/clinic").status_code
+
+
+def test_what_was_reversed_stands_with_the_explanation(sign_in: SignIn) -> None:
+    """Of the client whose credit it took, with the period in which it had counted."""
+    page = Document.of(sign_in("auditor").get("/console/periods/second/explanation/clinic"))
+
+    assert [["clinic-again", "second"]] == [row[:2] for row in page.table("Reversed responses").rows[1:]]
