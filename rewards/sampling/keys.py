@@ -119,8 +119,7 @@ class SamplingKeys:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._rules: Sequence[Any] | None = None
-        self._read_at = 0.0
+        self._latest: tuple[Sequence[Any], float] | None = None  # the rules, and when they were read
         self._reading = threading.Lock()
 
     def rule(self, consortium: str, created_at_us: int) -> SamplingRule:
@@ -129,12 +128,11 @@ class SamplingKeys:
         Raises:
             LedgerError: the ledger cannot be read the first time, or was not for so long that the keys may be old.
         """
-        if self._rules is None:
-            self.refresh()
-        age_s = time.monotonic() - self._read_at
+        read, read_at = self._latest or self._refresh()
+        age_s = time.monotonic() - read_at
         if age_s > REFRESH_S and not self._reading.locked():
             threading.Thread(target=self._try_refresh, name="protoken-sampling-keys", daemon=True).start()
-        rules = [rule for rule in self._rules or () if rule["consortium"] == consortium]
+        rules = [rule for rule in read if rule["consortium"] == consortium]
         if rules and age_s > MOST_STALE_S:
             raise LedgerError(
                 f"the sampling keys of {consortium!r} were read {age_s:.0f} s ago, and the ledger is away since: which "
@@ -142,8 +140,8 @@ class SamplingKeys:
             )
         return next((_rule_of(rule) for rule in reversed(rules) if rule["at_us"] <= created_at_us), _EVERYTHING)
 
-    def refresh(self) -> None:
-        """Read the rules now.
+    def _refresh(self) -> tuple[Sequence[Any], float]:
+        """Read the rules now; the rows, and the moment before they were read.
 
         Raises:
             LedgerError: the ledger cannot be read.
@@ -151,12 +149,13 @@ class SamplingKeys:
         with self._reading:
             at = time.monotonic()
             with self._database.read() as connection:
-                self._rules = _rules(connection)
-            self._read_at = at
+                rules = _rules(connection)
+            self._latest = rules, at  # together: of rules without their moment it would be said that they are old
+        return rules, at
 
     def _try_refresh(self) -> None:
         try:
-            self.refresh()
+            self._refresh()
         except LedgerError as error:
             _LOG.warning("the sampling keys cannot be read, and those of before are used: %s", error)
 

@@ -111,23 +111,25 @@ class Figures:
 
     def _read(self) -> None:
         at_us = now_us()
+        snapshot = None
         try:
             self._contribution.catch_up()
-            self._last, self.away_since_us = self._take_snapshot(at_us), None
+            snapshot = self._take_snapshot(at_us)
         except LedgerError as error:
             _LOG.error("the figures of the console cannot be read: %s", error)
-            self._miss(at_us)
         except Exception:  # noqa: BLE001 - whatever it was, pages say that they show old figures, and it is tried again
             _LOG.exception("the figures of the console cannot be read")
-            self._miss(at_us)
-        finally:
-            with self._lock:
-                ended, self._under_way = self._under_way, None
-                self._ended_at = self._clock()
-            if ended is not None:
-                ended.set()
+        with self._lock:
+            ended, self._under_way = self._under_way, None
+            self._ended_at = self._clock()  # before what came of it: who sees that may ask for the next one
+            self._keep(snapshot, at_us)
+        if ended is not None:
+            ended.set()
 
-    def _miss(self, at_us: int) -> None:
+    def _keep(self, snapshot: FiguresSnapshot | None, at_us: int) -> None:
+        if snapshot is not None:
+            self._last, self.away_since_us = snapshot, None
+            return
         self.away_since_us = self.away_since_us or at_us
         if self._last is not None:
             self._last = replace(self._last, away_since_us=self.away_since_us)

@@ -172,6 +172,24 @@ def test_a_ledger_that_was_never_there_is_not_waited_for_as_if_it_were(ledger: L
     assert None is figures.away_since_us
 
 
+def test_what_came_of_a_reading_is_shown_when_it_has_ended(figures: Figures, clock: Clock, ledger: Ledger) -> None:
+    """So that whoever sees it can have the next one begun; before, that one was the one just ended, and none came."""
+    shown_at_its_end: list[int | None] = []
+
+    def look() -> float:
+        if threading.current_thread() is not threading.main_thread():
+            shown_at_its_end.append(figures.away_since_us)
+        return clock.now
+
+    figures._clock = look
+    with away(ledger.database, "receipts"):
+        read(figures, clock)
+    read(figures, clock)
+
+    assert (2, None) == (len(shown_at_its_end), shown_at_its_end[0])
+    assert shown_at_its_end[1] is not None
+
+
 @pytest.fixture
 def world(ledger: Ledger, keys: KeyRing, tmp_path: Path) -> Iterator[World]:
     """Books with something of everything."""

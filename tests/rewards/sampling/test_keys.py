@@ -1,7 +1,8 @@
 """Keys are made once per fraction and close, committed to before they choose, and revealed by the close alone."""
 
 import threading
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
 from hashlib import sha256
 
 import pytest
@@ -124,6 +125,28 @@ def test_what_was_read_is_read_again_beside(sqlite_url, monkeypatch):
     with pytest.raises(LedgerError, match="sampling keys of 'demo' were read"):
         rules.rule("demo", now_us())
     assert SamplingRule() == rules.rule("other", now_us())
+
+
+def test_who_asks_while_the_first_reading_ends_gets_its_rules(ledger, monkeypatch):
+    """Not that they are old: before, the rules were there a moment before the time they were read at."""
+    put_in_force(ledger.database, "demo", "0.1", "tester")
+    rules = SamplingKeys(ledger.database)
+    read = ledger.database.read
+    others = []
+
+    @contextmanager
+    def read_slowly():
+        with read() as connection:
+            yield connection
+            if not others:
+                others.append(ThreadPoolExecutor(1).submit(rules.rule, "demo", now_us()))
+                wait(others, timeout=0.1)
+
+    monkeypatch.setattr(ledger.database, "read", read_slowly)
+    monkeypatch.setattr(keys, "MOST_STALE_S", 30.0)  # less than any machine is up that runs this
+
+    assert 100_000 == rules.rule("demo", now_us()).millionths
+    assert [100_000] == [other.result().millionths for other in others]
 
 
 def test_pending_receipts_are_booked_and_reversed(ledger):
