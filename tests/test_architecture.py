@@ -91,7 +91,8 @@ WALLS = {
     "rewards.settlement": {"rewards.errors", "rewards.files", "rewards.money", "rewards.credit", "rewards.moments"},
     "rewards.audit": {"rewards.errors", "rewards.signing", "rewards.store.database", "rewards.store.tables"},
     "deployment.books": {
-        "deployment.errors", "deployment.schemas", "deployment.health.places", "deployment.members.round_record",
+        "deployment.errors", "deployment.schemas", "deployment.health.signing_key",
+        "deployment.members.round_record",
         "rewards",
     },
     "deployment.console": {

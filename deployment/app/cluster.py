@@ -19,7 +19,7 @@ from deployment.app.proxy import PROXY_MIDDLEWARE, PROXY_VARIABLE
 from deployment.app.sealing import LogSealer
 from deployment.app.serving import build_graph, build_scorer_graph, prepare
 from deployment.errors import SettingsError, StartError
-from deployment.health.places import signing_key
+from deployment.health.signing_key import signing_key
 from deployment.settings import Settings, settings_of, url_without_secrets, values_given
 from rewards.ledger.ledger import Ledger
 

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from types import FrameType
 
@@ -25,8 +25,9 @@ from deployment.cluster.core_files import forbid_core_files
 from deployment.cluster.guardian import start_guardian
 from deployment.cluster.machine import require_memory
 from deployment.errors import StartError
-from deployment.health.places import log_origin, require_folder, require_no_lost_ledger, signing_key
+from deployment.health.places import require_folder
 from deployment.health.ports import require_ports
+from deployment.health.signing_key import log_origin, require_no_lost_ledger, signing_key
 from deployment.metrics.exporter import Exporter
 from deployment.replica.bundles.publish import publish_setting
 from deployment.replica.bundles.servable import open_bundles, word_of_another
@@ -102,8 +103,12 @@ def build_scorer_graph(settings: Settings) -> serve.Application:
     return application
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, announce: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT, then let the responses under way finish, and stop. A second signal stops at once.
+
+    Args:
+        settings: of the service.
+        announce: called once, when it answers.
 
     Raises:
         StartError: a port is taken, the ledger's signing key is missing, updates need more memory than there is, or
@@ -125,6 +130,7 @@ def run(settings: Settings) -> None:
         # Only now: Ray puts its own handler in place when it starts.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
+        announce()
         stop.wait()
 
 

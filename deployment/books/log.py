@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from deployment.books.books import Books
 from deployment.errors import InvalidRequestError, NotFoundError, UnavailableError
-from deployment.health.places import log_origin
+from deployment.health.signing_key import log_origin
 from deployment.schemas.log import Checkpoint, Consistency, Inclusion, ReceiptProof, VerifyKey
 from rewards.errors import LogError
 from rewards.log import proofs, sealer

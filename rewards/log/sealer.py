@@ -114,27 +114,35 @@ def register_signing_key(ledger: Ledger, verify_key: VerifyKey) -> None:
 
 
 def require_known(connection: Connection, key: VerifyKey) -> None:
-    """Refuse a key that is none of the ledger's; while it has none, any key may become its first.
+    """Refuse a key that is none of the ledger's.
 
     Raises:
-        SignatureError: other keys sign for the ledger; they are named.
+        SignatureError: other keys sign for the ledger, which are named, or none does yet.
     """
     known = verify_keys(connection)
-    if known and key not in known:
+    if key in known:
+        return
+    if known:
         raise SignatureError(
             f"signing key {key} is none of this ledger's, which is signed by {', '.join(map(str, known))}: bring the "
             "right file back; `protoken keys create --signing --rotate` makes a new key, which the books record"
         )
+    raise SignatureError(
+        f"signing key {key} is none of this ledger's, which no key has signed yet: where the key's own ledger is lost, "
+        "bring that back, as by `protoken ledger restore`; where these are to be new books, `protoken keys create "
+        "--signing --rotate` makes them a key of their own"
+    )
 
 
 def introduce(ledger: Ledger, key: VerifyKey) -> None:
-    """Let a key sign for a ledger that has none yet; of those that race for it, one is the first.
+    """Register the first key of a ledger; of those that race for it, one is the first.
 
     Raises:
         SignatureError: other keys sign for the ledger.
     """
     with ledger.database.write() as connection:
-        require_known(connection, key)
+        if verify_keys(connection):
+            require_known(connection, key)
         _register(connection, key)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from deployment.app.sealing import LogSealer
-from deployment.cli.books.signing_key import make_signing_key
 from deployment.errors import StartError, WorkerDiedError
+from deployment.health.signing_key import make_signing_key
 from deployment.settings import Settings
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import count_unsealed, latest_checkpoint

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from deployment.cli.books.signing_key import make_signing_key
 from deployment.cli.options import (
     ACTOR,
     AS_SET,
@@ -23,7 +22,7 @@ from deployment.cli.options import (
 )
 from deployment.cli.output import print_json, say
 from deployment.cli.tables import print_table
-from deployment.health.places import require_no_lost_ledger
+from deployment.health.signing_key import make_signing_key, require_no_lost_ledger
 from deployment.settings import pepper_of, url_without_secrets
 from rewards.keys.ring import OVERLAP_S, KeyRing
 from rewards.keys.rules import LIMITS, Key

@@ -9,7 +9,7 @@ import typer
 from deployment.cli.books.known import checkpoint_document
 from deployment.cli.options import AS_SET, Config, Json, KeyFile, LedgerUrl
 from deployment.cli.output import print_json
-from deployment.health.places import log_origin, signing_key
+from deployment.health.signing_key import log_origin, signing_key
 from rewards.errors import LogError
 from rewards.ledger.ledger import Ledger
 from rewards.log import proofs

@@ -18,7 +18,7 @@ from deployment.cli.options import AS_SET, Config, Json, KeyFile, LedgerUrl
 from deployment.cli.output import print_json
 from deployment.cli.tables import print_table
 from deployment.errors import SettingsError
-from deployment.health.places import log_origin, signing_key
+from deployment.health.signing_key import log_origin, signing_key
 from rewards import statements
 from rewards.credit import canonical_bytes
 from rewards.errors import SignatureError, StatementError

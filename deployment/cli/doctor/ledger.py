@@ -6,7 +6,8 @@ from pathlib import Path
 
 from deployment.cli.doctor.findings import DoubtError, FaultError, Finding, finding_of, require_no
 from deployment.cli.doctor.folders import disk_doubts, mode_doubts, nearest_of
-from deployment.health.places import refused_folder, require_no_lost_ledger, try_folder
+from deployment.health.places import refused_folder, try_folder
+from deployment.health.signing_key import require_no_lost_ledger
 from deployment.settings import url_without_secrets
 from rewards.audit.source import is_write_ahead
 from rewards.errors import LedgerError

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from deployment.cli.doctor.findings import require_no
 from deployment.cli.doctor.folders import mode_doubts, nearest_of
-from deployment.health.places import find_signing_key, refused_folder, try_folder
+from deployment.health.places import refused_folder, try_folder
+from deployment.health.signing_key import find_signing_key
 from rewards.files.private_files import mode_for_others
 from rewards.keys import pepper
 from rewards.signing.keys import SigningKey

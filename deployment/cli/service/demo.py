@@ -33,7 +33,7 @@ from deployment.cli.service.apart import ServiceApart, service_apart
 from deployment.cli.service.demo_folder import STAMP, demo_folder
 from deployment.cli.tables import print_table
 from deployment.errors import StartError
-from deployment.health.places import log_origin
+from deployment.health.signing_key import log_origin
 from deployment.settings import pepper_of
 from rewards import money, periods, statements
 from rewards.credit import MICRO_CREDITS_PER_TOKEN

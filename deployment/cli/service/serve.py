@@ -8,7 +8,7 @@ import typer
 from deployment.app import serving
 from deployment.cli.options import AS_SET, Config, LedgerUrl
 from deployment.cli.output import say
-from deployment.settings import load_settings
+from deployment.settings import load_settings, url_without_secrets
 
 
 def serve(
@@ -23,8 +23,13 @@ def serve(
 ) -> None:
     """Serve the consortium's model over HTTP until interrupted; every response is booked before it ends."""
     settings = load_settings(config, bundle=bundle, ledger=ledger, host=host, port=port, metrics_port=metrics_port)
-    say(f"starting: bundle {', '.join(map(str, settings.bundles))}, ledger {settings.ledger}")
-    address = f"http://{settings.host}:{settings.port}"
-    say(f"API on {address}/v1 once GET /health answers; stop with Ctrl-C", soft_wrap=True)
+    say(
+        f"starting: bundle {', '.join(map(str, settings.bundles))}, ledger {url_without_secrets(settings.ledger)}",
+        soft_wrap=True,
+    )
+    serving.run(settings, lambda: _announce(f"http://{settings.host}:{settings.port}"))
+
+
+def _announce(address: str) -> None:
+    say(f"API on {address}/v1; stop with Ctrl-C", soft_wrap=True)
     say(f"console on {address}/console: sign in with a key of `protoken keys create`", soft_wrap=True)
-    serving.run(settings)

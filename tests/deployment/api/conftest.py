@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deployment.health.signing_key import signing_key
 from rewards.credit import Receipt, receipt_amounts
 from rewards.ledger.ledger import Ledger
 from rewards.signing.keys import SigningKey
@@ -43,11 +44,9 @@ def books(ledger: Ledger) -> Ledger:
 
 
 @pytest.fixture
-def signer(tmp_path: Path) -> SigningKey:
+def signer(ledger: Ledger, tmp_path: Path) -> SigningKey:
     """The signing key of the service, in the file that `Books` is told of."""
-    key = SigningKey.generate(ORIGIN)
-    key.save(tmp_path / "signing.key")
-    return key
+    return signing_key(tmp_path / "signing.key", ledger, ORIGIN)
 
 
 def make_receipt(number: int, created_at_us: int = 1_790_000_000_000_000) -> Receipt:

@@ -29,6 +29,15 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
     return ended.value.code or 0, captured.out, captured.err
 
 
+def test_a_service_that_does_not_start_says_no_password_and_no_address(capsys, tmp_path):
+    """What it starts from is told without secrets, and where it answers only once it does."""
+    ledger = "postgresql://payroll:hunter2@127.0.0.1:1/books?password=hunter3"
+    code, out, err = run(capsys, "serve", "--bundle", str(tmp_path / "none"), "--ledger", ledger)
+
+    assert (1, "starting: ") == (code, out[:10])
+    assert [] == [word for word in ("hunter", "API on", "console on") if word in out + err]
+
+
 @pytest.mark.parametrize("preset", ["paper", "credit"])
 def test_attribute_prints_the_documented_json(capsys, bundle, preset):
     """`attribute --json` prints text, tokens, per-token scores that sum to the response's, and shares that sum to 1."""

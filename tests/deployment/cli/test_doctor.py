@@ -286,7 +286,7 @@ def _other_manifest(service: Service) -> None:
     service.settings["bundle"] = str(service.rounds[1])
 
 
-def _new_ledger(consortium: str) -> Edit:
+def _new_ledger(consortium: str, key: str) -> Edit:
     """Another ledger, which knows one consortium, and neither key."""
 
     def edit(service: Service) -> None:
@@ -294,6 +294,7 @@ def _new_ledger(consortium: str) -> Edit:
         Ledger.prepare(url)
         with closing(Ledger(url)) as ledger:
             ledger.register(consortium, {"port": "A port"})
+        service.settings["signing_key"] = str(service.folder / key)
 
     return edit
 
@@ -377,6 +378,12 @@ FAULTS: dict[str, tuple[Edit, str, str, str]] = {
     "ledger gone": (_unlink("ledger.db"), "ledger", WRONG, "signing.key is the signing key of one that was"),
     "signing key missing": (_unlink("signing.key"), "signing_key", WRONG, "signing.key is missing, and the ledger is"),
     "another signing key": (_another_signing_key, "signing_key", WRONG, "is none of this ledger's"),
+    "signing key of a ledger that is lost": (
+        _new_ledger("harbour", key="signing.key"),
+        "signing_key",
+        WRONG,
+        "is none of this ledger's, which no key has signed yet: where the key's own ledger is lost, bring that back",
+    ),
     "no signing key": (_file("signing.key", b"mine"), "signing_key", WRONG, "it must begin with"),
     "signing key open to others": (_chmod("signing.key", 0o640), "signing_key", WARNING, "(mode 640): chmod 600"),
     "policy missing": (_unlink("policy.yaml"), "policy", WRONG, "policy.yaml"),
@@ -396,7 +403,7 @@ FAULTS: dict[str, tuple[Edit, str, str, str]] = {
         "none of mine, yours is a client of consortium 'demo'",
     ),
     "bundle of a consortium that is new": (
-        _new_ledger("harbour"),
+        _new_ledger("harbour", key="not-made-yet.key"),
         "bundle ROUND1",
         WARNING,
         "the ledger knows harbour, and not 'demo'",

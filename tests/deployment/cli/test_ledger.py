@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from deployment.cli import main
+from deployment.health.signing_key import signing_key
 from rewards.ledger.ledger import Ledger
 from rewards.log import proofs
 from rewards.log.sealer import latest_checkpoint
-from rewards.signing.keys import SigningKey
 from tests.rewards.books import KEY, ORIGIN, OTHER_KEY, write_books
 from tests.rewards.receipts import MEMBERS, make_receipt
 
@@ -170,7 +170,7 @@ def test_sealing_and_checkpoints(capsys, tmp_path):
     with closing(Ledger(url)) as ledger:
         ledger.register("demo", MEMBERS)
         ledger.append(make_receipt("r"))
-    SigningKey.generate("demo.example/ledger").save(key)
+        signing_key(key, ledger, "demo.example/ledger")
     before = run(capsys, "ledger", "checkpoint", "--ledger", url)
     first = run(capsys, "ledger", "seal", "--key", key, "--ledger", url)
     second = run(capsys, "ledger", "seal", "--key", key, "--ledger", url)

@@ -10,8 +10,8 @@ from ray import serve
 
 from deployment.app.cluster import build, cluster_settings, longest_drain_s
 from deployment.app.proxy import PROXY_MIDDLEWARE, PROXY_VARIABLE
-from deployment.cli.books.signing_key import make_signing_key
 from deployment.errors import SettingsError, StartError
+from deployment.health.signing_key import make_signing_key
 from deployment.settings import Settings, pepper_of
 from rewards.errors import SignatureError
 from rewards.ledger.ledger import Ledger

@@ -20,8 +20,8 @@ import yaml
 
 from attribution.bundle.bundle import open_bundle
 from deployment.app.proxy import PROXY_MIDDLEWARE, PROXY_VARIABLE
-from deployment.cli.books.signing_key import make_signing_key
 from deployment.health.places import ledger_folder
+from deployment.health.signing_key import make_signing_key
 from deployment.settings import pepper_of
 from deployment.spool.backlog import spooled_tokens
 from rewards.keys.ring import KeyRing

@@ -13,6 +13,7 @@ from httpx import Response
 
 from deployment.books import statement_page
 from deployment.books.books import Books
+from deployment.health.signing_key import signing_key
 from rewards import periods
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
@@ -42,7 +43,7 @@ DAY_US = 24 * 3_600_000_000
 def world(ledger: Ledger, keys: KeyRing, tmp_path: Path) -> World:
     """Eleven receipts of an open period, a policy that has every kind of line, and a key of each role."""
     ledger.append_many([make_receipt(number) for number in range(1, 12)])
-    SigningKey.generate(ORIGIN).save(tmp_path / "signing.key")
+    signing_key(tmp_path / "signing.key", ledger, ORIGIN)
     set_policy(tmp_path, **POLICY)
     made = {
         role: keys.create(role, f"label of {role}", actor="test", client="bank" if role == "member" else None)

@@ -5,13 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from deployment.cli.books.signing_key import make_signing_key
 from deployment.errors import StartError
-from deployment.health.places import ledger_folder, log_origin, require_no_lost_ledger, signing_key
-from rewards.errors import SignatureError
+from deployment.health.places import ledger_folder
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealer import seal, verify_keys
-from rewards.signing.keys import SigningKey
 
 
 def test_spool_belongs_to_the_ledger_and_not_to_its_address(url: str, ledger: Ledger, tmp_path: Path) -> None:
@@ -28,93 +24,3 @@ def test_spool_belongs_to_the_ledger_and_not_to_its_address(url: str, ledger: Le
     folders = [ledger_folder(tmp_path, each) for each in (Ledger(url), moved, other)]
     assert folders[0] == folders[1] != folders[2]
     assert {tmp_path} == {folder.parent for folder in folders}
-
-
-def test_signing_key_is_made_once_for_its_owner_alone(ledger: Ledger, tmp_path: Path) -> None:
-    """The first start makes the key, later ones find it; the log keeps the name of its first seal."""
-    path = tmp_path / "deep" / "signing.key"
-    first, again = signing_key(path, ledger, "demo/ledger"), signing_key(path, ledger, "another")
-
-    assert (first.public, 0o600) == (again.public, path.stat().st_mode & 0o777)
-    assert "demo/ledger" == log_origin(ledger, first)
-    seal(ledger, first, "demo/ledger")
-    assert "demo/ledger" == log_origin(ledger, SigningKey.generate("new"))
-
-
-def test_folder_of_the_key_that_cannot_be_made_is_named(ledger: Ledger, tmp_path: Path) -> None:
-    """A file where the folder should be is named."""
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StartError, match="file"):
-        signing_key(tmp_path / "file" / "signing.key", ledger, "demo")
-
-
-def keys_of(ledger: Ledger) -> list[str]:
-    """The ids of the keys that the books name."""
-    with ledger.database.read() as connection:
-        return [key.key_id for key in verify_keys(connection)]
-
-
-def test_a_missing_signing_key_is_refused_once_there_was_one(ledger: Ledger, tmp_path: Path) -> None:
-    """No new identity is made where the books name one: the error says whose is missing, and what to do."""
-    path = tmp_path / "signing.key"
-    key = signing_key(path, ledger, "demo/ledger")
-    path.rename(tmp_path / "elsewhere")
-    with pytest.raises(StartError, match=r"signing\.key is missing.*bring the file back.*create --signing") as caught:
-        signing_key(path, ledger, "demo/ledger")
-
-    assert str(key.public) in str(caught.value)
-    assert not path.exists()
-    assert [key.public.key_id] == keys_of(ledger)
-    (tmp_path / "elsewhere").rename(path)
-    assert key.public == signing_key(path, ledger, "demo/ledger").public
-
-
-def test_another_ledger_s_signing_key_is_refused(ledger: Ledger, tmp_path: Path) -> None:
-    """A file that holds a key which the books do not name is not taken up: it would be a second identity."""
-    first = signing_key(tmp_path / "signing.key", ledger, "demo/ledger")
-    SigningKey.generate("demo/ledger").save(tmp_path / "other.key")
-    with pytest.raises(SignatureError, match="none of this ledger's, which is signed by demo/ledger"):
-        signing_key(tmp_path / "other.key", ledger, "demo/ledger")
-
-    assert [first.public.key_id] == keys_of(ledger)
-    assert first.public == signing_key(tmp_path / "signing.key", ledger).public
-
-
-def test_no_books_are_begun_where_only_the_key_is_left(url: str, ledger: Ledger, tmp_path: Path) -> None:
-    """A ledger that is gone is not made anew under its own name: that would look like history that was rewritten."""
-    key = tmp_path / "signing.key"
-    require_no_lost_ledger(f"sqlite:///{tmp_path}/none.db", key)
-    signing_key(key, ledger, "demo/ledger")
-    require_no_lost_ledger(url, key)
-    ledger.close()
-    for path in tmp_path.glob("ledger.db*"):
-        path.rename(tmp_path / f"away-{path.name}")
-
-    with pytest.raises(StartError, match=r"no ledger .*ledger\.db, and .*signing\.key is the .* of one that was"):
-        require_no_lost_ledger(url, key)
-    require_no_lost_ledger("postgresql://somebody@nowhere/books", key)
-
-
-def test_without_a_name_no_key_is_made(ledger: Ledger, tmp_path: Path) -> None:
-    """What only signs, as sealing by hand, makes no key: it says what does."""
-    with pytest.raises(StartError, match=r"no signing key in .*signing\.key yet; `protoken keys create --signing"):
-        signing_key(tmp_path / "signing.key", ledger)
-    assert not (tmp_path / "signing.key").exists()
-
-
-def test_a_key_is_on_disk_before_the_ledger_names_it(
-    url: str, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the disk refuses to keep it, the books never hear of the key, and no file is left that looks like one."""
-
-    def refuse(_handle: int) -> None:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr("rewards.files.private_files.os.fsync", refuse)
-    with pytest.raises(SignatureError, match=r"signing\.key: Input/output error"):
-        signing_key(tmp_path / "signing.key", ledger, "demo/ledger")
-    with pytest.raises(SignatureError, match="Input/output error"):
-        make_signing_key(url, "demo/ledger", tmp_path / "made.key", rotate=False)
-
-    assert [] == keys_of(ledger)
-    assert [] == [path.name for path in tmp_path.iterdir() if "key" in path.name]
