@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from deployment.errors import StartError
+from deployment.settings import url_without_secrets
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import (
     introduce,
@@ -20,7 +21,8 @@ from rewards.log.sealer import (
     verify_keys,
 )
 from rewards.signing.keys import SigningKey, VerifyKey
-from rewards.store.database import Connection
+from rewards.store import schema
+from rewards.store.database import Connection, connect_unchanged
 from rewards.store.presence import require_whole
 from rewards.store.url import sqlite_file
 
@@ -85,22 +87,22 @@ def make_signing_key(ledger: str, name: str | None, file: Path, *, rotate: bool)
 
 
 def require_no_lost_ledger(url: str, key: Path) -> None:
-    """Refuse to begin new books where only the ledger's file is gone, before any are made in its place.
+    """Refuse to begin new books beside the signing key of others, before any are made in their place.
 
     Raises:
-        StartError: there is a signing key, and no ledger where an SQLite file is named.
-        LedgerError: what waited for the ledger's file is there without it.
+        StartError: there is a signing key, and no ledger.
+        LedgerError: what waited for the ledger's file is there without it; or the database cannot be read.
     """
     file = sqlite_file(url)
-    if file is None or file.exists():
+    if file is not None:
+        require_whole(file)
+    if not key.exists() or not _is_to_be_made(url, file):
         return
-    require_whole(file)
-    if not key.exists():
-        return
+    place = file or url_without_secrets(url)
     raise StartError(
-        f"there is no ledger {file}, and {key} is the signing key of one that was: bring the file back, as by "
-        f"`protoken ledger restore`; where new books are meant, move {key} away first, as members who hold a "
-        "checkpoint that it signed would take them for history that was rewritten"
+        f"there is no ledger in {place}, and {key} is the signing key of one that was: bring that back, as by "
+        f"`protoken ledger restore`; where new books are meant, move {key} away or name another file by signing_key "
+        "first, as members who hold a checkpoint that it signed would take them for history that was rewritten"
     )
 
 
@@ -109,6 +111,13 @@ def log_origin(ledger: Ledger, key: SigningKey) -> str:
     with ledger.database.read() as connection:
         last = latest_checkpoint(connection)
     return key.name if last is None else last.origin
+
+
+def _is_to_be_made(url: str, file: Path | None) -> bool:
+    if file is not None and not file.exists():
+        return True
+    with connect_unchanged(url) as connection:
+        return schema.is_empty(connection, url_without_secrets(url))
 
 
 def _make_first(path: Path, ledger: Ledger, name: str | None) -> None:

@@ -82,13 +82,22 @@ def is_current(connection: Connection, url: str) -> bool:
     return revision == head()
 
 
+def is_empty(connection: Connection, url: str) -> bool:
+    """Whether it is a database in which a ledger could be made; args as for `make`.
+
+    Raises:
+        LedgerError: this login may not read what is there.
+    """
+    return _current_revision(connection, url) is None and not _tables(connection)
+
+
 def require_empty(connection: Connection, url: str) -> None:
     """Return where a ledger could be made; args as for `make`.
 
     Raises:
         LedgerError: there is one, or something else.
     """
-    if _current_revision(connection, url) is not None or _tables(connection):
+    if not is_empty(connection, url):
         raise LedgerError(f"there is a ledger at {url} already, or something else; restore to an empty database")
 
 

@@ -29,7 +29,6 @@ from rewards.keys.rules import LIMITS, Key
 from rewards.ledger.ledger import Ledger
 from rewards.moments import DAY_US
 from rewards.store.database import now_us
-from rewards.store.url import sqlite_file
 
 app = typer.Typer(help="Bearer keys of whoever calls the service, and its signing key.", no_args_is_help=True)
 
@@ -116,7 +115,7 @@ def create(
     _require_one_kind(signing, role, of_bearer, [name, out_typed, aside or None])
     if expires is not None and days is not None:
         raise typer.BadParameter("give either --expires or --days")
-    if (file := sqlite_file(ledger)) is not None and file.resolve().parent == out.resolve().parent:
+    if not aside:  # a new key beside the old one is for new books, where there are none
         require_no_lost_ledger(ledger, out)
     if Ledger.prepare(ledger):
         typer.echo(f"protoken: there was no ledger, so a new one was made: {url_without_secrets(ledger)}", err=True)

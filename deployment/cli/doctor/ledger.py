@@ -10,12 +10,11 @@ from deployment.health.places import refused_folder, try_folder
 from deployment.health.signing_key import require_no_lost_ledger
 from deployment.settings import url_without_secrets
 from rewards.audit.source import is_write_ahead
-from rewards.errors import LedgerError
 from rewards.files.private_files import mode_for_others
 from rewards.log.sealer import latest_checkpoint
 from rewards.moments import text_of
 from rewards.store import queries, schema
-from rewards.store.database import Connection, connect_unchanged, now_us
+from rewards.store.database import connect_unchanged, now_us
 from rewards.store.url import sqlite_file
 
 DOUBTFUL_S, WRONG_S = 2.0, 60.0
@@ -31,7 +30,8 @@ def look_at_ledger(item: str, url: str, signing_key: Path) -> tuple[Finding, str
         if file is not None and not file.exists():
             return _look_at_place(file, url, signing_key)
         with connect_unchanged(url) as connection:
-            if _is_empty(connection, url):
+            if schema.is_empty(connection, url_without_secrets(url)):
+                require_no_lost_ledger(url, signing_key)
                 return f"{url_without_secrets(url)} is an empty database, in which the first start makes the ledger"
             schema.require_current(connection, url_without_secrets(url))
             read.append(url)
@@ -79,15 +79,6 @@ def _look_at_place(file: Path, url: str, signing_key: Path) -> str:
     require_no_lost_ledger(url, signing_key)
     require_no([*disk_doubts(nearest)])
     return f"{file} is not there yet: the first start makes it, or `protoken keys create`"
-
-
-def _is_empty(connection: Connection, url: str) -> bool:
-    """Whether it is a database in which a ledger could be made."""
-    try:
-        schema.require_empty(connection, url)
-    except LedgerError:
-        return False
-    return True
 
 
 def _file_doubts(file: Path) -> list[str]:

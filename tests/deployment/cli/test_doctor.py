@@ -582,13 +582,17 @@ def test_a_database_server_s_clock_is_held_against_this_one(postgresql: str) -> 
 def test_an_empty_database_is_where_the_ledger_will_be(
     capsys: pytest.CaptureFixture[str], service: Service, postgresql: str
 ) -> None:
-    """On PostgreSQL nothing is made either; the pepper and key of another ledger are looked at without it."""
+    """On PostgreSQL nothing is made either; beside a signing key it is where a ledger was."""
     service.settings["ledger"] = new_database(postgresql)
+    lost = examined(capsys, service)
+    service.settings["signing_key"] = str(service.folder / "none.key")
     code, found = examined(capsys, service)
 
     assert (0, "ok") == (code, found["ledger"][0])
     assert "an empty database, in which the first start makes the ledger" in found["ledger"][1]
     assert "clock" not in found
+    assert (1, "wrong") == (lost[0], lost[1]["ledger"][0])
+    assert f"{service.folder}/signing.key is the signing key of one that was" in lost[1]["ledger"][1]
 
 
 def test_an_engine_is_asked_what_it_serves(capsys: pytest.CaptureFixture[str], service: Service) -> None:

@@ -6,6 +6,7 @@ from threading import Barrier
 
 import pytest
 
+from deployment.cli import main
 from deployment.errors import StartError
 from deployment.health.signing_key import (
     find_signing_key,
@@ -18,6 +19,9 @@ from rewards.errors import SignatureError
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import seal, verify_keys
 from rewards.signing.keys import SigningKey
+from rewards.store import schema
+from rewards.store.database import connect_unchanged
+from tests.rewards.conftest import new_database
 
 
 def test_signing_key_is_made_once_for_its_owner_alone(ledger: Ledger, tmp_path: Path) -> None:
@@ -150,9 +154,26 @@ def test_no_books_are_begun_where_only_the_key_is_left(url: str, ledger: Ledger,
     for path in tmp_path.glob("ledger.db*"):
         path.rename(tmp_path / f"away-{path.name}")
 
-    with pytest.raises(StartError, match=r"no ledger .*ledger\.db, and .*signing\.key is the .* of one that was"):
+    with pytest.raises(StartError, match=r"no ledger in .*ledger\.db, and .*signing\.key is the .* of one that was"):
         require_no_lost_ledger(url, key)
-    require_no_lost_ledger("postgresql://somebody@nowhere/books", key)
+
+
+def test_no_books_are_begun_in_a_database_that_was_emptied(
+    postgresql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a file is gone, and whoever would begin them: a start, or `keys create`."""
+    url, key = new_database(postgresql), tmp_path / "signing.key"
+    require_no_lost_ledger(url, key)
+    SigningKey.generate("demo/ledger").save(key)
+    with pytest.raises(StartError, match=r"no ledger in postgresql://.*signing\.key is the .* of one that was"):
+        require_no_lost_ledger(url, key)
+    monkeypatch.setenv("PROTOKEN_SIGNING_KEY", str(key))
+    for bearer in (["--role", "operator"], ["--signing"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["keys", "create", *bearer, "--ledger", url])
+        assert 1 == ended.value.code
+    with connect_unchanged(url) as connection:
+        assert schema.is_empty(connection, url)
 
 
 def test_without_a_name_no_key_is_made(ledger: Ledger, tmp_path: Path) -> None:
