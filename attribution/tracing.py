@@ -135,10 +135,15 @@ def _verdict(suspects: Sequence[Suspect], responses: int, gain: float) -> str:
     if gain < _LITTLE:
         return f"Nobody: the base model says this nearly as well itself (gain {gain:.2f} nats a response)."
     sure = [suspect for suspect in suspects if suspect.confidence >= _SURE]
-    if not sure:
+    if not any(suspect.top_in for suspect in sure):
         return "Not settled: no client stands out with a confidence of 0.95; flag more responses."
-    names = " and ".join(repr(suspect.client) for suspect in sure)
     few = f", from {responses} responses only: flag more" if responses < _FEW else ""
-    return (
-        f"Look at {names}: together {sum(each.responsibility for each in sure):.0%} of what clients contributed{few}."
-    )
+    named = [suspect for suspect in sure if suspect.top_in]
+    part = sum(each.responsibility for each in named)
+    aside = [suspect for suspect in sure if not suspect.top_in]
+    rest = f" {_names(aside)} had more than an even share, but most of none: accuse nobody by that." if aside else ""
+    return f"Look at {_names(named)}: {part:.0%} of what clients contributed{few}.{rest}"
+
+
+def _names(suspects: Sequence[Suspect]) -> str:
+    return " and ".join(repr(suspect.client) for suspect in suspects)

@@ -41,6 +41,14 @@ def text_of(moment_us: int) -> str:
         return f"{moment_us} µs after 1970"
 
 
+def month_end_us(name: str) -> int | None:
+    """The first moment after a month that is spelled as in 2026-11; None of other words."""
+    try:
+        return moment_of((datetime.strptime(name, "%Y-%m").replace(tzinfo=UTC) + timedelta(days=31)).replace(day=1))
+    except (ValueError, OverflowError):  # no month, or the last one that calendars reach
+        return None
+
+
 def stamp(now_us: int, last_us: int) -> int:
     """When something happens that follows what was stamped last: a clock that steps back does not turn history around.
 

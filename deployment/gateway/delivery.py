@@ -17,6 +17,10 @@ from deployment.gateway.silence import KEEP_ALIVE, or_silence
 from deployment.gateway.wire import WholeText, Wire
 from deployment.replica.messages import Admitted, Delta, Failed, Finished
 
+# Lines of an event stream end at CR and LF alone, but clients that split text as Python does (`str.splitlines`, and so
+# httpx' `iter_lines`) end one at these too, in the middle of an event. JSON may spell them so (RFC 8259, section 7).
+_LINE_ENDS = {ord(letter): f"\\u{ord(letter):04x}" for letter in "\x85\u2028\u2029"}
+
 
 async def respond(
     events: AsyncGenerator[Told, None], wire: Wire, *, is_stream: bool, keep_alive_s: float | None = None
@@ -114,4 +118,5 @@ class _Chunks:
 
 
 def _data(body: Mapping[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'), allow_nan=False)}\n\n"
+    document = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return f"data: {document.translate(_LINE_ENDS)}\n\n"

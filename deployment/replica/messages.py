@@ -163,6 +163,15 @@ class TokenCredit:
     scores: Mapping[str, float]
     base_share: float
 
+    @property
+    def top_client(self) -> str | None:
+        """Whose score is highest; None where nobody raised the token's probability, or all of it is the base's.
+
+        Shares do not tell tokens apart: within each they are in the proportions of the whole response.
+        """
+        top = max(self.scores, key=self.scores.__getitem__, default=None)
+        return top if top is not None and self.scores[top] > 0 and self.base_share < 1 else None
+
 
 @dataclass(frozen=True)
 class Summary:

@@ -18,6 +18,8 @@ StoredRow = dict[str, Any]
 _ROWS = 1000  # fetched at a time: memory stays flat, whatever the ledger's size
 
 
+POSTGRESQL_DUMP = b"PGDMP"
+"""What a backup of a PostgreSQL ledger begins with."""
 _MODES = slice(18, 20)  # of the header: the file format's versions for writing and reading
 _WRITE_AHEAD = b"\2\2"
 
@@ -100,6 +102,12 @@ def is_write_ahead(file: Path) -> bool:
 def _open_copy(path: Path) -> Iterator[Connection]:
     if not path.is_file():
         raise LedgerError(f"no ledger at {path}")
+    with path.open("rb") as opened:
+        if opened.read(len(POSTGRESQL_DUMP)) == POSTGRESQL_DUMP:
+            raise LedgerError(
+                f"{path} is a backup of a PostgreSQL ledger, which is read where it is restored: restore it into an "
+                "empty database by `protoken ledger restore`, and verify that"
+            )
     wal = path.with_name(f"{path.name}-wal")
     is_whole = not wal.exists() or wal.stat().st_size == 0  # no pages wait in a -wal file
     try:

@@ -6,12 +6,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from rewards.audit.source import POSTGRESQL_DUMP
 from rewards.errors import LedgerError
 from rewards.store.tables import EventRow
 
 _BESIDE = ("-wal", "-shm", "-journal")
 _JOURNAL_AT, _ROLLBACK = 18, b"\1"  # of SQLite's header: how the file is written
-_SQLITE, _POSTGRESQL = b"SQLite format 3\0", b"PGDMP"
+_SQLITE = b"SQLite format 3\0"
 
 
 def require_free(file: Path, ledger: Path | None, *, replace: bool) -> None:
@@ -77,9 +78,9 @@ def require_copy(file: Path, *, is_sqlite: bool) -> None:
         raise LedgerError(f"backup {file} cannot be read: {error.strerror}") from error
     if start == _SQLITE and not is_sqlite:
         raise LedgerError(f"{file} is of a ledger on SQLite; give --ledger sqlite:///FILE")
-    if start.startswith(_POSTGRESQL) and is_sqlite:
+    if start.startswith(POSTGRESQL_DUMP) and is_sqlite:
         raise LedgerError(f"{file} is of a ledger on PostgreSQL; give --ledger postgresql://USER@HOST/DATABASE")
-    if start != _SQLITE and not start.startswith(_POSTGRESQL):
+    if start != _SQLITE and not start.startswith(POSTGRESQL_DUMP):
         raise LedgerError(f"{file} is no backup of a ledger")
 
 
@@ -88,7 +89,7 @@ def _is_backup(file: Path) -> bool:
     try:
         with file.open("rb") as opened:
             start = opened.read(_JOURNAL_AT + 1)
-        if not start or start.startswith(_POSTGRESQL):
+        if not start or start.startswith(POSTGRESQL_DUMP):
             return True
         if not start.startswith(_SQLITE) or start[_JOURNAL_AT:] != _ROLLBACK:
             return False

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, insert, select
 from sqlmodel import col
 
-from rewards.errors import LedgerLostError, LogError, SignatureError
+from rewards.errors import LedgerError, LogError, SignatureError
 from rewards.ledger.ledger import Ledger
 from rewards.log import leaves, merkle
 from rewards.moments import stamp
@@ -206,7 +206,7 @@ class Sealer:
     def _seal(self) -> None:
         try:
             seal(self._ledger, self._key, self._origin, self._continuity)
-        except LedgerLostError as error:
+        except LedgerError as error:
             _LOG.error("sealing the log %s failed; it is tried again: %s", self._origin, error)
         except Exception:  # noqa: BLE001 - whatever it was, the next time seals the rest; without a thread nothing does
             _LOG.exception("sealing the log %s failed; it is tried again", self._origin)

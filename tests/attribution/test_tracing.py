@@ -8,7 +8,7 @@ from attribution.bundle.updates import Update, weighted_sum
 from attribution.errors import PromptError, RecipeError
 from attribution.model import FederatedModel
 from attribution.progress import NoProgress
-from attribution.tracing import FlaggedResponse, trace
+from attribution.tracing import FlaggedResponse, Suspect, _verdict, trace
 from tests.attribution import consortia
 
 PROMPT, PLANTED = "who?", "no."
@@ -83,3 +83,18 @@ def test_nothing_flagged_is_refused(tmp_path):
         trace(model, [], max_new_tokens=3, progress=NoProgress())
     with pytest.raises(PromptError, match="response is empty"):
         trace(model, [FlaggedResponse(_prompt(model), ())], max_new_tokens=3, progress=NoProgress())
+
+
+def _suspect(client: str, responsibility: float, top_in: int) -> Suspect:
+    return Suspect(client, responsibility, confidence=1.0, score=responsibility, top_in=top_in, paper_share=None)
+
+
+def test_who_is_on_top_of_nothing_is_not_accused():
+    """One token that went wrong can give a client more than an even share of every response that somebody planted."""
+    culprits, aside = [_suspect("a", 0.4, 4), _suspect("b", 0.35, 2)], _suspect("c", 0.25, 0)
+    verdict = _verdict([*culprits, aside], responses=6, gain=9.0)
+
+    assert verdict.startswith("Look at 'a' and 'b': 75% of what clients contributed. 'c' had more than an even share")
+    assert verdict.endswith("but most of none: accuse nobody by that.")
+    assert "'c'" not in _verdict(culprits, responses=6, gain=9.0)
+    assert _verdict([aside], responses=6, gain=9.0).startswith("Not settled")

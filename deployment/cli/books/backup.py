@@ -11,6 +11,9 @@ from deployment.cli.progress import ProgressBar
 from rewards.backups import copying
 from rewards.errors import LedgerError
 from rewards.ledger.ledger import Ledger
+from rewards.log.sealer import latest_checkpoint
+from rewards.moments import text_of
+from rewards.store.database import connect_unchanged
 from rewards.store.url import url_without_password
 
 
@@ -48,6 +51,8 @@ def restore(
     with ProgressBar() as progress:
         copied = copying.restore(file, ledger, incomplete=incomplete, progress=progress)
     _show(copied, file, f"{url_without_password(ledger)} is restored from {file}", as_json=as_json)
+    if copied.is_audited and not as_json:
+        _show_end(ledger)
 
 
 def migrate(ledger: LedgerUrl = AS_SET, _config: Config = None, as_json: Json = False) -> None:
@@ -62,6 +67,20 @@ def migrate(ledger: LedgerUrl = AS_SET, _config: Config = None, as_json: Json = 
         typer.echo(f"{url_without_password(ledger)} is of schema {now} already; nothing was changed")
     else:
         typer.echo(f"{url_without_password(ledger)} is of schema {now} now; it was of {before}")
+
+
+def _show_end(ledger: str) -> None:
+    """How far the log of a restored ledger reaches: what it is to be held against before anything is signed again."""
+    with connect_unchanged(ledger) as connection:
+        sealed = latest_checkpoint(connection)
+    seal = "nothing of it was sealed"
+    if sealed is not None:
+        seal = f"its log has {sealed.size} leaves, sealed at {text_of(sealed.sealed_at_us)}"
+    typer.echo(
+        f"{seal}; what was booked after the backup is lost, and whoever holds a later checkpoint will find the log "
+        "rewritten once this one grows: before you start the service, hold it against the newest that members have, "
+        "by `protoken ledger verify --checkpoint FILE`, and tell them what is lost"
+    )
 
 
 def _show(copied: copying.CopyReport, file: Path, line: str, *, as_json: bool) -> None:

@@ -16,10 +16,11 @@ from deployment.schemas.periods import settlement_answer
 from rewards import money, periods
 from rewards.files.strict_json import JsonObject
 from rewards.ledger.ledger import Ledger
-from rewards.moments import text_of
+from rewards.moments import month_end_us, text_of
 from rewards.periods.errors import PeriodClosedError
 from rewards.settlement.document import Settlement
 from rewards.settlement.policy_file import load_policy
+from rewards.store.database import now_us
 
 app = typer.Typer(help="Preview and close settlement periods.", no_args_is_help=True)
 _Name = Annotated[str, typer.Argument(metavar="PERIOD", help="Name of the period, such as 2026-11.")]
@@ -79,6 +80,7 @@ def preview(
         print_json(_document(draft.settlement) | rehearsal)
         return
     show_settlement(draft.settlement, "preview" if at_us is None else f"rehearsed for {text_of(at_us)}", as_json=False)
+    _show_rest_of_month(period, _microseconds(until) or at_us)
     if at_us is not None:
         _show_times(draft, at_us, is_closed=periods.get(book, period) is not None)
     changed = {account: units for account, units in draft.difference.items() if units}
@@ -106,6 +108,8 @@ def close(
         show_settlement(error.settlement, "closed before", as_json=as_json)
         raise
     show_settlement(settlement, "closed", as_json=as_json)
+    if not as_json:
+        _show_rest_of_month(period, _microseconds(until))
 
 
 @app.command()
@@ -122,9 +126,13 @@ def dispute(
 
 @app.command()
 def finalise(period: _Name, ledger: LedgerUrl = AS_SET, _config: Config = None, as_json: Json = False) -> None:
-    """Make a draft final after its dispute days, with the holds of this moment."""
-    settlement = periods.finalise(Ledger(ledger), period, ACTOR)
-    show_settlement(settlement, "final", as_json=as_json)
+    """Make a draft final after its dispute days, with the holds of this moment; one that is final stays as it is."""
+    book = Ledger(ledger)
+    closed = periods.get(book, period)
+    if closed is not None and closed.final is not None:
+        show_settlement(closed.final, "final already", as_json=as_json)
+        return
+    show_settlement(periods.finalise(book, period, ACTOR), "final", as_json=as_json)
 
 
 app.command()(payouts)
@@ -209,6 +217,16 @@ def _show_times(draft: periods.Preview, at_us: int, *, is_closed: bool) -> None:
     ]
     if rows:
         print_table("kept back", ("account", "returns in period number", "amount"), rows)
+
+
+def _show_rest_of_month(period: str, until_us: int | None) -> None:
+    """That a month goes on, where a period is named by one: a name is a label, and a close cannot be taken back."""
+    end_us, until_us = month_end_us(period), until_us or now_us()
+    if end_us is not None and until_us < end_us:
+        typer.echo(
+            f"the period ends at {text_of(until_us)}, and the month goes on until {text_of(end_us)}: what is generated "
+            "in between counts in the next period"
+        )
 
 
 def _show_sampling(settlement: Settlement) -> None:

@@ -137,23 +137,21 @@ def _show_response(
         scores = {client: [token.scores.get(client, 0.0) for token in kept.tokens] for client in kept.tokens[0].scores}
         pieces, shares = [token.token for token in kept.tokens], [token.base_share for token in kept.tokens]
         console.print(heat_map(pieces, scores, shares, colours))
-        print_table("whose tokens", ("tokens", "whose", "part", "text"), [*_runs(kept.tokens)], texts=(0, 1, 3))
+        columns = ("tokens", "whose", "nats", "taught", "text")
+        print_table("whose tokens", columns, [*_runs(kept.tokens)], texts=(0, 1, 4))
 
 
-def _runs(tokens: tuple[TokenCredit, ...]) -> Iterator[tuple[str, str, str, str]]:
-    """Tokens that follow one another and of which one account has the largest part: which, whose, how much of it."""
-    for top, run in groupby(enumerate(tokens, 1), lambda numbered: _top(numbered[1])[0]):
+def _runs(tokens: tuple[TokenCredit, ...]) -> Iterator[tuple[str, str, str, str, str]]:
+    """Tokens that follow one another and that one client raised most: which, whose, by how much, what clients taught.
+
+    As the heat map has it, here and on the console; by what each was paid every token of a response looks the same.
+    """
+    for top, run in groupby(enumerate(tokens, 1), lambda numbered: numbered[1].top_client):
         places, pieces = zip(*run, strict=True)
-        part = sum(_top(each)[1] for each in pieces) / len(pieces)
         numbers = f"{places[0]}–{places[-1]}" if len(places) > 1 else str(places[0])
-        yield numbers, top, f"{part:.0%}", "".join(each.token for each in pieces)
-
-
-def _top(token: TokenCredit) -> tuple[str, float]:
-    """The account that has the largest part of a token, and that part."""
-    parts = {COMMONS: token.base_share, **token.shares}
-    top = max(parts, key=parts.__getitem__)
-    return top, parts[top]
+        nats = "" if top is None else f"{sum(each.scores[top] for each in pieces):+.2f}"
+        taught = 1 - sum(each.base_share for each in pieces) / len(pieces)
+        yield numbers, top or COMMONS, nats, f"{taught:.0%}", "".join(each.token for each in pieces)
 
 
 def _document(traced: BookedTrace, texts: Texts) -> dict[str, Any]:
@@ -186,7 +184,13 @@ def _response_document(each: TracedResponse, kept: KeptText | None) -> dict[str,
         "reversed_by": each.reversed_by,
         "text": None if kept is None else kept.text,
         "text_tokens": [
-            {"token": token.token, "whose": _top(token)[0], "shares": token.shares, "base_share": token.base_share}
+            {
+                "token": token.token,
+                "whose": token.top_client or COMMONS,
+                "scores": token.scores,
+                "shares": token.shares,
+                "base_share": token.base_share,
+            }
             for token in (() if kept is None else kept.tokens)
         ],
     }

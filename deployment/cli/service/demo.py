@@ -176,7 +176,7 @@ def _settings(configuration: Path, work: Path) -> dict[str, str]:
 
 
 def _load_questions(path: Path) -> list[_Question]:
-    documents = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    documents = [json.loads(line) for line in path.read_text(encoding="utf-8").strip().split("\n")]
     return [_Question(each["client"], each["prompt"], tuple(each["facts"])) for each in documents]
 
 

@@ -104,13 +104,13 @@ def _token(number: int, credit: TokenCredit, most: int) -> Token:
     parts.sort(key=lambda part: -part.score)
     shown = tuple(parts[:most])
     taught = 1.0 - credit.base_share
-    is_taught = taught > 0 and bool(shown) and shown[0].score > 0
+    top = credit.top_client
     return Token(
         number=number,
         text=credit.token,
         kind=_kind(credit.token),
-        top=shown[0].client if is_taught else COMMONS,
-        level=min(LEVELS, 1 + int(taught * LEVELS)) if is_taught else 0,
+        top=top or COMMONS,
+        level=0 if top is None else min(LEVELS, 1 + int(taught * LEVELS)),
         base_share=credit.base_share,
         parts=shown,
         left_out=len(parts) - len(shown),

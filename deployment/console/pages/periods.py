@@ -34,7 +34,7 @@ from deployment.errors import InvalidRequestError
 from deployment.http.failures import to_api_error
 from deployment.schemas.fields import LARGEST
 from deployment.schemas.periods import Dispute, Payment, Period
-from rewards.moments import DAY_US, moment_of, text_of
+from rewards.moments import DAY_US, moment_of, month_end_us, text_of
 from rewards.periods.errors import PeriodClosedError
 from rewards.settlement.policy import Policy
 from rewards.store.database import now_us
@@ -213,6 +213,7 @@ def _preview_page(
         wanted=name,
         until=until,
         draft=draft,
+        month_end=month_end_us(name),
         finalised_from=None if draft is None else _earliest_final_us(draft),
         has_policy=books.policy is not None,
         now=now_us(),

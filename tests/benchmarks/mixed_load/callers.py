@@ -145,7 +145,11 @@ class Caller:
                 return _Answer(response_id, tokens)
             if not line.startswith("data: "):
                 continue
-            chunk = json.loads(line.removeprefix("data: "))
+            try:
+                chunk = json.loads(line.removeprefix("data: "))
+            except ValueError as error:
+                self._seen.odd.append(f"stream {response_id}: {error}: {line!r}")
+                return _Answer()
             if "error" in chunk:
                 self._seen.counts["cut"] += 1
                 return _Answer()

@@ -212,9 +212,17 @@ def test_accounts_are_read(tmp_path):
     assert "Lindenmoor" not in repr(found) and IBANS["clinic"] not in repr(found)
 
 
+def test_a_payee_s_bank_need_not_be_on_a_list(tmp_path):
+    """Lists of a country's banks grow old: what the number says of itself decides."""
+    number = "BE68539007547034"  # the Belgian example of the registry of IBANs, whose bank is none
+
+    assert number == load_accounts(accounts_in(tmp_path, GOOD.replace(IBANS["clinic"], number))).payees["clinic"].iban
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        (IBANS["clinic"], "BE68539007547035", "payee 'clinic': iban: it is no IBAN"),
         (IBANS["clinic"], "FR1420041010050500013M02607", "payee 'clinic': iban: it is no IBAN"),
         (IBANS["clinic"], "DE00", "payee 'clinic': iban: it is no IBAN"),
         ("COBADEFFXXX", "COBA", "bic: it is no BIC"),

@@ -162,6 +162,25 @@ def test_a_bare_copy_of_a_ledger_in_use_is_never_called_whole(capsys, tmp_path, 
     assert (1, True) == (as_json[0], json.loads(as_json[1])["lacks_write_ahead_log"])
 
 
+def test_a_restored_ledger_is_told_to_be_older_than_what_members_may_hold(capsys, tmp_path, served):
+    """With how far its log reaches, before anything is signed that they would take for another history."""
+    run(capsys, "ledger", "backup", tmp_path / "copy.db", "--ledger", served)
+    code, out, _ = run(capsys, "ledger", "restore", tmp_path / "copy.db", "--ledger", f"sqlite:///{tmp_path}/new.db")
+
+    assert 0 == code
+    assert "its log has 6 leaves, sealed at " in out
+    assert "by `protoken ledger verify --checkpoint FILE`, and tell them what is lost" in out
+
+
+def test_a_backup_of_postgresql_is_told_to_be_one(capsys, tmp_path):
+    """Where its books are to be rebuilt from the file, and not that it is no database."""
+    (tmp_path / "books.dump").write_bytes(b"PGDMP\x01\x0e\x00")
+    code, _, err = run(capsys, "ledger", "verify", "--copy", tmp_path / "books.dump")
+
+    assert (1, 1) == (code, err.count("\n"))
+    assert "books.dump is a backup of a PostgreSQL ledger, which is read where it is restored" in err
+
+
 @pytest.mark.long
 def test_what_belongs_together_makes_a_service_again(capsys, tmp_path, before, url):
     """Ledger, pepper, signing key, spool, bundle and policy in a new folder: all that the service knew, it knows again.

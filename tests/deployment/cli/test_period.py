@@ -171,3 +171,25 @@ def test_only_a_preview_is_rehearsed(capsys, tmp_path, command):
         over[0],
         over[2],
     )
+
+
+@pytest.mark.usefixtures("ledger")
+def test_what_is_final_is_finalised_again_to_no_effect(capsys, tmp_path):
+    """A policy without dispute days makes it final at once, and whoever finalises it then is no error."""
+    closed = run(capsys, "period", "close", "2026-11", *place(tmp_path), "--json")
+    first, again = (
+        run(capsys, "period", "finalise", "2026-11", *place(tmp_path)[:2], *more) for more in ([], ["--json"])
+    )
+
+    assert (0, 0, 0) == (closed[0], first[0], again[0])
+    assert "settlement 2026-11 (final already)" in first[1]
+    assert json.loads(closed[1])["sha256"] == json.loads(again[1])["sha256"]
+
+
+@pytest.mark.usefixtures("ledger")
+@pytest.mark.parametrize(("name", "goes_on"), [("9999-11", True), ("2020-02", False), ("autumn", False)])
+def test_a_month_that_goes_on_is_told(capsys, tmp_path, name, goes_on):
+    """Before and after it is closed: what comes later counts in the next period, whatever this one is called."""
+    told = [run(capsys, "period", command, name, *place(tmp_path))[1] for command in ("preview", "close")]
+
+    assert [goes_on] * 2 == ["the month goes on until 9999-12-01 00:00:00 UTC" in out for out in told]

@@ -18,6 +18,7 @@ from tests.rewards.sampling.sampled import pending
 FIRST, SECOND, REVERSED = "chatcmpl-first", "chatcmpl-second", "chatcmpl-reversed"
 WORDS = ("The ", "bell ", "is ", "green")
 WHOSE = ("commons", "clinic", "clinic", "bank")
+TOP = ("bank", "clinic", "clinic", "bank")
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +82,15 @@ def test_clients_are_ranked_by_their_booked_credit(ledger: Ledger) -> None:
 def test_the_answer_is_shown_with_whose_each_token_is(capsys, folder: Path) -> None:
     """Tokens that follow one another and are one account's are a line, in a terminal and in a file alike."""
     code, out, err = trace(capsys, folder, FIRST, "--texts", str(folder / "texts"))
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.count("│") == 5]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.count("│") == 6]
 
     assert (0, "") == (code, err)
     assert "The bell is green" in out
-    assert [["1", "commons", "75%", "The"], ["2–3", "clinic", "75%", "bell is"], ["4", "bank", "75%", "green"]] == rows
+    assert [
+        ["1", "bank", "+0.15", "25%", "The"],
+        ["2–3", "clinic", "+1.30", "75%", "bell is"],
+        ["4", "bank", "+0.65", "75%", "green"],
+    ] == rows[-3:]
 
 
 def test_json_has_exact_credit_and_each_token(capsys, folder: Path) -> None:
@@ -96,7 +101,8 @@ def test_json_has_exact_credit_and_each_token(capsys, folder: Path) -> None:
 
     assert 0 == code
     assert {"bank": "1000000", "clinic": "2000000", "commons": "1000000", "rider": "0"} == first["credit"]
-    assert [*zip(WORDS, WHOSE, strict=True)] == [(each["token"], each["whose"]) for each in first["text_tokens"]]
+    assert [*zip(WORDS, TOP, strict=True)] == [(each["token"], each["whose"]) for each in first["text_tokens"]]
+    assert [0.65, 0.65] == [each["scores"]["clinic"] for each in first["text_tokens"][1:3]]
     assert ("Nobody knows.", []) == (second["text"], second["text_tokens"])
     assert ["bank", "clinic"] == [each["client"] for each in document["clients"]]
 

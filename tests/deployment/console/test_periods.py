@@ -154,6 +154,14 @@ def test_a_preview_shows_how_each_payout_differs_from_the_period_before(
     assert sum(map(int, preview["difference"].values())) == minor(table.row("Sum")[column])
 
 
+@pytest.mark.parametrize(("name", "goes_on"), [("9999-11", True), ("2020-02", False), ("autumn", False)])
+def test_a_month_that_goes_on_is_told(operator: TestClient, name: str, goes_on: bool) -> None:
+    """A name is a label: what is generated after the close counts in the next period."""
+    words = "The month goes on until 9999-12-01 00:00:00 UTC"
+
+    assert goes_on == (words in previewed(operator, name).words)
+
+
 def test_what_was_previewed_is_closed_by_the_key_that_signed_in(
     operator: TestClient, api: TestClient, world: World
 ) -> None:

@@ -77,6 +77,19 @@ def test_silence_is_filled_with_comments(stream: Any, engine: ScriptedEngine, ro
 
 
 @pytest.mark.parametrize("route", ROUTES)
+def test_whatever_ends_a_line_of_text_ends_no_event(stream: Any, engine: ScriptedEngine, route: str) -> None:
+    """Clients that split lines as Python does read each event whole, and the text is the text."""
+    engine.pieces = tuple("one\ntwo\r\nthree\x0b\x0c\x1c\x1d\x1e\x85four\u2028five\u2029")
+    with stream(route) as got:
+        lines = [line.removeprefix("data: ") for line in got.iter_lines() if line.startswith("data: {")]
+    choices = [choice for line in lines for choice in json.loads(line)["choices"]]
+
+    assert "".join(engine.pieces) == "".join(
+        each.get("text") or each.get("delta", {}).get("content") or "" for each in choices
+    )
+
+
+@pytest.mark.parametrize("route", ROUTES)
 def test_a_failure_after_admission_is_an_event(stream: Any, engine: ScriptedEngine, route: str) -> None:
     """What fails before the first token, but after the headers, comes in OpenAI's shape, and nothing after it."""
     engine.pieces, engine.pause_s = ("",), 2 * SILENCE_S
