@@ -20,7 +20,7 @@ attribution and of money live in those two packages, never here.
     schemas/     what crosses the wire as pydantic models; the OpenAPI document is made of them
     spool/       a replica's local, fsynced queue of what is not booked yet
     errors       the failures of the service, one small tree, and the body an application sees for each
-    settings     the settings, and the only reader of their YAML file and of the environment
+    settings     every interval, limit and default that can be set; the only reader of YAML file and environment
 """
 
 import os
