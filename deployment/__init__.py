@@ -8,7 +8,7 @@ attribution and of money live in those two packages, never here.
     app/         the service put together: one HTTP surface, as a Serve deployment over the replicas
     books/       what the operator API and the console both do with the books
     cli/         the `protoken` command
-    cluster/     what Ray does not do by itself: where its ports listen, and how its processes end
+    cluster/     what Ray does not do by itself on a machine; the service on many machines is in `app.cluster`
     console/     the pages for operators and members, over the same rules as the operator API
     gateway/     the OpenAI-compatible endpoint: requests in, jobs to the replicas, answers out
     health/      whether what the service stands on is still there, and what it says of that
@@ -20,7 +20,7 @@ attribution and of money live in those two packages, never here.
     schemas/     what crosses the wire as pydantic models; the OpenAPI document is made of them
     spool/       a replica's local, fsynced queue of what is not booked yet
     errors       the failures of the service, one small tree, and the body an application sees for each
-    settings     the settings, and the only reader of their YAML file and of the environment
+    settings     every interval, limit and default that can be set; the only reader of YAML file and environment
 """
 
 import os

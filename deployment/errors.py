@@ -194,14 +194,21 @@ class UnprocessableError(ApiError):
 
 
 class OverloadedError(ApiError):
-    """429: every place in the batch and in the waiting queue is taken, or the key asks too often."""
+    """429: every place in the batch and in the waiting queue is taken, or the key asks too often.
+
+    Of a key `access.limits` decides that, and `access.concurrency`; of places `replica.capacity`, `replica.prompts` for
+    long prompts, `gateway.replicas` where Serve has no room, and an engine by what `replica.engines.connection` reads.
+    """
 
     status = 429
     kind = "rate_limit_error"
 
 
 class QuotaError(ApiError):
-    """429: what the key may still generate does not cover the request; nothing was generated."""
+    """429: what the key may still generate does not cover the request; nothing was generated.
+
+    `access.limits` decides that.
+    """
 
     status = 429
     kind = "insufficient_quota"

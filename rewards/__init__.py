@@ -21,7 +21,7 @@ This package knows nothing of models, attribution, HTTP or the command line. Eve
     signing/     Ed25519 keys, and what is signed by them
     store/       the ledger's database: its tables, how it is opened and kept whole, and what every query needs
     views/       what is read of the books for people, pages and scrapes
-    credit       integer micro-credits: exact splits, receipts, and the bytes they are hashed by
+    credit       integer micro-credits: exact splits, `Receipt` with its fields, and the bytes it is hashed by
     errors       the exceptions of this package, one small tree
     moments      the ledger's own time, and stamps of wrong clocks
     money        an amount of money as text, and the currencies of ISO 4217

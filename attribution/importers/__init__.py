@@ -5,7 +5,7 @@ adapter_folders  what a folder holds that should hold a PEFT adapter; if it is s
 base_names       whether an adapter names the base model that it is merged into
 checkpoints      a bundle from whole checkpoints, one per client
 client_folders   what each client hands in, whatever it holds: a folder and its part of the average
-defences         what the aggregator's defences make of members whose folders are averaged
+defences         members whose folders are averaged, under the defences of `attribution.training.aggregation`
 pattern_worker   regular expressions matched in a process of its own, which may be ended
 patterns         which layers a stranger's regular expressions mean, within seconds, whatever they are
 peft_folders     a bundle from PEFT adapter folders, one LoRA adapter per client

@@ -1,6 +1,6 @@
 """What the aggregator's defences make of members whose folders are averaged at import, as in a round of training.
 
-Does not know what the folders held.
+Knows no defence by itself, which `attribution.training.aggregation` does, nor what the folders held.
 """
 
 from collections.abc import Callable, Sequence

@@ -20,6 +20,7 @@ from attribution.scoring.slopes import MEMORY_BYTES, slopes
 from attribution.scoring.tangents import tangents
 
 DEFAULT_TOLERANCE = 0.02
+"""Where nobody says; a service says the setting `tolerance`, whose default is held to this one by a test."""
 _SMALL_GAIN = 0.01  # nats a token; where the gain is less, the base earns 99 % and more of the response
 
 

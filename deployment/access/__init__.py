@@ -6,5 +6,5 @@ gate         what stands before every route: a key of the right role, and a body
 key_cache    keys that were checked a moment ago, so that not every request asks the database
 key_checks   keys checked in threads of their own, which neither guessers nor writers use up
 limits       requests a minute, responses at once, and tokens in its life, of each application
-roles        which role may call what, and whose figures a key sees
+permissions  which role may call what, and whose figures a key sees; which roles there are is in `rewards.keys.rules`
 """

@@ -1,7 +1,7 @@
 """The gate before every route: a key of the right role comes in, and a body that is not too large.
 
 The gate stands in front of the router, so a route that is added later is closed before anybody thinks of it.
-Which role may call what is told in `roles`; how keys are made and checked is `rewards.keys.ring`.
+Which role may call what is told in `permissions`; how keys are made and checked is `rewards.keys.ring`.
 """
 
 import time
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployment.access.calls import Calls
 from deployment.access.key_checks import KeyChecks
 from deployment.access.limits import Limits
-from deployment.access.roles import OPEN_ROUTES, rule_of, visible_to
+from deployment.access.permissions import OPEN_ROUTES, rule_of, visible_to
 from deployment.errors import (
     ApiError,
     ForbiddenError,

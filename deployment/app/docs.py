@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from deployment.console.gate import PREFIX
 from deployment.errors import NotFoundError
-from deployment.http.pages import PageHeaders
+from deployment.http.page_headers import PageHeaders
 
 _OWN: Final = Path(__file__).with_name("static")
 _SWAGGER: Final = Path(fastapi_offline.__file__).with_name("static")

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from deployment.access.roles import OPEN_ROUTES
+from deployment.access.permissions import OPEN_ROUTES
 from deployment.schemas.errors import ErrorBody, failures
 from rewards.files.strict_json import JsonObject
 

@@ -12,7 +12,7 @@ rounds            which round of training was published when, and what its bundl
 sepa              what a final period pays as a SEPA credit transfer, for a bank
 sepa_text         text in the characters that SEPA carries
 settlement_table  a settlement as a table that sums to the pool, of whole settlements and of own lines
-statement_page    a statement as a page to print, and its money as CSV
+statement_page    a statement as a page to print, whose sentences are of `statement_terms`, and its money as CSV
 statement_terms   how the period of a statement was settled, in words
 statements        statements listed, issued, and as files
 traces            who earned most of some responses, by their booked credit

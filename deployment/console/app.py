@@ -31,7 +31,7 @@ from deployment.console.sessions import Sessions
 from deployment.errors import ForbiddenError
 from deployment.gateway.service import Service
 from deployment.http.failures import LastResort
-from deployment.http.pages import PageHeaders
+from deployment.http.page_headers import PageHeaders
 from deployment.kept.texts import Texts
 
 _SIGN_IN: Final = "/sign-in"

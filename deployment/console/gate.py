@@ -1,7 +1,8 @@
 """Who may see which page of the console: role to method and path, with sessions in the place of bearer headers.
 
 The gate stands in front of the router, so a page that is added later is closed before anybody thinks of it. Knows roles
-and paths; what a session is, is `sessions`' business, and what a member sees of a page is `deployment.access.roles`'.
+and paths; what a session is, is `sessions`' business, and what a member sees of a page is that of
+`deployment.access.permissions`.
 """
 
 import re
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployment.access.calls import Calls
 from deployment.access.key_checks import KeyChecks
-from deployment.access.roles import READERS, compile_rules, rule_for
+from deployment.access.permissions import READERS, compile_rules, rule_for
 from deployment.console.errors import page_of
 from deployment.console.sessions import COOKIE, Sessions
 from deployment.errors import (
@@ -38,7 +39,7 @@ OPEN: Final = ("anybody",)
 _FIGURES: Final = ("member", *READERS)
 _EVERYBODY: Final = ("application", *_FIGURES)
 
-# As in `deployment.access.roles`: the first line that fits decides, and a path that no line fits does not exist.
+# As in `deployment.access.permissions`: the first line that fits decides, and a path that no line fits does not exist.
 RULES: Final = (
     # methods           path                                    roles that may
     ("GET",             "/static/**",                           OPEN),

@@ -14,7 +14,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 
 from deployment.access.gate import caller
-from deployment.access.roles import visible_to
+from deployment.access.permissions import visible_to
 from deployment.console.charts import svg
 from rewards import money
 from rewards.credit import COMMONS, PENDING

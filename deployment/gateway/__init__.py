@@ -13,6 +13,6 @@ replicas       the replicas of one model behind a Serve handle
 routes         the OpenAI-compatible routes, and `GET /health`
 service        what routes and pages work with, and how a request becomes a job
 shared_health  `GET /health` at Serve's proxy: the service is asked at most once a second
-silence        how long a stream may be silent, and what is done meanwhile
+silence        a stream that is silent: comments meanwhile (how often: `keep_alive_s`), and when its replica is given up
 wire           OpenAI's envelopes with attribution, whole and streamed, for chat and completions
 """

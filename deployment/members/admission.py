@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from attribution.rounds.documents import FEDERATION_NAME, ROUND_NAME, Member, RecordedUpdate, round_name
 from attribution.rounds.reading import RecordedRounds
-from deployment.members.statements import SentUpdate, check_statement, sign_receipt
+from deployment.members.signed_updates import SentUpdate, check_statement, sign_receipt
 from rewards.errors import SignatureError
 from rewards.signing.keys import SigningKey, VerifyKey
 

@@ -29,7 +29,7 @@ from attribution.rounds.flower_messages import (
 )
 from attribution.rounds.hashing import tensors_sha256
 from deployment.members.signatures import statement_problem
-from deployment.members.statements import SentUpdate, sign_update
+from deployment.members.signed_updates import SentUpdate, sign_update
 from rewards.signing.keys import SigningKey
 
 _CONFIGURATION = ("protoken-key", "protoken-consortium", "protoken-client", "protoken-sent")

@@ -10,7 +10,7 @@ from typing import Literal
 
 from attribution.bundle.manifest import Manifest
 from deployment.members.signatures import sent_updates
-from deployment.members.statements import SentUpdate, check_statement, read_statement
+from deployment.members.signed_updates import SentUpdate, check_statement, read_statement
 from rewards.errors import SignatureError
 from rewards.signing.keys import VerifyKey
 

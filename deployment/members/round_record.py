@@ -14,7 +14,7 @@ from attribution.errors import BundleError
 from deployment.errors import PartLostError
 from deployment.members.bundle_front import read_front
 from deployment.members.signatures import sent_updates, statement_problem, unsigned_updates
-from deployment.members.statements import SentUpdate
+from deployment.members.signed_updates import SentUpdate
 
 Signature = Literal["holds", "none", "fails"]
 

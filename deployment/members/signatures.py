@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from attribution.bundle.manifest import Manifest, UpdateEntry
 from attribution.rounds.documents import RecordedUpdate
-from deployment.members.statements import SentUpdate, check_receipt, check_statement
+from deployment.members.signed_updates import SentUpdate, check_receipt, check_statement
 from rewards.errors import SignatureError
 from rewards.signing.keys import VerifyKey
 

@@ -13,7 +13,7 @@ logprobs        log-probabilities as an application is told them, each with its 
 messages        what crosses between ingress and replica: a job in, events out
 observer        who is told how requests fare, and several workers' news added up for it
 prompts         prompts to token ids, long ones apart from short ones
-receipts        from an attributed response to a receipt, and to what the application is told
+receipts        from an attributed response to a `Receipt` of `rewards.credit`, and to what the application is told
 recorder        from generated tokens to booked credit: spool, score, receipt, booking
 recovery        what a dead process left: receipts are booked, responses without one are scored
 scoring/        responses that wait for their score: in the worker's thread, or in processes of their own

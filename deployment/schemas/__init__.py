@@ -15,9 +15,9 @@ each of its parts. Knows the shapes on the wire, nothing of who may ask or of ho
     parameters            parameters that are no fields of our requests: which are accepted all the same
     periods               periods and their settlements
     receipts              receipts and events, whole as they were written, and what a reversal needs
-    requests              OpenAI's chat and text completions, and the field `attribution`
+    requests              OpenAI's chat and text completions, with every way to sample, and the field `attribution`
     responses             OpenAI's answers: what carries attribution, usage and models
     rounds                rounds of training: which was published when, and who contributed what to it
-    sampling              how what was not measured was settled, and what that leaves open
     statements            statements
+    strata                how responses that were not measured were settled, and what that leaves open
 """

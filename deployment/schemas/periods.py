@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, JsonValue, WithJsonSchema
 
 from deployment.schemas.bases import Answer, Request
 from deployment.schemas.fields import Count, Digits, Document, Moment, Reason, Whole
-from deployment.schemas.sampling import SAMPLING_EXAMPLE, Sampling
+from deployment.schemas.strata import SAMPLING_EXAMPLE, Sampling
 from rewards.files.strict_json import JsonObject
 from rewards.settlement.policy_file import policy_schema
 

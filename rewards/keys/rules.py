@@ -9,7 +9,7 @@ from typing import Any
 from rewards.errors import KeyRingError
 
 ROLES = ("application", "member", "operator", "auditor", "admin")
-"""What a key can be for; `deployment.access.roles` says what each may call."""
+"""What a key can be for; `deployment.access.permissions` says what each may call."""
 
 MOST = 2**53 - 1
 """The largest limit or moment: any JSON reader holds it exactly."""

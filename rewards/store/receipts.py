@@ -1,6 +1,7 @@
 """Receipts and their entries as they stand in the books, and how they are read. Writes nothing.
 
-All within a transaction that somebody else opened. Knows no page.
+What a receipt is before it is booked, `rewards.credit` says. All within a transaction that somebody else opened. Knows
+no page.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from deployment.members.statements import SentUpdate, sign_receipt, sign_update
+from deployment.members.signed_updates import SentUpdate, sign_receipt, sign_update
 from rewards.ledger.ledger import Ledger
 from rewards.signing.keys import SigningKey
 from rewards.store import publications

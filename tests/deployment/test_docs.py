@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from playwright.sync_api import Page, expect
 
-from deployment.access.roles import OPEN_ROUTES
+from deployment.access.permissions import OPEN_ROUTES
 from tests.deployment.console.browsing import browsing, chromium
 from tests.deployment.console.sites import world_site
 

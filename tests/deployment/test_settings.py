@@ -2,11 +2,16 @@
 
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
+from attribution import model, records
+from attribution.scoring.credit_preset import USUAL_EFFORT, Effort
+from deployment import settings as deployment_settings
 from deployment.errors import SettingsError
+from deployment.replica.capacity import Capacity
 from deployment.settings import Settings, find_setting, load_settings, pepper_path
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "serve.yaml"
@@ -18,6 +23,16 @@ def test_shipped_file_says_the_defaults() -> None:
 
     assert Settings(bundle=shipped.bundle) == shipped
     assert all(f"{name}:" in SHIPPED.read_text(encoding="utf-8") for name in Settings.model_fields)
+
+
+def test_what_other_modules_say_of_a_setting_is_the_same() -> None:
+    """What scoring and a replica do if nobody says is what the service does: settings load no torch to ask them."""
+    default = {name: field.default for name, field in Settings.model_fields.items()}
+
+    assert Effort(default["nodes"], default["tolerance"]) == USUAL_EFFORT
+    assert Capacity(1, 1, 1, default["max_unscored"], default["max_batch_tokens"]) == Capacity(1, 1, 1)
+    assert {*get_args(records.Method)} == {*get_args(deployment_settings.Method)}
+    assert {*get_args(model.DType)} == {*get_args(deployment_settings.DType)}
 
 
 def test_environment_overrides_file_and_arguments_override_both(tmp_path: Path) -> None:

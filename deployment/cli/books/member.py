@@ -17,7 +17,7 @@ from deployment.cli.tables import print_table
 from deployment.errors import SettingsError
 from deployment.members.bundle_front import read_front
 from deployment.members.own_updates import OwnUpdate, own_updates
-from deployment.members.statements import SentUpdate, sign_update
+from deployment.members.signed_updates import SentUpdate, sign_update
 from rewards.errors import SignatureError
 from rewards.files import strict_json
 from rewards.files.plain_text import one_line

@@ -5,9 +5,10 @@ from functools import partial
 from pathlib import Path
 
 from deployment.cli.doctor.bundles import look_at_bundles
+from deployment.cli.doctor.clock import look_at_clock
 from deployment.cli.doctor.findings import Finding, State, finding_of
 from deployment.cli.doctor.folders import look_at_folder
-from deployment.cli.doctor.ledger import look_at_clock, look_at_ledger
+from deployment.cli.doctor.ledger import look_at_ledger
 from deployment.cli.doctor.ports import look_at_port
 from deployment.cli.doctor.secrets import look_at_pepper, look_at_signing_key
 from deployment.cli.doctor.surroundings import look_at_engine, look_at_extras, look_at_policy

@@ -17,11 +17,11 @@ from pathlib import Path
 import httpx
 
 from deployment.errors import StartError
-from deployment.settings import ENVIRONMENT_PREFIX
+from deployment.settings import ENVIRONMENT_PREFIX, Settings
 
 _START_TIMEOUT_S = 600  # it ends by itself where something is wrong; a slow machine takes minutes
 _STOP_TIMEOUT_S = 60
-_PORTS = {"port": 8000, "metrics_port": 9464, "replica_metrics_port": 9465}
+_PORTS = {name: Settings.model_fields[name].default for name in ("port", "metrics_port", "replica_metrics_port")}
 """Where the parts listen if nobody else does: what the Prometheus of `configs/` looks for."""
 
 

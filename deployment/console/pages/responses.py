@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Form, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
-from deployment.access.roles import READERS
+from deployment.access.permissions import READERS
 from deployment.books.books import Books
 from deployment.books.log import prove_entry
 from deployment.books.receipts import booked_receipt, reverse_response

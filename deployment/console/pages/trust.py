@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
-from deployment.access.roles import READERS
+from deployment.access.permissions import READERS
 from deployment.books.books import Books
 from deployment.books.log import latest_checkpoint, prove_consistency, prove_entry, verify_keys
 from deployment.books.settlement_table import names_in

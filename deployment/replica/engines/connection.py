@@ -28,7 +28,7 @@ _Result = TypeVar("_Result")
 PAUSES_S = (0.1, 0.5)
 """How long is waited before a request is sent again that was not begun to be answered; as often as there are pauses."""
 CONNECT_S = 5.0
-SILENCE_S = 120.0
+ENGINE_SILENCE_S = 120.0
 """How long an answer may be silent: behind others a prompt may wait for long, but an engine that hangs is let go."""
 ANSWER_S = 10.0
 """How long a question about the engine may take."""
@@ -106,7 +106,7 @@ class Connection:
         # as many connections as there are rows: an engine has its own queue
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=ENGINE_SILENCE_S),
             headers={**self._headers, "Accept-Encoding": "identity"},
         )
 

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from deployment.access.gate import caller, visible_client
 from deployment.access.key_cache import FRESH_S
-from deployment.access.roles import OPEN_ROUTES, RULES, roles_for
+from deployment.access.permissions import OPEN_ROUTES, RULES, roles_for
 from rewards.keys.ring import KeyRing
 from rewards.keys.rules import ROLES
 from rewards.store.database import now_us

@@ -18,8 +18,8 @@ import yaml
 from attribution.bundle.bundle import open_bundle
 from deployment.cli import extras, main
 from deployment.cli.doctor import folders
+from deployment.cli.doctor.clock import look_at_clock
 from deployment.cli.doctor.findings import DoubtError, FaultError
-from deployment.cli.doctor.ledger import look_at_clock
 from deployment.replica.bundles.publish import publish, publish_setting
 from deployment.settings import Settings
 from rewards.keys.pepper import load_or_make

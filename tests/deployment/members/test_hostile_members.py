@@ -35,7 +35,7 @@ from deployment.members.admission import receipts_for, require_signed
 from deployment.members.bundle_front import read_front
 from deployment.members.own_updates import own_updates
 from deployment.members.signatures import signature_problems, unsigned_updates
-from deployment.members.statements import SentUpdate, check_statement, read_statement, sign_update
+from deployment.members.signed_updates import SentUpdate, check_statement, read_statement, sign_update
 from rewards.errors import RewardsError
 from tests.attribution import consortia
 from tests.attribution.importers.recordings import ADAPTER, Recording, adapter_start

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from deployment.members.own_updates import own_updates
-from deployment.members.statements import read_statement, sign_update
+from deployment.members.signed_updates import read_statement, sign_update
 from rewards.errors import SignatureError
 from rewards.signing.keys import SigningKey
 from tests.attribution.rounds.federations import write_rounds

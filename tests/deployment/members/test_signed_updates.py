@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from deployment.members.statements import (
+from deployment.members.signed_updates import (
     SentUpdate,
     check_receipt,
     check_statement,
