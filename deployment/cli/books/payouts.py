@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from attribution.errors import DestinationError
-from attribution.files.destinations import prepare_folder, require_own_file, write_file
+from attribution.files.destinations import prepare_folder, require_own_file
 from deployment.books.payouts import TransferFile, payout_file
 from deployment.books.settlement_table import names_in
 from deployment.cli.extras import require_extra
@@ -64,7 +64,7 @@ def payouts(
         require_own_file(path, partial(bytes.__eq__, content), f"the payouts of period {period!r} as they are now")
         prepare_folder(path.parent)
     for path, content in contents.items():
-        (_write_private if path == sepa else write_file)(path, content)
+        _write_private(path, content)
         typer.echo(path)
     if transfer is not None:
         say(f"{len(transfer.cents)} transfers of {_money(transfer.cents)} in all")

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -105,6 +106,7 @@ def test_one_file_pays_all_members(capsys, tmp_path, ledger):
     assert (1, 0, 0, 1) == tuple(each[0] for each in (before, first, again, refused))
     assert "is not closed: what it pays is certain only once it is final" in before[2]
     assert str(out) in refused[2] and "of somebody else" == out.read_text()
+    assert 0o600 == stat.S_IMODE(out.stat().st_mode)  # what each member earns is its own business
     assert {line.account: line.payout for line in settlement.lines} == {
         row["client"]: int(row["minor units"]) for row in rows
     }
