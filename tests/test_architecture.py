@@ -126,6 +126,7 @@ BOTH_DOMAINS = {
     "deployment.cli.models.recompute",
     "deployment.cli.output",
     "deployment.cli.service.demo",
+    "deployment.cli.service.demo_folder",
     "deployment.health.parts",
     "deployment.members.admission",
     "deployment.members.flower",

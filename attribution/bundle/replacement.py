@@ -27,7 +27,7 @@ _CLIENT_FILES = {"update.safetensors", "last_round.safetensors"}
 _CURRENT_FOLDER, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
 
 
-def require_bundle_place(target: Path, base: str | None = None) -> None:
+def require_bundle_place(target: Path, base: str | None = None, consortium: str | None = None) -> None:
     """Refuse a place where a bundle cannot be written without a loss, or at all.
 
     To be asked before hours of training, and again before the older bundle goes.
@@ -35,6 +35,7 @@ def require_bundle_place(target: Path, base: str | None = None) -> None:
     Args:
         target: where the bundle is to be.
         base: reference of the base model that it is made from, which must not go with an older bundle.
+        consortium: whose bundle it is to be: an older one of the same is replaced, another's never.
 
     Raises:
         DestinationError: naming what is there.
@@ -53,7 +54,7 @@ def require_bundle_place(target: Path, base: str | None = None) -> None:
             f"{target}: the base model {base!r} lies in it, and would go with it; name another place"
         )
     if place.is_dir() and any(place.iterdir()):
-        _require_nothing_else(target)
+        _require_nothing_else(target, consortium)
 
 
 def put_in_place(finished: Path, target: Path) -> None:
@@ -75,16 +76,22 @@ def put_in_place(finished: Path, target: Path) -> None:
     _sync_folder(place.parent)
 
 
-def _require_nothing_else(folder: Path) -> None:
+def _require_nothing_else(folder: Path, consortium: str | None) -> None:
     if not os.path.lexists(folder / MANIFEST_NAME):
         raise DestinationError(
             f"{folder}: is not empty and holds no bundle ({MANIFEST_NAME} is missing);"
             " name a folder that is empty or not there yet"
         )
     try:
-        clients = {client.id for client in manifest_of(folder).clients}
+        manifest = manifest_of(folder)
     except BundleError as error:
         raise DestinationError(f"{error}; so it is not replaced: name another folder, or remove it yourself") from error
+    if consortium not in (None, manifest.consortium):
+        raise DestinationError(
+            f"{folder}: holds the bundle of consortium {manifest.consortium!r}, which one of {consortium!r} does not "
+            "replace; name another folder, or remove it yourself"
+        )
+    clients = {client.id for client in manifest.clients}
     for path in _others(folder, clients):
         raise DestinationError(
             f"{folder}: holds {path.relative_to(folder)}, which is no part of a bundle and would be lost;"

@@ -81,7 +81,7 @@ def write_bundle(
     """
     require_client_ids([member.id for member in members])
     place = spell_out(target)  # the folder that one stands in has a name, too
-    with _new_folder(target, base) as (folder, base_path):
+    with _new_folder(target, base, consortium) as (folder, base_path):
         _write_global(base_path, members, folder / "global")
         clients = tuple(_write_client(member, folder) for member in members)
         manifest = Manifest(
@@ -120,7 +120,7 @@ def write_recorded_bundle(
         DestinationError: there is something at `target` that is no bundle, or nothing can be written there.
     """
     place = spell_out(target)
-    with _new_folder(target, base) as (folder, base_path):
+    with _new_folder(target, base, consortium) as (folder, base_path):
         save_model(served, load_tokenizer(base_path), folder / "global")
         draft = Manifest(
             consortium=consortium,
@@ -141,9 +141,9 @@ def write_recorded_bundle(
 
 
 @contextmanager
-def _new_folder(target: Path, base: str) -> Iterator[tuple[Path, Path]]:
+def _new_folder(target: Path, base: str, consortium: str) -> Iterator[tuple[Path, Path]]:
     """An empty folder that comes to `target` when it is done, in the place of an older bundle; with the base's."""
-    require_bundle_place(target, base)
+    require_bundle_place(target, base, consortium)
     base_path = resolve_base(base)
     place = spell_out(target)
     prepare_folder(place.parent)

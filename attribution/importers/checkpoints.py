@@ -54,7 +54,7 @@ def import_checkpoints(
         DestinationError: there is something at `target` that is no bundle, or nothing can be written there.
     """
     total = total_weight(consortium, checkpoints)
-    require_bundle_place(target, base)
+    require_bundle_place(target, base, consortium)
     base_path = resolve_base(base)
     for each in checkpoints:
         _require_same_model(each, base, base_path, remark)

@@ -51,7 +51,7 @@ def import_folders(
         DestinationError: there is something at `target` that is no bundle, or nothing can be written there.
     """
     total = total_weight(consortium, adapters)
-    require_bundle_place(target, base)
+    require_bundle_place(target, base, consortium)
     base_path = resolve_base(base)
     members = _members(adapters, base, base_path, total, remark)
     members = defended_members(members, adapters, defences, remark)

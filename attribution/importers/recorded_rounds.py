@@ -83,8 +83,9 @@ def import_rounds(
         ModelError: the base model cannot be found or is not supported.
         DestinationError: there is something at `target` that is no bundle, or nothing can be written there.
     """
-    require_bundle_place(target, base)
-    adapter, base_path = read_federation(folder).adapter, resolve_base(base)
+    federation = read_federation(folder)
+    require_bundle_place(target, base, federation.consortium)
+    adapter, base_path = federation.adapter, resolve_base(base)
     model, written = load_model(base_path), f"{folder / FEDERATION_NAME}: adapter"
     resolve_layers(model)
     recorded = read_rounds(folder, lambda first: places_of(first, model, adapter, written))

@@ -36,7 +36,7 @@ def build_bundle(recipe: Recipe, target: Path, progress: Progress) -> Bundle:
         ModelError: the base model cannot be found or is not supported.
         DestinationError: there is something at `target` that is no bundle, or nothing can be written there.
     """
-    require_bundle_place(target, recipe.base)
+    require_bundle_place(target, recipe.base, recipe.consortium)
     with Federation(recipe, progress) as federation:
         return federation.run(target)
 
@@ -88,7 +88,8 @@ class Federation:
 
     def run(self, target: Path) -> Bundle:
         """All rounds of the recipe, written to `target`, whole or not at all."""
-        require_bundle_place(target, self._recipe.base)  # before the training, which may take hours
+        # Before the training, which may take hours.
+        require_bundle_place(target, self._recipe.base, self._recipe.consortium)
         for _ in range(self._recipe.rounds):
             self.merge(self.local_updates())
         return self.write(target)

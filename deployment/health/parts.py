@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from attribution.bundle.manifest import MANIFEST_NAME, read_manifest
+from attribution.errors import BundleError
 from deployment.errors import PartLostError
 from rewards.errors import SignatureError
 from rewards.signing.keys import SigningKey, VerifyKey
@@ -73,24 +74,48 @@ def signing_key(part: str, path: Path, require_known: Callable[[VerifyKey], None
     return check
 
 
-def bundle(part: str, path: Path) -> Check:
-    """A bundle that says what it said, with every file that it names as large as it was; a copy of it is as good.
+def bundle(part: str, path: Path, verify: Callable[[Path], object]) -> Check:
+    """A bundle that says what it said, with every file that it names as it was; a copy of it is as good.
 
-    What else lies in its folder, such as a round that is being copied there, is no part of it.
+    What else lies in its folder, such as a round that is being copied there, is no part of it. A model in memory may be
+    its file itself (mmap), so that what is written into that is served at once.
+
+    Args:
+        part: how the part is called.
+        path: the bundle's folder.
+        verify: raises BundleError where a file has not the hash that the manifest says; asked when one was written.
     """
     manifest = read_manifest((path / MANIFEST_NAME).read_text(encoding="utf-8"))
     updates = [named for client in manifest.clients for named in (client.path, client.last_round_path) if named]
     files = [*(path / manifest.global_.path).rglob("*"), *(path / named for named in updates)]
-    sizes = {file: file.stat().st_size for file in files if file.is_file()}
+    accepted = {file: _stamp(file) for file in files if file.is_file()}
+    refused: tuple[dict[Path, tuple[int, int]], PartLostError] | None = None
     says = secret(part, path / MANIFEST_NAME)
 
     def check() -> None:
+        nonlocal accepted, refused
         says()
-        for file, size in sizes.items():
+        for file, (size, _) in accepted.items():
             if not file.is_file() or file.stat().st_size != size:
                 raise _loss_of(part, file)
+        current = {file: _stamp(file) for file in accepted}
+        if refused is not None and refused[0] == current:
+            raise refused[1]
+        if current != accepted:
+            try:
+                verify(path)
+            except BundleError as error:
+                refused = current, PartLostError(str(error), f"{part}_replaced")
+                raise refused[1] from error
+            accepted = current
 
     return check
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Size, and when it was written last, in nanoseconds since 1970."""
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _loss_of(part: str, path: Path) -> PartLostError:

@@ -1,5 +1,6 @@
 """Files of private content, and documents read so that they have one meaning. Knows no content.
 
+open_files     which process has a file open
 plain_text     text from outside, made harmless where it is shown
 private_files  files for their owner alone, whole and durable before anybody relies on them
 strict_json    JSON that is verified, read so that no other reader can read it otherwise

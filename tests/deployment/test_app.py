@@ -164,5 +164,5 @@ def test_a_lost_ledger_is_not_made_anew(tmp_path: Path, bundle: Path) -> None:
     """Where the key is there and the ledger is not, the service says so, and makes no file in its place."""
     SigningKey.generate("demo/ledger").save(tmp_path / "signing_key")
 
-    assert "bring the file back" in refusal(tmp_path, bundle)
+    assert "bring that back" in refusal(tmp_path, bundle)
     assert not (tmp_path / "ledger.db").exists()

@@ -133,8 +133,12 @@ def _issue_document(period: str, client: str, key: Path, url: str) -> JsonObject
             return statements.issue(connection, period, client, signer)
 
 
+_OF_STATEMENT = ("period", "client", "settlement_sha256")
+"""By which a statement is known: another ledger may have clients and periods of the same names."""
+
+
 def _earlier(form: Form, document: JsonObject) -> Callable[[bytes], bool]:
-    """Whether a file is an earlier issue of the same statement; another period's is kept, as somebody may need it."""
+    """Whether a file is an earlier issue of the same statement; another's is kept, as somebody may need it."""
 
     def is_own(content: bytes) -> bool:
         written = _FORMS[form](document)
@@ -142,12 +146,13 @@ def _earlier(form: Form, document: JsonObject) -> Callable[[bytes], bool]:
             rows = _rows(written)
             return _rows(content) in (rows, [row[:3] for row in rows])
         if form is Form.HTML:  # a page differs in its signature alone
-            return content.split(b"<body>")[0] == written.split(b"<body>")[0]
+            is_its_settlement_s = str(document["settlement_sha256"]).encode() in content
+            return is_its_settlement_s and content.split(b"<body>")[0] == written.split(b"<body>")[0]
         try:
             stored = json.loads(content)
         except (ValueError, RecursionError):
             return False
-        return isinstance(stored, dict) and all(stored.get(key) == document[key] for key in ("period", "client"))
+        return isinstance(stored, dict) and all(stored.get(key) == document[key] for key in _OF_STATEMENT)
 
     return is_own
 

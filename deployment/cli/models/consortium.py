@@ -67,7 +67,8 @@ def build(
         update=_given_options(changes)
         | {"defences": Defences(**{**written.defences.model_dump(), **_given_options(defences)})}
     )
-    require_bundle_place(out, chosen.base)  # the frozen blocks run before the federation is asked to write
+    # The frozen blocks run before the federation is asked to write.
+    require_bundle_place(out, chosen.base, chosen.consortium)
     with ProgressBar() as progress, Federation(chosen, progress) as federation:
         bundle = federation.run(out)
     for remark in federation.remarks:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from attribution.files.destinations import prepare_folder
 from deployment.errors import StartError
+from rewards.files.open_files import find_user
 
 STAMP = "recipe.sha256"
 """File that only a demo writes: the hash of the recipe and data that its bundle was made from, empty until it is."""
@@ -26,7 +27,8 @@ def demo_folder(work: Path) -> Iterator[None]:
     """The folder, made where it is missing and cleared, for as long as a `with` lasts; bundle and signing key stay.
 
     Raises:
-        StartError: it holds something and is no demo's, whose ledger may be removed; or another demo runs there.
+        StartError: it holds something and is no demo's, whose ledger may be removed; or another demo runs there, or a
+            service that was started with what a demo left.
         DestinationError: it is no folder, or nothing can be written there.
     """
     _require_demo(work)
@@ -36,6 +38,7 @@ def demo_folder(work: Path) -> Iterator[None]:
             fcntl.flock(stamp, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StartError(f"{work}: another demo runs there; end it, or name another folder by --work") from None
+        _require_unused(work)
         _clear(work)
         yield
 
@@ -49,6 +52,17 @@ def _require_demo(work: Path) -> None:
         raise StartError(
             f"{work}: is not empty and is no demo's folder (it holds no {STAMP}), and a demo removes ledger, spool and"
             " texts of the one before; name an empty folder, or one that is not there yet, by --work"
+        )
+
+
+def _require_unused(work: Path) -> None:
+    """Refuse to remove what somebody books into: a demo's ledger may be served by hand, too."""
+    place = work.resolve()
+    user = find_user([f"{place}/{name}" for name in (*_LEDGER, *(f"{folder}/" for folder in _FOLDERS))])
+    if user is not None:
+        raise StartError(
+            f"{work}: process {user} has the ledger, spool or texts there open, and a demo removes them; end it first, "
+            "or name another folder by --work"
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from attribution.bundle.bundle import manifest_of, manifest_sha256
+from attribution.bundle.bundle import manifest_of, manifest_sha256, open_bundle
 from attribution.bundle.manifest import MANIFEST_NAME
 from attribution.errors import BundleError
 from deployment.health import parts
@@ -116,7 +116,7 @@ class Loading:
             try:
                 if folder.resolve() != served.folder.resolve():
                     _require(folder, model_sha256, manifests)
-                    return replace(served, folder=folder, check=parts.bundle("bundle", folder))
+                    return replace(served, folder=folder, check=parts.bundle("bundle", folder, open_bundle))
             except (BundleError, OSError) as error:
                 _LOG.debug("%s is not the bundle of %s: %s", folder, served.folder, error)
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from attribution.attribute import credit_in_pieces, paper_in_pieces
-from attribution.bundle.bundle import Bundle, manifest_sha256
+from attribution.bundle.bundle import Bundle, manifest_sha256, open_bundle
 from attribution.errors import BundleError
 from attribution.model import FederatedModel
 from attribution.scoring.credit_preset import Effort
@@ -150,7 +150,7 @@ class RoundLoader:
             observer=observer,
             thread=engine.thread,
         )
-        watched = parts.bundle("bundle", folder)
+        watched = parts.bundle("bundle", folder, open_bundle)
 
         def close() -> None:
             engine.close()

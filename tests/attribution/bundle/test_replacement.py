@@ -31,9 +31,13 @@ def good(tmp_path_factory) -> Path:
     return folder
 
 
+NEW = 7
+"""The round of a bundle that replaces another."""
+
+
 def _write(good: Path, target: Path) -> None:
     """A bundle that changes nothing, quickly made."""
-    write_bundle(target, "new", f"path:{good / 'base'}", 1, [Member("a", "A", 1, 1.0, Update(), None)])
+    write_bundle(target, "test", f"path:{good / 'base'}", NEW, [Member("a", "A", 1, 1.0, Update(), None)])
 
 
 def _contents(folder: Path) -> dict[str, str]:
@@ -165,6 +169,25 @@ class TestRefusals:
 
         assert before == _contents(tmp_path)
 
+    def test_another_consortium_s_bundle_is_not_replaced(self, good, tmp_path):
+        """It may be served, and what it generated is attributed by it alone; whoever trains is told before."""
+        bundle = Path(shutil.copytree(good / "bundle", tmp_path / "bundle"))
+        before = _contents(tmp_path)
+        client = {"id": "a", "name": "A", "data": tmp_path / "a.jsonl"}
+        recipe = Recipe.model_validate({"consortium": "valley", "base": "path:none", "clients": [client]})
+        writers = (
+            lambda: write_bundle(
+                bundle, "valley", f"path:{good / 'base'}", 1, [Member("a", "A", 1, 1.0, Update(), None)]
+            ),
+            lambda: build_bundle(recipe, bundle, NoProgress()),
+            lambda: import_folders("valley", "path:none", [ClientFolder("a", tmp_path / "none")], bundle),
+        )
+        for write in writers:
+            with pytest.raises(AttributionError, match="holds the bundle of consortium 'test', which one of 'valley'"):
+                write()
+
+        assert before == _contents(tmp_path)
+
     def test_a_place_is_refused_before_anything_is_trained_or_read(self, good, tmp_path):
         """Neither a build nor an import without a base model gets to say so: the place comes first."""
         _a_service(tmp_path / "var", good)
@@ -186,7 +209,7 @@ class TestPlaces:
         (tmp_path / "bundle").mkdir()
         _write(good, tmp_path / "bundle")
 
-        assert "new" == open_bundle(tmp_path / "bundle").manifest.consortium
+        assert NEW == open_bundle(tmp_path / "bundle").manifest.round
 
     def test_missing_folders_are_made(self, good, tmp_path):
         """Folders above the bundle are made."""
@@ -201,7 +224,7 @@ class TestPlaces:
         monkeypatch.chdir(tmp_path / "bundle" if name.startswith(".") else tmp_path)
         _write(good, Path(name))
 
-        assert "new" == open_bundle(tmp_path / "bundle").manifest.consortium
+        assert NEW == open_bundle(tmp_path / "bundle").manifest.round
 
     @pytest.mark.parametrize(
         "damage", ["global/model.safetensors", "clients/a/update.safetensors", "global/config.json"]
@@ -212,7 +235,7 @@ class TestPlaces:
         (bundle / damage).unlink()
         _write(good, bundle)
 
-        assert "new" == open_bundle(bundle).manifest.consortium
+        assert NEW == open_bundle(bundle).manifest.round
         assert ["bundle"] == [path.name for path in tmp_path.iterdir()]
 
     @pytest.mark.parametrize("family", consortia.FAMILIES)
@@ -242,13 +265,13 @@ class TestSwap:
                 put_in_place(finished, place)
                 os._exit(0)
             ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            found.append(open_bundle(place).manifest.consortium)
+            found.append(open_bundle(place).manifest.round)
             if ended == 0:
                 break
 
         assert ended == 0, "the writer never came to its end"
-        assert {"test", "new"} == set(found)
-        assert sorted(found, reverse=True) == found
+        assert {1, NEW} == set(found)
+        assert sorted(found) == found
 
     def test_where_names_cannot_be_exchanged_it_takes_two_steps(self, good, tmp_path):
         """Without the system's exchange the older folder comes to where the new one was; nothing lies beside."""
@@ -256,8 +279,8 @@ class TestSwap:
         shutil.copytree(good / "bundle", tmp_path / "bundle")
         _put_aside_and_rename(tmp_path / "new", tmp_path / "bundle")
 
-        assert "new" == open_bundle(tmp_path / "bundle").manifest.consortium
-        assert "test" == open_bundle(tmp_path / "new").manifest.consortium
+        assert NEW == open_bundle(tmp_path / "bundle").manifest.round
+        assert 1 == open_bundle(tmp_path / "new").manifest.round
         assert {"new", "bundle"} == {path.name for path in tmp_path.iterdir()}
 
     def test_a_second_step_that_fails_undoes_the_first(self, good, tmp_path):
@@ -266,7 +289,7 @@ class TestSwap:
         with pytest.raises(OSError, match="none"):
             _put_aside_and_rename(tmp_path / "none", tmp_path / "bundle")
 
-        assert "test" == open_bundle(tmp_path / "bundle").manifest.consortium
+        assert 1 == open_bundle(tmp_path / "bundle").manifest.round
         assert ["bundle"] == [path.name for path in tmp_path.iterdir()]
 
     def test_a_bundle_that_is_served_does_not_mix_with_the_one_that_replaced_it(self, tmp_path):

@@ -1,5 +1,6 @@
 """`protoken demo` clears its own folder and nobody else's."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -55,6 +56,21 @@ def test_any_file_of_others_makes_a_folder_theirs(tmp_path, name):
         pass
 
     assert before == _contents(tmp_path / "var")
+
+
+@pytest.mark.parametrize("name", ["ledger.db", "ledger.db-wal", "spool/a/1.tokens", "texts/1.json"])
+def test_what_somebody_is_at_work_with_stays(tmp_path, name):
+    """A service may be started by hand with what a demo left: the next demo says whose process has it open."""
+    before = _fill(tmp_path / "demo", [*SERVICE[:3], *SERVICE[4:]]) | {STAMP: ""}
+    (tmp_path / "demo" / STAMP).touch()
+    (tmp_path / "link").symlink_to(tmp_path / "demo")
+
+    in_use = pytest.raises(ServiceError, match=f"process {os.getpid()} has the ledger")
+    with (tmp_path / "demo" / name).open(), in_use, demo_folder(tmp_path / "link"):
+        pass
+    assert before == _contents(tmp_path / "demo")
+    with demo_folder(tmp_path / "link"):
+        assert {STAMP, "serve.log"} == set(_contents(tmp_path / "demo"))
 
 
 @pytest.mark.parametrize("name", ["file", "file/deeper", "nowhere"])

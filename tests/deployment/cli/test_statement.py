@@ -15,18 +15,23 @@ from tests.rewards.books import KEY, ORIGIN, OTHER_KEY
 from tests.rewards.receipts import MEMBERS, make_receipt
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """A folder with a ledger whose period is final, the key of its signer, and public keys."""
-    url = f"sqlite:///{tmp_path}/ledger.db"
+def make_books(folder: Path, pool: int) -> None:
+    """A ledger whose period is final, and the key of its signer."""
+    url = f"sqlite:///{folder}/ledger.db"
     Ledger.prepare(url)
     ledger = Ledger(url)
     ledger.register("demo", MEMBERS)
     ledger.append(make_receipt("r1"))
-    periods.close(ledger, "2026-11", Policy(currency="EUR", pool=100_000), "me")
+    periods.close(ledger, "2026-11", Policy(currency="EUR", pool=pool), "me")
     seal(ledger, KEY, ORIGIN)
     ledger.close()
-    KEY.save(tmp_path / "signing.key")
+    KEY.save(folder / "signing.key")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Such a folder, with public keys."""
+    make_books(tmp_path, pool=100_000)
     (tmp_path / "public.key").write_text(KEY.public.encode() + "\n")
     (tmp_path / "other.key").write_text(OTHER_KEY.public.encode() + "\n")
     return tmp_path
@@ -49,6 +54,22 @@ def test_statements_are_issued_and_verified(capsys, folder):
     assert {f"{client}.json" for client in MEMBERS} == {Path(line).name for line in out.splitlines()}
     assert (0, 5) == (verified[0], verified[1].count("✓"))
     assert (1, "") == foreign[:2]
+
+
+@pytest.mark.parametrize("form", ["json", "html", "csv"])
+def test_statements_of_another_ledger_are_not_written_over(capsys, folder, form):
+    """Its clients and periods may have the same names; an earlier issue of the same statement is written anew."""
+    issue(capsys, folder, "--format", form)
+    again = issue(capsys, folder, "--format", form)
+    before = {file.name: file.read_bytes() for file in (folder / "statements").iterdir()}
+    other = folder / "other"
+    other.mkdir()
+    make_books(other, pool=200_000)
+    (folder / "statements").rename(other / "statements")
+    code, _, err = issue(capsys, other, "--format", form)
+
+    assert (0, 1, 1) == (again[0], code, err.count("\n"))
+    assert before == {file.name: file.read_bytes() for file in (other / "statements").iterdir()}
 
 
 def test_an_altered_statement_fails(capsys, folder):

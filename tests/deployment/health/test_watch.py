@@ -1,6 +1,7 @@
 """What the service stands on is taken away: health, requests, receipts and seals say so, and go on once it is back."""
 
 import json
+import os
 import shutil
 import sqlite3
 import time
@@ -15,6 +16,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from attribution.errors import BundleError
 from deployment.app.ingress import _require_known
 from deployment.app.surface import build_app
 from deployment.books.books import Books
@@ -87,6 +89,10 @@ def demo(url: str) -> str:
     return url
 
 
+def verify_nothing(_folder: Path) -> None:
+    """As where no file was written since."""
+
+
 class TestParts:
     """Each part knows whether it is what it was."""
 
@@ -147,7 +153,7 @@ class TestParts:
     def test_bundle(self, tmp_path: Path) -> None:
         """A bundle may be copied back; without a file of it, or as another one, it is not what is served."""
         bundle = write_bundle(tmp_path / "bundle")
-        check = parts.bundle("bundle", bundle)
+        check = parts.bundle("bundle", bundle, verify_nothing)
         found = [code_of(check)]
         copy = shutil.copytree(bundle, tmp_path / "copy")
         (bundle / "global" / "model.safetensors").unlink()
@@ -167,7 +173,7 @@ class TestParts:
     def test_each_file_that_a_bundle_names(self, tmp_path: Path, file: str) -> None:
         """The served weights, a client's update and that of its last round: none may change or be lost."""
         bundle = write_bundle(tmp_path / "bundle")
-        check = parts.bundle("bundle", bundle)
+        check = parts.bundle("bundle", bundle, verify_nothing)
         found = [code_of(check)]
         (bundle / file).write_bytes(b"others")
         found.append(code_of(check))
@@ -175,13 +181,35 @@ class TestParts:
 
         assert [None, "bundle_replaced", "bundle_missing"] == [*found, code_of(check)]
 
+    def test_a_file_that_is_written_into_is_read_again(self, tmp_path: Path) -> None:
+        """As large as before, it may hold other weights: its hash decides, once for each time that it is written."""
+        bundle = write_bundle(tmp_path / "bundle")
+        weights = bundle / "global" / "model.safetensors"
+        before, read = weights.read_bytes(), []
+
+        def verify(folder: Path) -> None:
+            read.append(folder)
+            if weights.read_bytes() != before:
+                raise BundleError(f"{weights}: has another hash")
+
+        check = parts.bundle("bundle", bundle, verify)
+        found = [code_of(check)]
+        for content in (before, before[:-1] + b"!", before):
+            later = weights.stat().st_mtime_ns + 1_000_000
+            weights.write_bytes(content)
+            os.utime(weights, ns=(later, later))
+            found += [code_of(check), code_of(check)]
+
+        assert [None, None, None, "bundle_replaced", "bundle_replaced", None, None] == found
+        assert [bundle] * 3 == read
+
     def test_round_that_is_copied_into_the_folder_of_a_bundle(self, tmp_path: Path) -> None:
         """What a bundle does not name may come, grow and go beside what it names."""
         bundle = write_bundle(tmp_path / "bundle")
         half = bundle / "round-2" / "global" / "model.safetensors"
         half.parent.mkdir(parents=True)
         half.write_bytes(b"hal")
-        check = parts.bundle("bundle", bundle)
+        check = parts.bundle("bundle", bundle, verify_nothing)
         half.write_bytes(b"half and half")
         found = [code_of(check)]
         shutil.rmtree(bundle / "round-2")

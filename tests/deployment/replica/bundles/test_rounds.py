@@ -125,7 +125,7 @@ class Stage:
         batch = GatedBatch(model, gate)
         part = self._observer.part()
         worker = worker_over(model, self.ledger, self.spool, self.bookings, part, batch=batch)
-        return ServedRound(card, worker, folder, parts.bundle("bundle", folder), serves, close=part.close)
+        return ServedRound(card, worker, folder, parts.bundle("bundle", folder, open_bundle), serves, close=part.close)
 
 
 @pytest.fixture
