@@ -13,7 +13,7 @@ from sqlmodel import SQLModel
 from rewards.audit.replay import audit
 from rewards.audit.report import AuditProgress, Difference
 from rewards.audit.source import lacks_write_ahead_log
-from rewards.backups import places, postgresql, sqlite
+from rewards.backups import places, postgresql, replacing, sqlite
 from rewards.errors import LedgerError
 from rewards.files import private_files
 from rewards.store import schema
@@ -46,7 +46,7 @@ def backup(url: str, file: Path, *, replace: bool = False, progress: AuditProgre
     Args:
         url: the ledger, of whatever schema.
         file: where the copy goes.
-        replace: whether it may take the place of an older backup; never of anything else.
+        replace: whether it may take the place of an older backup of this ledger; never of anything else.
         progress: is told how far it is.
 
     Raises:
@@ -57,6 +57,8 @@ def backup(url: str, file: Path, *, replace: bool = False, progress: AuditProgre
     with _name_failures(f"backup {file}"), private_files.draft_of(file) as draft:
         with connect_as_is(url) as connection:
             is_current = schema.is_current(connection, url_without_password(url))
+            if replace:
+                replacing.require_older(file, connection)
             rows = _rows(connection)
             if source is None:
                 postgresql.dump(connection, url, draft, rows, progress)
@@ -79,8 +81,9 @@ def restore(file: Path, url: str, *, incomplete: bool = False, progress: AuditPr
         progress: is told how far it is.
 
     Raises:
-        LedgerError: there is a ledger already, or something has its place open; the copy is none of this database, is
-            not whole, or its books are not in order (on PostgreSQL alone, it is restored then). Nothing was changed.
+        LedgerError: there is a ledger already, or something has its place open; the copy is none of this database or
+            of no ledger, is of a newer version, or is not whole; or its books are not in order (on PostgreSQL alone,
+            it is restored then). Nothing was changed.
     """
     target = sqlite_file(url)
     places.require_copy(file, is_sqlite=target is not None)
@@ -95,6 +98,7 @@ def restore(file: Path, url: str, *, incomplete: bool = False, progress: AuditPr
     with _name_failures(f"restore {file}"), private_files.draft_of(target) as draft:
         with connect_as_is(f"sqlite:///{file.absolute()}") as connection:
             is_current, rows = schema.is_current(connection, str(file)), _rows(connection)
+            schema.require_not_newer(connection, str(file))
             sqlite.copy(connection, draft, progress)
         copied = _check_copy(draft, rows, is_current=is_current, progress=progress)
         if copied.difference is not None:
@@ -108,6 +112,7 @@ def restore(file: Path, url: str, *, incomplete: bool = False, progress: AuditPr
 def _restore_to_postgresql(file: Path, url: str, progress: AuditProgress | None) -> CopyReport:
     with connect_as_is(url) as connection:
         schema.require_empty(connection, url_without_password(url))
+    postgresql.require_ledger(file)
     postgresql.load(file, url)
     with connect_as_is(url) as connection:
         is_current, rows = schema.is_current(connection, url_without_password(url)), _rows(connection)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 from rewards.audit.source import POSTGRESQL_DUMP
 from rewards.errors import LedgerError
-from rewards.store.tables import EventRow
 
 _BESIDE = ("-wal", "-shm", "-journal")
-_JOURNAL_AT, _ROLLBACK = 18, b"\1"  # of SQLite's header: how the file is written
 _SQLITE = b"SQLite format 3\0"
 
 
@@ -19,9 +15,10 @@ def require_free(file: Path, ledger: Path | None, *, replace: bool) -> None:
     """Refuse a file that a backup must not be written to.
 
     Raises:
-        LedgerError: it is the ledger itself, or one that is in use; there is a file already that is not to be replaced,
-            or is to be and is no backup: a key, say, or another ledger; or there is no such folder.
+        LedgerError: it is the ledger itself, or one that is in use, or has the name of a file beside one; there is a
+            file already that is not to be replaced; or there is no such folder.
     """
+    _require_lasting_name(file, "backup")
     if not file.parent.is_dir():
         raise LedgerError(f"backup {file}: there is no folder {file.parent}; make it, or mount it, first")
     if ledger is not None and ledger.exists() and file.exists() and file.samefile(ledger):
@@ -35,10 +32,6 @@ def require_free(file: Path, ledger: Path | None, *, replace: bool) -> None:
         raise LedgerError(f"backup {file}: this is no file; give another name")
     if file.exists() and not replace:
         raise LedgerError(f"backup {file}: there is a file already; give another name, or --replace")
-    if file.exists() and not _is_backup(file):
-        raise LedgerError(
-            f"backup {file}: this is no backup of a ledger, and only an older one is replaced; give another name"
-        )
 
 
 def require_vacant(ledger: Path) -> None:
@@ -47,6 +40,7 @@ def require_vacant(ledger: Path) -> None:
     Raises:
         LedgerError: says which, and what to do.
     """
+    _require_lasting_name(ledger, "ledger")
     if ledger.exists() or ledger.is_symlink():
         raise LedgerError(
             f"there is a ledger at {ledger} already, and a restore never takes the place of one: stop the service, and "
@@ -84,22 +78,14 @@ def require_copy(file: Path, *, is_sqlite: bool) -> None:
         raise LedgerError(f"{file} is no backup of a ledger")
 
 
-def _is_backup(file: Path) -> bool:
-    """Whether `backup` made a file, or it is empty; a ledger differs by its write-ahead mode, which no copy has."""
-    try:
-        with file.open("rb") as opened:
-            start = opened.read(_JOURNAL_AT + 1)
-        if not start or start.startswith(POSTGRESQL_DUMP):
-            return True
-        if not start.startswith(_SQLITE) or start[_JOURNAL_AT:] != _ROLLBACK:
-            return False
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as made:
-            tables = {name for (name,) in made.execute("SELECT name FROM sqlite_schema")}
-    except OSError as error:
-        raise LedgerError(f"backup {file}: the file that is there cannot be read: {error.strerror}") from error
-    except sqlite3.Error:
-        return False
-    return EventRow.__tablename__ in tables
+def _require_lasting_name(file: Path, what: str) -> None:
+    """Refuse a name that SQLite gives to a file beside a database: the next command would delete what bears it."""
+    for end in _BESIDE:
+        if file.name.endswith(end):
+            raise LedgerError(
+                f"{what} {file}: a name that ends in {end} is of a file that SQLite makes and deletes beside a "
+                "database; give another name"
+            )
 
 
 def _files_beside(file: Path) -> list[Path]:

@@ -5,6 +5,7 @@ Knows the migrations, and Alembic, which is imported only where one runs; opens 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from sqlalchemy.exc import ProgrammingError
 from rewards.errors import LedgerError
 
 _UNRELEASED = "0001"
-_REVISION_TABLE = "alembic_version"
+REVISION_TABLE = "alembic_version"
+"""Holds the one row by which a ledger says its schema."""
 _OURS = {"receipts", "entries", "events"}
 _NOT_PERMITTED = "42501"  # SQLSTATE insufficient_privilege
 
@@ -49,16 +51,39 @@ def require_current(connection: Connection, url: str) -> None:
     if revision == head():
         return
     _require_ledger(connection, url, revision)
-    if revision not in _known_revisions():
-        raise LedgerError(
-            f"ledger {url} was made by a newer protoken: it is of schema {revision}, and this one knows those up to "
-            f"{head()}; use that version, or a later one; nothing was changed"
-        )
+    require_known(revision, url)
     raise LedgerError(
         f"ledger {url} was made by an older protoken: it is of schema {revision}, and this one needs {head()}; stop "
         f"the service, keep a copy by `protoken ledger backup FILE --ledger {url}`, then run "
         f"`protoken ledger migrate --ledger {url}`"
     )
+
+
+def require_known(revision: str | None, url: str) -> None:
+    """Return where this program can open a schema, or migrate it.
+
+    Args:
+        revision: which the ledger says.
+        url: of the ledger, as it may be shown.
+
+    Raises:
+        LedgerError: it is of a newer program.
+    """
+    if revision not in _known_revisions():
+        raise LedgerError(
+            f"ledger {url} was made by a newer protoken: it is of schema {revision}, and this one knows those up to "
+            f"{head()}; use that version, or a later one; nothing was changed"
+        )
+
+
+def require_not_newer(connection: Connection, url: str) -> None:
+    """Return where a ledger is of this program's schema or an older one; args and errors as for `require_known`."""
+    require_known(_current_revision(connection, url), url)
+
+
+def is_ledger(tables: Collection[str]) -> bool:
+    """Whether these are the tables of a ledger; others may be among them."""
+    return {*_OURS, REVISION_TABLE} <= {*tables}
 
 
 def migrate(connection: Connection, url: str) -> str:
@@ -129,9 +154,9 @@ def _upgrade(connection: Connection) -> None:
 def _current_revision(connection: Connection, url: str) -> str | None:
     """The revision that the database says; None where it says none."""
     try:
-        if not inspect(connection).has_table(_REVISION_TABLE):
+        if not inspect(connection).has_table(REVISION_TABLE):
             return None
-        revisions = connection.execute(text(f"SELECT version_num FROM {_REVISION_TABLE}")).scalars().all()  # noqa: S608
+        revisions = connection.execute(text(f"SELECT version_num FROM {REVISION_TABLE}")).scalars().all()  # noqa: S608
     except ProgrammingError as error:
         if getattr(error.orig, "sqlstate", None) != _NOT_PERMITTED:
             raise
@@ -149,7 +174,7 @@ def _current_revision(connection: Connection, url: str) -> str | None:
 
 def _tables(connection: Connection) -> set[str]:
     """The tables that stand in the way of a new ledger: on PostgreSQL, other programs may have some of their own."""
-    names = set(inspect(connection).get_table_names()) - {_REVISION_TABLE}
+    names = set(inspect(connection).get_table_names()) - {REVISION_TABLE}
     return names if connection.dialect.name == "sqlite" else names & _OURS
 
 

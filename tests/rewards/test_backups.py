@@ -141,6 +141,114 @@ def test_a_backup_takes_the_place_of_an_older_backup_alone(books, tmp_path, name
     assert before == other.read_bytes()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def three(request, tmp_path):
+    """URLs of three empty places for ledgers, on each database in turn, which has its tools."""
+    if request.param == "sqlite":
+        folders = [tmp_path / name for name in ("first", "second", "third")]
+        for folder in folders:
+            folder.mkdir()
+        return [f"sqlite:///{folder}/ledger.db" for folder in folders]
+    request.getfixturevalue("server_tools")
+    postgresql = request.getfixturevalue("postgresql")
+    return [new_database(postgresql) for _ in range(3)]
+
+
+def test_a_backup_never_takes_the_place_of_another_ledger_s(three, tmp_path):
+    """What is told apart is the ledger, by its first event: a slip in the name costs no other ledger its backup."""
+    for url in three[:2]:
+        write_books(url)
+    copying.backup(three[0], tmp_path / "copy")
+    before = (tmp_path / "copy").read_bytes()
+
+    with pytest.raises(LedgerError, match="this is a backup of another ledger; give another name"):
+        copying.backup(three[1], tmp_path / "copy", replace=True)
+    assert before == (tmp_path / "copy").read_bytes()
+    assert copying.backup(three[0], tmp_path / "copy", replace=True).rows
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_backup_never_takes_the_place_of_one_that_reaches_further(three, tmp_path, grows):
+    """Where the ledger was set back, the newer backup is all that is left; also once the ledger has grown past it."""
+    write_books(three[0])
+    copying.backup(three[0], tmp_path / "older")
+    with closing(Ledger(three[0])) as ledger:
+        ledger.append(make_receipt("last"))
+    copying.backup(three[0], tmp_path / "newer")
+    copying.restore(tmp_path / "older", three[1])
+    with closing(Ledger(three[1])) as ledger:
+        for number in range(2 * grows):
+            ledger.append(make_receipt(f"other{number}"))
+    before = (tmp_path / "newer").read_bytes()
+
+    with pytest.raises(LedgerError, match=r"has receipts up to 11, which this ledger has not: it was set back"):
+        copying.backup(three[1], tmp_path / "newer", replace=True)
+    assert before == (tmp_path / "newer").read_bytes()
+    assert copying.backup(three[1], tmp_path / "older", replace=True).rows
+
+
+@pytest.fixture
+def foreign(postgresql, tmp_path, server_tools):
+    """A dump of a PostgreSQL database that is no ledger."""
+    url = new_database(postgresql)
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE receipts (sequence bigint, holiday text)")
+        connection.execute("INSERT INTO receipts VALUES (1, 'May Day')")
+    subprocess.run(["pg_dump", "--format=custom", f"--file={tmp_path}/foreign.dump", f"--dbname={url}"], check=True)
+    return tmp_path / "foreign.dump"
+
+
+def test_a_backup_never_takes_the_place_of_another_database_s_dump(books, foreign):
+    """A dump is looked into: that PostgreSQL wrote it makes it no backup of a ledger."""
+    before = foreign.read_bytes()
+    with pytest.raises(LedgerError, match="this is no backup of a ledger, and only an older one is replaced"):
+        copying.backup(f"sqlite:///{books}/ledger.db", foreign, replace=True)
+    assert before == foreign.read_bytes()
+
+
+def test_a_dump_that_cannot_be_looked_into_is_not_replaced(books, tmp_path, monkeypatch):
+    """Without PostgreSQL's tools nobody can tell whose it is: they are asked for."""
+    (tmp_path / "copy.dump").write_bytes(b"PGDMP and so on")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LedgerError, match=r"pg_restore, PostgreSQL's own tool, is not installed here"):
+        copying.backup(f"sqlite:///{books}/ledger.db", tmp_path / "copy.dump", replace=True)
+    assert b"PGDMP and so on" == (tmp_path / "copy.dump").read_bytes()
+
+
+def test_a_dump_of_another_database_is_not_restored(postgresql, foreign):
+    """It is refused by its table of contents, and the database stays as empty as it was."""
+    new = new_database(postgresql)
+    with pytest.raises(LedgerError, match=r"foreign.dump is a dump of a database that is no ledger; nothing was"):
+        copying.restore(foreign, new)
+    with psycopg.connect(new) as connection:
+        tables = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()
+    assert (0,) == tables
+
+
+def test_a_backup_of_a_newer_version_is_not_restored(three, tmp_path):
+    """This version could not open what it would make, so it makes nothing, and says which schema it is of."""
+    write_books(three[0])
+    with unguarded(three[0]) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    copying.backup(three[0], tmp_path / "copy")
+    for _ in range(2):  # the second time, too, there is none
+        with pytest.raises(LedgerError, match=r"copy was made by a newer protoken: it is of schema 9999"):
+            copying.restore(tmp_path / "copy", three[1])
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
+def test_no_backup_and_no_ledger_has_the_name_of_a_file_beside_one(books, tmp_path, end):
+    """SQLite deletes what bears such a name with the next command, whether a ledger is there by now or later."""
+    url = f"sqlite:///{books}/ledger.db"
+    copying.backup(url, tmp_path / "copy.db")
+    for file in (books / f"ledger.db{end}", tmp_path / f"other{end}"):
+        with pytest.raises(LedgerError, match=rf"a name that ends in {end} is of a file that SQLite makes and deletes"):
+            copying.backup(url, file)
+        with pytest.raises(LedgerError, match=rf"a name that ends in {end} is of a file that SQLite makes and deletes"):
+            copying.restore(tmp_path / "copy.db", f"sqlite:///{file}")
+    assert ["books", "copy.db"] == names(tmp_path)
+
+
 def test_a_full_disk_leaves_no_half_of_a_backup(books, tmp_path):
     """Where the disk refuses, the error names the file, and nothing is left of it."""
     code = (
