@@ -14,4 +14,5 @@ the tables, the connections and signatures (`rewards.signing`).
     sampling     whether each response was measured, or left out, as it had to be
     source       a live ledger, or a copy of a SQLite file, streamed and never written
     tree         the Merkle tree grown anew, beside the nodes that are stored
+    write_ahead  whether the -wal beside an SQLite file is there, its own and whole
 """

@@ -15,8 +15,9 @@ from rewards.audit.receipts import Receipts
 from rewards.audit.report import AuditProgress, Difference, DifferenceError, Report
 from rewards.audit.sampling import PENDING, check_rules
 from rewards.audit.settlement.replay import check_settlements
-from rewards.audit.source import Source, lacks_write_ahead_log, open_source
+from rewards.audit.source import Source, open_source
 from rewards.audit.tree import Tree
+from rewards.audit.write_ahead import lacks_write_ahead_log
 from rewards.signing.keys import VerifyKey
 from rewards.signing.notes import Checkpoint, open_note
 from rewards.store.tables import ApiKeyRow, CheckpointRow, ClaimRow, EntryRow, EventRow, LeafRow, NodeRow, ReceiptRow

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from rewards.audit.write_ahead import require_whole_log
 from rewards.errors import LedgerError
 from rewards.store.database import Database, connect_to_file
 
@@ -20,8 +21,6 @@ _ROWS = 1000  # fetched at a time: memory stays flat, whatever the ledger's size
 
 POSTGRESQL_DUMP = b"PGDMP"
 """What a backup of a PostgreSQL ledger begins with."""
-_MODES = slice(18, 20)  # of the header: the file format's versions for writing and reading
-_WRITE_AHEAD = b"\2\2"
 
 
 class Source:
@@ -69,7 +68,7 @@ def open_source(ledger: str | Path) -> Iterator[Source]:
         ledger: URL of a ledger, or the path of a SQLite file that nobody writes any more.
 
     Raises:
-        LedgerError: there is no ledger, or it cannot be read.
+        LedgerError: there is no ledger, or it cannot be read; or the -wal beside a file is cut, or none of its own.
     """
     with ExitStack() as stack:
         if isinstance(ledger, Path):
@@ -78,24 +77,6 @@ def open_source(ledger: str | Path) -> Iterator[Source]:
             database = stack.enter_context(closing(Database(ledger)))
             connection = stack.enter_context(database.read())
         yield Source(connection, stack.enter_context(ExitStack()))
-
-
-def lacks_write_ahead_log(file: Path) -> bool:
-    """Whether a file is an SQLite database in write-ahead mode that has no -wal file beside it.
-
-    Then nobody can say that it is whole: SQLite takes that file away when the last program closes the database, and
-    so does whoever copies the database alone while it is in use. Nothing in the database tells the two apart.
-    """
-    return is_write_ahead(file) and not file.with_name(f"{file.name}-wal").exists()
-
-
-def is_write_ahead(file: Path) -> bool:
-    """Whether a file is an SQLite database in write-ahead mode, which is for ever."""
-    try:
-        with file.open("rb") as opened:
-            return opened.read(_MODES.stop)[_MODES] == _WRITE_AHEAD
-    except OSError:
-        return False
 
 
 @contextmanager
@@ -108,6 +89,7 @@ def _open_copy(path: Path) -> Iterator[Connection]:
                 f"{path} is a backup of a PostgreSQL ledger, which is read where it is restored: restore it into an "
                 "empty database by `protoken ledger restore`, and verify that"
             )
+    require_whole_log(path)
     wal = path.with_name(f"{path.name}-wal")
     is_whole = not wal.exists() or wal.stat().st_size == 0  # no pages wait in a -wal file
     try:

@@ -12,7 +12,7 @@ from sqlmodel import SQLModel
 
 from rewards.audit.replay import audit
 from rewards.audit.report import AuditProgress, Difference
-from rewards.audit.source import lacks_write_ahead_log
+from rewards.audit.write_ahead import lacks_write_ahead_log, require_whole_log
 from rewards.backups import places, postgresql, replacing, sqlite
 from rewards.errors import LedgerError
 from rewards.files import private_files
@@ -50,10 +50,13 @@ def backup(url: str, file: Path, *, replace: bool = False, progress: AuditProgre
         progress: is told how far it is.
 
     Raises:
-        LedgerError: there is a file already, there is no ledger, or the copy could not be made; none is left then.
+        LedgerError: there is a file already that is not to be replaced, there is no ledger, it is a copy whose -wal is
+            cut or none of its own, or the copy could not be made; none is left then.
     """
     source = sqlite_file(url)
     places.require_free(file, source, replace=replace)
+    if source is not None and not source.with_name(f"{source.name}-shm").exists():  # nobody has it open, or crashed
+        require_whole_log(source)
     with _name_failures(f"backup {file}"), private_files.draft_of(file) as draft:
         with connect_as_is(url) as connection:
             is_current = schema.is_current(connection, url_without_password(url))
@@ -90,11 +93,8 @@ def restore(file: Path, url: str, *, incomplete: bool = False, progress: AuditPr
     if target is None:
         return _restore_to_postgresql(file, url, progress)
     places.require_vacant(target)
-    if lacks_write_ahead_log(file) and not incomplete:
-        raise LedgerError(
-            f"{file} is a bare copy of a ledger in write-ahead mode: what waited in {file.name}-wal is not in it, and "
-            "nothing can tell how much that was; bring that file beside it, or take it as it is by --incomplete"
-        )
+    if not incomplete:
+        _require_log(file)
     with _name_failures(f"restore {file}"), private_files.draft_of(target) as draft:
         with connect_as_is(f"sqlite:///{file.absolute()}") as connection:
             is_current, rows = schema.is_current(connection, str(file)), _rows(connection)
@@ -107,6 +107,16 @@ def restore(file: Path, url: str, *, incomplete: bool = False, progress: AuditPr
         places.require_vacant(target)
         private_files.put(draft, target)
     return copied
+
+
+def _require_log(file: Path) -> None:
+    """Refuse an SQLite file of which nobody can say that it is whole."""
+    if lacks_write_ahead_log(file):
+        raise LedgerError(
+            f"{file} is a bare copy of a ledger in write-ahead mode: what waited in {file.name}-wal is not in it, and "
+            "nothing can tell how much that was; bring that file beside it, or take it as it is by --incomplete"
+        )
+    require_whole_log(file)
 
 
 def _restore_to_postgresql(file: Path, url: str, progress: AuditProgress | None) -> CopyReport:

@@ -7,7 +7,7 @@ from deployment.cli.doctor.folders import disk_doubts, mode_doubts, nearest_of
 from deployment.health.places import refused_folder, try_folder
 from deployment.health.signing_key import require_no_lost_ledger
 from deployment.settings import url_without_secrets
-from rewards.audit.source import is_write_ahead
+from rewards.audit.write_ahead import is_write_ahead
 from rewards.files.private_files import mode_for_others
 from rewards.store import queries, schema
 from rewards.store.database import connect_unchanged

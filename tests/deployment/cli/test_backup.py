@@ -162,6 +162,21 @@ def test_a_bare_copy_of_a_ledger_in_use_is_never_called_whole(capsys, tmp_path, 
     assert (1, True) == (as_json[0], json.loads(as_json[1])["lacks_write_ahead_log"])
 
 
+@pytest.mark.parametrize(
+    ("end", "why"), [(0, "waited in copy.db-wal is not in it"), (1000, "copy.db-wal is cut: it has")]
+)
+def test_a_copy_whose_log_was_cut_is_never_called_whole(capsys, tmp_path, served, end, why):
+    """An empty log is like none; one that lost its end is named; both end with 1, and one line."""
+    for suffix in ("", "-wal"):
+        shutil.copy(tmp_path / f"ledger.db{suffix}", tmp_path / f"copy.db{suffix}")
+    log = tmp_path / "copy.db-wal"
+    log.write_bytes(log.read_bytes()[:end])
+    code, _, err = run(capsys, "ledger", "verify", "--copy", tmp_path / "copy.db")
+
+    assert (1, 1) == (code, err.count("\n"))
+    assert why in err
+
+
 def test_a_restored_ledger_is_told_to_be_older_than_what_members_may_hold(capsys, tmp_path, served):
     """With how far its log reaches, before anything is signed that they would take for another history."""
     run(capsys, "ledger", "backup", tmp_path / "copy.db", "--ledger", served)
