@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rewards.audit.source import POSTGRESQL_DUMP
 from rewards.errors import LedgerError
+from rewards.files.open_files import GONE, find_user
 
 _BESIDE = ("-wal", "-shm", "-journal")
 _SQLITE = b"SQLite format 3\0"
@@ -54,7 +55,8 @@ def require_vacant(ledger: Path) -> None:
         )
     if not ledger.parent.is_dir():
         raise LedgerError(f"ledger {ledger}: there is no folder {ledger.parent}; make it, or mount it, first")
-    process = _user(ledger)
+    names = [f"{ledger.parent.resolve() / ledger.name}{end}{GONE}" for end in ("", *_BESIDE)]
+    process = find_user(names)
     if process is not None:
         raise LedgerError(f"process {process} has {ledger} open, though it is gone: stop that service first")
 
@@ -91,15 +93,3 @@ def _require_lasting_name(file: Path, what: str) -> None:
 def _files_beside(file: Path) -> list[Path]:
     names = [file.with_name(f"{file.name}{end}") for end in _BESIDE]
     return [path for path in names if path.exists()]
-
-
-def _user(ledger: Path) -> int | None:
-    """A process of ours that holds the file, or one beside it, open although its name is gone; where /proc tells."""
-    names = {f"{ledger.parent.resolve() / ledger.name}{end} (deleted)" for end in ("", *_BESIDE)}
-    for entry in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if str(entry.readlink()) in names:
-                return int(entry.parts[2])
-        except OSError:  # it ended, or is somebody else's
-            continue
-    return None
