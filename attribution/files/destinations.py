@@ -20,6 +20,13 @@ def spell_out(path: Path) -> Path:
     return absolute.resolve() if absolute.name == ".." else absolute.parent.resolve() / absolute.name
 
 
+def is_same_place(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, however they are spelled: by dots, by links, or by two names of it."""
+    if one.resolve() == other.resolve():
+        return True
+    return one.exists() and other.exists() and one.samefile(other)
+
+
 def prepare_folder(folder: Path) -> None:
     """Make sure of a folder in which files can be written; it is made with its parents where it is missing.
 

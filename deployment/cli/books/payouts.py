@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from attribution.errors import DestinationError
-from attribution.files.destinations import prepare_folder, require_own_file
+from attribution.files.destinations import is_same_place, prepare_folder, require_own_file
 from deployment.books.payouts import TransferFile, payout_file
 from deployment.books.settlement_table import names_in
 from deployment.cli.extras import require_extra
@@ -76,7 +76,7 @@ def _require_whole(out: Path | None, sepa: Path | None, accounts: Path | None, e
     """Refuse to write nothing, and a transfer without accounts or without a day."""
     if out is None and sepa is None:
         raise typer.BadParameter("give --out, --sepa or both")
-    if out == sepa:
+    if out is not None and sepa is not None and is_same_place(out, sepa):
         raise typer.BadParameter("--out and --sepa are two files")
     with_sepa = (accounts is not None, execute_on is not None)
     if with_sepa != (sepa is not None, sepa is not None):

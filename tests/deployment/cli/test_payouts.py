@@ -108,10 +108,21 @@ def test_what_goes_together_is_asked_for_together(capsys, tmp_path, asked, lacki
     assert "--" in err
 
 
-def test_both_files_are_two(capsys, tmp_path, asked):
-    """One name for both would leave the second alone."""
-    assert 2 == run(capsys, *asked, "--out", tmp_path / "out" / "payouts.xml")[0]
-    assert [] == written(tmp_path)
+@pytest.mark.parametrize("spelling", ["out/payouts.xml", "link/payouts.xml", "link/../out/./payouts.xml", "twin.xml"])
+def test_both_files_are_two(capsys, tmp_path, asked, spelling):
+    """One place for both would leave the second alone, however it is spelled: by dots, links or a second name."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    before = []
+    if spelling == "twin.xml":
+        (folder / "payouts.xml").touch()
+        (tmp_path / "twin.xml").hardlink_to(folder / "payouts.xml")
+        before = ["payouts.xml"]
+    code, _, err = run(capsys, *asked, "--out", tmp_path / spelling)
+
+    assert (2, before) == (code, written(tmp_path))
+    assert "two files" in err
 
 
 def test_the_extra_is_named_where_it_is_missing(capsys, monkeypatch, tmp_path, asked):
