@@ -38,7 +38,7 @@ def text_of(moment_us: int) -> str:
     try:
         return f"{date_of(moment_us):%Y-%m-%d %H:%M:%S} UTC"
     except OverflowError:  # a policy may wait for longer than calendars reach
-        return f"{moment_us} µs after 1970"
+        return "a moment after the year 9999" if moment_us > 0 else "a moment before the year 1"
 
 
 def month_end_us(name: str) -> int | None:

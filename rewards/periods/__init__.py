@@ -13,6 +13,7 @@ how is `rewards.settlement`'s business.
     moves        preview, close, dispute, finalise, pay: the only writer of a period
     policy_fit   whether a policy speaks of this ledger's clients and applications
     preparation  a settlement before it is written, and all that is written with it
+    previews     what a preview shows, beside what it is compared with
     strata       sampled responses added up: what is pending, and what was measured beside it
     tally        receipts added up, whole windows by one query
     window       where a period ends, and what belongs to the next
@@ -23,7 +24,8 @@ from __future__ import annotations
 from rewards.ledger.ledger import Ledger
 from rewards.periods.explanation import Explanation, explain
 from rewards.periods.history import Period, open_window, read_history
-from rewards.periods.moves import NAME, POSSIBLE, Preview, close, dispute, finalise, pay, preview
+from rewards.periods.moves import NAME, POSSIBLE, close, dispute, finalise, pay, preview
+from rewards.periods.previews import Preview
 
 __all__ = [
     "NAME",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
@@ -21,8 +21,9 @@ from rewards.moments import DAY_US, Clock, text_of
 from rewards.periods import bodies, policy_fit
 from rewards.periods.errors import PeriodClosedError
 from rewards.periods.history import History, Period, add_hash, read_history
-from rewards.periods.preparation import PreparedSettlement, prepare_settlement
-from rewards.periods.window import freeze, refreeze, time_closed_us
+from rewards.periods.preparation import PreparedSettlement, prepare_settlement, settle_again, take_as_final
+from rewards.periods.previews import Preview, compare
+from rewards.periods.window import freeze, time_closed_us
 from rewards.sampling import keys
 from rewards.settlement.document import Settlement
 from rewards.settlement.policy import MOST_DISPUTE_DAYS, Policy
@@ -35,31 +36,14 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """What a period may be called."""
 
 
-@dataclass(frozen=True)
-class Preview:
-    """What a close, or of a draft the finalising, would store at this moment.
-
-    Attributes:
-        settlement: the settlement.
-        compared_with: what it is compared with, as in "draft of 2026-11"; None when there is nothing to compare with.
-        difference: account -> minor units that its payout is above (or, negative, below) that.
-        final_from_us: from when on it could be made final: a draft after its dispute days, which for what is no draft
-            yet begin when it would be closed.
-    """
-
-    settlement: Settlement
-    compared_with: str | None
-    difference: dict[str, int]
-    final_from_us: int
-
-
 def preview(
     ledger: Ledger, name: str, policy: Policy, until_us: int | None = None, *, at_us: int | None = None
 ) -> Preview:
     """What `close` would store at this moment, or `finalise` if the period is a draft. Writes nothing.
 
     Args and errors are those of `close`; a draft keeps its own policy and its own end. With `at_us` it is rehearsed for
-    a moment to come, as if nothing more were booked until then.
+    a moment to come, as if nothing more were booked until then; a draft before it whose dispute days are over by then
+    is taken as finalised at that moment, with the holds of now.
 
     Raises:
         PeriodClosedError: the period is final.
@@ -72,13 +56,15 @@ def preview(
             raise PeriodError(f"only a moment to come can be rehearsed, and {text_of(at_us)} is over")
         period = history.find(name)
         if period is None:
+            history, finalised = (history, None) if at_us is None else _rehearse_final(connection, history, name, at_us)
             draft = _draft(connection, history, name, policy, until_us, at_us)
             final_from_us = (now if at_us is None else at_us) + _dispute_us(policy)
-            return _compare(draft.settlement, history.before(draft.ordinal), "final of", final_from_us)
+            before = history.before(draft.ordinal)
+            return replace(compare(draft.settlement, before, "final of", final_from_us), taken_as_final=finalised)
         if period.final is not None:
             raise _already_closed(period)
         final_from_us = _final_from_us(connection, period, now)
-        return _compare(_settle_again(connection, history, period).settlement, period, "draft of", final_from_us)
+        return compare(settle_again(connection, history, period).settlement, period, "draft of", final_from_us)
 
 
 def close(
@@ -137,7 +123,7 @@ def finalise(ledger: Ledger, name: str, actor: str, *, expected: str | None = No
         opens_us = _final_from_us(connection, period, now)
         if now < opens_us:
             raise PeriodError(f"period {name!r} may be disputed until {text_of(opens_us)}, and finalised from then on")
-        return _settle_again(connection, history, period)
+        return settle_again(connection, history, period)
 
     def write(connection: Connection, prepared: PreparedSettlement) -> None:
         _record_final(connection, name, actor, prepared)
@@ -234,6 +220,20 @@ def _draft(
     return prepared
 
 
+def _rehearse_final(connection: Connection, history: History, name: str, at_us: int) -> tuple[History, str | None]:
+    """The history as it would be if the last draft were finalised at a moment to come, and that draft's name."""
+    previous = history.periods[-1] if history.periods else None
+    if previous is None or previous.final is not None:
+        return history, None
+    opens_us = _final_from_us(connection, previous, at_us)
+    if at_us < opens_us:
+        raise PeriodError(
+            f"period {name!r} cannot be closed at {text_of(at_us)}: {previous.name!r} before it is {previous.state}, "
+            f"and can be finalised from {text_of(opens_us)} on"
+        )
+    return take_as_final(connection, history, previous), previous.name
+
+
 def _dispute_us(policy: Policy) -> int:
     return min(policy.dispute_days, MOST_DISPUTE_DAYS) * DAY_US
 
@@ -242,12 +242,6 @@ def _final_from_us(connection: Connection, period: Period, now: int) -> int:
     """From when on a draft can be made final."""
     policy = period.draft.policy
     return time_closed_us(connection, period, Clock(now, policy.skew_us)) + _dispute_us(policy)
-
-
-def _settle_again(connection: Connection, history: History, period: Period) -> PreparedSettlement:
-    frame = refreeze(period, history.before(period.ordinal))
-    policy, rule = period.draft.policy, period.draft.rule
-    return prepare_settlement(connection, history, period.name, period.ordinal, frame, policy, rule)
 
 
 def _record_draft(connection: Connection, name: str, actor: str, prepared: PreparedSettlement) -> None:
@@ -292,15 +286,3 @@ def _already_closed(period: Period) -> PeriodClosedError:
     return PeriodClosedError(
         f"period {period.name!r} is closed already ({period.state}, receipts {after + 1} to {up_to})", period.settlement
     )
-
-
-def _compare(settlement: Settlement, other: Period | None, what: str, final_from_us: int) -> Preview:
-    """A settlement beside another period's, or beside its own draft, where the currency is the same."""
-    if other is None or other.settlement.policy.money != settlement.policy.money:
-        return Preview(settlement, None, {}, final_from_us)
-    before = {line.account: line.payout for line in other.settlement.lines}
-    now = {line.account: line.payout for line in settlement.lines}
-    difference = {
-        account: now.get(account, 0) - before.get(account, 0) for account in sorted(before.keys() | now.keys())
-    }
-    return Preview(settlement, f"{what} {other.name}", difference, final_from_us)

@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 from rewards.files.strict_json import JsonObject
 from rewards.periods.clawbacks import by_currency, clawbacks, first_rule
 from rewards.periods.contents import PeriodContents, contents
-from rewards.periods.history import History
-from rewards.periods.window import PeriodFrame
+from rewards.periods.history import History, Period
+from rewards.periods.window import PeriodFrame, refreeze
 from rewards.settlement.balances import Opening
 from rewards.settlement.document import FIRST_RULE, RULE, Settlement
 from rewards.settlement.policy import Policy
@@ -98,3 +98,33 @@ def prepare_settlement(
     settlement = settle(name, ordinal, credit, policy, opening, held, rule)
     is_empty = sums.is_empty and not falls_due(ordinal, policy, opening, held)
     return PreparedSettlement(ordinal, frame, sums, taken, settlement, is_empty)
+
+
+def settle_again(connection: Connection, history: History, period: Period) -> PreparedSettlement:
+    """Settle a draft's own frame by its own policy and rule, with the holds of this moment.
+
+    Raises:
+        LedgerError: entries do not sum to tokens; somebody wrote past the ledger.
+    """
+    frame = refreeze(period, history.before(period.ordinal))
+    policy, rule = period.draft.policy, period.draft.rule
+    return prepare_settlement(connection, history, period.name, period.ordinal, frame, policy, rule)
+
+
+def take_as_final(connection: Connection, history: History, period: Period) -> History:
+    """The history as it would be if its last period, a draft, were finalised with the holds of this moment.
+
+    Raises:
+        LedgerError: entries do not sum to tokens; somebody wrote past the ledger.
+    """
+    prepared = settle_again(connection, history, period)
+    final = replace(
+        period,
+        state="final",
+        left_out=prepared.contents.left_out,
+        taken_in=prepared.contents.taken_in,
+        reversed=prepared.contents.reversed,
+        clawbacks=prepared.clawbacks,
+        final=prepared.settlement,
+    )
+    return replace(history, periods=(*history.periods[:-1], final))

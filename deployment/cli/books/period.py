@@ -71,12 +71,13 @@ def preview(
     """Show what closing the period now would pay, or what finalising would, of a draft; changes nothing.
 
     With --at it is rehearsed for a moment to come, as if nothing more were booked until then: also from when on it
-    could be final, and when what is kept back returns.
+    could be final, and when what is kept back returns. A draft before it, due by then, is taken as finalised.
     """
     book, at_us = Ledger(ledger), _microseconds(at)
     draft = periods.preview(book, period, load_policy(policy), _microseconds(until), at_us=at_us)
     if as_json:
-        rehearsal = {} if at_us is None else {"at_us": at_us, "final_from_us": draft.final_from_us}
+        times: JsonObject = {"at_us": at_us, "final_from_us": draft.final_from_us}
+        rehearsal = {} if at_us is None else {**times, "taken_as_final": draft.taken_as_final}
         print_json(_document(draft.settlement) | rehearsal)
         return
     show_settlement(draft.settlement, "preview" if at_us is None else f"rehearsed for {text_of(at_us)}", as_json=False)
@@ -203,8 +204,10 @@ def _show_lines(settlement: Settlement) -> None:
 
 
 def _show_times(draft: periods.Preview, at_us: int, *, is_closed: bool) -> None:
-    """What a rehearsal is about: the end of the dispute days, and when what is kept back returns."""
+    """What a rehearsal is about: what it takes as done, the end of the dispute days, when what is kept back returns."""
     settlement = draft.settlement
+    if draft.taken_as_final is not None:
+        say(f"{draft.taken_as_final} is taken as finalised at {text_of(at_us)}, with the holds of now", soft_wrap=True)
     if draft.final_from_us > at_us:
         since = "it" if is_closed else f"closed at {text_of(at_us)}, it is a draft and"
         typer.echo(f"{since} may be disputed until {text_of(draft.final_from_us)}, and finalised from then on")

@@ -161,6 +161,37 @@ def test_a_draft_is_rehearsed(capsys, tmp_path, ledger):
     assert "draft" == periods.get(ledger, "2026-11").state
 
 
+def test_a_holdback_is_rehearsed_past_a_draft(capsys, monkeypatch, tmp_path, ledger):
+    """A draft that is due by then is taken as final, as is said, and what was kept back before it returns as money."""
+    monkeypatch.setattr(console, "_width", 200)
+    (tmp_path / "slow.yaml").write_text(POLICY.replace("after: 3", "after: 1") + "dispute_days: 3\n")
+    asked = ("period", "preview", "2026-12", *place(tmp_path, "slow.yaml"))
+    assert 0 == run(capsys, "period", "close", "2026-11", *place(tmp_path, "slow.yaml"))[0]
+    ledger.append(make_receipt("r3"))
+    moment = datetime.now(UTC).replace(microsecond=0, tzinfo=None)
+    early, due = ((moment + timedelta(days=days)).isoformat() for days in (2, 4))
+    refused = run(capsys, *asked, "--at", early)
+    code, out, _ = run(capsys, *asked, "--at", due)
+    told = json.loads(run(capsys, *asked, "--at", due, "--json")[1])
+    kept = next(line for line in periods.get(ledger, "2026-11").settlement.lines if line.account == "clinic").holdback
+
+    assert (1, 0, "draft") == (refused[0], code, periods.get(ledger, "2026-11").state)
+    assert "'2026-11' before it is draft, and can be finalised from" in refused[2]
+    assert f"2026-11 is taken as finalised at {due.replace('T', ' ')} UTC, with the holds of now" in out
+    assert kept == shown_table(out)["clinic"]["+ holdback released"] > 0
+    assert "2026-11" == told["taken_as_final"]
+
+
+@pytest.mark.usefixtures("ledger")
+def test_a_rehearsal_at_the_end_of_the_calendar_is_worded(capsys, tmp_path):
+    """Dispute days that end beyond what calendars reach are said in words, and not in microseconds."""
+    asked = ("period", "preview", "2026-11", *place(tmp_path, "slow.yaml"), "--at", "9999-12-31")
+    code, out, _ = run(capsys, *asked)
+
+    assert (0, False) == (code, "µs" in out)
+    assert "it is a draft and may be disputed until a moment after the year 9999, and finalised from then on" in out
+
+
 @pytest.mark.usefixtures("ledger")
 @pytest.mark.parametrize("command", ["close", "finalise", "pay", "dispute"])
 def test_only_a_preview_is_rehearsed(capsys, tmp_path, command):

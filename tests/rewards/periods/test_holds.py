@@ -4,7 +4,7 @@ import pytest
 
 from rewards import periods
 from rewards.credit import COMMONS
-from rewards.errors import HoldError, PeriodEmptyError
+from rewards.errors import HoldError, PeriodEmptyError, PeriodError
 from rewards.periods import holds
 from rewards.settlement.policy import Policy
 from tests.rewards.receipts import make_receipt
@@ -279,3 +279,28 @@ def test_a_hold_needs_a_reason(booked, reason):
     hold_id = hold(booked, "client", "bank")
     with pytest.raises(HoldError, match="reason must be"):
         holds.release(booked, hold_id, reason, "me")
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_what_comes_after_a_draft_is_rehearsed_as_if_that_were_final(booked, in_two_days, is_held):
+    """With the holds of now, which dispute it, once its days are over; it is what finalising and closing come to."""
+    policy = Policy(pool=400, currency="EUR", dispute_days=1, holdback_percent=10, holdback_release_after=1)
+    close(booked, "p1", policy)
+    if is_held:
+        hold(booked, "client", "bank")
+    booked.append(make_receipt("later", tokens=2, shares=CLINIC))
+    now = periods.moves.now_us()
+    with pytest.raises(PeriodError, match=r"'p2' cannot be closed at .* and can be finalised from .* on"):
+        periods.preview(booked, "p2", policy, at_us=now + DAY_US // 2)
+    with pytest.raises(PeriodError, match="finalise that first"):
+        periods.preview(booked, "p2", policy)
+    shown = periods.preview(booked, "p2", policy, at_us=now + 2 * DAY_US)
+    unchanged = periods.get(booked, "p1")
+    in_two_days()
+    final = periods.finalise(booked, "p1", "me")
+
+    assert ("p1", "final of p1") == (shown.taken_as_final, shown.compared_with)
+    assert ("disputed" if is_held else "draft", None) == (unchanged.state, unchanged.final)
+    assert is_held == (line_of(final, "bank").held > 0)
+    assert line_of(shown.settlement, "clinic").released_holdback == line_of(final, "clinic").holdback > 0
+    assert close(booked, "p2", policy) == shown.settlement
