@@ -1,23 +1,26 @@
-"""A client's payout explained, for whoever may see it, and its figures as people read them. Computes nothing."""
+"""A payout explained, a client's or the commons', for whoever may see it, and its figures as people read them.
+
+Computes nothing.
+"""
 
 from deployment.errors import NotFoundError
 from deployment.schemas.explanations import ExplanationStep, PayoutExplanation, ReversedCredit
 from rewards import money, periods
 from rewards.ledger.ledger import Ledger
-from rewards.settlement.explanation import Unit
+from rewards.settlement.sheet import Unit
 
 _FINE_DIGITS = 12
 _PERCENT_DIGITS = 6
 
 
 def explain_payout(ledger: Ledger, visible: str | None, period: str, client: str) -> PayoutExplanation:
-    """Why a client is paid what it is in a closed period, as it stands.
+    """Why a client, or the commons, is paid what it is in a closed period, as it stands.
 
     Args:
         ledger: where it is.
         visible: the only client whose payout may be explained; None is everybody's.
         period: the period's name.
-        client: whose payout.
+        client: whose payout; that of "commons" is for whoever may see everybody's.
 
     Raises:
         NotFoundError: there is no such period, or no line of the client in it, or none for whoever may see `visible`.

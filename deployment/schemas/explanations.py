@@ -1,10 +1,10 @@
-"""What is told of a client's payout when it is explained: every line of its arithmetic."""
+"""What is told of a payout, a client's or the commons', when it is explained: every line of its arithmetic."""
 
 from pydantic import ConfigDict, Field, JsonValue
 
 from deployment.schemas.bases import Answer
 from deployment.schemas.fields import Count, Digits, Whole
-from rewards.settlement.explanation import Unit
+from rewards.settlement.sheet import Unit
 
 _STEPS: list[JsonValue] = [
     {
@@ -52,7 +52,7 @@ class ReversedCredit(Answer):
 
 
 class PayoutExplanation(Answer):
-    """A client's payout of a closed period, line by line; the last one is the payout."""
+    """The payout of a client, or of the commons, in a closed period, line by line; the last one is the payout."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -78,7 +78,7 @@ class PayoutExplanation(Answer):
     period: str
     ordinal: Count
     state: str
-    client: str
+    client: str = Field(description="Whose payout; `commons` is the commons'.")
     currency: str
     minor_digits: Digits
     settlement_sha256: str

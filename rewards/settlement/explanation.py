@@ -8,52 +8,25 @@ come to the stored figure is refused, and never shown. It speaks of one client a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
-from fractions import Fraction
 
 from rewards.credit import COMMONS
 from rewards.errors import CreditError
 from rewards.money import write_readable
 from rewards.settlement.balances import Balance, Opening
 from rewards.settlement.document import Settlement
-from rewards.settlement.formula import evaluate
 from rewards.settlement.lines import Line
 from rewards.settlement.policy import Policy
-
-_MILLIONTHS = 10**6
-LARGEST_REMAINDER = "by largest remainder"
-
-
-class Unit(StrEnum):
-    """In what a line is counted."""
-
-    CREDIT = "micro-credits"
-    TOKENS = "tokens"
-    MONEY = "minor units"
-    FINE = "trillionths of a minor unit"
-    PERCENT = "millionths of a percent"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One line of an explanation.
-
-    Attributes:
-        name: by which formulas of later lines name it.
-        label: what it is called.
-        amount: what it comes to.
-        unit: in what it is counted.
-        formula: what it is computed by, over the names of lines before it; empty where the settlement says it.
-        note: the rule in words, or where it comes from; may be empty.
-    """
-
-    name: str
-    label: str
-    amount: int
-    unit: Unit
-    formula: str = ""
-    note: str = ""
+from rewards.settlement.sheet import (
+    LARGEST_REMAINDER,
+    Sheet,
+    Step,
+    Unit,
+    explain_gross,
+    explain_pool,
+    millionths,
+    part_of,
+    weights_of,
+)
 
 
 def explain_line(
@@ -74,46 +47,17 @@ def explain_line(
     line = next((line for line in settlement.lines if line.account == client and client != COMMONS), None)
     if line is None:
         raise CreditError(f"the settlement of period {settlement.period!r} has no line of a client {client!r}")
-    sheet = _Sheet(settlement.period, client)
+    sheet = Sheet(settlement.period, client)
     _explain_credit(sheet, settlement, line, reversed_credit)
-    _explain_pool(sheet, settlement, opening)
+    explain_pool(sheet, settlement, opening)
     _explain_part(sheet, settlement, line)
-    _explain_gross(sheet, line, opening.own.of(client))
+    explain_gross(sheet, line, opening.own.of(client))
     _explain_clawback(sheet, line, opening.own.of(client), taken)
     _explain_payout(sheet, settlement, line, opening.own.of(client))
     return tuple(sheet.steps.values())
 
 
-class _Sheet:
-    """The lines so far, whose amounts the next ones are computed from."""
-
-    def __init__(self, period: str, client: str) -> None:
-        self.steps: dict[str, Step] = {}
-        self._whose = f"the line of {client!r} in the settlement of period {period!r}"
-
-    def give(self, name: str, label: str, amount: int, unit: Unit, note: str = "") -> None:
-        """A figure that the settlement, its policy or the one before it says."""
-        self.steps[name] = Step(name, label, amount, unit, note=note)
-
-    def derive(
-        self, name: str, label: str, formula: str, unit: Unit, note: str = "", *, stored: int | None = None
-    ) -> None:
-        """A figure that follows from those above; and is what is stored, where that is said.
-
-        Raises:
-            CreditError: it is another.
-        """
-        amount = evaluate(formula, {name: step.amount for name, step in self.steps.items()})
-        if stored not in (None, amount):
-            raise CreditError(f"{self._whose} does not add up: {name} = {formula} = {amount}, stored is {stored}")
-        self.steps[name] = Step(name, label, amount, unit, formula, note)
-
-    def amount(self, name: str) -> int:
-        """What a line comes to."""
-        return self.steps[name].amount
-
-
-def _explain_credit(sheet: _Sheet, settlement: Settlement, line: Line, reversed_credit: int) -> None:
+def _explain_credit(sheet: Sheet, settlement: Settlement, line: Line, reversed_credit: int) -> None:
     sampling = settlement.sampling
     settled = 0 if sampling is None else sampling.settled.get(line.account, 0)
     measured = line.credit - settled + reversed_credit
@@ -127,35 +71,13 @@ def _explain_credit(sheet: _Sheet, settlement: Settlement, line: Line, reversed_
     sheet.derive("credit", "Credit", "measured - reversed + settled", Unit.CREDIT, stored=line.credit)
 
 
-def _explain_pool(sheet: _Sheet, settlement: Settlement, opening: Opening) -> None:
-    policy = settlement.policy
-    if policy.price_per_million_tokens is not None:
-        sheet.give("price", "Price of a million tokens", policy.price_per_million_tokens, Unit.MONEY, "of the policy")
-        sheet.give("tokens", "Tokens of the period", settlement.tokens, Unit.TOKENS)
-        fraction = opening.own.pool_fraction
-        sheet.give("pool_fraction", "Left of earlier pools by rounding", fraction, Unit.FINE)
-        exact = "(price * max(tokens, 0) * 10**6 + pool_fraction) // 10**12"
-        rounded = "rounded down; the rest is carried"
-        sheet.derive("pool", "Pool", exact, Unit.MONEY, rounded, stored=settlement.pool)
-    else:
-        source = "of the policy" if policy.fees is None else "the fees of all applications"
-        sheet.give("pool", "Pool", settlement.pool, Unit.MONEY, source)
-    sheet.give("fee_percent", "Fee of the service", _millionths(policy.fee_percent), Unit.PERCENT, "of the pool")
-    sheet.give("fee_fraction", "Left of earlier fees by rounding", opening.own.fee_fraction, Unit.FINE)
-    formula = "(pool * fee_percent * 10**4 + fee_fraction) // 10**12"
-    note = "rounded down; the rest is carried"
-    sheet.derive("fee", "Fee", formula, Unit.MONEY, note, stored=settlement.fee)
-    sheet.derive("distributable", "To be shared", "pool - fee", Unit.MONEY, stored=settlement.distributable)
-    sheet.derive("whole", "The same, at least one unit", "max(distributable, 1) * 10**12", Unit.FINE)
-
-
-def _explain_part(sheet: _Sheet, settlement: Settlement, line: Line) -> None:
+def _explain_part(sheet: Sheet, settlement: Settlement, line: Line) -> None:
     """What of the whole the client is entitled to; the document says it as a fraction of the whole."""
     whole, policy = sheet.amount("whole"), settlement.policy
-    part = _part(line, whole)
-    sheet.give("cap_percent", "Cap of the client", _millionths(policy.cap(line.account)), Unit.PERCENT, "of the whole")
+    part = part_of(line, whole)
+    sheet.give("cap_percent", "Cap of the client", millionths(policy.cap(line.account)), Unit.PERCENT, "of the whole")
     sheet.derive("cap", "Cap", "whole * cap_percent // 10**8", Unit.FINE)
-    weights = _weights(settlement)
+    weights = weights_of(settlement)
     if policy.allocation == "user_centric":
         how = "the fee of each application by the credit in its own responses; nobody above the cap"
         sheet.give("part", "Part of the whole", part, Unit.FINE, how)
@@ -167,8 +89,8 @@ def _explain_part(sheet: _Sheet, settlement: Settlement, line: Line) -> None:
         raise CreditError(f"part of {line.account!r} in period {settlement.period!r} is not its stored {line.share}")
 
 
-def _explain_pro_rata(sheet: _Sheet, settlement: Settlement, line: Line, weights: Mapping[str, int]) -> None:
-    whole, part = sheet.amount("whole"), _part(line, sheet.amount("whole"))
+def _explain_pro_rata(sheet: Sheet, settlement: Settlement, line: Line, weights: Mapping[str, int]) -> None:
+    whole, part = sheet.amount("whole"), part_of(line, sheet.amount("whole"))
     commons = "the commons included" if settlement.policy.commons == "retain" else "without the commons"
     paid = sum(weights.values())
     sheet.give("paid_credit", "Credit of all who are paid", paid, Unit.CREDIT, f"that above zero, {commons}")
@@ -187,10 +109,10 @@ def _explain_pro_rata(sheet: _Sheet, settlement: Settlement, line: Line, weights
     sheet.derive("part", "Part of the whole", "part_down + part_rest", Unit.FINE)
 
 
-def _explain_redistribution(sheet: _Sheet, settlement: Settlement, weights: Mapping[str, int]) -> None:
+def _explain_redistribution(sheet: Sheet, settlement: Settlement, weights: Mapping[str, int]) -> None:
     """What is left of the whole when clients at their caps and the commons have theirs, by the credit of the others."""
     whole = sheet.amount("whole")
-    clients = {each.account: _part(each, whole) for each in settlement.lines if each.account != COMMONS}
+    clients = {each.account: part_of(each, whole) for each in settlement.lines if each.account != COMMONS}
     caps = {client: int(whole * settlement.policy.cap(client) / 100) for client in clients}
     capped = {client for client in clients if client in weights and clients[client] == caps[client]}
     below = sum(amount for client, amount in weights.items() if client != COMMONS and client not in capped)
@@ -202,21 +124,7 @@ def _explain_redistribution(sheet: _Sheet, settlement: Settlement, weights: Mapp
     sheet.derive("part_down", "By their credit, rounded down", "left * credit // below_credit", Unit.FINE)
 
 
-def _explain_gross(sheet: _Sheet, line: Line, opening: Balance) -> None:
-    note = "nothing where nothing is to be shared"
-    sheet.derive("due", "Due of it", "part * min(distributable, 1)", Unit.FINE, note)
-    sheet.give("residue_before", "Owed by earlier roundings", opening.residue, Unit.FINE)
-    sheet.derive("gross_down", "Due in whole units, rounded down", "due // 10**12", Unit.MONEY)
-    rounding = line.gross - sheet.amount("gross_down")
-    sheet.give(
-        "rounding", "Units left by rounding down", rounding, Unit.MONEY, f"{LARGEST_REMAINDER}, with what is owed"
-    )
-    sheet.derive("gross", "Gross", "gross_down + rounding", Unit.MONEY, stored=line.gross)
-    formula = "residue_before + due - gross * 10**12"
-    sheet.derive("residue", "Owed by rounding from now on", formula, Unit.FINE, stored=line.residue)
-
-
-def _explain_clawback(sheet: _Sheet, line: Line, opening: Balance, taken: Mapping[str, int]) -> None:
+def _explain_clawback(sheet: Sheet, line: Line, opening: Balance, taken: Mapping[str, int]) -> None:
     """What is taken back, by the earlier period that it was paid in; the first rule did not tell those apart."""
     terms = []
     for number, (period, amount) in enumerate(taken.items(), 1):
@@ -232,7 +140,7 @@ def _explain_clawback(sheet: _Sheet, line: Line, opening: Balance, taken: Mappin
     sheet.derive("clawback", "Claw-back", " + ".join(terms), Unit.MONEY, stored=line.clawback)
 
 
-def _explain_payout(sheet: _Sheet, settlement: Settlement, line: Line, opening: Balance) -> None:
+def _explain_payout(sheet: Sheet, settlement: Settlement, line: Line, opening: Balance) -> None:
     policy, ordinal = settlement.policy, settlement.ordinal
     sheet.give(
         "carried_in", "Carried in", opening.carry, Unit.MONEY, "below zero it is owed" if opening.carry < 0 else ""
@@ -241,7 +149,7 @@ def _explain_payout(sheet: _Sheet, settlement: Settlement, line: Line, opening: 
     sheet.give("released_holdback", "Holdback that returns", sum(due), Unit.MONEY, "of earlier periods")
     sheet.give("released_hold", "Released from hold", line.released_hold, Unit.MONEY)
     sheet.give("recovered", "Recovered from others", line.recovered, Unit.MONEY, _recovery_note(policy))
-    sheet.give("holdback_percent", "Holdback", _millionths(policy.holdback_percent), Unit.PERCENT, "of the gross")
+    sheet.give("holdback_percent", "Holdback", millionths(policy.holdback_percent), Unit.PERCENT, "of the gross")
     returns = f"rounded down; returns in period number {ordinal + policy.holdback_release_after}"
     formula = "gross * holdback_percent // 10**8"
     sheet.derive("holdback", "Kept back", formula, Unit.MONEY, returns if line.holdback else "", stored=line.holdback)
@@ -259,7 +167,7 @@ def _explain_payout(sheet: _Sheet, settlement: Settlement, line: Line, opening: 
     _explain_rest(sheet, line, opening, policy)
 
 
-def _explain_rest(sheet: _Sheet, line: Line, opening: Balance, policy: Policy) -> None:
+def _explain_rest(sheet: Sheet, line: Line, opening: Balance, policy: Policy) -> None:
     """What of the payable is withheld, carried and paid."""
     if line.held or opening.held > line.released_hold:
         note = "the client is on hold"
@@ -279,23 +187,6 @@ def _explain_rest(sheet: _Sheet, line: Line, opening: Balance, policy: Policy) -
     sheet.derive("payout", "Payout", "payable - held - carried_out", Unit.MONEY, stored=line.payout)
 
 
-def _weights(settlement: Settlement) -> dict[str, int]:
-    """Account -> credit above zero, of those whom the policy pays."""
-    is_paid = settlement.policy.commons == "retain"
-    return {
-        line.account: line.credit
-        for line in settlement.lines
-        if line.credit > 0 and (line.account != COMMONS or is_paid)
-    }
-
-
-def _part(line: Line, whole: int) -> int:
-    part = line.share * whole
-    if part.denominator != 1:
-        raise CreditError(f"share {line.share} of {line.account!r} is no whole number of trillionths of {whole}")
-    return part.numerator
-
-
 def _recovery_note(policy: Policy) -> str:
     if policy.commons == "retain":
         return "the commons has what clients give back"
@@ -306,7 +197,3 @@ def _returns(line: Line, policy: Policy) -> str:
     digits = policy.minor_digits
     amounts = ((write_readable(amount, policy.currency, digits), release) for release, amount in line.holdbacks)
     return ", ".join(f"{amount} in period number {release}" for amount, release in amounts)
-
-
-def _millionths(percent: Fraction) -> int:
-    return int(percent * _MILLIONTHS)

@@ -26,7 +26,7 @@ from rewards.periods import NAME
 router = APIRouter(tags=["periods"])
 _LIST = "periods"
 
-ClientId = Annotated[Name, Path(description="The client's id.")]
+ClientId = Annotated[Name, Path(description="The client's id, or `commons`.")]
 PeriodName = Annotated[str, Path(pattern=f"^{NAME}$", description="The period's name, as in 2026-11.")]
 
 
@@ -47,7 +47,7 @@ def period(books: TheBooks, visible: Visible, name: PeriodName) -> Period:
 
 @router.get("/periods/{name}/explanation/{client}", summary="A client's payout, explained", responses=failures(404))
 def explanation(books: TheBooks, visible: Visible, name: PeriodName, client: ClientId) -> PayoutExplanation:
-    """Every line of the arithmetic, from the client's credit to its payout. A member's key sees its own alone."""
+    """Every line of the arithmetic, from credit to payout, also of `commons`. A member's key sees its own alone."""
     return explain_payout(books.ledger, visible, name, client)
 
 

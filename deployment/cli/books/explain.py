@@ -1,4 +1,4 @@
-"""`protoken explain`: why a client is paid what it is, line by line."""
+"""`protoken explain`: why a client, or the commons, is paid what it is, line by line."""
 
 from typing import Annotated
 
@@ -14,12 +14,12 @@ from rewards.ledger.ledger import Ledger
 
 def explain(
     period: Annotated[str, typer.Argument(metavar="PERIOD", help="Name of a closed period, such as 2026-11.")],
-    client: Annotated[str, typer.Argument(metavar="CLIENT", help="Whose payout.")],
+    client: Annotated[str, typer.Argument(metavar="CLIENT", help="Whose payout; or commons.")],
     ledger: LedgerUrl = AS_SET,
     _config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Show why a client is paid what it is: every line of the arithmetic, from its credit to its payout.
+    """Show why a client, or the commons, is paid what it is: each line from credit to payout.
 
     A line with a formula is computed from lines above it, in integers; `÷` rounds down.
     """

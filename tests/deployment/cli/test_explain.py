@@ -60,6 +60,21 @@ def test_an_explanation_is_json_too(capsys, url):
     assert [{"response_id": "r2", "period": "2026-11", "credit": "1750000"}] == told["reversed"]
 
 
+def test_the_commons_is_explained_too(capsys, monkeypatch, url):
+    """It is paid and has a line in the file of payouts: the same amount is the last line of its explanation."""
+    monkeypatch.setattr(console, "_width", 200)
+    code, out, err = run(capsys, "explain", "2026-11", "commons", "--ledger", url)
+    steps = json.loads(run(capsys, "explain", "2026-11", "commons", "--ledger", url, "--json")[1])["steps"]
+    settlement = periods.get(Ledger(url), "2026-11").settlement
+    (line,) = [line for line in settlement.lines if line.account == "commons"]
+
+    assert (0, "") == (code, err)
+    assert "payout of commons in period 2026-11 (number 1, final)" in out
+    assert "whole − clients_part" in out
+    assert ("payout", line.payout) == (steps[-1]["name"], int(steps[-1]["amount"]))
+    assert line.payout > 0
+
+
 @pytest.mark.parametrize("whose", [("2026-12", "bank"), ("2026-11", "nobody")])
 def test_what_is_not_there_is_one_line(capsys, url, whose):
     """A period that is not closed, and a client without a line."""

@@ -18,15 +18,16 @@ def amounts(ledger: Ledger, name: str, client: str) -> dict[str, int]:
 
 
 def require_explained(ledger: Ledger) -> int:
-    """Every line of every client is explained, and comes to what the settlement stores; how many there are."""
+    """Every line is explained, and comes to what the settlement stores; how many there are of clients."""
     count = 0
     for period in periods.all(ledger):
         for line in period.settlement.lines:
-            if line.account != COMMONS:
-                told = amounts(ledger, period.name, line.account)
-                names = ("gross", "clawback", "holdback", "drawn_holdback", "held", "carried_out", "payout")
-                assert {name: getattr(line, name) for name in names} == {name: told[name] for name in names}
-                count += 1
+            told = amounts(ledger, period.name, line.account)
+            of_all = ("credit", "gross", "residue", "carried_in", "recovered", "carried_out", "payout")
+            of_clients = ("clawback", "holdback", "drawn_holdback", "held")
+            names = of_all if line.account == COMMONS else (*of_all, *of_clients)
+            assert {name: getattr(line, name) for name in names} == {name: told[name] for name in names}
+            count += line.account != COMMONS
     return count
 
 
@@ -74,13 +75,28 @@ def test_what_stands_in_another_currency_is_told_where_it_is_settled(ledger):
 
 
 def test_there_may_be_nothing_to_explain(ledger):
-    """Of a period that is not closed, of a client that it has no line of, and of the commons, which is none."""
+    """Of a period that is not closed, and of a client that it has no line of."""
     ledger.append(make_receipt("r1"))
     assert periods.explain(ledger, "p1", "bank") is None
     periods.close(ledger, "p1", Policy(currency="EUR", pool=1000), "me")
 
     assert periods.explain(ledger, "p1", "nobody") is None
-    assert periods.explain(ledger, "p1", COMMONS) is None
+
+
+def test_what_clients_give_back_is_a_line_of_the_commons(ledger):
+    """Under `retain` it is paid, and what was taken back of all clients is said in one sum."""
+    ledger.append(make_receipt("a0"))
+    ledger.append(make_receipt("a1"))
+    policy = Policy(currency="EUR", price_per_million_tokens=10**9, commons="retain")
+    periods.close(ledger, "p1", policy, "me")
+    ledger.reverse("a1", "a test question", "me")
+    ledger.append(make_receipt("b0"))
+    closed = periods.close(ledger, "p2", policy, "me")
+    told = amounts(ledger, "p2", COMMONS)
+
+    assert told["recovered"] == told["clawbacks"] == sum(line.clawback for line in closed.lines) > 0
+    assert told["gross"] + told["recovered"] == told["payout"] > told["recovered"]
+    assert 6 == require_explained(ledger)
 
 
 def test_payouts_of_the_version_before_are_explained(tmp_path):

@@ -11,6 +11,7 @@ from rewards.credit import COMMONS
 from rewards.errors import CreditError
 from rewards.settlement.allocation import PeriodCredit
 from rewards.settlement.balances import Opening
+from rewards.settlement.commons_explanation import explain_commons
 from rewards.settlement.explanation import explain_line
 from rewards.settlement.formula import evaluate
 from rewards.settlement.policy import Policy
@@ -75,6 +76,37 @@ def test_each_line_is_the_lines_before_it(several, chain, reversed_credit):
                 )
 
 
+@cases
+@given(st.lists(policies(), min_size=1, max_size=3), CHAINS)
+def test_each_line_of_the_commons_is_the_lines_before_it(several, chain):
+    """By its own formula, in integers, in every period; and each figure is the settlement's."""
+    names = ("credit", "gross", "residue", "carried_in", "recovered", "carried_out", "payout")
+    for settlement, opening, _ in settled_chain(several, chain):
+        (line,) = [line for line in settlement.lines if line.account == COMMONS]
+        amounts: dict[str, int] = {}
+        for step in explain_commons(settlement, opening):
+            assert type(step.amount) is int
+            assert not step.formula or step.amount == evaluate(step.formula, amounts)
+            assert step.name not in amounts
+            amounts[step.name] = step.amount
+        assert "payout" == step.name
+        assert {name: getattr(line, name) for name in names} == {name: amounts[name] for name in names}
+        assert line.share * amounts["whole"] == amounts["part"]
+
+
+def test_what_the_commons_has_beyond_its_credit_is_told():
+    """Of 1000 it has 100 by credit; both clients are cut to 40 %, and the 100 that they may not have are its own."""
+    credit = PeriodCredit((0, 9), 10, {"bank": 5_000_000, "clinic": 4_000_000, COMMONS: 1_000_000})
+    settlement = settle("p1", 1, credit, Policy(currency="EUR", pool=1000, commons="retain", caps={"bank": "40"}))
+    capped = settle(
+        "p1", 1, credit, Policy(currency="EUR", pool=1000, commons="retain", caps={"bank": "40", "clinic": "40"})
+    )
+    told, cut = ({step.name: step.amount for step in explain_commons(each, Opening())} for each in (settlement, capped))
+
+    assert (100 * 10**12, 0, 100) == tuple(told[name] for name in ("by_credit", "beyond_credit", "payout"))
+    assert (100 * 10**12, 100 * 10**12, 200) == tuple(cut[name] for name in ("by_credit", "beyond_credit", "payout"))
+
+
 def test_a_cap_and_what_it_leaves_to_others_are_told():
     """Of 1000, 60 by credit is cut to 40; the two below get the rest by their credit, each line to the trillionth."""
     policy = Policy(currency="EUR", pool=1000, caps={"bank": "40"})
@@ -100,6 +132,11 @@ def test_a_figure_that_does_not_follow_is_refused():
 
     with pytest.raises(CreditError, match=r"'bank' in the settlement of period 'p1' does not add up: payout = "):
         explain_line(altered, Opening(), "bank", {}, 0)
+    lines = [replace(each, payout=1) if each.account == COMMONS else each for each in settlement.lines]
+    with pytest.raises(CreditError, match=r"'commons' in the settlement of period 'p1' does not add up: payout = "):
+        explain_commons(replace(settlement, lines=tuple(lines)), Opening())
+    with pytest.raises(CreditError, match="no line of the commons"):
+        explain_commons(replace(settlement, lines=(line,)), Opening())
     with pytest.raises(CreditError, match="no line of a client 'commons'"):
         explain_line(settlement, Opening(), "commons", {}, 0)
 
