@@ -4,11 +4,13 @@ A setting is what its option says, else PROTOKEN_<NAME> of the environment, else
 commands get what came of that, and read neither environment nor file.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from deployment.errors import SettingsError
 from deployment.settings import find_setting, variable_of
 from rewards.moments import date_of
 
@@ -21,7 +23,20 @@ AS_SET: Any = None
 _CONFIG = "protoken.config"
 
 
-def setting_option(setting: str, flag: str, meaning: str, *, is_needed: bool = False) -> Any:
+def file_to_write(text: str) -> Path:
+    """The path of one file that a command writes; with `parser=`, as paths forget how they were spelled.
+
+    Raises:
+        SettingsError: it names a folder, be there one or not.
+    """
+    if text.rpartition("/")[2] in {"", ".", ".."} or Path(text).is_dir():
+        raise SettingsError(f"{text!r} names a folder; a file is to be written, so name that")
+    return Path(text)
+
+
+def setting_option(
+    setting: str, flag: str, meaning: str, *, is_needed: bool = False, parser: Callable[[str], Any] | None = None
+) -> Any:
     """An option that is a setting of the service; the command has to take `Config` too.
 
     Args:
@@ -29,6 +44,7 @@ def setting_option(setting: str, flag: str, meaning: str, *, is_needed: bool = F
         flag: how the command line spells it.
         meaning: how help explains it.
         is_needed: whether the command is of no use without it.
+        parser: what makes a value of what was typed; None leaves that to its type.
     """
 
     def find(ctx: typer.Context, given: Any) -> Any:
@@ -39,7 +55,8 @@ def setting_option(setting: str, flag: str, meaning: str, *, is_needed: bool = F
         return value
 
     text = f"{meaning}; else {variable_of(setting)}, else the settings file's."
-    return typer.Option(flag, help=text, callback=find, show_default=False)
+    metavar = None if parser is None else "FILE"
+    return typer.Option(flag, help=text, callback=find, show_default=False, parser=parser, metavar=metavar)
 
 
 def is_typed(ctx: typer.Context, name: str) -> bool:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deployment.cli.options import AS_SET, Config, Json, LedgerUrl
+from deployment.cli.options import AS_SET, Config, Json, LedgerUrl, file_to_write
 from deployment.cli.output import print_json
 from deployment.cli.progress import ProgressBar
 from rewards.backups import copying
@@ -18,7 +18,7 @@ from rewards.store.url import url_without_password
 
 
 def backup(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes.")],
+    file: Annotated[Path, typer.Argument(parser=file_to_write, metavar="FILE", help="Where the copy goes.")],
     replace: Annotated[bool, typer.Option("--replace", help="It may take the place of an older backup.")] = False,
     ledger: LedgerUrl = AS_SET,
     _config: Config = None,

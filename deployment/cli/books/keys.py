@@ -17,6 +17,7 @@ from deployment.cli.options import (
     LedgerUrl,
     PepperFile,
     date,
+    file_to_write,
     is_typed,
     setting_option,
 )
@@ -74,7 +75,7 @@ _Name = Annotated[
     str | None,
     typer.Option("--name", help="With --signing: under which name it signs; else the log's."),
 ]
-_Out = Annotated[Path, setting_option("signing_key", "--out", "With --signing: its file")]
+_Out = Annotated[Path, setting_option("signing_key", "--out", "With --signing: its file", parser=file_to_write)]
 _Aside = Annotated[bool, typer.Option("--rotate", help="With --signing: keep a key in that file aside, as FILE.ID.")]
 
 

@@ -11,7 +11,7 @@ from attribution.errors import DestinationError
 from attribution.files.destinations import prepare_folder, require_own_file, write_file
 from attribution.rounds.stored import read_stored
 from deployment.cli.books.known import PublicKeys, read_keys, read_text_of
-from deployment.cli.options import Json, date
+from deployment.cli.options import Json, date, file_to_write
 from deployment.cli.output import print_json, say
 from deployment.cli.tables import print_table
 from deployment.errors import SettingsError
@@ -38,7 +38,9 @@ _Kept = Annotated[
 
 @app.command()
 def keygen(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the key goes; nothing is replaced.")],
+    file: Annotated[
+        Path, typer.Argument(parser=file_to_write, metavar="FILE", help="Where the key goes; nothing is replaced.")
+    ],
     name: Annotated[str, typer.Option("--name", help="Under which name it signs, as in hospital.example/north.")],
 ) -> None:
     """Make a member's signing key, and print its public half: for the aggregator's list, and for whoever checks."""
@@ -59,7 +61,12 @@ def sign(
     client: _Client,
     round_number: Annotated[int, typer.Option("--round", min=1, help="In which it is sent.")],
     weight: Annotated[float, typer.Option("--weight", help="What it declares, such as its number of examples.")],
-    out: Annotated[Path, typer.Option("--out", help="Where the statement goes: send it along, and keep it.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", parser=file_to_write, metavar="FILE", help="Where the statement goes: send it along, and keep it."
+        ),
+    ],
 ) -> None:
     """Sign an update, for this consortium, round, model and weight alone; a Flower client can do it by itself."""
     if not 0 < weight < float("inf"):

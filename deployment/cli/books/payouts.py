@@ -13,7 +13,7 @@ from attribution.files.destinations import is_same_place, prepare_folder, requir
 from deployment.books.payouts import TransferFile, payout_file
 from deployment.books.settlement_table import names_in
 from deployment.cli.extras import require_extra
-from deployment.cli.options import AS_SET, Config, LedgerUrl
+from deployment.cli.options import AS_SET, Config, LedgerUrl, file_to_write
 from deployment.cli.output import say
 from rewards import periods
 from rewards.errors import PeriodError
@@ -21,16 +21,25 @@ from rewards.files.private_files import draft_of, put
 from rewards.ledger.ledger import Ledger
 from rewards.money import write_readable
 
+_Table = Annotated[
+    Path | None,
+    typer.Option("--out", parser=file_to_write, metavar="FILE", help="The file of all members and the commons (CSV)."),
+]
+_Transfer = Annotated[
+    Path | None,
+    typer.Option(
+        "--sepa",
+        parser=file_to_write,
+        metavar="FILE",
+        help="The file for a bank (SEPA credit transfer, pain.001), to be read by its owner alone.",
+    ),
+]
+
 
 def payouts(
     period: Annotated[str, typer.Argument(metavar="PERIOD", help="Name of a final period, such as 2026-11.")],
-    out: Annotated[Path | None, typer.Option("--out", help="The file of all members and the commons (CSV).")] = None,
-    sepa: Annotated[
-        Path | None,
-        typer.Option(
-            "--sepa", help="The file for a bank (SEPA credit transfer, pain.001), to be read by its owner alone."
-        ),
-    ] = None,
+    out: _Table = None,
+    sepa: _Transfer = None,
     accounts: Annotated[
         Path | None, typer.Option("--accounts", help="Of --sepa: debtor and payees with name and IBAN (YAML).")
     ] = None,

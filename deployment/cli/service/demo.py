@@ -26,7 +26,7 @@ from attribution.training.federate import build_bundle
 from attribution.training.recipe import Recipe, load_recipe
 from deployment.cli.books.period import show_settlement
 from deployment.cli.configs import configs_folder
-from deployment.cli.options import ACTOR
+from deployment.cli.options import ACTOR, file_to_write
 from deployment.cli.output import console, credit, heat_map, legend, require_picture_place, save_picture, say, tint
 from deployment.cli.progress import ProgressBar
 from deployment.cli.service.apart import ServiceApart, service_apart
@@ -84,7 +84,10 @@ def demo(
         typer.Option("--configs", help="Folder with demo/ and policy.yaml; default: the one that came with protoken."),
     ] = None,
     work: Annotated[Path, typer.Option("--work", help="Folder for the bundle and the ledger.")] = Path("var/demo"),
-    picture: Annotated[Path | None, typer.Option("--picture", help="Write what was shown to this SVG file.")] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", parser=file_to_write, metavar="FILE", help="Write what was shown to this SVG file."),
+    ] = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Stay up to look at until Ctrl-C, and print keys to sign in with.")
     ] = False,

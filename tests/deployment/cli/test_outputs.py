@@ -62,3 +62,30 @@ def test_boards_are_written_again(capsys, tmp_path):
 
     assert "mine" == (tmp_path / "notes.txt").read_text()
     assert "protoken-service" == json.loads((tmp_path / "protoken-service.json").read_text())["uid"]
+
+
+WRITERS = {
+    "period payouts --out": ["period", "payouts", "2026-11", "--out", "PLACE"],
+    "period payouts --sepa": ["period", "payouts", "2026-11", "--sepa", "PLACE"],
+    "member keygen": ["member", "keygen", "PLACE", "--name", "hospital.example"],
+    "member sign": [
+        *("member", "sign", "u", "--before", "b", "--key", "k", "--consortium", "c", "--client", "n"),
+        *("--round", "1", "--weight", "1", "--out", "PLACE"),
+    ],
+    "ledger backup": ["ledger", "backup", "PLACE"],
+    "keys create --signing": ["keys", "create", "--signing", "--out", "PLACE"],
+    "demo --picture": ["demo", "--picture", "PLACE"],
+}
+
+
+@pytest.mark.parametrize("command", WRITERS)
+@pytest.mark.parametrize("place", ["new/", "new/.", "there"])
+def test_a_folder_is_not_the_name_of_a_file(capsys, monkeypatch, tmp_path, command, place):
+    """A command that writes one file writes none where a path ends in a slash, or where a folder is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    code, err = _run(capsys, *(each.replace("PLACE", place) for each in WRITERS[command]))
+
+    assert (1, 1) == (code, len(err.strip().splitlines()))
+    assert f"'{place}' names a folder" in err
+    assert [tmp_path / "there"] == list(tmp_path.iterdir())
