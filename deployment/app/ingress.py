@@ -41,7 +41,8 @@ class Ingress:
     ) -> None:
         forbid_core_files()
         listen_on_own_address()
-        self._engine = Models({name: HandleEngine(handle) for name, handle in handles.items()})
+        manifests = parts.manifests_of(settings.bundles)
+        self._engine = Models({name: HandleEngine(handle, manifests.get(name)) for name, handle in handles.items()})
         self._settings = settings
         self._ledger = Ledger(settings.ledger)
         self._keys = KeyRing(settings.ledger, pepper_of(settings.ledger, settings.pepper_file))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from ray import serve
@@ -23,10 +24,17 @@ LONGEST_S = 15.0
 
 
 class HandleEngine:
-    """The replicas behind a Serve handle. Whoever asks how they are shares one question, at most one a second."""
+    """The replicas behind a Serve handle. Whoever asks how they are shares one question, at most one a second.
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+    Args:
+        handle: of their deployment.
+        manifest: file of the bundle that they were set to serve, where this machine has it: where no replica answers,
+            it is said whether that is gone.
+    """
+
+    def __init__(self, handle: DeploymentHandle[Any], manifest: Path | None = None) -> None:
         self._handle = handle
+        self._manifest = manifest
         self._report = RecentAnswer(self._ask)
         self._wait_s = 1  # as long as the last replica that was full said; Serve, which may refuse too, knows no time
         # A thread of its own: a controller that hangs must not take those in which keys are checked.
@@ -68,7 +76,7 @@ class HandleEngine:
             why = f"every place is taken; try again in {self._wait_s} s"
             yield Failed(429, why, "overloaded", retry_after_s=self._wait_s)
         except UnavailableError as error:
-            yield Failed(503, error.message, "engine_unavailable", retry_after_s=5, is_open=True)
+            yield Failed(503, error.message, error.code or "engine_unavailable", retry_after_s=5, is_open=True)
         except Exception as error:  # noqa: BLE001 - Ray's, its transport's or the replica's own: none is known here
             _LOG.warning("a response ends, as its replica does not go on: %s", log_text_of(error))
             yield Failed(503, "the model went away; try again", "engine_unavailable", retry_after_s=5, is_open=True)
@@ -108,10 +116,15 @@ class HandleEngine:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 report: Report = await self._handle.report.remote()
         except Exception as error:
-            raise UnavailableError(
-                "no replica of the model answers", code="engine_unavailable", retry_after_s=5
-            ) from error
+            raise self._absence() from error
         return report
+
+    def _absence(self) -> UnavailableError:
+        """That no replica answers: without its bundle none can start, and none is left to say so."""
+        if self._manifest is None or self._manifest.exists():
+            return UnavailableError("no replica of the model answers", code="engine_unavailable", retry_after_s=5)
+        why = "no replica of the model answers, and the service's bundle is gone"
+        return UnavailableError(why, code="bundle_missing", retry_after_s=5)
 
 
 async def _step(events: AsyncIterator[Event]) -> Event | None:

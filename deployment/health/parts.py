@@ -4,7 +4,8 @@ Each part can be asked whether it is still that; a part that was not there at th
 and no ledger.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -110,6 +111,16 @@ def bundle(part: str, path: Path, verify: Callable[[Path], object]) -> Check:
             accepted = current
 
     return check
+
+
+def manifests_of(folders: Iterable[Path]) -> dict[str, Path]:
+    """Consortium -> the file of its bundle that says so, of the folders that are on this machine."""
+    manifests: dict[str, Path] = {}
+    for folder in folders:
+        with suppress(OSError, ValueError):  # another machine's, or none any more: its replicas say what of it
+            file = folder / MANIFEST_NAME
+            manifests[read_manifest(file.read_text(encoding="utf-8")).consortium] = file
+    return manifests
 
 
 def _stamp(file: Path) -> tuple[int, int]:

@@ -123,6 +123,7 @@ def test_dead_replica_without_its_bundle_keeps_nobody_waiting(running: Service, 
 
     assert 503 == at_once.status_code
     assert [503] * 4 == [each.status_code for each in later]
+    assert "bundle_missing" in later[0].text and "the service's bundle is gone" in later[0].text
     assert [200, 503] == [each.status_code for each in console]
     assert 200 == ask(running).status_code
 

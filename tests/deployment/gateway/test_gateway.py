@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -156,6 +157,23 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("hurried")
 class TestNoReplica:
     """While no replica answers, nobody waits without end."""
+
+    def test_without_its_bundle_that_is_said(self, tmp_path: Path) -> None:
+        """None can start then, and none is left to say so; while the bundle is there, it is not the reason."""
+        manifest = tmp_path / "consortium.json"
+        generate = SimpleNamespace(generate=FakeMethod(lambda _job: Events()))
+        handle: Any = SimpleNamespace(report=FakeMethod(never), options=lambda **_: generate)
+        told = []
+        for there in (True, False):
+            manifest.touch() if there else manifest.unlink()
+            with pytest.raises(UnavailableError) as caught:
+                asyncio.run(HandleEngine(handle, manifest).check())
+            told.append((caught.value.code, caught.value.message))
+
+        assert [
+            ("engine_unavailable", "no replica of the model answers"),
+            ("bundle_missing", "no replica of the model answers, and the service's bundle is gone"),
+        ] == told
 
     def test_response_that_does_not_begin_ends(self) -> None:
         """Serve would queue the request until a replica starts; it is told that none answers, and called off."""
