@@ -105,7 +105,7 @@ class _Door(OnDemand):
         Deferred(
             "explain",
             "deployment.cli.books.explain:explain",
-            "Show why a client is paid what it is: every line of the arithmetic, from its credit to its payout.",
+            "Show why a client, or the commons, is paid what it is: each line from credit to payout.",
         ),
         Deferred("hold", "deployment.cli.books.hold:app", "Hold back a client's payouts or a response's credit."),
         Deferred("statement", "deployment.cli.books.statement:app", "Issue and check clients' statements."),

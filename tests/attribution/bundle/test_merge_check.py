@@ -111,7 +111,7 @@ def test_an_adapter_in_the_base_model_s_folder_costs_no_bundle(good, tmp_path):
     before = {path: file_sha256(path, BundleError) for path in bundle.rglob("*") if path.is_file()}
 
     with pytest.raises(AttributionError, match=r"base/adapter_config\.json"):
-        write_bundle(bundle, "new", f"path:{base}", 1, [Member("a", "A", 1, 1.0, Update(), None)])
+        write_bundle(bundle, "test", f"path:{base}", 1, [Member("a", "A", 1, 1.0, Update(), None)])
 
     assert before == {path: file_sha256(path, BundleError) for path in bundle.rglob("*") if path.is_file()}
     assert {"base", "bundle"} == {path.name for path in tmp_path.iterdir()}

@@ -10,7 +10,7 @@ import torch
 from attribution.attribute import attribute
 from attribution.base.layers import tail_of
 from attribution.base.references import load_model
-from attribution.bundle.bundle import verify_bundle
+from attribution.bundle.bundle import manifest_of, verify_bundle
 from attribution.bundle.updates import weighted_sum
 from attribution.errors import BundleError, ModelError, RecipeError
 from attribution.files.foreign import file_sha256
@@ -158,9 +158,9 @@ class TestBuild:
     def test_a_new_build_replaces_the_old(self, files, tmp_path):
         """Building to where a bundle is leaves the new one alone there."""
         build_bundle(_recipe(files), tmp_path / "bundle", Listener())
-        bundle = build_bundle(_recipe(files, consortium="other"), tmp_path / "bundle", Listener())
+        bundle = build_bundle(_recipe(files, rounds=3), tmp_path / "bundle", Listener())
 
-        assert "other" == bundle.manifest.consortium
+        assert 3 == bundle.manifest.round == manifest_of(tmp_path / "bundle").round
         assert ["bundle"] == [path.name for path in tmp_path.iterdir()]
 
     @pytest.mark.parametrize(
