@@ -12,7 +12,8 @@ from typing import BinaryIO
 
 from rewards.errors import LedgerError
 
-_SQLITE = b"SQLite format 3\0"
+SQLITE = b"SQLite format 3\0"
+"""What an SQLite file begins with."""
 _PAGE_SIZE = slice(16, 18)  # of the database's header
 _LARGEST_PAGE = 65536  # is written as 1
 _MODES = slice(18, 20)  # the file format's versions for writing and reading
@@ -48,7 +49,7 @@ def require_whole_log(file: Path) -> None:
         LedgerError: the log is cut, damaged or another database's, or cannot be read; it is named.
     """
     start, log = _start(file), _log_of(file)
-    if not start.startswith(_SQLITE) or _size(log) == 0:
+    if not start.startswith(SQLITE) or _size(log) == 0:
         return
     try:
         with log.open("rb") as opened:

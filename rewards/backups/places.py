@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from rewards.audit.source import POSTGRESQL_DUMP
+from rewards.audit.write_ahead import SQLITE
 from rewards.errors import LedgerError
 from rewards.files.open_files import GONE, find_user
 
 _BESIDE = ("-wal", "-shm", "-journal")
-_SQLITE = b"SQLite format 3\0"
 
 
 def require_free(file: Path, ledger: Path | None, *, replace: bool) -> None:
@@ -69,14 +69,14 @@ def require_copy(file: Path, *, is_sqlite: bool) -> None:
     """
     try:
         with file.open("rb") as opened:
-            start = opened.read(len(_SQLITE))
+            start = opened.read(len(SQLITE))
     except OSError as error:
         raise LedgerError(f"backup {file} cannot be read: {error.strerror}") from error
-    if start == _SQLITE and not is_sqlite:
+    if start == SQLITE and not is_sqlite:
         raise LedgerError(f"{file} is of a ledger on SQLite; give --ledger sqlite:///FILE")
     if start.startswith(POSTGRESQL_DUMP) and is_sqlite:
         raise LedgerError(f"{file} is of a ledger on PostgreSQL; give --ledger postgresql://USER@HOST/DATABASE")
-    if start != _SQLITE and not start.startswith(POSTGRESQL_DUMP):
+    if start != SQLITE and not start.startswith(POSTGRESQL_DUMP):
         raise LedgerError(f"{file} is no backup of a ledger")
 
 

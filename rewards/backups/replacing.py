@@ -14,12 +14,11 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 from rewards.audit.source import POSTGRESQL_DUMP
+from rewards.audit.write_ahead import SQLITE, is_write_ahead
 from rewards.backups import postgresql
 from rewards.errors import LedgerError
 
 _GROWING = ("receipts", "events")
-_JOURNAL_AT, _ROLLBACK = 18, b"\1"  # of SQLite's header: how the file is written
-_SQLITE = b"SQLite format 3\0"
 _Row = tuple[int, str | None]  # sequence and salt
 
 
@@ -48,14 +47,18 @@ def require_older(file: Path, connection: Connection) -> None:
     """
     try:
         with file.open("rb") as opened:
-            start = opened.read(_JOURNAL_AT + 1)
+            start = opened.read(len(SQLITE))
     except FileNotFoundError:
         return
     except OSError as error:
         raise LedgerError(f"backup {file}: the file that is there cannot be read: {error.strerror}") from error
     if not start:
         return
-    reach = _reach_of_dump(file) if start.startswith(POSTGRESQL_DUMP) else _reach_of_copy(file, start)
+    reach = None
+    if start.startswith(POSTGRESQL_DUMP):
+        reach = _reach_of_dump(file)
+    elif start == SQLITE and not is_write_ahead(file):  # which a ledger is, and no copy of one
+        reach = _reach_of_copy(file)
     if reach is None:
         raise LedgerError(
             f"backup {file}: this is no backup of a ledger, and only an older one is replaced; give another name"
@@ -70,10 +73,8 @@ def require_older(file: Path, connection: Connection) -> None:
             )
 
 
-def _reach_of_copy(file: Path, start: bytes) -> _Reach | None:
-    """None for what is no backup; a ledger differs by its write-ahead mode, which no copy has."""
-    if not start.startswith(_SQLITE) or start[_JOURNAL_AT:] != _ROLLBACK:
-        return None
+def _reach_of_copy(file: Path) -> _Reach | None:
+    """None for what is no backup."""
     ends = "SELECT sequence, salt FROM {} ORDER BY sequence {} LIMIT 1"
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as made:

@@ -81,9 +81,11 @@ def preview(
         print_json(_document(draft.settlement) | rehearsal)
         return
     show_settlement(draft.settlement, "preview" if at_us is None else f"rehearsed for {text_of(at_us)}", as_json=False)
-    _show_rest_of_month(period, _microseconds(until) or at_us)
+    is_closed = periods.get(book, period) is not None
+    if not is_closed:  # a draft has its end
+        _show_rest_of_month(period, _microseconds(until) or at_us)
     if at_us is not None:
-        _show_times(draft, at_us, is_closed=periods.get(book, period) is not None)
+        _show_times(draft, at_us, is_closed=is_closed)
     changed = {account: units for account, units in draft.difference.items() if units}
     if draft.compared_with:
         rows = [(account, _money(draft.settlement, units)) for account, units in changed.items()]

@@ -226,3 +226,15 @@ def test_a_month_that_goes_on_is_told(capsys, tmp_path, name, goes_on):
     told = [run(capsys, "period", command, name, *place(tmp_path))[1] for command in ("preview", "close")]
 
     assert [goes_on] * 2 == ["the month goes on until 9999-12-01 00:00:00 UTC" in out for out in told]
+
+
+@pytest.mark.usefixtures("ledger")
+def test_of_a_draft_no_other_end_is_told(capsys, tmp_path):
+    """It ended when it was closed, and not where its preview is asked for."""
+    (tmp_path / "slow.yaml").write_text(POLICY + "dispute_days: 5\n")
+    closed = run(capsys, "period", "close", "9999-11", *place(tmp_path, "slow.yaml"))
+    draft = run(capsys, "period", "preview", "9999-11", *place(tmp_path, "slow.yaml"))
+
+    assert (0, 0) == (closed[0], draft[0])
+    assert "settlement 9999-11 (preview)" in draft[1]
+    assert "month goes on" not in draft[1]
