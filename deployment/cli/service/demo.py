@@ -107,7 +107,6 @@ def demo(
 def _run(recipe: Recipe, configuration: Path, work: Path, picture: Path | None, *, keep: bool) -> None:
     _build_once(recipe, configuration / "demo", work / "bundle")
     settings = _settings(configuration, work)
-    Ledger.prepare(settings["ledger"])  # the key of the last demo stays, and with a key alone no service starts
     console.rule("serving")
     with (
         console.status("starting Ray Serve…") as status,

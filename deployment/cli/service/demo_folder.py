@@ -17,14 +17,15 @@ from rewards.files.open_files import find_user
 STAMP = "recipe.sha256"
 """File that only a demo writes: the hash of the recipe and data that its bundle was made from, empty until it is."""
 
-_LEDGER = ("ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db-journal", "ledger.db.pepper")
+# The signing key is its ledger's alone: with books that do not know it no service starts.
+_LEDGER = ("signing.key", "ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db-journal", "ledger.db.pepper")
 _FOLDERS = ("spool", "texts")
 _UNFINISHED = ".building-"  # of a bundle, whose writer was killed
 
 
 @contextmanager
 def demo_folder(work: Path) -> Iterator[None]:
-    """The folder, made where it is missing and cleared, for as long as a `with` lasts; bundle and signing key stay.
+    """The folder, made where it is missing and cleared, for as long as a `with` lasts; its bundle stays.
 
     Raises:
         StartError: it holds something and is no demo's, whose ledger may be removed; or another demo runs there, or a

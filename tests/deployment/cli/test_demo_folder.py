@@ -86,7 +86,7 @@ def test_what_is_no_folder_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("stamp", ["", "0" * 64])
-def test_an_earlier_demo_is_cleared_and_its_bundle_and_key_stay(tmp_path, stamp):
+def test_an_earlier_demo_is_cleared_and_its_bundle_stays(tmp_path, stamp):
     """A demo runs again where one ran before, also where that was ended while it trained; what is not its stays."""
     _fill(tmp_path, [*SERVICE, "bundle/consortium.json", "ledger.db.backup", "notes.txt"])
     (tmp_path / STAMP).write_text(stamp)
@@ -94,7 +94,7 @@ def test_an_earlier_demo_is_cleared_and_its_bundle_and_key_stay(tmp_path, stamp)
     with demo_folder(tmp_path):
         left = _contents(tmp_path)
 
-    assert {"signing.key", "serve.log", "bundle/consortium.json", "ledger.db.backup", "notes.txt", STAMP} == set(left)
+    assert {"serve.log", "bundle/consortium.json", "ledger.db.backup", "notes.txt", STAMP} == set(left)
     assert stamp == left[STAMP]
 
 
