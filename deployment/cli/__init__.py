@@ -9,9 +9,10 @@ line on stderr that names what is wrong. Where nobody foresaw what went wrong, P
     service/   commands that start the service or show it
     configs    where `configs/` is, in a checkout and in an installed wheel alike
     extras     which modules each extra of the installation brings, and what to install
+    heat_map   tokens in the colours of the clients that taught them
     on_demand  commands that are imported when they are called
     options    options that several nouns of the command line share
-    output     JSON, lines of text, and the heat map of tokens
+    output     JSON, lines of text, and a picture of what was shown
     progress   how far long work is: a bar, or now and then a line
     tables     tables in which no word is broken, however narrow the terminal
 """

@@ -1,4 +1,4 @@
-"""How the command line shows things: JSON or tables, and the heat map of tokens.
+"""How the command line shows things: JSON, lines of text, and a picture of them.
 
 Does not know where the data came from.
 """
@@ -6,7 +6,6 @@ Does not know where the data came from.
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,13 +13,10 @@ from rich.text import Text
 
 from attribution.files.destinations import prepare_folder, require_own_file, write_file
 from deployment.schemas.fields import spell
-from rewards.files.plain_text import json_lines, many_lines, one_line
+from rewards.files.plain_text import json_lines, one_line
 
 console = Console(highlight=False, markup=False, emoji=False)  # what is shown is text, whatever it looks like
-_PALETTE = ("deep_sky_blue1", "orange1", "spring_green2", "orchid1", "yellow1", "turquoise2", "light_coral", "tan")
-_COMMONS_STYLE = "grey62"
 _MAKER = b"Generated with Rich"
-_HALF_TINT = 0.5  # below this part of a token the clients' colour is not filled, only written
 
 
 def print_json(document: object) -> None:
@@ -59,37 +55,3 @@ def require_picture_place(path: Path) -> None:
 def credit(micro_credits: int) -> str:
     """Micro-credits, grouped by thousands so that the last six digits read as parts of a token."""
     return f"{micro_credits:,}".replace(",", " ")
-
-
-def tint(clients: Sequence[str]) -> dict[str, str]:
-    """A colour for each client, in the order given."""
-    return {client: _PALETTE[index % len(_PALETTE)] for index, client in enumerate(clients)}
-
-
-def legend(colours: Mapping[str, str]) -> Text:
-    """Which colour is whose."""
-    text = Text("  ")
-    for client, colour in colours.items():
-        text.append(f" {one_line(client)} ", style=f"black on {colour}")
-        text.append(" ")
-    return text.append("commons", style=_COMMONS_STYLE).append("  (filled: more than half of the token was taught)")
-
-
-def heat_map(
-    tokens: Sequence[str],
-    scores: Mapping[str, Sequence[float]],
-    base_shares: Sequence[float],
-    colours: Mapping[str, str],
-) -> Text:
-    """The text, each token in its top client's colour: filled where clients taught most of it, grey where none did."""
-    text = Text()
-    for index, token in enumerate(map(many_lines, tokens)):
-        top = max(scores, key=lambda client: scores[client][index])
-        taught = 1.0 - base_shares[index]
-        if scores[top][index] <= 0 or taught <= 0:
-            text.append(token, style=_COMMONS_STYLE)
-        elif taught < _HALF_TINT:
-            text.append(token, style=colours[top])
-        else:
-            text.append(token, style=f"black on {colours[top]}")
-    return text

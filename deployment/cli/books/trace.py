@@ -12,8 +12,9 @@ from rich.text import Text
 
 from deployment.books.traces import BookedTrace, TracedResponse, trace_booked
 from deployment.cli.extras import require_extra
+from deployment.cli.heat_map import heat_map, legend, tint
 from deployment.cli.options import AS_SET, Config, Json, LedgerUrl, date, is_typed, setting_option
-from deployment.cli.output import console, credit, heat_map, legend, print_json, say, tint
+from deployment.cli.output import console, credit, print_json, say
 from deployment.cli.tables import print_table
 from deployment.errors import SettingsError
 from deployment.kept.texts import KeptText, find_text

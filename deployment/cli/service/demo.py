@@ -26,8 +26,9 @@ from attribution.training.federate import build_bundle
 from attribution.training.recipe import Recipe, load_recipe
 from deployment.cli.books.period import show_settlement
 from deployment.cli.configs import configs_folder
+from deployment.cli.heat_map import heat_map, legend, tint
 from deployment.cli.options import ACTOR, file_to_write
-from deployment.cli.output import console, credit, heat_map, legend, require_picture_place, save_picture, say, tint
+from deployment.cli.output import console, credit, require_picture_place, save_picture, say
 from deployment.cli.progress import ProgressBar
 from deployment.cli.service.apart import ServiceApart, service_apart
 from deployment.cli.service.demo_folder import STAMP, demo_folder
