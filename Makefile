@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help setup demo serve fast test test-attribution test-rewards test-deployment mutants lint \
-	bench-attribution bench-ledger bench-recompute bench-console bench-serving bench-mixed bench-gpu bench-vllm \
-	bench-recording bench-rounds test-vllm test-guide pictures clean
+	bench-attribution bench-ledger bench-recompute bench-console bench-serving bench-streaming bench-mixed bench-gpu \
+	bench-vllm bench-recording bench-rounds test-vllm test-guide pictures clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' Makefile | expand -t 20
@@ -94,6 +94,9 @@ bench-rounds: setup  ## how long an import of recorded rounds takes, 55 clients 
 
 bench-serving: setup var/demo/bundle/consortium.json  ## our service beside `transformers serve`, over HTTP
 	$(BIN)/python -m tests.benchmarks.serving
+
+bench-streaming: setup  ## what a streamed token takes of the processors beside the model
+	$(BIN)/python -m tests.benchmarks.streaming
 
 bench-mixed: setup var/demo/bundle/consortium.json  ## ten minutes of requests, replicas killed, and the books after
 	$(BIN)/python -m tests.benchmarks.mixed_load

@@ -64,7 +64,8 @@ class HandleEngine:
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
         """Events of one response, with whatever is raised, or that no replica answers any more, told as a `Failed`."""
-        events = self._handle.options(stream=True).generate.remote(job)
+        # A handle keeps how it was made to call: elsewhere, by a process that had not been told to call by gRPC.
+        events = self._handle.options(stream=True, _by_reference=False).generate.remote(job)
         try:
             tries = 1
             while (event := await self._next(events, tries)) is not None:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from deployment.books import statement_page
 from deployment.books.books import Books
-from deployment.cli import main, output, tables
+from deployment.cli import heat_map, main, output, tables
 from deployment.cli.progress import ProgressBar
 from deployment.metrics.ledger import LedgerCollector
 from rewards import periods, statements
@@ -112,8 +112,8 @@ def test_a_table_shows_it_as_it_is(screen: io.StringIO, text: str) -> None:
 def test_a_line_and_a_heat_map_show_it_as_it_is(screen: io.StringIO, text: str) -> None:
     """What is said stays one line; a token may break its line, and do nothing else."""
     output.say(text)
-    output.console.print(output.heat_map([text], {text: [1.0]}, [0.0], output.tint([text])))
-    output.console.print(output.legend(output.tint([text])))
+    output.console.print(heat_map.heat_map([text], {text: [1.0]}, [0.0], heat_map.tint([text])))
+    output.console.print(heat_map.legend(heat_map.tint([text])))
 
     first, *rest = screen.getvalue().split("\n")
     assert one_line(text).strip() == first.strip()

@@ -12,6 +12,7 @@ import pytest
 from grpc import StatusCode
 from grpc.aio import AioRpcError, Metadata
 from ray.exceptions import ActorUnavailableError
+from ray.serve._private.handle_options import DynamicHandleOptions
 from ray.serve.exceptions import BackPressureError
 
 from deployment.errors import UnavailableError
@@ -93,6 +94,20 @@ def engine_of(report: Callable[[], Any], events: Events) -> HandleEngine:
     """An engine over a handle whose replica says and does that."""
     generate = SimpleNamespace(generate=FakeMethod(lambda _job: events))
     return HandleEngine(SimpleNamespace(report=FakeMethod(report), options=lambda **_: generate))  # type: ignore[arg-type]
+
+
+def test_pieces_of_text_come_by_grpc() -> None:
+    """Whoever made the handle: as objects of Ray's they cost twice as much, and a handle is told where it is made."""
+    given: dict[str, Any] = {}
+
+    def options(**each: Any) -> SimpleNamespace:
+        given.update(each)
+        return SimpleNamespace(generate=FakeMethod(lambda _job: Events()))
+
+    asyncio.run(all_of(HandleEngine(SimpleNamespace(options=options))))  # type: ignore[arg-type]
+
+    assert DynamicHandleOptions()._by_reference
+    assert not DynamicHandleOptions().copy_and_update(**given)._by_reference
 
 
 async def never() -> None:
