@@ -5,11 +5,15 @@ Holds no prompt's text and no client's share, so that everybody may read it. Kno
 
 import json
 from hashlib import sha256
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from attribution.bundle.manifest import ConsortiumId, Sha256
+
+_LARGEST = 2**53 - 1  # what every reader of JSON keeps exact
+_Count = Annotated[int, Field(ge=0, le=_LARGEST)]
+_Some = Annotated[int, Field(ge=1, le=_LARGEST)]
 
 
 class _Strict(BaseModel):
@@ -20,7 +24,7 @@ class Measured(_Strict):
     """One figure."""
 
     value: float | None = Field(description="Null where nothing was measured.")
-    n: int = Field(ge=0, description="How many observations are behind it.")
+    n: _Count = Field(description="How many observations are behind it.")
     low: float | None = Field(None, description="Where its 95 % interval begins; null where it has none.")
     high: float | None = Field(None, description="Where that ends.")
 
@@ -52,16 +56,16 @@ class CalibrationReport(_Strict):
     attribution_version: str = Field(description="Of the scores, as receipts name it.")
     tolerance: float = Field(ge=0)
     dtype: str = Field(description="In which responses were scored.")
-    clients: int = Field(ge=1)
+    clients: _Some
     truth: Literal["exact", "permutations"]
-    permutations: int | None = Field(ge=1, description="Orders of joining that were sampled; null where it is exact.")
+    permutations: _Some | None = Field(description="Orders of joining that were sampled; null where it is exact.")
     prompts_sha256: Sha256 = Field(description="Of the file of prompts.")
-    max_new_tokens: int = Field(ge=1, description="The most tokens of a response that the model was asked for.")
-    responses: int = Field(ge=1)
+    max_new_tokens: _Some = Field(description="The most tokens of a response that the model was asked for.")
+    responses: _Some
     least_gain: float = Field(description="Responses that gained no more than so many nats are not compared.")
-    small_gains: int = Field(ge=0, description="How many these were.")
-    without_shares: int = Field(
-        ge=0, description="How many gained more, and have no client with a positive score: not compared either."
+    small_gains: _Count = Field(description="How many these were.")
+    without_shares: _Count = Field(
+        description="How many gained more, and have no client with a positive score: not compared either."
     )
     figures: CalibrationFigures
     version: str = Field(description="Of protoken.")
