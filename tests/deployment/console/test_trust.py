@@ -229,13 +229,13 @@ class TestCalibrations:
         ):
             assert told in words
         assert "of 99" not in words
-        assert f"Nothing was measured yet of what {OTHER} serves" in words
+        assert f"Nothing was measured yet of the model that {OTHER} serves now" in words
 
     def test_without_one_the_page_says_how_it_is_made(self, member: TestClient) -> None:
         """The command, and of which consortium nothing was measured."""
         words = Document.of(member.get("/console/trust")).words
 
-        assert f"Nothing was measured yet of what {CARD.name} and {OTHER} serve" in words
+        assert f"Nothing was measured yet of the models that {CARD.name} and {OTHER} serve now" in words
         assert "protoken evaluate --bundle BUNDLE --prompts prompts.jsonl --ledger LEDGER" in words
 
     def test_a_new_round_is_not_calibrated_by_the_one_before(
@@ -247,7 +247,7 @@ class TestCalibrations:
         words = Document.of(member.get("/console/trust")).words
 
         assert "On average 2.8 %" in words
-        assert f"Nothing was measured yet of what {CARD.name} and {OTHER} serve" in words
+        assert f"Nothing was measured yet of the models that {CARD.name} and {OTHER} serve now" in words
 
     def test_sampled_values_tell_their_own_error(self, member: TestClient, world: World) -> None:
         """Of many clients: from how many orders, and how much of the difference is theirs."""
