@@ -2,6 +2,7 @@
 
 from itertools import permutations
 from pathlib import Path
+from statistics import quantiles
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from attribution.attribute import attribute
-from attribution.evaluation.calibration import Prompts, calibrate, passes_needed
+from attribution.evaluation.calibration import Prompts, _Row, _sampling_distance, calibrate, passes_needed
 from attribution.evaluation.calibration_report import CalibrationReport
 from attribution.evaluation.ground_truth import (
     ReconstructedGame,
@@ -21,7 +22,7 @@ from attribution.evaluation.ground_truth import (
     sampled_shapley,
 )
 from attribution.evaluation.shapley import antithetic_orders, sampled_values, shapley_values
-from attribution.evaluation.statistics import compare_shares
+from attribution.evaluation.statistics import compare_shares, positive_shares, total_variation
 from attribution.forcing import response_to
 from attribution.model import FederatedModel
 from attribution.progress import NoProgress
@@ -180,6 +181,7 @@ def test_figures_are_those_of_a_slow_oracle(tmp_path):
     assert len(distances) == figures.distance.n == figures.distance_p95.n == report.compared_responses
     assert figures.distance.value == pytest.approx(sum(distances) / len(distances), abs=1e-4)
     assert figures.distance.low <= figures.distance.value <= figures.distance.high
+    assert figures.distance_p95.value == pytest.approx(quantiles(distances, n=20, method="inclusive")[-1], abs=1e-4)
     assert figures.largest_difference.value == pytest.approx(max(differences), abs=1e-4)
     assert figures.completeness_error.value == pytest.approx(sum(errors) / len(errors), abs=1e-6)
     assert figures.settled_distance.value == pytest.approx(settled, abs=1e-4)
@@ -219,8 +221,38 @@ def test_many_clients_are_calibrated_by_permutations(tmp_path):
     assert ("permutations", 8) == (first.truth, first.permutations)
     assert first.identity == second.identity
     assert first.compared_responses > 0 and first.figures.truth_error.n == first.compared_responses
+    game = ReconstructedGame(model.bundle)
+    truth = sampled_shapley(
+        game, [ScoredResponse.from_generation(each) for each in responses], 4, model.global_sha256, NoProgress()
+    )
+    distances = [
+        total_variation(
+            positive_shares(attribute(model, each).response_scores),
+            positive_shares({client: float(values[place]) for client, values in truth.values.items()}),
+        )
+        for place, each in enumerate(responses)
+    ]
+    assert first.compared_responses == len(responses)
+    assert first.figures.distance.value == pytest.approx(sum(distances) / len(distances), abs=1e-6)
     assert 0 < first.figures.truth_error.value < 1
     assert "sampled from 8 orders in which 11 clients may join" in first.truth_words
+
+
+def test_the_error_of_sampling_is_the_distance_that_it_makes():
+    """Over many seeds, the distance of sampled shares from the exact ones is on average what is told of each sample."""
+    table, worth = _game(5, 1, 3)
+    size = torch.tensor([float(mask.bit_count()) for mask in range(32)], dtype=torch.float64)
+    table[:, 0] += 6 * size  # so that everybody's value is positive
+    exact = {str(player): float(value) for player, value in enumerate(shapley_values(table)[:, 0])}
+    told, made = [], []
+    for seed in range(60):
+        values, errors = sampled_values(antithetic_orders(5, 20, str(seed)), worth)
+        sampled, error = ({str(player): float(row[0]) for player, row in enumerate(of)} for of in (values, errors))
+        told.append(_sampling_distance(_Row(None, sampled, error)))
+        made.append(total_variation(positive_shares(sampled), positive_shares(exact)))
+
+    assert min(exact.values()) > 0
+    assert 0.8 < sum(told) / sum(made) < 1.25
 
 
 def test_one_client_alone_gets_what_is_its(tmp_path):
