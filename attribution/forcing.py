@@ -1,6 +1,6 @@
 """A response that somebody else wrote, read by the model as if it had generated it: for auditing and for tracing.
 
-Does not choose tokens and does not score.
+Where nobody wrote one the model is asked. Does not score.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from tokenizers.decoders import DecodeStream
 
 from attribution.base.tokenizer import panics_raised
 from attribution.decoding.capture import capture
+from attribution.decoding.decode import Batch
 from attribution.decoding.row import unfinished_character
 from attribution.decoding.taps import taps
 from attribution.errors import PromptError
@@ -44,13 +45,7 @@ def forced_generation(
         PromptError: prompt or response is empty, or together they exceed the model's context.
     """
     prompt, tokens = list(prompt_ids), list(token_ids)
-    if not prompt or not tokens:
-        raise PromptError(f"the {'response' if prompt else 'prompt'} is empty; at least one token is needed")
-    if len(prompt) + len(tokens) > model.context_length:
-        raise PromptError(
-            f"prompt and response have {len(prompt) + len(tokens)} tokens, but the model's context holds"
-            f" {model.context_length}"
-        )
+    _require_readable(model, prompt, tokens)
     sampling = Sampling(max_new_tokens=len(tokens), temperature=temperature)
     ids = torch.tensor([[*prompt, *tokens[:-1]]], device=model.device)
     emitting = torch.arange(len(prompt) - 1, ids.shape[1], device=model.device)
@@ -73,6 +68,43 @@ def forced_generation(
         o_proj_input=seen["o_proj_input"][0, emitting],
         o_proj_output=seen["o_proj_output"][0, emitting],
     )
+
+
+def response_to(
+    model: FederatedModel, prompt_ids: Sequence[int], token_ids: Sequence[int] | None, max_new_tokens: int
+) -> Generation:
+    """The response to a prompt that somebody gives; where that is None, the model's own, without sampling.
+
+    Raises:
+        PromptError: prompt or response is empty, or together they exceed the model's context.
+    """
+    if token_ids is not None:
+        return forced_generation(model, prompt_ids, token_ids)
+    batch = Batch(model)
+    batch.join("alone", prompt_ids, Sampling(max_new_tokens=max_new_tokens))
+    while len(batch):
+        batch.step()
+    return batch.leave("alone")
+
+
+def require_response(
+    model: FederatedModel, prompt_ids: Sequence[int], token_ids: Sequence[int] | None, max_new_tokens: int
+) -> None:
+    """Refuse at once what `response_to` would refuse."""
+    if token_ids is None:
+        Batch(model).check(prompt_ids, Sampling(max_new_tokens=max_new_tokens))
+    else:
+        _require_readable(model, prompt_ids, token_ids)
+
+
+def _require_readable(model: FederatedModel, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> None:
+    if not prompt_ids or not token_ids:
+        raise PromptError(f"the {'response' if prompt_ids else 'prompt'} is empty; at least one token is needed")
+    if len(prompt_ids) + len(token_ids) > model.context_length:
+        raise PromptError(
+            f"prompt and response have {len(prompt_ids) + len(token_ids)} tokens, but the model's context holds"
+            f" {model.context_length}"
+        )
 
 
 def _pieces(model: FederatedModel, tokens: Sequence[int]) -> list[str]:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from attribution.attribute import attribute
-from attribution.decoding.decode import Batch
 from attribution.errors import RecipeError
-from attribution.forcing import forced_generation
+from attribution.forcing import response_to
 from attribution.model import FederatedModel
 from attribution.progress import Progress
-from attribution.records import AttributedResponse, Generation, Sampling
+from attribution.records import AttributedResponse
 
 _RESAMPLES = 2000
 _SURE = 0.95
@@ -74,7 +73,7 @@ def trace(
     progress.start("tracing", len(flagged))
     credit, paper = [], []
     for each in flagged:
-        generation = _generation(model, each, max_new_tokens)
+        generation = response_to(model, each.prompt_ids, each.token_ids, max_new_tokens)
         credit.append(attribute(model, generation))
         if model.bundle.last_round:
             paper.append(attribute(model, generation, method="paper"))
@@ -97,16 +96,6 @@ def trace(
     gain = sum(response.gain or 0.0 for response in credit) / len(credit)
     base_share = _base_share(credit)
     return Trace(tuple(suspects), len(flagged), gain, base_share, _verdict(suspects, len(flagged), gain))
-
-
-def _generation(model: FederatedModel, flagged: FlaggedResponse, max_new_tokens: int) -> Generation:
-    if flagged.token_ids is not None:
-        return forced_generation(model, flagged.prompt_ids, flagged.token_ids)
-    batch = Batch(model)
-    batch.join("flagged", flagged.prompt_ids, Sampling(max_new_tokens=max_new_tokens))
-    while len(batch):
-        batch.step()
-    return batch.leave("flagged")
 
 
 def _responsibility(clients: Sequence[str], scores: Sequence[Mapping[str, float]]) -> dict[str, float]:

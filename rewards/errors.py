@@ -16,6 +16,7 @@ RewardsError
     ├── ReversalError       a response that cannot be reversed
     ├── HoldError           a hold that cannot be placed or released
     ├── PublicationError    a bundle that cannot be put in service, or taken back
+    ├── CalibrationError    a calibration of a model that the ledger does not know
     ├── StatementError      a statement that does not exist, or is not in the Merkle log yet
     └── PeriodError         a period that cannot be previewed, closed or moved on
         ├── PeriodEmptyError    nothing was booked in its window
@@ -110,6 +111,10 @@ class HoldError(LedgerError):
 
 class PublicationError(LedgerError):
     """A bundle that cannot be put in service, or taken back; nothing was written."""
+
+
+class CalibrationError(LedgerError):
+    """A calibration of a model that the ledger does not know, or of nothing; nothing was written."""
 
 
 class StatementError(LedgerError):

@@ -120,6 +120,7 @@ BOTH_DOMAINS = {
     "deployment.cli.doctor.bundles",
     "deployment.cli.doctor.findings",
     "deployment.cli.doctor.surroundings",
+    "deployment.cli.models.calibration",
     "deployment.cli.models.consortium",
     "deployment.cli.models.importing",
     "deployment.cli.models.publish",

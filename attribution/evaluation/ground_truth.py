@@ -19,7 +19,7 @@ from attribution.base.references import load_model, resolve_base
 from attribution.bundle.bundle import Bundle
 from attribution.bundle.replacement import require_bundle_place
 from attribution.errors import BundleError
-from attribution.evaluation.shapley import PLAYERS_MAX, shapley_values
+from attribution.evaluation.shapley import PLAYERS_MAX, antithetic_orders, sampled_values, shapley_values
 from attribution.progress import NoProgress, Progress
 from attribution.records import Generation
 from attribution.training.federate import build_bundle
@@ -56,12 +56,14 @@ class Truth:
     """Each client's value of each response, (responses,) float64 by id; `gain` is v(all) − v(none).
 
     `coalition_values` (2^K, responses) holds v(S) − v(none) by bit mask, where all coalitions were asked for.
+    `standard_errors` are those of the values, where these were sampled.
     """
 
     players: tuple[str, ...]
     values: Mapping[str, Tensor]
     gain: Tensor
     coalition_values: Tensor | None = None
+    standard_errors: Mapping[str, Tensor] | None = None
 
 
 def exact_shapley(game: Game, responses: Sequence[ScoredResponse], progress: Progress) -> Truth:
@@ -83,6 +85,32 @@ def exact_shapley(game: Game, responses: Sequence[ScoredResponse], progress: Pro
     table = table - table[0]
     values = dict(zip(players, shapley_values(table), strict=True))
     return Truth(players, values, table[-1], table)
+
+
+def sampled_shapley(
+    game: Game, responses: Sequence[ScoredResponse], pairs: int, seed: str, progress: Progress
+) -> Truth:
+    """Shapley values of any number of clients, from `pairs` orders of joining and their reverses, with standard errors.
+
+    No value is biased, and those of a response sum to its gain exactly, as they do in every order by itself.
+    """
+    players = game.players
+    orders = antithetic_orders(len(players), pairs, seed)
+    coalitions = dict.fromkeys(frozenset(order[:size]) for order in orders for size in range(len(players) + 1))
+    progress.start("asking sampled coalitions", len(coalitions))
+    worth = {}
+    for coalition in coalitions:
+        worth[coalition] = game.log_probabilities([players[place] for place in sorted(coalition)], responses)
+        progress.advance()
+    values, errors = sampled_values(orders, worth)
+    gain = worth[frozenset(range(len(players)))] - worth[frozenset()]
+    by_player = dict(zip(players, values, strict=True))
+    return Truth(players, by_player, gain, standard_errors=dict(zip(players, errors, strict=True)))
+
+
+def coalitions_asked(players: int, pairs: int) -> int:
+    """How many coalitions tell the values of so many clients: all, or the most that so many pairs of orders pass."""
+    return 1 << players if players <= PLAYERS_MAX else 2 + 2 * pairs * (players - 1)
 
 
 def leave_one_out(game: Game, responses: Sequence[ScoredResponse], progress: Progress) -> Truth:

@@ -5,7 +5,8 @@ Pure functions; does not know where the numbers come from.
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,25 @@ from attribution.evaluation.results import Figure
 
 _RESAMPLES = 2000
 _Unit = Literal["proportion", "share", "ratio", "correlation", "nats", "seconds", "relative error"]
+_Shares = Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class ShareComparison:
+    """Shares that were given beside the true ones, of the responses that have both.
+
+    Attributes:
+        distances: the total variation of each response.
+        points: true share and given one of each client in each response.
+    """
+
+    distances: list[float]
+    points: list[tuple[float, float]]
+
+    @property
+    def correlation(self) -> float | None:
+        """Pearson's, over clients and responses alike; None where one of the two does not vary."""
+        return pearson([true for true, _ in self.points], [given for _, given in self.points])
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
@@ -40,6 +60,15 @@ def total_variation(first: Mapping[str, float], second: Mapping[str, float]) -> 
     """Half of Σ |a − b| between two vectors of shares over the same names: 0 when equal, 1 when disjoint."""
     assert first.keys() == second.keys()
     return sum(abs(first[name] - second[name]) for name in first) / 2
+
+
+def compare_shares(pairs: Iterable[tuple[_Shares, _Shares]]) -> ShareComparison:
+    """Given and true shares of responses, compared; a response of which one is None, as nobody earned, is left out."""
+    both = [(given, true) for given, true in pairs if given is not None and true is not None]
+    return ShareComparison(
+        [total_variation(given, true) for given, true in both],
+        [(true[client], given[client]) for given, true in both for client in true],
+    )
 
 
 def positive_shares(scores: Mapping[str, float]) -> dict[str, float] | None:

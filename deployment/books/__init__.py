@@ -2,6 +2,7 @@
 
 accounts          who is paid on which account, from a file that stays with whoever pays
 books             the ledger and what stands beside it
+calibrations      how right the shares of models are, as it was measured and booked
 explanations      a client's payout explained, for whoever may see it
 holds             holds listed, placed and released
 log               checkpoints and public keys of the signed log, and proofs for whoever may see what they prove

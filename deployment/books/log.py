@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from deployment.books.books import Books
+from deployment.books.calibrations import list_calibrations
 from deployment.errors import InvalidRequestError, NotFoundError, UnavailableError
 from deployment.health.signing_key import log_origin
 from deployment.schemas.log import Checkpoint, Consistency, Inclusion, ReceiptProof, VerifyKey
@@ -44,7 +45,8 @@ def prove_inclusion(books: Books, visible: str | None, source: str, sequence: in
 
     Args:
         books: whose log it is.
-        visible: the only client whose receipts and statements may be proved; None is everybody's.
+        visible: the only client whose receipts and statements, and the calibrations of whose consortia, may be proved;
+            None is everybody's.
         source: "receipt" or "event".
         sequence: its number.
         size: of the checkpoint; None is the latest.
@@ -52,6 +54,8 @@ def prove_inclusion(books: Books, visible: str | None, source: str, sequence: in
     Raises:
         NotFoundError: there is no such leaf, not yet, or not for whom it is to be shown to.
     """
+    if source == "event" and any(each.sequence == sequence for each in list_calibrations(books, visible)):
+        visible = None  # it is no secret of anybody, and so of no client
     with books.ledger.database.read(member=visible) as connection:
         if visible is not None and not ownership.owns(connection, source, sequence, visible):
             raise NotFoundError(f"{source} {sequence} is not in the log", param="sequence", code="not_in_log")

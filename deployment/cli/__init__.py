@@ -54,7 +54,7 @@ class _Door(OnDemand):
         Deferred(
             "evaluate",
             "deployment.cli.models.evaluate:evaluate",
-            "Run experiments, store their results, and write one report of all results in the folder.",
+            "Run experiments and write one report of all results, or hold what a bundle pays against Shapley values.",
             extra="evaluation",
         ),
         Deferred(

@@ -4,6 +4,7 @@ Of OpenAI's API, with attribution, `requests` come in and `responses` go out. Of
 each of its parts. Knows the shapes on the wire, nothing of who may ask or of how an answer is made.
 
     bases                 what every answer and every request of the operator API is built on
+    calibrations          calibrations: how far what is paid is from Shapley values
     credit                consortia, clients, shares, credit and entries
     errors                the body of every refusal, as the OpenAPI document tells it
     explanations          a client's payout, explained line by line

@@ -1,5 +1,6 @@
 """The ledger's database: its tables, how it is opened and kept whole, and what every query needs.
 
+calibrations  how right a model's shares are, as somebody measured it and had it written
 checksums     checksums of what changes in place: a damaged value shows
 clients       which clients may be credited, registered once and for ever
 continuity    whether a ledger has only grown, looked at again and again

@@ -30,7 +30,7 @@ from attribution.evaluation.ground_truth import (
 )
 from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.shapley import linear_datamodelling_score
-from attribution.evaluation.statistics import mean, pearson, positive_shares, softmax_of, total_variation
+from attribution.evaluation.statistics import compare_shares, mean, positive_shares, softmax_of
 from attribution.evaluation.workshop import Workshop
 from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
@@ -175,19 +175,16 @@ def _against_truth(
     distance: dict[str, float] = {}
     clouds: dict[str, list[tuple[float, float]]] = {}
     for name, shares_of in rules.items():
-        pairs = [(shares_of(row), positive_shares(row["shapley"])) for row in rows]
-        both = [(given, true) for given, true in pairs if given is not None and true is not None]
-        variation = [total_variation(given, true) for given, true in both]
-        cloud = [(true[client], given[client]) for given, true in both for client in true]
+        compared = compare_shares((shares_of(row), positive_shares(row["shapley"])) for row in rows)
         target = targets[0] if name == paid else None
-        figures.append(mean(f"distance from Shapley shares, {name}", variation, "share", target=target))
-        correlation = pearson([true for true, _ in cloud], [given for _, given in cloud])
+        figures.append(mean(f"distance from Shapley shares, {name}", compared.distances, "share", target=target))
+        correlation, clouds[name] = compared.correlation, compared.points
         if correlation is not None:
             target = targets[1] if name == paid else None
-            figures.append(Figure(name=f"Pearson with Shapley shares, {name}", value=correlation, n=len(cloud),
-                                  unit="correlation", target=target, at_least=True))  # fmt: skip
+            figures.append(Figure(name=f"Pearson with Shapley shares, {name}", value=correlation,
+                                  n=len(compared.points), unit="correlation", target=target,
+                                  at_least=True))  # fmt: skip
         distance[name] = figures[-1].value if correlation is None else figures[-2].value
-        clouds[name] = cloud
     figures += _comparisons(rows, distance, paid, settings, targets[2])
     plot = Plot(
         name="shares-against-shapley", title="Shares against exact Shapley shares", kind="scatter",
@@ -216,11 +213,10 @@ def _comparisons(
     ]  # fmt: skip
     for domain in sorted({row["domain"] for row in rows}):
         own = [row for row in rows if row["domain"] == domain]
-        pairs = [
+        compared = compare_shares(
             (positive_shares(row["credit"][str(settings.nodes[0])]), positive_shares(row["shapley"])) for row in own
-        ]
-        variation = [total_variation(a, b) for a, b in pairs if a is not None and b is not None]
-        figures.append(mean(f"distance from Shapley shares, {paid}, {domain}", variation, "share"))
+        )
+        figures.append(mean(f"distance from Shapley shares, {paid}, {domain}", compared.distances, "share"))
     if settings.clients == 2:
         rules: dict[str, SharesOf] = {
             "credit": lambda row: positive_shares(row["credit"][str(settings.nodes[0])]),

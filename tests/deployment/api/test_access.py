@@ -63,6 +63,7 @@ TABLE: dict[tuple[str, str], set[Any]] = {
     ("GET", "/api/v1/rounds/{publication}"): MEMBERS_TOO,
     ("GET", "/api/v1/log/checkpoint"): MEMBERS_TOO,
     ("GET", "/api/v1/log/keys"): MEMBERS_TOO,
+    ("GET", "/api/v1/log/calibrations"): MEMBERS_TOO,
     ("GET", "/api/v1/log/inclusion"): MEMBERS_TOO,
     ("GET", "/api/v1/log/consistency"): MEMBERS_TOO,
     ("GET", "/api/v1/log/proof/{response_id}"): MEMBERS_TOO,

@@ -83,7 +83,8 @@ def made_of(schema: Mapping[str, Any], whole: int, definitions: Mapping[str, Any
     if kind == "array":
         return [made_of(schema["items"], whole, definitions)]
     simple: dict[Any, Any] = {"integer": schema.get("maximum"), "number": 0.5, "boolean": True}
-    return whole if schema.get("pattern") == "^(0|-?[1-9][0-9]*)$" else simple.get(kind, "text")
+    patterns: dict[Any, Any] = {"^(0|-?[1-9][0-9]*)$": whole, "^[0-9a-f]{64}$": "ab" * 32}
+    return patterns.get(schema.get("pattern"), simple.get(kind, "text"))
 
 
 def same(sent: Any, read: Any) -> bool:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 USES: dict[str, dict[str, str]] = {
     "attribute": {"bundle": "bundle"},
     "trace": {"ledger": "ledger", "texts": "texts", "bundle": "bundle"},
-    "evaluate": {},
+    "evaluate": {"bundle": "bundle"},
     "serve": {"ledger": "ledger"},
     "doctor": {},
     "exporter": {"ledger": "ledger", "metrics_port": "port", "policy": "policy"},
@@ -73,6 +73,7 @@ USES: dict[str, dict[str, str]] = {
 ALL = {"serve", "doctor"}
 """These read all settings, by `load_settings`."""
 APART = {
+    ("evaluate", "ledger"): "books a report where it is typed, and not since a service has one",
     ("exporter", "host"): "asks for no key, so that it does not follow the service to another address",
     ("attribute", "nodes"): "tries one prompt, whatever the service does",
 }

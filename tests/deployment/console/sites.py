@@ -23,6 +23,7 @@ from rewards.log.sealer import seal
 from rewards.settlement.policy import Policy
 from rewards.signing.keys import SigningKey
 from tests.deployment.api.world import ORIGIN, World, make_world
+from tests.deployment.calibrations import book_report, report_of
 from tests.deployment.conftest import CLIENTS, PEPPER
 from tests.deployment.console.conftest import read_once
 from tests.deployment.gateway.engines import CARD, ScriptedEngine
@@ -57,6 +58,7 @@ def world_site(folder: Path) -> Iterator[Site]:
     with _books(folder, CLIENTS) as (ledger, keys):
         world = make_world(ledger, keys, folder)
         publish_document(ledger, folder / "bundle", manifest_document(CARD.name, [*CLIENTS], 12))
+        book_report(ledger, report_of(CARD.name, CARD.global_sha256))
         with _listening(world.books, Texts(folder / "texts", 3600.0), folder) as address:
             yield Site(address, world, ask(address, world.keys["application"]))
 

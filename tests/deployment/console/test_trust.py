@@ -16,8 +16,12 @@ from rewards.signing.notes import Checkpoint, sign_checkpoint
 from rewards.store import events
 from tests.deployment.api.conftest import make_receipt
 from tests.deployment.api.world import ORIGIN, World
+from tests.deployment.calibrations import book_report, report_of
+from tests.deployment.conftest import OTHER
 from tests.deployment.console.conftest import SignIn, token_of
 from tests.deployment.console.documents import Document, micro
+from tests.deployment.gateway.engines import CARD
+from tests.deployment.recorded_bundles import manifest_document, publish_document
 from tests.rewards.books import unguarded
 from tests.waiting import until
 
@@ -201,3 +205,69 @@ def test_only_who_sees_everything_has_the_books_audited(member: TestClient) -> N
     assert [] == [form for form in page.forms if form.action.endswith("/verify")]
     assert 403 == member.post("/console/trust/verify", data={"csrf": token_of(member)}).status_code
     assert 403 == member.get("/console/trust/verify").status_code
+
+
+class TestCalibrations:
+    """How right the shares are: in words and figures, to whoever may see the page."""
+
+    @pytest.mark.parametrize("role", ["member", "operator", "auditor", "admin"])
+    def test_the_latest_calibration_of_a_model_is_told(self, sign_in: SignIn, world: World, role: str) -> None:
+        """How much would go to others, in which interval, by what truth and of how many responses; r; the prompts."""
+        book_report(world.books.ledger, report_of(CARD.name, CARD.global_sha256, responses=99))
+        sequence = book_report(world.books.ledger, report_of(CARD.name, CARD.global_sha256))
+        words = Document.of(sign_in(role).get("/console/trust")).words
+
+        for told in (
+            "On average 2.8 % (95 % interval: 2.1 % to 3.6 %) of a response's credit to clients would go to others by",
+            f"{CARD.name}, model {CARD.global_sha256[:12]}",
+            "exact Shapley values, over all 16 coalitions of the clients",
+            "56 of 60; 4 gained no more than 1 nat over the base model, and 95.0 % of their credit is the commons’",
+            "Of all responses together 0.9 %: this is what is paid",
+            "r = 0.997, over 224 shares",
+            "ef" * 32,
+            f"event {sequence}",
+        ):
+            assert told in words
+        assert "of 99" not in words
+        assert f"Nothing was measured yet of the model that {OTHER} serves now" in words
+
+    def test_without_one_the_page_says_how_it_is_made(self, member: TestClient) -> None:
+        """The command, and of which consortium nothing was measured."""
+        words = Document.of(member.get("/console/trust")).words
+
+        assert f"Nothing was measured yet of the models that {CARD.name} and {OTHER} serve now" in words
+        assert "protoken evaluate --bundle BUNDLE --prompts prompts.jsonl --ledger LEDGER" in words
+
+    def test_a_new_round_is_not_calibrated_by_the_one_before(
+        self, member: TestClient, world: World, tmp_path: Path
+    ) -> None:
+        """What was measured of an older model stays, and the page says that nothing was of the one that is served."""
+        book_report(world.books.ledger, report_of(CARD.name, CARD.global_sha256))
+        publish_document(world.books.ledger, tmp_path / "next", manifest_document(CARD.name, ["clinic", "bank"], 2))
+        words = Document.of(member.get("/console/trust")).words
+
+        assert "On average 2.8 %" in words
+        assert f"Nothing was measured yet of the models that {CARD.name} and {OTHER} serve now" in words
+
+    def test_sampled_values_tell_their_own_error(self, member: TestClient, world: World) -> None:
+        """Of many clients: from how many orders, and how much of the difference is theirs."""
+        example = report_of(CARD.name, CARD.global_sha256)
+        error = example.figures.truth_error.model_copy(update={"value": 0.004, "n": 56})
+        sampled = {
+            "truth": "permutations",
+            "permutations": 100,
+            "clients": 55,
+            "figures": example.figures.model_copy(update={"truth_error": error}),
+        }
+        book_report(world.books.ledger, example.model_copy(update=sampled))
+        words = Document.of(member.get("/console/trust")).words
+
+        assert "sampled from 100 orders in which 55 clients may join; sampling them makes some 0.4 % of" in words
+        assert "would go to others by sampled Shapley values" in words
+
+    def test_a_member_is_told_of_its_own_consortia_alone(self, member: TestClient, world: World) -> None:
+        """One that it is not in is not there, calibrated or not."""
+        world.books.ledger.register("school", {"teacher": "A teacher"})
+        book_report(world.books.ledger, report_of("school", "12" * 32))
+
+        assert "school" not in Document.of(member.get("/console/trust")).words
