@@ -1,7 +1,7 @@
 """The step loop: prompts join a running batch, tokens come out one step at a time, rows leave when they are done.
 
-Token ids in, tokens and captured activations out. Prompts are run through the model together and in parts, between the
-steps of the others; a failure ends the row that it belongs to. Does not know clients or scores.
+Token ids in, tokens and captured activations out. Prompts are run through the model in parts, each with a step of the
+others; a failure ends the row that it belongs to. Does not know clients or scores.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,10 @@ _Parts = list[tuple[Row, int]]
 _Ready = list[tuple[list[Row], Tensor]]
 """Rows that may have a token, and the logits (rows, vocabulary) to choose them by."""
 
-PROMPT_TOKENS_A_STEP = 128
-"""Prompt tokens that are run between two steps of rows that run: on a CPU, a few steps' time."""
-PROMPT_TOKENS_A_STEP_ON_GPU = 2048
-_ALONE = 4  # while nobody runs, so many times as much: larger parts are faster, and nobody waits but for its own token
-_WITH_PADDING = 1.25  # prompts are run together while they and their padding are at most so many times the prompts
+PROMPT_TOKENS_A_STEP = 64
+"""Prompt tokens that are run with a step of rows that run: no step takes twice as long as one of 32 rows alone."""
+PROMPT_TOKENS_A_STEP_ON_GPU = 1024
+_ALONE = 8  # while nobody runs, so many times as much: larger parts are faster, and nobody waits but for its own token
 
 
 class DecodedModel(TappedModel, Protocol):
@@ -105,10 +104,9 @@ class Batch:
         self._joining.append(row)
 
     def step(self) -> list[Step]:
-        """One token for every row that has not ended and whose prompt has been run; then a part of other prompts."""
-        ready = [*self._run_rows(), *self._run_prompts()]
+        """One token for every row that has not ended and whose prompt has been run; and a part of other prompts."""
         steps = []
-        for row, choice in self._choose(ready):
+        for row, choice in self._choose(self._run()):
             try:
                 steps.append(row.emit(choice, self._model.end_token_ids))
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this row's
@@ -156,22 +154,17 @@ class Batch:
                     self._fail(row, error)
         return chosen
 
-    def _run_rows(self) -> _Ready:
-        """Feed each running row its last token: the logits of its next."""
-        rows = self._slots[: self._running]
-        ready = self._feed_or_apart([(row, 1) for row in rows])
-        self._drop()
-        return ready
+    def _run(self) -> _Ready:
+        """Feed each running row its last token, others a part of their prompts; who may have a token, and its logits.
 
-    def _run_prompts(self) -> _Ready:
-        """Run a part of the prompts; whose prompt ends runs from now on, with the logits of its first token."""
+        Whose prompt ends runs from now on.
+        """
+        running = self._slots[: self._running]
         ready = []
-        for parts in _passes(self._parts()):
-            for rows, logits in self._feed_or_apart(self._place_all(parts)):
-                ends = [index for index, row in enumerate(rows) if not row.unfed and self._let_run(row)]
-                if ends:
-                    ready.append(([rows[index] for index in ends], logits if len(ends) == len(rows) else logits[ends]))
-            self._drop()
+        for rows, logits in self._feed_or_apart([*((row, 1) for row in running), *self._place_all(self._parts())]):
+            ends = [index for index, row in enumerate(rows) if not row.unfed and (row in running or self._let_run(row))]
+            if ends:
+                ready.append(([rows[index] for index in ends], logits if len(ends) == len(rows) else logits[ends]))
         self._joining = [row for row in self._joining if row.unfed and not row.gone]
         return ready
 
@@ -281,21 +274,6 @@ def require_fit(model: DecodedModel, prompt_ids: Sequence[int], sampling: Sampli
     for name, tokens in (("prompt", prompt_ids), ("logit_bias", sampling.logit_bias)):
         if tokens and max(tokens) > last:
             raise PromptError(f"{name} names token {max(tokens)}, but the model's last token is {last}", name)
-
-
-def _passes(parts: _Parts) -> list[_Parts]:
-    """Which parts of prompts are run together: such as are of like length."""
-    passes: list[_Parts] = []
-    tokens = 0
-    for row, part in sorted(parts, key=lambda each: -each[1]):
-        longest = passes[-1][0][1] if passes else 0
-        if passes and (len(passes[-1]) + 1) * longest <= _WITH_PADDING * (tokens + part):
-            passes[-1].append((row, part))
-            tokens += part
-        else:
-            passes.append([(row, part)])
-            tokens = part
-    return passes
 
 
 def _raise_if_lost(error: Exception) -> None:

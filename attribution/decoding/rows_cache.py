@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from attribution.decoding.window import Window
+from attribution.decoding.window import Pass
 
 _FEWEST_COLUMNS = 64
 
 
 class RowsCache(Cache):  # type: ignore[misc]  # transformers is not typed
-    """The cache of several rows, as transformers' models use one; a pass is over the slots of its `window`.
+    """The cache of several rows, as transformers' models use one under `attention_by_rows`.
 
     Attributes:
         lengths: how many positions each slot holds.
@@ -30,7 +30,7 @@ class RowsCache(Cache):  # type: ignore[misc]  # transformers is not typed
         self.lengths: list[int] = []
         self._written: list[int] = []  # columns of each slot that may not be zero
         self._device = device
-        self._window: Window | None = None
+        self._pass: Pass | None = None
 
     def add(self) -> int:
         """Make an empty slot behind the others, and return its number."""
@@ -41,18 +41,18 @@ class RowsCache(Cache):  # type: ignore[misc]  # transformers is not typed
         self._written.append(0)
         return len(self.lengths) - 1
 
-    def open(self, first: int, parts: Sequence[int]) -> Window:
+    def open(self, first: int, parts: Sequence[int]) -> Pass:
         """Begin a pass of new tokens over the slots from `first` on; until `advance` it counts for nothing."""
         slots = range(first, first + len(parts))
-        self._window = Window(first, [self.lengths[slot] for slot in slots], parts, self._device)
+        self._pass = Pass(first, [self.lengths[slot] for slot in slots], parts, self._device)
         for slot, part in zip(slots, parts, strict=True):
             self._written[slot] = max(self._written[slot], self.lengths[slot] + part)
-        return self._window
+        return self._pass
 
     def advance(self) -> None:
         """The pass was run whole: its tokens are there from now on."""
-        assert self._window is not None
-        for slot, part in enumerate(self._window.parts, self._window.first):
+        assert self._pass is not None
+        for slot, part in enumerate(self._pass.parts, self._pass.first):
             self.lengths[slot] += part
 
     def fill(self, slot: int, source: int) -> None:
@@ -90,23 +90,15 @@ class RowsCache(Cache):  # type: ignore[misc]  # transformers is not typed
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Write the new keys and values (rows, heads, tokens, width) of a layer; views of all that the window sees."""
-        assert self._window is not None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Write the new keys and values (1, heads, tokens, width) of a layer; views of all that each window sees."""
+        assert self._pass is not None
         while len(self.layers) <= layer_idx:
             self.layers.append(RowsLayer())
         layer = self.layers[layer_idx]
         layer.begin(key_states, value_states)
-        layer.fit(len(self.lengths), self._window.columns)
-        return layer.write(key_states, value_states, self._window)
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002 - transformers' own signature
-        """Positions before the pass; models ask where the rows of the window have the same."""
-        return 0 if self._window is None else self._window.lengths[0]
-
-    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        """How many columns a mask of the pass has, and before which column it begins."""
-        return self.get_seq_length(layer_idx) + query_length, 0
+        layer.fit(len(self.lengths), self._pass.columns)
+        return layer.write(key_states, value_states, self._pass)
 
     def _tensors(self) -> list[Tensor]:
         return [tensor for layer in self.layers for tensor in layer.tensors if len(tensor)]
@@ -139,15 +131,14 @@ class RowsLayer:
             new[: have[0], : have[1]].copy_(old)
         self.tensors = grown
 
-    def write(self, keys: Tensor, values: Tensor, window: Window) -> tuple[Tensor, Tensor]:
-        """Put new states where the window says; what is seen of each, (rows, heads, columns, width)."""
+    def write(self, keys: Tensor, values: Tensor, rows: Pass) -> tuple[list[Tensor], list[Tensor]]:
+        """Put new states where the pass says; what each window sees of each, (rows, heads, columns, width)."""
         seen = []
         for tensor, states in zip(self.tensors, (keys, values), strict=True):
             slots, columns, heads, width = tensor.shape
-            states = states.transpose(1, 2).reshape(-1, heads * width)  # noqa: PLW2901 - a line for each token
-            kept = states if window.places_of_tokens is None else states[window.places_of_tokens]
-            tensor.view(slots * columns, heads * width).index_copy_(0, window.places(columns), kept)
-            seen.append(tensor[window.first : window.end, : window.columns].transpose(1, 2))
+            lines = states[0].transpose(0, 1).reshape(-1, heads * width)  # a line for each token
+            tensor.view(slots * columns, heads * width).index_copy_(0, rows.places(columns), lines)
+            seen.append([tensor[each.slots, : each.columns].transpose(1, 2) for each in rows.windows])
         return seen[0], seen[1]
 
 

@@ -66,18 +66,20 @@ class Literal:
     def run(self, first: int, parts: list[int], *, falls: bool) -> None:
         """A pass over some slots; one that falls ends after the first layer, and leaves what it wrote there."""
         self.fell |= falls
-        window = self.cache.open(first, parts)
+        rows = self.cache.open(first, parts)
         for layer in range(1 if falls else LAYERS):
-            new = _states(len(parts), window.tokens)
+            new = _states(1, sum(parts))
             seen, doubled = self.cache.update(new, 2 * new, layer)
-            for row, part in enumerate(parts):
+            of_each = [row for window in seen for row in window]
+            for row, (part, end) in enumerate(zip(parts, rows.ends, strict=True)):
                 slot = self.slots[first + row]
-                whole = torch.cat([slot[layer], new[row, :, window.tokens - part :]], dim=1)
-                torch.testing.assert_close(whole, seen[row, :, : whole.shape[1]], rtol=0, atol=0)
-                assert self.fell or not seen[row, :, whole.shape[1] :].any()
-                torch.testing.assert_close(2 * seen, doubled, rtol=0, atol=0)
+                whole = torch.cat([slot[layer], new[0, :, end + 1 - part : end + 1]], dim=1)
+                torch.testing.assert_close(whole, of_each[row][:, : whole.shape[1]], rtol=0, atol=0)
+                assert self.fell or not of_each[row][:, whole.shape[1] :].any()
                 if not falls:
                     slot[layer] = whole
+            for once, twice in zip(seen, doubled, strict=True):
+                torch.testing.assert_close(2 * once, twice, rtol=0, atol=0)
         if not falls:
             self.cache.advance()
 

@@ -67,5 +67,5 @@ async def _ask(client: openai.AsyncOpenAI, server: Server, prompt: str, tokens: 
                 texts.append(choice.text)
     end = time.perf_counter()
     assert usage is not None, f"{server.address} told no usage for {prompt!r}"
-    assert len(pieces) > 2, f"{server.address} streamed hardly any text for {prompt!r}"
+    assert len(pieces) > min(2, usage.completion_tokens - 2), f"{server.address} does not stream {prompt!r}"
     return Reply(prompt, "".join(texts), usage.completion_tokens, begin, tuple(pieces), end)
