@@ -12,6 +12,7 @@ import openai
 from tests.benchmarks.serving.loads import Load, Reply
 
 TIMEOUT_S = 1200.0
+SHORT = 8  # so few tokens may come in one piece or two
 
 
 @dataclass(frozen=True)
@@ -67,5 +68,5 @@ async def _ask(client: openai.AsyncOpenAI, server: Server, prompt: str, tokens: 
                 texts.append(choice.text)
     end = time.perf_counter()
     assert usage is not None, f"{server.address} told no usage for {prompt!r}"
-    assert len(pieces) > min(2, usage.completion_tokens - 2), f"{server.address} does not stream {prompt!r}"
+    assert len(pieces) > 2 or usage.completion_tokens < SHORT, f"{server.address} does not stream {prompt!r}"
     return Reply(prompt, "".join(texts), usage.completion_tokens, begin, tuple(pieces), end)
