@@ -196,8 +196,9 @@ class UnprocessableError(ApiError):
 class OverloadedError(ApiError):
     """429: every place in the batch and in the waiting queue is taken, or the key asks too often.
 
-    Of a key `access.limits` decides that, and `access.concurrency`; of places `replica.capacity`, `replica.prompts` for
-    long prompts, `gateway.replicas` where Serve has no room, and an engine by what `replica.engines.connection` reads.
+    Of a key `access.limits` decides that, and `access.concurrency`; of places `replica.capacity`, for long prompts
+    `replica.prompt_encoding`, `gateway.replicas` where Serve has no room, and an engine by what
+    `replica.engines.connection` reads.
     """
 
     status = 429

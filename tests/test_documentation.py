@@ -209,6 +209,15 @@ def test_a_page_is_easy_to_read(page: Page):
     assert len(lines) <= (200 if page.path == "README.md" else 300)
 
 
+def test_every_benchmark_is_named():
+    """Each benchmark of the Makefile is named by the page of the tests."""
+    targets = set(re.findall(r"^(bench-[a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    (page,) = (page for page in PAGES if page.path == "tests/README.md")
+
+    assert len(targets) > 8
+    assert set() == targets - set(re.findall(r"bench-[a-z]+", page.text))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_every_make_target_of_a_page_exists(page: Page):
     """Each `make …` that a page names is a target of the Makefile."""

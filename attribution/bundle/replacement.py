@@ -16,6 +16,7 @@ from attribution.bundle.bundle import manifest_of
 from attribution.bundle.manifest import MANIFEST_NAME
 from attribution.errors import BundleError, DestinationError
 from attribution.files.destinations import require_makeable, spell_out
+from attribution.files.durable import sync
 
 _FOLDERS = {"global", "clients"}
 _MODEL_FILE = re.compile(
@@ -73,7 +74,7 @@ def put_in_place(finished: Path, target: Path) -> None:
         finished.rename(place)  # the system itself refuses a folder that is not empty by now
     elif not _exchange(finished, place):
         _put_aside_and_rename(finished, place)
-    _sync_folder(place.parent)
+    sync(place.parent)
 
 
 def _require_nothing_else(folder: Path, consortium: str | None) -> None:
@@ -156,12 +157,4 @@ def _put_aside_and_rename(finished: Path, place: Path) -> None:
 def _sync(folder: Path) -> None:
     """Make all of a folder durable: a name that outlived its content would be a bundle that is lost."""
     for path in (*folder.rglob("*"), folder):
-        _sync_folder(path)
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(path)

@@ -25,6 +25,7 @@ _Ready = list[tuple[list[Row], Tensor]]
 PROMPT_TOKENS_A_STEP = 64
 """Prompt tokens that are run with a step of rows that run: no step takes twice as long as one of 32 rows alone."""
 PROMPT_TOKENS_A_STEP_ON_GPU = 1024
+"""The same elsewhere, where a token costs less; it was not measured on a GPU."""
 _ALONE = 8  # while nobody runs, so many times as much: larger parts are faster, and nobody waits but for its own token
 
 

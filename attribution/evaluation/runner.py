@@ -21,7 +21,7 @@ from attribution.evaluation.catalogue import CATALOGUE
 from attribution.evaluation.experiment import ResultRows, Settings
 from attribution.evaluation.results import Result
 from attribution.evaluation.workshop import Workshop
-from attribution.files.foreign import JsonObject, read_yaml
+from attribution.files.foreign import JsonObject, first_problem, read_yaml
 
 Profile = Literal["full", "quick"]
 
@@ -58,9 +58,7 @@ def load_plan(path: Path) -> Plan:
         for profile in ("full", "quick"):
             plan.settings(profile, path.parent)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{path}: {place or 'document'}: {first['msg']}") from error
+        raise RecipeError(f"{path}: {first_problem(error)}") from error
     return plan
 
 

@@ -5,7 +5,6 @@ safetensors itself checks the head of a file; what is here reads the bytes after
 
 import hashlib
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors import TensorSpec, serialize_file
 
 from attribution.errors import RoundsError
+from attribution.files.durable import sync
 from attribution.files.tensor_files import opened_safetensors
 from attribution.rounds.hashing import Digest, combined_sha256
 from attribution.rounds.tensors import ITEM_BYTES, NAMES, as_tensor
@@ -103,12 +103,3 @@ def _sha256_of_next(file: BinaryIO, size: int, path: Path) -> bytes:
         digest.update(piece)
         size -= len(piece)
     return digest.digest()
-
-
-def sync(path: Path) -> None:
-    """See that what was written to a file or a folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

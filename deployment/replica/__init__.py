@@ -12,7 +12,7 @@ fair_queue      who is served next, so that one application's flood starves no o
 logprobs        log-probabilities as an application is told them, each with its text
 messages        what crosses between ingress and replica: a job in, events out
 observer        who is told how requests fare, and several workers' news added up for it
-prompts         prompts to token ids, long ones apart from short ones
+prompt_encoding prompts to token ids, long ones apart from short ones; how much of them a step runs is `decode`'s
 receipts        from an attributed response to a `Receipt` of `rewards.credit`, and to what the application is told
 recorder        from generated tokens to booked credit: spool, score, receipt, booking
 recovery        what a dead process left: receipts are booked, responses without one are scored

@@ -6,7 +6,7 @@ Knows what an application is told; knows not when.
 import logging
 
 from attribution.errors import ContextLengthError, PromptError
-from deployment.errors import log_text_of
+from deployment.errors import ledger_away, log_text_of
 from deployment.replica.engines.errors import EngineError
 from deployment.replica.messages import Event, Failed, Finished, Job
 
@@ -47,7 +47,8 @@ def stop_failure() -> Failed:
 
 def ledger_failure() -> Failed:
     """A response of which the ledger, which is away, would have to say whether it is measured."""
-    return Failed(503, "the ledger is away; try again", "ledger_unavailable", retry_after_s=5)
+    away = ledger_away()
+    return Failed(away.status, away.message, away.code, retry_after_s=away.retry_after_s)
 
 
 def disk_failure() -> Failed:

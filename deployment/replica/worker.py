@@ -25,7 +25,7 @@ from deployment.replica.fair_queue import FairQueue
 from deployment.replica.logprobs import LogprobLine, TokenTexts
 from deployment.replica.messages import Admitted, Event, Failed, Job
 from deployment.replica.observer import Observer
-from deployment.replica.prompts import Encoder
+from deployment.replica.prompt_encoding import Encoder
 from deployment.replica.recorder import CreditRecorder
 from deployment.replica.scoring.scoring_queue import Scoring
 from deployment.spool.records import ProgressRecord

@@ -21,7 +21,7 @@ from rewards.store.receipts import BookedEntry, BookedReceipt, entries_query, en
 from rewards.store.sums import exact_sum
 from rewards.store.tables import EntryRow, ReceiptRow
 from rewards.views.page import Page
-from rewards.views.selection import Selection, condition_among
+from rewards.views.selection import Selection, condition_among, with_entry_of
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,8 @@ def receipts(
     sequence = col(ReceiptRow.sequence)
     query, order = select(sequence).where(*selection.conditions), [sequence]
     if account is not None:
-        owned = col(EntryRow.receipt_sequence)
-        query = query.join(EntryRow, sequence == owned)
-        query = query.where(col(EntryRow.account) == account, col(EntryRow.amount) != 0)
-        order = [owned]  # the order of the index `entries_by_account`
+        query = with_entry_of(query, account)
+        order = [col(EntryRow.receipt_sequence)]  # the order of the index `entries_by_account`
     rows, further = _first(_rows(connection, query, order, selection, place, limit), ["sequence"], limit)
     numbers = [row["sequence"] for row in rows]
     shown = [each for some in batches(numbers) for each in read_receipts(connection, sequence.in_(some), len(some))]

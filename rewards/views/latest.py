@@ -15,6 +15,7 @@ from rewards.ledger import usage
 from rewards.store.receipts import BookedEntry, BookedReceipt, entries_query, entry_of, read_receipts
 from rewards.store.tables import EntryRow, ReceiptRow
 from rewards.views.page import Page
+from rewards.views.selection import with_entry_of
 
 
 def receipts(
@@ -34,12 +35,10 @@ def receipts(
         application: only receipts of responses that this application asked for, by its identity or any of its keys.
         account: only receipts that give this account credit, or take some back.
     """
-    sequence, owned = col(ReceiptRow.sequence), col(EntryRow.receipt_sequence)
+    sequence = col(ReceiptRow.sequence)
     query, order = select(sequence), sequence
     if account is not None:
-        query = query.join(EntryRow, sequence == owned)
-        query = query.where(col(EntryRow.account) == account, col(EntryRow.amount) != 0)
-        order = owned
+        query, order = with_entry_of(query, account), col(EntryRow.receipt_sequence)
     if place is not None:
         query = query.where(order < place[0])
     query = query.order_by(order.desc()).limit(limit + 1)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
@@ -107,6 +108,12 @@ def totals(connection: Connection, selection: Selection, account: str | None = N
         for some in batches(sorted(sequences)):
             total = _add(total, _sums(connection, selection, some, account), sign)
     return total
+
+
+def with_entry_of(query: Select[Any], account: str) -> Select[Any]:
+    """The receipts of a query that give this account credit, or take some back."""
+    joined = query.join(EntryRow, col(ReceiptRow.sequence) == col(EntryRow.receipt_sequence))
+    return joined.where(col(EntryRow.account) == account, col(EntryRow.amount) != 0)
 
 
 def condition_among(sequence: Mapped[int], sequences: Sequence[int]) -> ColumnElement[bool]:

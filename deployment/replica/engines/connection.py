@@ -222,7 +222,7 @@ def _chunk(data: bytes) -> Chunk:
 
 async def _refusal(response: aiohttp.ClientResponse) -> EngineError:
     """What an answer that is no success means for whoever asked."""
-    said = await _said(response)
+    said = await _reason_of(response)
     _LOG.warning("the engine answers %d: %s", response.status, said)
     after = response.headers.get("Retry-After", "")
     match response.status:
@@ -239,7 +239,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> EngineError:
             return away("the engine does not take the service's requests", may_pass=False)
 
 
-async def _said(response: aiohttp.ClientResponse) -> str:
+async def _reason_of(response: aiohttp.ClientResponse) -> str:
     try:
         body = json.loads(await response.content.read(_MOST_OF_AN_ERROR))
     except ValueError:

@@ -19,7 +19,7 @@ from attribution.records import AttributedResponse
 from attribution.scoring.credit_preset import repeated_efforts
 from attribution.scoring.pieces import run
 from deployment.errors import RecomputationError
-from deployment.replica.prompts import encode
+from deployment.replica.prompt_encoding import encode
 from deployment.replica.scoring.exchange import ReceivedAnswer, SentRequest
 from rewards.credit import PENDING, REVERSAL, receipt_amounts
 from rewards.store.receipts import BookedReceipt

@@ -12,7 +12,7 @@ from sepaxml.validation import try_valid_xml
 
 from deployment.books import sepa
 from deployment.books.accounts import Account, Accounts, load_accounts
-from deployment.books.sepa_text import sepa_text
+from deployment.books.sepa_letters import sepa_text
 from deployment.errors import SettingsError
 from rewards.errors import PeriodError
 from rewards.periods import Period

@@ -12,7 +12,7 @@ from attribution.model import FederatedModel
 from deployment.replica import prompts
 from deployment.replica.active_request import ActiveRequest
 from deployment.replica.messages import Admitted, ChatMessage, Event, Failed, Finished
-from deployment.replica.prompts import SHORT_CHARACTERS, Encoder
+from deployment.replica.prompt_encoding import SHORT_CHARACTERS, Encoder
 from tests.deployment.replica.test_worker import Caller, Notes, job
 from tests.waiting import PATIENCE_S, until
 
