@@ -48,6 +48,7 @@ def stop_failure() -> Failed:
 def ledger_failure() -> Failed:
     """A response of which the ledger, which is away, would have to say whether it is measured."""
     away = ledger_away()
+    assert away.code is not None
     return Failed(away.status, away.message, away.code, retry_after_s=away.retry_after_s)
 
 
