@@ -9,7 +9,7 @@ import pytest
 
 from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
-from deployment.replica import prompts
+from deployment.replica import prompt_encoding
 from deployment.replica.active_request import ActiveRequest
 from deployment.replica.messages import Admitted, ChatMessage, Event, Failed, Finished
 from deployment.replica.prompt_encoding import SHORT_CHARACTERS, Encoder
@@ -70,7 +70,7 @@ def test_a_short_prompt_waits_for_no_long_one(slow: Any, read: Any) -> None:
 def test_a_prompt_that_waits_too_long_is_one_too_many(slow: Any, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """After its patience a job is told to come back, without its prompt being read."""
     encoder, reader = slow
-    monkeypatch.setattr(prompts, "ENCODING_PATIENCE_S", 0.05)
+    monkeypatch.setattr(prompt_encoding, "ENCODING_PATIENCE_S", 0.05)
     for name in ("first", "second"):
         encoder.take(row(name, "x" * (SHORT_CHARACTERS + 1)))
     time.sleep(0.1)
@@ -99,7 +99,7 @@ def test_long_prompts_that_are_refused_keep_nobody_waiting(
 ) -> None:
     """While twenty prompts that take a while to read are refused, a stream's tokens come as ever."""
     monkeypatch.setattr(model, "_most_bytes", None, raising=False)  # so that they are read to their end
-    monkeypatch.setattr(prompts, "ENCODING_PATIENCE_S", PATIENCE_S)  # on a slow machine, too
+    monkeypatch.setattr(prompt_encoding, "ENCODING_PATIENCE_S", PATIENCE_S)  # on a slow machine, too
     callers = [Caller(worker, job(f"r{n}", "lorem ipsum " * 20_000), ledger) for n in range(20)]
     since = time.monotonic()
     stream = Caller(worker, job("stream", "tell me", 60, streamed=True), ledger)
