@@ -196,8 +196,8 @@ def _start(settings: Settings) -> None:
     # A token would be handed from loop to loop three times; nothing here keeps a loop from going on.
     os.environ.setdefault("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", "0")
     os.environ.setdefault("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "0")
-    # A piece of text that the proxy takes by gRPC costs half of what it does as an object of Ray's; the ingress asks so
-    # by itself, as a handle is told where it is made, which is here, after Serve has read these.
+    # A piece of text that proxy, ingress and replica pass on by gRPC costs half of what it does as an object of Ray's.
+    # Serve has read these here before they are set; what it starts reads them anew, and the ingress goes by its own.
     os.environ.setdefault("RAY_SERVE_USE_GRPC_BY_DEFAULT", "1")
     # Of a message so it has a bound of 4 MiB, which an answer with log-probabilities, or an export, may pass.
     os.environ.setdefault("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH", str(2**31 - 1))

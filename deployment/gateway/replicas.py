@@ -9,6 +9,7 @@ from typing import Any
 
 from ray import serve
 from ray.exceptions import RayError
+from ray.serve._private.constants import RAY_SERVE_USE_GRPC_BY_DEFAULT
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -64,8 +65,10 @@ class HandleEngine:
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
         """Events of one response, with whatever is raised, or that no replica answers any more, told as a `Failed`."""
-        # A handle keeps how it was made to call: elsewhere, by a process that had not been told to call by gRPC.
-        events = self._handle.options(stream=True, _by_reference=False).generate.remote(job)
+        # A handle keeps how it was made to call: elsewhere, by a process that was told otherwise than this one, which
+        # alone has the bound for a message that goes with it.
+        calling = self._handle.options(stream=True, _by_reference=not RAY_SERVE_USE_GRPC_BY_DEFAULT)
+        events = calling.generate.remote(job)
         try:
             tries = 1
             while (event := await self._next(events, tries)) is not None:

@@ -23,6 +23,7 @@ from deployment.cli.tables import print_table
 from rewards.errors import CalibrationError
 from rewards.ledger.ledger import Ledger
 from rewards.store import calibrations
+from rewards.store.database import Connection
 
 _NAMES = {
     "distance": "goes to others, mean of the responses",
@@ -62,7 +63,8 @@ def calibrate_bundle(request: Request, *, as_json: bool) -> None:
     model = FederatedModel.load(request.bundle)
     file = _place(request.out, model)
     if request.ledger is not None:
-        _require_known(request.ledger, model)  # before hours of work
+        with closing(Ledger(request.ledger)) as book, book.database.read() as connection:
+            _require_known(connection, model)  # before hours of work
     _require_answerable(model, questions, request)
     if not as_json:
         say(_announcement(len(model.client_ids), len(questions), request.pairs), soft_wrap=True)
@@ -90,15 +92,14 @@ def _place(folder: Path, model: FederatedModel) -> Path:
     return file
 
 
-def _require_known(ledger: str, model: FederatedModel) -> None:
-    with closing(Ledger(ledger)) as book, book.database.read() as connection:
-        calibrations.require_known_model(
-            connection,
-            model.name,
-            bundle=str(model.bundle.path),
-            model_sha256=model.global_sha256,
-            manifest_sha256=manifest_sha256(model.bundle.path),
-        )
+def _require_known(connection: Connection, model: FederatedModel) -> None:
+    calibrations.require_known_model(
+        connection,
+        model.name,
+        bundle=str(model.bundle.path),
+        model_sha256=model.global_sha256,
+        manifest_sha256=manifest_sha256(model.bundle.path),
+    )
 
 
 def _book(ledger: str, model: FederatedModel, report: CalibrationReport) -> tuple[int, bool]:
@@ -110,13 +111,7 @@ def _book(ledger: str, model: FederatedModel, report: CalibrationReport) -> tupl
     if not report.compared_responses:
         raise CalibrationError(f"{report.verdict} Nothing was booked; give prompts that the clients' data answer")
     with closing(Ledger(ledger)) as book, book.database.write() as connection:
-        calibrations.require_known_model(
-            connection,
-            report.consortium,
-            bundle=str(model.bundle.path),
-            model_sha256=report.model_sha256,
-            manifest_sha256=report.manifest_sha256,
-        )
+        _require_known(connection, model)
         document = report.model_dump(mode="json")
         return calibrations.book(connection, report.consortium, document, report.identity, ACTOR)
 

@@ -96,9 +96,11 @@ def engine_of(report: Callable[[], Any], events: Events) -> HandleEngine:
     return HandleEngine(SimpleNamespace(report=FakeMethod(report), options=lambda **_: generate))  # type: ignore[arg-type]
 
 
-def test_pieces_of_text_come_by_grpc() -> None:
-    """Whoever made the handle: as objects of Ray's they cost twice as much, and a handle is told where it is made."""
+@pytest.mark.parametrize("is_told", [True, False])
+def test_pieces_of_text_come_as_the_ingress_is_told(monkeypatch: pytest.MonkeyPatch, *, is_told: bool) -> None:
+    """By gRPC where its own environment says so, whoever made the handle: as Ray's objects they cost twice as much."""
     given: dict[str, Any] = {}
+    monkeypatch.setattr(replicas, "RAY_SERVE_USE_GRPC_BY_DEFAULT", is_told)
 
     def options(**each: Any) -> SimpleNamespace:
         given.update(each)
@@ -106,8 +108,9 @@ def test_pieces_of_text_come_by_grpc() -> None:
 
     asyncio.run(all_of(HandleEngine(SimpleNamespace(options=options))))  # type: ignore[arg-type]
 
-    assert DynamicHandleOptions()._by_reference
-    assert not DynamicHandleOptions().copy_and_update(**given)._by_reference
+    for made in (True, False):
+        called = DynamicHandleOptions(_by_reference=made).copy_and_update(**given)
+        assert (called.stream, called._by_reference) == (True, not is_told)
 
 
 async def never() -> None:
