@@ -22,6 +22,10 @@ from sqlalchemy.util import LRUCache
 
 from tests.needs import NOT_FAST, STARTS, needs_of
 
+# What a terminal tells programs about itself is no test's: lines would wrap, and words be coloured, where it says so.
+for _told in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
+    os.environ.pop(_told, None)
+
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:

@@ -40,10 +40,13 @@ def bundle(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def prompts(tmp_path) -> Path:
-    """Three prompts, of which one has its response."""
-    return _prompts(
-        tmp_path, {"prompt": "who owns this?"}, {"prompt": "where is it?"}, {"prompt": "a", "response": "b"}
-    )
+    """Three prompts, of which one is asked of the model, and one has a response that gains 10 nats by the bundle.
+
+    What a random model answers differs with the processor: the last digit of a logit chooses a token, and that all that
+    follow. What a given response gains does not.
+    """
+    answered = {"prompt": "who owns this?", "response": "gone to by the"}
+    return _prompts(tmp_path, answered, {"prompt": "where is it?"}, {"prompt": "a", "response": "b"})
 
 
 @pytest.fixture
@@ -137,7 +140,8 @@ def test_the_same_found_again_is_one_event(capsys, bundle, prompts, ledger):
     first = _evaluate(capsys, bundle, prompts, "--ledger", ledger)
     again = _evaluate(capsys, bundle, prompts, "--ledger", ledger)
     (event,) = _booked(ledger)
-    other = _evaluate(capsys, bundle, _prompts(prompts.parent, {"prompt": "when?"}), "--ledger", ledger)
+    prompts = _prompts(prompts.parent, {"prompt": "a", "response": "and gone first the"})  # 12 nats
+    other = _evaluate(capsys, bundle, prompts, "--ledger", ledger)
 
     assert [0, 0, 0] == [each[0] for each in (first, again, other)]
     assert f"booked as event {event.sequence}; the next checkpoint" in first[1]
@@ -207,9 +211,11 @@ def test_what_could_not_be_compared_is_not_booked(capsys, prompts, tmp_path):
     assert [] == _booked(url)
 
 
-def test_eleven_clients_are_sampled(capsys, prompts, tmp_path):
+def test_eleven_clients_are_sampled(capsys, tmp_path):
     """Told before, with how many coalitions that asks at most, and in the report."""
     many = _bundle(tmp_path / "many", "abcdefghijk", size=0.03)
+    gaining = (("where is it?", "of first and line"), ("who owns this?", "is all day place"), ("a", "b"))  # 7, 6 nats
+    prompts = _prompts(tmp_path, *({"prompt": prompt, "response": response} for prompt, response in gaining))
     _, out, _ = _evaluate(capsys, many, prompts, "--permutations", "2")
 
     assert out.startswith(f"11 clients and 3 responses: about {3 * (42 + 10)} passes of the model, for 42 coalitions")
