@@ -19,7 +19,7 @@ from rewards.periods.history import Period
 from rewards.periods.window import PeriodFrame, refreeze
 from rewards.settlement.allocation import PeriodCredit
 from rewards.store import queries
-from rewards.store.receipts import read_receipts, reversal_pairs
+from rewards.store.receipts import read_receipts, reversals_booked
 from rewards.store.tables import ReceiptRow
 
 
@@ -203,7 +203,7 @@ def _responses_taken_back(
     connection: Connection, name: str, sets: _ReceiptSets
 ) -> dict[str, tuple[ReversedResponse, ...]]:
     lists: dict[str, list[ReversedResponse]] = {}
-    for some in tally.batches(sorted(sets.reversals)):
+    for some in queries.batches(sorted(sets.reversals)):
         for reversal in read_receipts(connection, col(ReceiptRow.sequence).in_(some), len(some)):
             counted_in = sets.taken_back.get(reversal.sequence, name)
             for account, amount in reversal.amounts.items():
@@ -220,16 +220,13 @@ def _is_empty(frame: PeriodFrame, selection: _ReceiptSets) -> bool:
 
 def _reversals(connection: Connection, frame: PeriodFrame) -> dict[int, int]:
     """Each reversal of the frame, and the response that it reverses."""
-    pairs, sequence, _ = reversal_pairs()
-    rows = list(connection.execute(pairs.where(sequence > frame.after, sequence <= frame.up_to)))
-    for some in tally.batches(frame.arrived):
-        rows += connection.execute(pairs.where(sequence.in_(some)))
-    return {reversal_at: original_at for reversal_at, original_at in sorted(rows) if frame.holds(reversal_at)}
+    booked = reversals_booked(connection, frame.after, frame.up_to, frame.arrived)
+    return {taking: taken for taking, taken in sorted(booked) if frame.holds(taking)}
 
 
 def _sequences(connection: Connection, response_ids: Iterable[str]) -> frozenset[int]:
     sequences: set[int] = set()
-    for some in tally.batches(sorted(response_ids)):
+    for some in queries.batches(sorted(response_ids)):
         query = select(col(ReceiptRow.sequence)).where(col(ReceiptRow.response_id).in_(some))
         sequences.update(connection.execute(query).scalars())
     return frozenset(sequences)

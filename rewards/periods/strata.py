@@ -18,8 +18,8 @@ from sqlalchemy.sql.functions import GenericFunction
 from sqlmodel import col
 
 from rewards.credit import MICRO_CREDITS_PER_TOKEN, PENDING, SAMPLING
-from rewards.periods.tally import batches
 from rewards.settlement.pending import Stratum, StratumKey, add_strata
+from rewards.store.queries import batches
 from rewards.store.sums import exact_sum
 from rewards.store.tables import EntryRow, ReceiptRow
 

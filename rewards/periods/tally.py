@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, case, func, select
@@ -19,7 +18,6 @@ from rewards.store.tables import EntryRow, ReceiptRow
 
 EVERY = ""
 """The application under which a tally stands that does not tell applications apart."""
-_AT_ONCE = 500  # SQLite takes some thousands of parameters in a statement
 _SIGN = case((col(EntryRow.amount) > 0, 1), (col(EntryRow.amount) < 0, -1), else_=0)
 
 
@@ -78,7 +76,7 @@ def window(connection: Connection, after: int, up_to: int, *, by_application: bo
 def receipts(connection: Connection, sequences: Iterable[int], *, by_application: bool) -> Tally:
     """The receipts of these sequence numbers."""
     total = Tally()
-    for some in batches(sorted(sequences)):
+    for some in queries.batches(sorted(sequences)):
         total.add(_sum_by_application(connection, col(ReceiptRow.sequence).in_(some)))
     if not by_application:
         total.tokens = Counter({EVERY: total.tokens.total()})
@@ -91,13 +89,6 @@ def entries_between(connection: Connection, after: int, up_to: int) -> int:
     entry_of = col(EntryRow.receipt_sequence)
     total = select(exact_sum(col(EntryRow.amount))).where(entry_of > after, entry_of <= up_to)
     return int(connection.execute(total).scalar_one() or 0)
-
-
-def batches(items: Iterable[Any]) -> Iterator[list[Any]]:
-    """The items in lists that are short enough for one statement."""
-    rest = iter(items)
-    while some := list(islice(rest, _AT_ONCE)):
-        yield some
 
 
 def _sum_by_application(connection: Connection, condition: ColumnElement[bool]) -> Tally:

@@ -19,7 +19,6 @@ from sqlmodel import col
 
 from rewards.errors import PeriodError
 from rewards.moments import Clock, text_of
-from rewards.periods import tally
 from rewards.periods.history import Period
 from rewards.settlement.policy import Policy
 from rewards.store import queries
@@ -169,7 +168,7 @@ def _find_made_after(
     is_after = condition_made_from(clock, until_us)
     in_window = and_(sequence > after, sequence <= up_to)
     conditions: list[ColumnElement[bool]] = [in_window]
-    conditions += [sequence.in_(some) for some in tally.batches(sorted(arrived))]
+    conditions += [sequence.in_(some) for some in queries.batches(sorted(arrived))]
     sequences: set[int] = set()
     for condition in conditions:
         sequences.update(connection.execute(select(sequence).where(condition, is_after)).scalars())

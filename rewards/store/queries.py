@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, String, and_, column, func, or_, select, values
 from sqlalchemy.orm import Mapped
@@ -13,6 +15,16 @@ from rewards.moments import Clock
 from rewards.store import clients
 from rewards.store.sums import exact_sum
 from rewards.store.tables import EntryRow, ReceiptRow
+
+_AT_ONCE = 500  # SQLite takes some thousands of parameters in a statement
+Item = TypeVar("Item")
+
+
+def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """The items in lists that are short enough for one statement."""
+    rest = iter(items)
+    while some := list(islice(rest, _AT_ONCE)):
+        yield some
 
 
 def accounts(connection: Connection) -> list[str]:

@@ -7,14 +7,15 @@ no page.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, select
 from sqlalchemy.orm import Mapped, aliased
 from sqlmodel import col
 
+from rewards.store.queries import batches
 from rewards.store.tables import EntryRow, ReceiptRow
 
 Kind = Literal["response", "reversal"]
@@ -145,6 +146,16 @@ def reversal_pairs() -> tuple[Select[int, int], Mapped[int], Mapped[int]]:
         .where(col(reversal.reverses).is_not(None))
     )
     return query, taking, taken
+
+
+def reversals_booked(
+    connection: Connection, after: int, up_to: int, others: Iterable[int] = ()
+) -> Iterator[tuple[int, int]]:
+    """(reversal, what it reverses) by sequence number: of reversals with after < sequence ≤ up_to, and of `others`."""
+    pairs, reversal, _ = reversal_pairs()
+    conditions = [and_(reversal > after, reversal <= up_to), *(reversal.in_(some) for some in batches(sorted(others)))]
+    for condition in conditions:
+        yield from ((taking, taken) for taking, taken in connection.execute(pairs.where(condition)))
 
 
 def _receipt(row: RowMapping, amounts: Mapping[str, int]) -> BookedReceipt:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, RowMapping, Select, func, select, tuple_
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
-from rewards.periods.tally import batches
+from rewards.store.queries import batches
 from rewards.store.receipts import BookedEntry, BookedReceipt, entries_query, entry_of, read_receipts
 from rewards.store.sums import exact_sum
 from rewards.store.tables import EntryRow, ReceiptRow

@@ -17,9 +17,8 @@ from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
 from rewards.periods import Period
-from rewards.periods.tally import batches
 from rewards.store import queries
-from rewards.store.receipts import reversal_pairs
+from rewards.store.receipts import reversals_booked
 from rewards.store.sums import exact_sum
 from rewards.store.tables import EntryRow, ReceiptRow
 
@@ -105,7 +104,7 @@ def totals(connection: Connection, selection: Selection, account: str | None = N
     window = range(selection.after + 1, selection.up_to + 1)
     total = _sums(connection, selection, window, account)
     for sign, sequences in ((-1, selection.excluded), (1, selection.included)):
-        for some in batches(sorted(sequences)):
+        for some in queries.batches(sorted(sequences)):
             total = _add(total, _sums(connection, selection, some, account), sign)
     return total
 
@@ -125,12 +124,8 @@ def condition_among(sequence: Mapped[int], sequences: Sequence[int]) -> ColumnEl
 
 def reversals(connection: Connection, selection: Selection) -> Iterator[tuple[int, int]]:
     """(reversal, what it reverses) of each reversal of a selection, by sequence number."""
-    pairs, sequence, _ = reversal_pairs()
-    window = sequence > selection.after, sequence <= selection.up_to
-    for condition in (window, *((sequence.in_(some),) for some in batches(sorted(selection.included)))):
-        for taking, taken in connection.execute(pairs.where(*condition)):
-            if selection.holds(taking):
-                yield taking, taken
+    booked = reversals_booked(connection, selection.after, selection.up_to, selection.included)
+    return ((taking, taken) for taking, taken in booked if selection.holds(taking))
 
 
 def _without_foreign_reversals(

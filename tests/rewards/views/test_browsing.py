@@ -173,7 +173,7 @@ def test_pages_and_sums_of_any_selection_agree_with_a_look_at_every_receipt(
 
 def test_what_lies_before_the_window_is_read_in_several_statements(books, monkeypatch):
     """However many receipts are named one by one, no statement names more than the database takes."""
-    monkeypatch.setattr("rewards.periods.tally._AT_ONCE", 2)
+    monkeypatch.setattr("rewards.store.queries._AT_ONCE", 2)
     wanted = Selection(9, 14, frozenset({11}), frozenset({1, 2, 3, 5, 8}))
     for limit in (1, 2, 3, 10):
         found = receipts_of(books, wanted, limit)
