@@ -11,9 +11,9 @@ from tokenizers.decoders import DecodeStream
 from attribution.base.tokenizer import panics_raised
 from attribution.decoding.capture import capture
 from attribution.decoding.decode import Batch
+from attribution.decoding.prompt_limits import require_readable
 from attribution.decoding.row import unfinished_character
 from attribution.decoding.taps import taps
-from attribution.errors import PromptError
 from attribution.model import FederatedModel
 from attribution.records import Generation, Sampling
 
@@ -45,7 +45,7 @@ def forced_generation(
         PromptError: prompt or response is empty, or together they exceed the model's context.
     """
     prompt, tokens = list(prompt_ids), list(token_ids)
-    _require_readable(model, prompt, tokens)
+    require_readable(model, prompt, tokens)
     sampling = Sampling(max_new_tokens=len(tokens), temperature=temperature)
     ids = torch.tensor([[*prompt, *tokens[:-1]]], device=model.device)
     emitting = torch.arange(len(prompt) - 1, ids.shape[1], device=model.device)
@@ -94,17 +94,7 @@ def require_response(
     if token_ids is None:
         Batch(model).check(prompt_ids, Sampling(max_new_tokens=max_new_tokens))
     else:
-        _require_readable(model, prompt_ids, token_ids)
-
-
-def _require_readable(model: FederatedModel, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> None:
-    if not prompt_ids or not token_ids:
-        raise PromptError(f"the {'response' if prompt_ids else 'prompt'} is empty; at least one token is needed")
-    if len(prompt_ids) + len(token_ids) > model.context_length:
-        raise PromptError(
-            f"prompt and response have {len(prompt_ids) + len(token_ids)} tokens, but the model's context holds"
-            f" {model.context_length}"
-        )
+        require_readable(model, prompt_ids, token_ids)
 
 
 def _pieces(model: FederatedModel, tokens: Sequence[int]) -> list[str]:

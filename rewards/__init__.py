@@ -22,6 +22,7 @@ This package knows nothing of models, attribution, HTTP or the command line. Eve
     store/       the ledger's database: its tables, how it is opened and kept whole, and what every query needs
     views/       what is read of the books for people, pages and scrapes
     credit       integer micro-credits: exact splits, `Receipt` with its fields, and the bytes it is hashed by
+    dividing     exact division of whole units, and who gets the one that is left over
     errors       the exceptions of this package, one small tree
     moments      the ledger's own time, and stamps of wrong clocks
     money        an amount of money as text, and the currencies of ISO 4217

@@ -14,6 +14,7 @@ from fractions import Fraction
 from hashlib import sha256
 from typing import Any
 
+from rewards.dividing import divide
 from rewards.errors import CreditError
 
 MICRO_CREDITS_PER_TOKEN = 1_000_000
@@ -51,30 +52,6 @@ def split(total: int, weights: Mapping[str, float | Fraction], salt: str) -> dic
         raise CreditError(f"cannot split {total} units: no account of {sorted(weights)} has a positive weight")
     scale = math.lcm(*(weight.denominator for weight in exact.values()))
     return divide(total, {account: int(weight * scale) for account, weight in exact.items()}, salt)
-
-
-def divide(total: int, weights: Mapping[str, int], salt: str) -> dict[str, int]:
-    """Split `total` in proportion to integer weights ≥ 0, by the rule of `split` and without its 64-bit limit.
-
-    The result sums to `total`, is within one of each exact quota, and gives a weight of zero exactly zero.
-    At least one weight must be positive.
-    """
-    whole = sum(weights.values())
-    assert total >= 0 and whole > 0 and min(weights.values()) >= 0
-    amounts, remainders = {}, {}
-    for account, weight in weights.items():
-        amounts[account], remainders[account] = divmod(total * weight, whole)
-    spare = total - sum(amounts.values())
-    if spare:
-        for account in largest_first(remainders, salt)[:spare]:
-            amounts[account] += 1
-    assert sum(amounts.values()) == total
-    return amounts
-
-
-def largest_first(numbers: Mapping[str, int], salt: str) -> list[str]:
-    """Accounts by number, largest first; equal ones by SHA-256(salt, 0x00, account), so that no name is favoured."""
-    return sorted(numbers, key=lambda account: (-numbers[account], _tie_break(salt, account), account))
 
 
 def receipt_amounts(response_id: str, tokens: int, shares: Mapping[str, float], base_share: float) -> dict[str, int]:
@@ -239,10 +216,6 @@ def _fraction(account: str, weight: float | Fraction) -> Fraction:
     if weight < 0:
         raise CreditError(f"weight of {account!r} must not be negative, but is {weight}")
     return Fraction(weight)
-
-
-def _tie_break(salt: str, account: str) -> bytes:
-    return sha256(salt.encode() + b"\x00" + account.encode()).digest()
 
 
 def _tokens(tokens: int) -> None:

@@ -74,8 +74,8 @@ def test_a_known_bad_sample_is_caught(package, source):
 # Rooms from the bottom up: each may import those above it in this list, and nothing below.
 ROOMS = {
     "rewards": (
-        "errors", "files", "money", "credit", "moments", "settlement", "signing", "store", "sampling", "ledger",
-        "keys", "log", "periods", "statements", "views", "audit", "backups",
+        "errors", "files", "money", "dividing", "credit", "moments", "settlement", "signing", "store", "sampling",
+        "ledger", "keys", "log", "periods", "statements", "views", "audit", "backups",
     ),
     "attribution": (
         "errors", "files", "progress", "records", "base", "bundle", "rounds", "scoring", "decoding", "training",
@@ -88,7 +88,9 @@ ROOMS = {
 }  # fmt: skip
 # What a room may know of the rest of its package, where that is less than all above it.
 WALLS = {
-    "rewards.settlement": {"rewards.errors", "rewards.files", "rewards.money", "rewards.credit", "rewards.moments"},
+    "rewards.settlement": {
+        "rewards.errors", "rewards.files", "rewards.money", "rewards.dividing", "rewards.credit", "rewards.moments",
+    },
     "rewards.audit": {"rewards.errors", "rewards.signing", "rewards.store.database", "rewards.store.tables"},
     "deployment.books": {
         "deployment.errors", "deployment.schemas", "deployment.health.signing_key",
@@ -106,6 +108,7 @@ PURE = {
     "rewards.settlement",
     "rewards.moments",
     "rewards.money",
+    "rewards.dividing",
     "rewards.credit",
     "rewards.sampling.rule",
     "rewards.log.merkle",
@@ -129,7 +132,7 @@ BOTH_DOMAINS = {
     "deployment.cli.service.demo",
     "deployment.cli.service.demo_folder",
     "deployment.health.parts",
-    "deployment.members.admission",
+    "deployment.members.recorded_signatures",
     "deployment.members.flower",
     "deployment.members.own_updates",
     "deployment.members.signatures",
@@ -137,8 +140,9 @@ BOTH_DOMAINS = {
     "deployment.replica.bundles.publish",
     "deployment.replica.bundles.published",
     "deployment.replica.bundles.servable",
-    "deployment.replica.recorder",
-    "deployment.replica.receipts",
+    "deployment.replica.booking.recorder",
+    "deployment.replica.booking.receipts",
+    "deployment.replica.booking.told_credit",
     "deployment.replica.scoring.recomputation",
     "deployment.replica.bundles.served_round",
 }

@@ -32,10 +32,10 @@ from deployment.gateway.claims import CLAIM_PATIENCE_S
 from deployment.gateway.silence import ANSWER_TIMEOUT_S, SILENCE_S
 from deployment.metrics.catalogue import MOST_CLIENTS
 from deployment.replica.active_request import PROGRESS_TOKENS
-from deployment.replica.booking_queue import BOOKING_PATIENCE_S
+from deployment.replica.booking.booking_queue import BOOKING_PATIENCE_S
+from deployment.replica.booking.recovery import ADOPTION_INTERVAL_S
 from deployment.replica.bundles.published import POLL_S
 from deployment.replica.bundles.rounds import PATIENCE_S
-from deployment.replica.recovery import ADOPTION_INTERVAL_S
 from deployment.settings import Settings
 from rewards.keys.rules import ROLES
 from rewards.settlement.policy import Policy

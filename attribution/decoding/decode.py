@@ -5,17 +5,16 @@ others; a failure ends the row that it belongs to. Does not know clients or scor
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from attribution.decoding.forward import Forward
+from attribution.decoding.prompt_limits import require_fit
 from attribution.decoding.row import Row
 from attribution.decoding.rows_cache import RowsCache
 from attribution.decoding.sampling import Choice, choose_tokens
-from attribution.decoding.taps import Captures, TappedModel
-from attribution.errors import ContextLengthError, PromptError
+from attribution.decoding.taps import Captures, DecodedModel
 from attribution.records import Generation, Sampling, Step
 
 _Parts = list[tuple[Row, int]]
@@ -27,26 +26,6 @@ PROMPT_TOKENS_A_STEP = 64
 PROMPT_TOKENS_A_STEP_ON_GPU = 1024
 """The same elsewhere, where a token costs less; it was not measured on a GPU."""
 _ALONE = 8  # while nobody runs, so many times as much: larger parts are faster, and nobody waits but for its own token
-
-
-class DecodedModel(TappedModel, Protocol):
-    """What decoding needs of a `FederatedModel`."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-
-    @property
-    def context_length(self) -> int:
-        """Tokens that prompt and response may have together."""
-
-    @property
-    def backend_tokenizer(self) -> Any:
-        """The fast tokenizer of the `tokenizers` library."""
-
-    @property
-    def end_token_ids(self) -> set[int]:
-        """Tokens that end a response."""
 
 
 class Batch:
@@ -260,21 +239,6 @@ class Batch:
                 self._cache.pop()
                 self._slots.pop()
                 self._running -= slot < self._running
-
-
-def require_fit(model: DecodedModel, prompt_ids: Sequence[int], sampling: Sampling) -> None:
-    """Refuse a request that the model could not answer whoever decodes; raises as `Batch.check` does."""
-    if not prompt_ids:
-        raise PromptError("the prompt is empty; at least one token is needed")
-    if len(prompt_ids) + sampling.max_new_tokens > model.context_length:
-        raise ContextLengthError(
-            f"the prompt has {len(prompt_ids)} tokens and {sampling.max_new_tokens} more may be generated,"
-            f" but the model's context holds {model.context_length}"
-        )
-    last = model.layers.lm_head.out_features - 1
-    for name, tokens in (("prompt", prompt_ids), ("logit_bias", sampling.logit_bias)):
-        if tokens and max(tokens) > last:
-            raise PromptError(f"{name} names token {max(tokens)}, but the model's last token is {last}", name)
 
 
 def _raise_if_lost(error: Exception) -> None:

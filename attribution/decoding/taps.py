@@ -3,6 +3,8 @@
 from enum import Flag, auto
 from typing import Any, Protocol
 
+import torch
+
 from attribution.base.layers import Layers
 from attribution.decoding.capture import Tap
 
@@ -27,6 +29,26 @@ class TappedModel(Protocol):
     network: Any
     layers: Layers
     first_block: int | None
+
+
+class DecodedModel(TappedModel, Protocol):
+    """What decoding needs of a `FederatedModel`."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and response may have together."""
+
+    @property
+    def backend_tokenizer(self) -> Any:
+        """The fast tokenizer of the `tokenizers` library."""
+
+    @property
+    def end_token_ids(self) -> set[int]:
+        """Tokens that end a response."""
 
 
 def taps(model: TappedModel, captures: Captures = Captures.ALL) -> dict[str, Tap]:

@@ -42,7 +42,7 @@ from attribution.rounds.flower_messages import (
     say_recorded_round,
     weight_name,
 )
-from attribution.rounds.flower_refusals import require_average, require_no_masks
+from attribution.rounds.flower_strategies import require_average, require_no_masks
 from attribution.rounds.stored import misfit
 from attribution.rounds.tensors import Tensor, sizes
 from attribution.rounds.writing import RoundDraft, RoundsWriter

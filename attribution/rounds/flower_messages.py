@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 from attribution.errors import RoundsError
 from attribution.files.foreign import in_one_line
 from attribution.rounds.documents import MOST_STATEMENT_LETTERS
-from attribution.rounds.flower_refusals import layers
+from attribution.rounds.flower_strategies import layers
 from attribution.rounds.stored import misfit
 from attribution.rounds.tensors import ITEM_BYTES, NAMES, Tensor, as_tensor, sizes
 from attribution.rounds.writing import SentUpdate

@@ -25,7 +25,7 @@ from deployment.errors import (
     UnauthenticatedError,
     ledger_away,
 )
-from deployment.health.watch import Watch
+from deployment.health.faults import Watch
 from deployment.http.failures import answer, to_api_error
 from deployment.http.protocol import is_console
 from rewards.errors import KeyRefusedError, LedgerError, LedgerLostError

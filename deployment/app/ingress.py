@@ -19,8 +19,8 @@ from deployment.cluster.loopback import listen_on_own_address
 from deployment.gateway.models import Models
 from deployment.gateway.replicas import HandleEngine
 from deployment.health import parts
+from deployment.health.faults import Watch
 from deployment.health.places import ledger_folder
-from deployment.health.watch import Watch
 from deployment.kept.replays import Replays
 from deployment.kept.texts import Texts
 from deployment.settings import Settings, pepper_of, pepper_path

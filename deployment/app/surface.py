@@ -27,7 +27,7 @@ from deployment.gateway import routes
 from deployment.gateway.answers import Answers, Engine
 from deployment.gateway.idempotency import Idempotency
 from deployment.gateway.service import Service
-from deployment.health.watch import Watch
+from deployment.health.faults import Watch
 from deployment.http.failures import LastResort, RequestId, handle_failures
 from deployment.http.protocol import CrossOrigin, Heads, JsonBodies
 from deployment.kept.replays import Replays

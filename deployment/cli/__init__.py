@@ -9,6 +9,7 @@ line on stderr that names what is wrong. Where nobody foresaw what went wrong, P
     service/   commands that start the service or show it
     configs    where `configs/` is, in a checkout and in an installed wheel alike
     extras     which modules each extra of the installation brings, and what to install
+    figures    credit and shares as the command line writes them
     heat_map   tokens in the colours of the clients that taught them
     on_demand  commands that are imported when they are called
     options    options that several nouns of the command line share

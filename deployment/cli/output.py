@@ -50,8 +50,3 @@ def require_picture_place(path: Path) -> None:
     """
     require_own_file(path, lambda content: content.startswith(b"<svg ") and _MAKER in content, "a picture of ours")
     prepare_folder(path.parent)
-
-
-def credit(micro_credits: int) -> str:
-    """Micro-credits, grouped by thousands so that the last six digits read as parts of a token."""
-    return f"{micro_credits:,}".replace(",", " ")

@@ -4,7 +4,7 @@ answers        from a job to its HTTP answer, whole or streamed: limits, idempot
 choices        the responses that one request asks for, as one stream of events
 claims         claims of idempotency keys made and released in threads of their own
 delivery       events as an HTTP answer, whole or as server-sent events
-health         what `GET /health` tells, part by part
+health_answer  what `GET /health` tells, part by part
 idempotency    `Idempotency-Key`: a repeated request gets the first response, or is told why not
 logprobs       log-probabilities of tokens in OpenAI's two shapes
 models         several models, each with replicas of its own, as the one engine of the gateway

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from deployment.access.gate import caller
 from deployment.errors import NotFoundError
-from deployment.gateway.health import health_answer
+from deployment.gateway.health_answer import health_answer
 from deployment.gateway.idempotency import check_key
 from deployment.gateway.service import Service, TheService, answering_models, job_of, require_model
 from deployment.replica.messages import ModelCard

@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 
 from deployment.errors import InvalidRequestError, NotFoundError, UnavailableError
 from deployment.gateway.answers import Answers, Engine
-from deployment.health.watch import Watch
+from deployment.health.faults import Watch
 from deployment.replica.messages import Job, ModelCard, prompt_of
 from deployment.schemas.requests import ChatRequest, CompletionRequest
 from rewards.keys.rules import Key

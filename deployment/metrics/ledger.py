@@ -14,10 +14,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from deployment.metrics.catalogue import DURATION_BUCKETS_S
-from deployment.metrics.families import Families
 from deployment.metrics.preview import Previews
 from deployment.metrics.rounds import RoundReader
 from deployment.metrics.snapshot import LedgerSnapshot, SnapshotReader
+from deployment.metrics.values import Families
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING
 from rewards.ledger.ledger import Ledger
 from rewards.periods import POSSIBLE, holds

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from prometheus_client.samples import Exemplar
 
 from deployment.metrics.catalogue import DURATION_BUCKETS_S
-from deployment.metrics.families import ClientLabels
+from deployment.metrics.values import ClientLabels
 from rewards.ledger.ledger import Ledger
 from rewards.periods.history import HOLD_KINDS, PERIOD_KINDS, History, read_history
 from rewards.store import clients, events, publications

@@ -1,21 +1,18 @@
 """A replica: one model at a time, its worker, and the way from generated tokens to booked credit.
 
-engines/         who makes the tokens: the model in a thread of its own, or a server in a process of its own
 active_request   a job on its way: what was generated, spooled and shown
-booking_queue    books what is spooled: at once, or again and again until the database is back
+booking/         from generated tokens to booked credit, and what is left of that where a process dies
 bundles/         which bundle of the consortium is served, and which others end what they began
 capacity         how much one replica takes, and why it takes no more
 deployment       the Ray Serve deployment that holds the model: one consortium, served from one bundle after the other
 endings          what a response ends with that does not finish, and how an end is counted
+engines/         who makes the tokens: the model in a thread of its own, or a server in a process of its own
 event_stream     events from the worker's thread to the event loop, text that waits as one piece
 fair_queue       who is served next, so that one application's flood starves no other
 logprobs         log-probabilities as an application is told them, each with its text
 messages         what crosses between ingress and replica: a job in, events out
 observer         who is told how requests fare, and several workers' news added up for it
 prompt_encoding  prompts to token ids, long ones apart from short ones; how much of them a step runs is `decode`'s
-receipts         from an attributed response to a `Receipt` of `rewards.credit`, and to what the application is told
-recorder         from generated tokens to booked credit: spool, score, receipt, booking
-recovery         what a dead process left: receipts are booked, responses without one are scored
 scoring/         responses that wait for their score: in the worker's thread, or in processes of their own
 worker           the one thread that owns a model: jobs join its batch, and are booked before they end
 """

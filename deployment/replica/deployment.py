@@ -14,17 +14,17 @@ from deployment.cluster.core_files import forbid_core_files
 from deployment.cluster.loopback import listen_on_own_address
 from deployment.cluster.machine import require_given
 from deployment.errors import WorkerDiedError
+from deployment.health.faults import RETRY_AFTER_S, Watch
 from deployment.health.places import ledger_folder
-from deployment.health.watch import RETRY_AFTER_S, Watch
 from deployment.metrics.replica import ReplicaMetrics
-from deployment.replica.booking_queue import BookingQueue
+from deployment.replica.booking.booking_queue import BookingQueue
+from deployment.replica.booking.recovery import Recovery
 from deployment.replica.bundles.published import PublishedBundles
 from deployment.replica.bundles.rounds import Rounds
 from deployment.replica.bundles.served_round import ReplicaBooks, RoundLoader
 from deployment.replica.endings import ledger_failure
 from deployment.replica.event_stream import EventStream
 from deployment.replica.messages import Event, Failed, Finished, Job, Report
-from deployment.replica.recovery import Recovery
 from deployment.replica.scoring.scorer import ask_scorers
 from deployment.settings import Settings
 from deployment.spool.spool import Spool

@@ -17,6 +17,7 @@ from attribution.model import FederatedModel
 from attribution.records import Step
 from deployment.errors import SpoolError, log_text_of
 from deployment.replica.active_request import ActiveRequest, Deliver
+from deployment.replica.booking.recorder import CreditRecorder
 from deployment.replica.capacity import Capacity
 from deployment.replica.endings import disk_failure, failure_of, outcome, overload_failure, stop_failure
 from deployment.replica.engines.decoder import Decoder
@@ -26,7 +27,6 @@ from deployment.replica.logprobs import LogprobLine, TokenTexts
 from deployment.replica.messages import Admitted, Event, Failed, Job
 from deployment.replica.observer import Observer
 from deployment.replica.prompt_encoding import Encoder
-from deployment.replica.recorder import CreditRecorder
 from deployment.replica.scoring.scoring_queue import Scoring
 from deployment.spool.records import ProgressRecord
 

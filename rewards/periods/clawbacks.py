@@ -18,7 +18,7 @@ from rewards.periods.window import PeriodFrame, refreeze
 from rewards.settlement.allocation import PeriodCredit
 from rewards.settlement.balances import Opening
 from rewards.settlement.document import FIRST_RULE
-from rewards.settlement.lines import clawback
+from rewards.settlement.payout import clawback
 from rewards.settlement.policy import Currency
 from rewards.settlement.rule import find_clawbacks
 from rewards.store.receipts import reversal_pairs

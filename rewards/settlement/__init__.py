@@ -6,7 +6,8 @@ commons_explanation  the commons' payout, line by line
 document             what one period paid, kept back and carried on, and its document
 explanation          one client's payout, line by line, each of which follows from lines before it
 formula              formulas over named integers: what an explanation shows is what it computes
-lines                one account's line of a settlement: from gross to payout, and the balance it carries on
+lines                one account's line of a settlement, as it is written down
+payout               what one account is paid: debts, holdbacks, holds and the minimum, to payout and balance
 pending              what was not measured, settled by what was, and the standard error of that
 policy               what a period pays, to whom, and what is kept back
 policy_file          a policy as a YAML file, and its schema for editors

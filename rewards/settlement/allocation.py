@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from rewards.credit import COMMONS, PENDING, divide
+from rewards.credit import COMMONS, PENDING
+from rewards.dividing import divide
 from rewards.errors import CreditError
 from rewards.settlement.balances import Purse
 from rewards.settlement.pending import Sampling, Strata, sampling_of, settled_credit

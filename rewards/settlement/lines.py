@@ -1,4 +1,4 @@
-"""One account's line of a settlement: from gross to payout, and the balance it carries on. Knows no other account.
+"""One account's line of a settlement, as it is written down. Knows no other account.
 
 Money that comes to an account and money that leaves it are equal on every line, in minor units:
 
@@ -9,14 +9,12 @@ Money that comes to an account and money that leaves it are equal on every line,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any
 
-from rewards.errors import CreditError
 from rewards.files.strict_json import JsonObject
 from rewards.settlement.balances import Balance, check_money
-from rewards.settlement.policy import Policy
 
 _BIG = ("credit", "late", "held_credit", "residue")  # may exceed what JSON keeps exact, so they travel as text
 
@@ -105,83 +103,3 @@ class Line:
 
 _FIELDS = tuple(field.name for field in fields(Line))
 _MONEY = tuple(field.name for field in fields(Line) if field.type == "int" and field.name not in _BIG)
-
-
-def pay_client(
-    line: Line,
-    opening: Balance,
-    clawback: int,
-    *,
-    ordinal: int,
-    policy: Policy,
-    on_hold: bool = False,
-    recovered: int = 0,
-) -> Line:
-    """The line of a client, completed from its gross to its payout and to what it carries on.
-
-    A claw-back or an old debt is set off against everything that falls due, then against the holdbacks still kept,
-    oldest first; the rest is carried as a debt. What remains to be paid waits when the client is on hold, and is
-    carried over when it is below the minimum.
-    """
-    released = sum(amount for release, amount in opening.holdbacks if release <= ordinal)
-    released_hold = 0 if on_hold else opening.held
-    holdback = int(line.gross * policy.holdback_percent // 100)
-    payable = line.gross + opening.carry + released + released_hold + recovered - clawback - holdback
-    kept = [each for each in opening.holdbacks if each[0] > ordinal]
-    if holdback:
-        kept.append((ordinal + policy.holdback_release_after, holdback))
-    kept, drawn = _draw(sorted(kept), max(-payable, 0))
-    payable += drawn
-    held = max(payable, 0) if on_hold else 0
-    payout = 0 if on_hold or payable < max(policy.minimum_payout, 1) else payable
-    return replace(
-        line,
-        carried_in=opening.carry,
-        released_holdback=released,
-        released_hold=released_hold,
-        drawn_holdback=drawn,
-        recovered=recovered,
-        clawback=clawback,
-        holdback=holdback,
-        held=held,
-        payout=payout,
-        carried_out=payable - held - payout,
-        held_total=opening.held - released_hold + held,
-        holdbacks=tuple(kept),
-    )
-
-
-def pay_commons(line: Line, opening: Balance, recovered: int) -> Line:
-    """The line of the commons, completed: it has no minimum, no holdback and no hold.
-
-    Where rounding in favour of the clients left it below zero, it owes those few units and makes them good first.
-    """
-    due = line.gross + opening.carry + recovered
-    return replace(line, carried_in=opening.carry, recovered=recovered, payout=max(due, 0), carried_out=min(due, 0))
-
-
-def clawback(line: Line, reversed_credit: int) -> int:
-    """What the first rule takes back when `reversed_credit` of the credit that `line` paid for was reversed.
-
-    The part of the gross that the credit earned, rounded down; never more than the gross, and 0 where nothing was paid.
-
-    Raises:
-        CreditError: the reversed credit is negative.
-    """
-    if reversed_credit < 0:
-        raise CreditError(f"reversed credit of {line.account!r} must be at least 0, not {reversed_credit}")
-    if line.gross <= 0 or line.credit <= 0:
-        return 0
-    return min(line.gross, reversed_credit * line.gross // line.credit)
-
-
-def _draw(holdbacks: list[tuple[int, int]], wanted: int) -> tuple[list[tuple[int, int]], int]:
-    """Holdbacks, oldest first, after up to `wanted` was drawn from them, and what was drawn."""
-    kept: dict[int, int] = {}
-    drawn = 0
-    for release, amount in holdbacks:
-        taken = min(amount, wanted - drawn)
-        drawn += taken
-        if amount > taken:
-            kept[release] = kept.get(release, 0) + amount - taken
-    return list(kept.items()), drawn

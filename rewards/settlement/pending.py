@@ -33,7 +33,8 @@ from fractions import Fraction
 from math import ceil, isqrt
 from typing import Any, NamedTuple
 
-from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, divide
+from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
+from rewards.dividing import divide
 from rewards.files.strict_json import JsonObject
 
 DECIMALS = 12

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rewards.credit import COMMONS, largest_first
+from rewards.credit import COMMONS
+from rewards.dividing import largest_first
 
 UNIT = 10**12
 """Trillionths in a minor unit of the currency: entitlements and residues are integers of trillionths."""

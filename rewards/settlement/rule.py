@@ -76,12 +76,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
-from rewards.credit import COMMONS, divide
+from rewards.credit import COMMONS
+from rewards.dividing import divide
 from rewards.errors import CreditError
 from rewards.settlement.allocation import Allocation, PeriodCredit, allocate, check_amounts
 from rewards.settlement.balances import Balance, Opening, Purse, check_purse
 from rewards.settlement.document import FIRST_RULE, RULE, Settlement
-from rewards.settlement.lines import Line, pay_client, pay_commons
+from rewards.settlement.lines import Line
+from rewards.settlement.payout import pay_client, pay_commons
 from rewards.settlement.policy import LARGEST, Currency, Policy
 from rewards.settlement.rounding import UNIT, whole_units
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from deployment.replica.booking_queue import BOOKING_PATIENCE_S, BookingQueue
+from deployment.replica.booking.booking_queue import BOOKING_PATIENCE_S, BookingQueue
 from deployment.spool.records import record_of
 from deployment.spool.spool import Spool
 from rewards.audit.replay import audit
 from rewards.errors import LedgerError
 from rewards.ledger.ledger import Ledger
-from tests.deployment.replica.test_booking_queue import Told
+from tests.deployment.replica.booking.test_booking_queue import Told
 from tests.rewards.receipts import make_receipt
 from tests.waiting import until
 

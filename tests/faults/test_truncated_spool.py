@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from deployment.replica.booking_queue import BookingQueue
+from deployment.replica.booking.booking_queue import BookingQueue
+from deployment.replica.booking.recovery import Recovery
 from deployment.replica.messages import ModelCard
-from deployment.replica.recovery import Recovery
 from deployment.spool.lines import line_of
 from deployment.spool.records import ProgressRecord, record_of
 from deployment.spool.spool import Spool
 from rewards.audit.replay import audit
 from rewards.ledger.ledger import Ledger
-from tests.deployment.replica.test_booking_queue import PROGRESS
+from tests.deployment.replica.booking.test_booking_queue import PROGRESS
 from tests.rewards.receipts import make_receipt
 from tests.waiting import until
 

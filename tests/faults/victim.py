@@ -15,9 +15,9 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from deployment.replica.booking_queue import BookingQueue
+from deployment.replica.booking.booking_queue import BookingQueue
+from deployment.replica.booking.recovery import Recovery
 from deployment.replica.messages import ModelCard
-from deployment.replica.recovery import Recovery
 from deployment.spool.records import ProgressRecord, record_of
 from deployment.spool.spool import Spool
 from rewards.errors import LedgerError
@@ -26,7 +26,7 @@ from rewards.ledger.writer import LedgerWriter
 from tests.rewards.receipts import MEMBERS, make_receipt
 
 CARD = ModelCard("demo", "a" * 64, tuple(MEMBERS), 128)
-PROGRESS_TOKENS = 16  # as `deployment.replica.recorder`, which would bring torch with it
+PROGRESS_TOKENS = 16  # as `deployment.replica.booking.recorder`, which would bring torch with it
 STREAMS = 4
 THREADS = 8
 DRAINED_AFTER_S = 1.0

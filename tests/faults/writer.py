@@ -27,11 +27,11 @@ from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.records import Step
 from attribution.scoring.credit_preset import USUAL_EFFORT
-from deployment.replica.booking_queue import BookingQueue
+from deployment.replica.booking.booking_queue import BookingQueue
+from deployment.replica.booking.recorder import CreditRecorder
+from deployment.replica.booking.recovery import Recovery
 from deployment.replica.capacity import Capacity
 from deployment.replica.messages import Delta, Event, Finished, Job, ModelCard
-from deployment.replica.recorder import CreditRecorder
-from deployment.replica.recovery import Recovery
 from deployment.replica.scoring.scoring_queue import ScoringQueue
 from deployment.replica.worker import Worker
 from deployment.spool.spool import Spool

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from deployment.cli.books.known import PublicKeys, read_keys, read_text_of
+from deployment.cli.figures import credit
 from deployment.cli.options import AS_SET, Config, Json, LedgerUrl, is_typed
-from deployment.cli.output import credit, print_json, say
+from deployment.cli.output import print_json, say
 from deployment.cli.progress import ProgressBar
 from deployment.cli.tables import print_table
 from rewards.audit.replay import audit

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from deployment.cli.figures import credit
 from deployment.cli.options import ACTOR, AS_SET, Config, Json, LedgerUrl, date
-from deployment.cli.output import credit, print_json, say
+from deployment.cli.output import print_json, say
 from deployment.cli.tables import print_table
 from deployment.schemas.receipts import Receipt
 from rewards.credit import MICRO_CREDITS_PER_TOKEN

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from deployment.cli.books.known import PublicKeys, checkpoint_document, read_keys, read_text_of
+from deployment.cli.figures import credit
 from deployment.cli.options import Json, date
-from deployment.cli.output import credit, print_json, say
+from deployment.cli.output import print_json, say
 from rewards.errors import LogError
 from rewards.files import strict_json
 from rewards.files.strict_json import JsonObject

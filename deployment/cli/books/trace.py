@@ -12,9 +12,10 @@ from rich.text import Text
 
 from deployment.books.traces import BookedTrace, TracedResponse, trace_booked
 from deployment.cli.extras import require_extra
+from deployment.cli.figures import credit, percent
 from deployment.cli.heat_map import heat_map, legend, tint
 from deployment.cli.options import AS_SET, Config, Json, LedgerUrl, date, is_typed, setting_option
-from deployment.cli.output import console, credit, print_json, say
+from deployment.cli.output import console, print_json, say
 from deployment.cli.tables import print_table
 from deployment.errors import SettingsError
 from deployment.kept.texts import KeptText, find_text
@@ -107,7 +108,7 @@ def _kept_texts(traced: BookedTrace, folder: Path) -> Texts:
 
 def _show_ranking(traced: BookedTrace) -> None:
     rows = [
-        (each.client, each.name, f"{each.share:.1%}", credit(each.credit), f"{each.top_in} of {len(traced.responses)}")
+        (each.client, each.name, percent(each.share), credit(each.credit), f"{each.top_in} of {len(traced.responses)}")
         for each in traced.earners
     ]
     columns = ("client", "name", "responsible", "credit", "on top in")
@@ -125,7 +126,7 @@ def _show_response(
 ) -> None:
     receipt = each.receipt
     whole = receipt.tokens * MICRO_CREDITS_PER_TOKEN
-    rows = [(account, credit(amount), f"{amount / whole:.1%}") for account, amount in receipt.amounts.items()]
+    rows = [(account, credit(amount), percent(amount / whole)) for account, amount in receipt.amounts.items()]
     title = f"{receipt.response_id}: {receipt.tokens} tokens of {receipt.consortium}, {date(receipt.created_at_us)}"
     print_table(title, ("account", "credit", "share"), rows)
     if kept is None:
@@ -152,7 +153,7 @@ def _runs(tokens: tuple[TokenCredit, ...]) -> Iterator[tuple[str, str, str, str,
         numbers = f"{places[0]}–{places[-1]}" if len(places) > 1 else str(places[0])
         nats = "" if top is None else f"{sum(each.scores[top] for each in pieces):+.2f}"
         taught = 1 - sum(each.base_share for each in pieces) / len(pieces)
-        yield numbers, top or COMMONS, nats, f"{taught:.0%}", "".join(each.token for each in pieces)
+        yield numbers, top or COMMONS, nats, percent(taught, 0), "".join(each.token for each in pieces)
 
 
 def _document(traced: BookedTrace, texts: Texts) -> dict[str, Any]:

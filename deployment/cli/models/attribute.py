@@ -12,6 +12,7 @@ from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.records import AttributedResponse, Sampling
 from attribution.scoring.credit_preset import Effort
+from deployment.cli.figures import percent
 from deployment.cli.heat_map import heat_map, legend, tint
 from deployment.cli.options import AS_SET, BundleFolder, Config, Json
 from deployment.cli.output import console, print_json, say
@@ -75,10 +76,10 @@ def _show(response: AttributedResponse) -> None:
     console.print(heat_map(response.tokens, response.scores, response.base_shares, colours))
     console.print(legend(colours))
     rows = [
-        (client, f"{response.response_scores.get(client, 0.0):+.3f}", f"{share:.1%}")
+        (client, f"{response.response_scores.get(client, 0.0):+.3f}", percent(share))
         for client, share in response.shares.items()
     ]
-    rows.append(("commons", "", f"{response.base_share:.1%}"))
+    rows.append(("commons", "", percent(response.base_share)))
     print_table(f"preset {response.method}", ("client", "score", "share"), rows)
     if response.gain is not None and response.completeness_error is not None:
         say(f"gain over the base model {response.gain:+.3f} nats, completeness error {response.completeness_error:.3g}")

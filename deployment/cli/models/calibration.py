@@ -15,6 +15,7 @@ from attribution.forcing import require_response, response_to
 from attribution.model import FederatedModel
 from attribution.progress import Progress
 from attribution.records import Generation
+from deployment.cli.figures import percent
 from deployment.cli.models.questions import Question, read_questions, token_ids_of
 from deployment.cli.options import ACTOR
 from deployment.cli.output import print_json, say
@@ -175,10 +176,10 @@ def _show(report: CalibrationReport, file: Path) -> None:
 def _value(name: str, measured: Measured) -> str:
     if measured.value is None:
         return "–"
-    return f"{measured.value:.3f}" if name == "correlation" else f"{measured.value:.2%}"
+    return f"{measured.value:.3f}" if name == "correlation" else percent(measured.value, 2)
 
 
 def _interval(measured: Measured) -> str:
     if measured.low is None or measured.high is None:
         return ""
-    return f"{measured.low:.2%} – {measured.high:.2%}"
+    return f"{percent(measured.low, 2)} – {percent(measured.high, 2)}"

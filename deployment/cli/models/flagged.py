@@ -5,6 +5,7 @@ from pathlib import Path
 
 from attribution.model import FederatedModel
 from attribution.tracing import FlaggedResponse, Trace, trace
+from deployment.cli.figures import percent
 from deployment.cli.models.questions import read_questions, token_ids_of
 from deployment.cli.output import print_json, say
 from deployment.cli.progress import ProgressBar
@@ -34,15 +35,15 @@ def _show(result: Trace) -> None:
     rows = [
         (
             suspect.client,
-            f"{suspect.responsibility:.1%}",
+            percent(suspect.responsibility),
             f"{suspect.confidence:.3f}",
             f"{suspect.top_in} of {result.responses}",
             f"{suspect.score:+.2f}",
-            "–" if suspect.paper_share is None else f"{suspect.paper_share:.1%}",
+            "–" if suspect.paper_share is None else percent(suspect.paper_share),
         )
         for suspect in result.suspects
     ]
     columns = ("client", "responsible", "confidence", "on top in", "nats a response", "paper's share")
     print_table(f"{result.responses} flagged responses", columns, rows)
-    say(f"gain over the base model {result.gain:+.2f} nats a response, base share {result.base_share:.1%}")
+    say(f"gain over the base model {result.gain:+.2f} nats a response, base share {percent(result.base_share)}")
     say(result.verdict, style="bold")

@@ -15,7 +15,7 @@ from attribution.rounds.reading import RecordedRounds
 from attribution.training.aggregation import NO_DEFENCES, Defences
 from deployment.cli.models.bundle_table import print_bundle
 from deployment.cli.options import Json
-from deployment.members.admission import receipts_for, require_signed
+from deployment.members.recorded_signatures import receipts_for, require_signed
 from rewards.files.plain_text import one_line
 from rewards.signing.keys import SigningKey
 

@@ -26,9 +26,10 @@ from attribution.training.federate import build_bundle
 from attribution.training.recipe import Recipe, load_recipe
 from deployment.cli.books.period import show_settlement
 from deployment.cli.configs import configs_folder
+from deployment.cli.figures import credit, percent
 from deployment.cli.heat_map import heat_map, legend, tint
 from deployment.cli.options import ACTOR, file_to_write
-from deployment.cli.output import console, credit, require_picture_place, save_picture, say
+from deployment.cli.output import console, require_picture_place, save_picture, say
 from deployment.cli.progress import ProgressBar
 from deployment.cli.service.apart import ServiceApart, service_apart
 from deployment.cli.service.demo_folder import STAMP, demo_folder
@@ -242,7 +243,7 @@ def _show_answers(answers: Sequence[_DemoAnswer]) -> None:
 def _counts(answers: Sequence[_DemoAnswer]) -> tuple[str, str, str]:
     right = [answer for answer in answers if answer.is_right]
     on_top = sum(answer.top_client == answer.question.client for answer in right)
-    return str(len(answers)), f"{len(right)} ({len(right) / len(answers):.0%})", f"{on_top} of {len(right)}"
+    return str(len(answers)), f"{len(right)} ({percent(len(right) / len(answers), 0)})", f"{on_top} of {len(right)}"
 
 
 def _show_credit(address: str, key: str) -> None:
@@ -254,7 +255,7 @@ def _show_credit(address: str, key: str) -> None:
     total = sum(balances.values())
     if total != tokens * MICRO_CREDITS_PER_TOKEN:
         raise StartError(f"the books do not add up: {total} micro-credits for {tokens} tokens")
-    rows = [(account, credit(amount), f"{amount / total:.2%}") for account, amount in balances.items()]
+    rows = [(account, credit(amount), percent(amount / total, 2)) for account, amount in balances.items()]
     title = f"{document['receipts']} receipts, {tokens} tokens × {credit(MICRO_CREDITS_PER_TOKEN)} micro-credits"
     print_table(title, ("account", "credit", "part"), rows, footer=("sum", credit(total), "100.00%"))
 
@@ -283,7 +284,7 @@ def _show_free_riders(recipe: Recipe, settlement: Settlement) -> None:
             earned = money.write_readable(line.payout, settlement.policy.currency, settlement.policy.minor_digits)
             say(
                 f"{client.name} ({client.id}) trained on nothing, claimed {client.examples} examples,"
-                f" and earned {earned}: {float(line.share):.2%} of the pool."
+                f" and earned {earned}: {percent(float(line.share), 2)} of the pool."
             )
 
 

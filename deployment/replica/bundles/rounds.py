@@ -16,11 +16,11 @@ from pathlib import Path
 from deployment.errors import PartLostError
 from deployment.health.parts import Check
 from deployment.replica.active_request import Deliver
+from deployment.replica.booking.recovery import book_unscored
 from deployment.replica.bundles.loading import Load, Loading
 from deployment.replica.bundles.published import POLL_S, PublishedBundles
 from deployment.replica.bundles.served_round import ReplicaBooks, ServedRound
 from deployment.replica.messages import Job, ModelCard
-from deployment.replica.recovery import book_unscored
 from deployment.replica.worker import Worker
 from deployment.spool.records import ProgressRecord
 from rewards.errors import CreditError, LedgerError

@@ -19,13 +19,13 @@ from deployment.cluster.machine import require_memory
 from deployment.errors import StartError
 from deployment.health import parts
 from deployment.metrics.replica import ReplicaMetrics
-from deployment.replica.booking_queue import BookingQueue
+from deployment.replica.booking.booking_queue import BookingQueue
+from deployment.replica.booking.recorder import CreditRecorder
 from deployment.replica.capacity import Capacity
 from deployment.replica.engines.model_thread import ModelThread
 from deployment.replica.engines.parts import engine_of
 from deployment.replica.messages import ModelCard
 from deployment.replica.observer import Observer, SharedObserver
-from deployment.replica.recorder import CreditRecorder
 from deployment.replica.scoring.scorer_pool import Ask, ScorerPool
 from deployment.replica.scoring.scoring_queue import ScoringQueue
 from deployment.replica.worker import Worker

@@ -5,11 +5,11 @@ OpenAI's `/v1/completions` with `return_token_ids`. So the text, and where it en
 ids alone, by the bundle's own weights. What it tells of probabilities is shown to applications, and never paid on.
 
     canary          whether an engine serves the weights of the bundle: on start, hourly, and when it is back
+    check           whether an engine answers, serves the model that is set, and passed its canary
     connection      an engine's HTTP, in an event loop of a thread of its own
     decoder         what a worker asks of whoever makes tokens
     errors          what an engine does wrong, and what an application is told of it
     event_reader    server-sent events, as their bytes come
-    health          whether an engine answers, serves the model that is set, and passed its canary
     model_thread    the one thread of a process in which torch works
     parts           what a worker and its replica take of either kind
     remote_batch    the rows of a worker, each the stream of an engine

@@ -14,9 +14,9 @@ from attribution.decoding.taps import Captures
 from attribution.model import FederatedModel
 from deployment.health.parts import Check
 from deployment.replica.engines.canary import TEXT_TOKENS, Canary, Note
+from deployment.replica.engines.check import engine_check
 from deployment.replica.engines.connection import Connection, api_key_of
 from deployment.replica.engines.decoder import Decoder
-from deployment.replica.engines.health import engine_check
 from deployment.replica.engines.model_thread import ModelThread
 from deployment.replica.engines.remote_batch import RemoteBatch
 from deployment.replica.engines.scoring_thread import ScoringThread

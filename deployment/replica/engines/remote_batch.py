@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from attribution.decoding.decode import DecodedModel, require_fit
+from attribution.decoding.prompt_limits import require_fit
 from attribution.decoding.row import Row
+from attribution.decoding.taps import DecodedModel
 from attribution.records import Generation, Sampling, Step
 from deployment.replica.engines.connection import Arrival, Connection
 from deployment.replica.engines.request import EngineRequest

@@ -17,7 +17,7 @@ from attribution.errors import RoundsError
 from attribution.rounds.documents import Member
 from attribution.rounds.flower import record_rounds
 from attribution.rounds.flower_messages import record_tensors
-from attribution.rounds.flower_refusals import REASONS, require_average
+from attribution.rounds.flower_strategies import REASONS, require_average
 from attribution.rounds.hashing import tensors_sha256
 from attribution.rounds.reading import RecordedRounds, read_rounds
 from tests.attribution.rounds.federations import tensors

@@ -11,9 +11,9 @@ import pytest
 from attribution.bundle.bundle import open_bundle
 from deployment.cli import main
 from deployment.health.places import ledger_folder
-from deployment.replica.booking_queue import BookingQueue
+from deployment.replica.booking.booking_queue import BookingQueue
+from deployment.replica.booking.recovery import Recovery
 from deployment.replica.messages import ModelCard
-from deployment.replica.recovery import Recovery
 from deployment.spool.spool import Spool
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import latest_checkpoint, seal, verify_keys

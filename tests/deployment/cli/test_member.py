@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from attribution.base.references import load_model
-from deployment.members.admission import sent_updates
+from deployment.members.recorded_signatures import sent_updates
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import seal
 from rewards.signing.keys import SigningKey, VerifyKey

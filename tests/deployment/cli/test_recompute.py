@@ -15,9 +15,9 @@ from attribution.model import FederatedModel
 from attribution.records import AttributedResponse
 from attribution.scoring.credit_preset import USUAL_EFFORT, Effort
 from deployment.kept.texts import KeptText, Texts
+from deployment.replica.booking.receipts import receipt_of
 from deployment.replica.bundles.publish import publish_setting
 from deployment.replica.messages import ModelCard, TokenCredit
-from deployment.replica.receipts import receipt_of
 from deployment.replica.scoring.recomputation import CREDIT_BOUND, SCORE_BOUND
 from deployment.spool.records import RECOVERED, ProgressRecord, unscored_receipt
 from rewards.ledger.ledger import Ledger

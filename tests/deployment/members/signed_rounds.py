@@ -6,7 +6,7 @@ from pathlib import Path
 
 from attribution.bundle.manifest import Manifest
 from attribution.rounds.reading import RecordedRounds, read_rounds
-from deployment.members.admission import sent_updates
+from deployment.members.recorded_signatures import sent_updates
 from deployment.members.signed_updates import SentUpdate, sign_update
 from rewards.signing.keys import SigningKey
 

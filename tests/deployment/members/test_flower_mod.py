@@ -11,9 +11,9 @@ from attribution.errors import RoundsError
 from attribution.rounds.documents import Member
 from attribution.rounds.flower import record_rounds
 from attribution.rounds.reading import read_rounds
-from deployment.members.admission import require_signed
 from deployment.members.flower import require_signature, sign_updates
 from deployment.members.own_updates import own_updates
+from deployment.members.recorded_signatures import require_signed
 from rewards.errors import SignatureError
 from rewards.signing.keys import SigningKey
 from tests.attribution.rounds.flower_fakes import (

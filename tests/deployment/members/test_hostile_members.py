@@ -31,9 +31,9 @@ from attribution.importers.checkpoints import import_checkpoints
 from attribution.importers.client_folders import ClientFolder
 from attribution.importers.peft_folders import import_folders
 from attribution.importers.recorded_rounds import import_rounds
-from deployment.members.admission import receipts_for, require_signed
 from deployment.members.bundle_front import read_front
 from deployment.members.own_updates import own_updates
+from deployment.members.recorded_signatures import receipts_for, require_signed
 from deployment.members.signatures import signature_problems, unsigned_updates
 from deployment.members.signed_updates import SentUpdate, check_statement, read_statement, sign_update
 from rewards.errors import RewardsError

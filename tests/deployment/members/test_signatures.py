@@ -3,7 +3,7 @@
 import pytest
 
 from attribution.rounds.reading import read_rounds
-from deployment.members.admission import receipts_for
+from deployment.members.recorded_signatures import receipts_for
 from deployment.members.signatures import signature_problems, unsigned_updates
 from rewards.signing.keys import SigningKey
 from tests.attribution.rounds.federations import write_rounds

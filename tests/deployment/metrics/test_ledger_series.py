@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from deployment.metrics.catalogue import CATALOGUE, MOST_CLIENTS, OTHER, of_source
-from deployment.metrics.families import ClientLabels, Families
+from deployment.metrics.values import ClientLabels, Families
 from rewards import periods
 from rewards.credit import COMMONS
 from rewards.ledger.ledger import Ledger

@@ -11,7 +11,7 @@ from deployment.replica.worker import Worker
 from deployment.spool.spool import Spool
 from rewards.ledger.ledger import Ledger
 from tests.attribution.consortia import base_model, lora_update, write_consortium
-from tests.deployment.replica.test_booking_queue import MovingLedger
+from tests.deployment.replica.booking.test_booking_queue import MovingLedger
 from tests.deployment.replica.test_worker import MEMBERS, Notes, SmallDisk, working
 
 

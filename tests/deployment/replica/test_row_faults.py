@@ -15,7 +15,7 @@ from attribution.decoding.row import Row
 from attribution.decoding.rows_cache import RowsLayer
 from attribution.decoding.sampling import Draw
 from attribution.model import FederatedModel
-from deployment.replica import recorder
+from deployment.replica.booking import recorder
 from deployment.replica.messages import ChatMessage, Failed, Finished
 from deployment.replica.worker import Worker
 from rewards.ledger.ledger import Ledger

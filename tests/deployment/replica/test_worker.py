@@ -20,11 +20,11 @@ from attribution.scoring.credit_preset import USUAL_EFFORT
 from attribution.scoring.pieces import run
 from deployment.errors import SpoolError
 from deployment.replica.active_request import PROGRESS_TOKENS
-from deployment.replica.booking_queue import BookingQueue
+from deployment.replica.booking.booking_queue import BookingQueue
+from deployment.replica.booking.recorder import CreditRecorder
+from deployment.replica.booking.recovery import Recovery
 from deployment.replica.capacity import Capacity
 from deployment.replica.messages import Admitted, ChatMessage, Delta, Event, Failed, Finished, Job, ModelCard, PromptIds
-from deployment.replica.recorder import CreditRecorder
-from deployment.replica.recovery import Recovery
 from deployment.replica.scoring.scoring_queue import Scoring, ScoringQueue
 from deployment.replica.worker import Worker
 from deployment.spool.lines import Record
@@ -32,7 +32,7 @@ from deployment.spool.records import ProgressRecord
 from deployment.spool.spool import Spool
 from rewards.ledger.ledger import Ledger
 from rewards.sampling.keys import SamplingKeys
-from tests.deployment.replica.test_booking_queue import MovingLedger
+from tests.deployment.replica.booking.test_booking_queue import MovingLedger
 from tests.rewards.receipts import make_receipt
 from tests.waiting import PATIENCE_S, until
 

@@ -16,7 +16,7 @@ from attribution.errors import RoundsError
 from attribution.rounds.documents import Member
 from attribution.rounds.flower import record_rounds
 from attribution.rounds.flower_messages import read_update, record_tensors
-from attribution.rounds.flower_refusals import REASONS, require_no_masks
+from attribution.rounds.flower_strategies import REASONS, require_no_masks
 
 FOLDER = Path(sys.argv[1])
 KEY = ec.generate_private_key(ec.SECP384R1()).public_key()

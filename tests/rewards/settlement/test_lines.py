@@ -8,7 +8,8 @@ from rewards.credit import COMMONS
 from rewards.errors import CreditError
 from rewards.settlement.allocation import PeriodCredit
 from rewards.settlement.balances import Balance, Opening, Purse
-from rewards.settlement.lines import Line, clawback
+from rewards.settlement.lines import Line
+from rewards.settlement.payout import clawback
 from rewards.settlement.policy import Policy
 from rewards.settlement.rule import settle
 from tests.rewards.settlement.settlement_cases import cases

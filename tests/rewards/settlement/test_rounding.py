@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.credit import COMMONS, divide, split
+from rewards.credit import COMMONS, split
+from rewards.dividing import divide
 from rewards.settlement.rounding import UNIT, whole_units
 from tests.rewards.settlement.settlement_cases import cases
 

@@ -22,7 +22,8 @@ from attribution.model import FederatedModel
 from deployment.errors import PartLostError, StartError
 from deployment.health import parts
 from deployment.metrics.replica import ReplicaMetrics
-from deployment.replica.booking_queue import BookingQueue
+from deployment.replica.booking.booking_queue import BookingQueue
+from deployment.replica.booking.recovery import Recovery
 from deployment.replica.bundles import rounds
 from deployment.replica.bundles.publish import publish, publish_setting, roll_back
 from deployment.replica.bundles.published import PublishedBundles
@@ -30,7 +31,6 @@ from deployment.replica.bundles.rounds import Rounds
 from deployment.replica.bundles.served_round import ReplicaBooks, RoundLoader, ServedRound
 from deployment.replica.messages import Finished, ModelCard
 from deployment.replica.observer import SharedObserver
-from deployment.replica.recovery import Recovery
 from deployment.settings import EngineSettings, Settings
 from deployment.spool.records import ProgressRecord
 from deployment.spool.spool import Spool
@@ -40,7 +40,7 @@ from rewards.store import publications
 from tests.attribution.consortia import base_model, lora_update, save_base, write_consortium
 from tests.attribution.importers.recordings import ADAPTER, Recording, adapter_start
 from tests.deployment.metrics.test_replica_series import Registered
-from tests.deployment.replica.test_booking_queue import leave
+from tests.deployment.replica.booking.test_booking_queue import leave
 from tests.deployment.replica.test_worker import Caller, Notes, job, worker_over
 from tests.waiting import PATIENCE_S, until
 

@@ -12,13 +12,13 @@ from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.scoring.pieces import run
 from deployment.errors import PartLostError
-from deployment.health.watch import Watch
+from deployment.health.faults import Watch
 from deployment.replica.engines import canary
 from deployment.replica.engines.canary import Canary, Run, differs
+from deployment.replica.engines.check import engine_check
 from deployment.replica.engines.connection import Connection
 from deployment.replica.engines.decoder import Decoder
 from deployment.replica.engines.errors import away
-from deployment.replica.engines.health import engine_check
 from deployment.replica.engines.remote_batch import RemoteBatch
 from tests.attribution.test_comparison import without
 from tests.deployment.replica.engines.fake_engine import NAME, FakeEngine

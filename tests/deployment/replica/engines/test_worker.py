@@ -14,14 +14,14 @@ import torch
 from attribution.attribute import credit_in_pieces
 from attribution.model import FederatedModel
 from attribution.scoring.credit_preset import USUAL_EFFORT
-from deployment.replica.booking_queue import BookingQueue
+from deployment.replica.booking.booking_queue import BookingQueue
+from deployment.replica.booking.recorder import CreditRecorder
 from deployment.replica.capacity import Capacity
 from deployment.replica.engines.connection import Connection
 from deployment.replica.engines.model_thread import ModelThread
 from deployment.replica.engines.remote_batch import RemoteBatch
 from deployment.replica.engines.scoring_thread import ScoringThread
 from deployment.replica.messages import Finished, ModelCard
-from deployment.replica.recorder import CreditRecorder
 from deployment.replica.scoring.scoring_queue import ScoringQueue
 from deployment.replica.worker import Worker
 from deployment.spool.records import ProgressRecord

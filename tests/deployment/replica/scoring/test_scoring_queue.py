@@ -18,7 +18,7 @@ from attribution.forcing import generation_of
 from attribution.model import FederatedModel
 from attribution.records import Generation, Sampling
 from attribution.scoring.credit_preset import USUAL_EFFORT
-from deployment.replica.booking_queue import BookingQueue
+from deployment.replica.booking.booking_queue import BookingQueue
 from deployment.replica.capacity import Capacity
 from deployment.replica.messages import Finished
 from deployment.replica.scoring import scoring_queue

@@ -22,9 +22,9 @@ from deployment.app.surface import build_app
 from deployment.books.books import Books
 from deployment.errors import PartLostError, SpoolError, UnavailableError
 from deployment.health import parts
-from deployment.health.watch import Watch
+from deployment.health.faults import Watch
 from deployment.kept.replays import Replays
-from deployment.replica.booking_queue import BookingQueue
+from deployment.replica.booking.booking_queue import BookingQueue
 from deployment.spool.records import record_of
 from deployment.spool.spool import Spool
 from rewards.errors import LedgerError

@@ -1,4 +1,4 @@
-"""Which recorded rounds are taken into a bundle: every update signed by the member whose it is.
+"""Signatures of recorded rounds: they are taken into a bundle where every update is signed by whose it is.
 
 Whose key is whose, the front page of the recorded rounds says; members hold their own against the bundle
 (`own_updates`). That hashes and rounds follow was checked as the rounds were read.

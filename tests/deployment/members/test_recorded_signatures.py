@@ -3,7 +3,7 @@
 import pytest
 
 from attribution.rounds.reading import read_rounds
-from deployment.members.admission import receipts_for, require_signed, sent_updates
+from deployment.members.recorded_signatures import receipts_for, require_signed, sent_updates
 from deployment.members.signed_updates import check_receipt, sign_update
 from rewards.errors import SignatureError
 from tests.attribution.rounds.federations import write_rounds

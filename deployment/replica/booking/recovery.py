@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 from deployment.errors import log_text_of
-from deployment.replica.booking_queue import BookingQueue
+from deployment.replica.booking.booking_queue import BookingQueue
 from deployment.spool.lines import Record
 from deployment.spool.records import RECOVERED, ProgressRecord, receipt_from, unscored_receipt
 from deployment.spool.spool import Spool

@@ -17,10 +17,11 @@ from attribution.forcing import generation_of
 from attribution.records import AttributedResponse, FinishReason, Generation
 from deployment.errors import SpoolError, log_text_of
 from deployment.replica.active_request import ActiveRequest, Deliver
-from deployment.replica.booking_queue import BookingQueue, Outcome, OutcomeListener
+from deployment.replica.booking.booking_queue import BookingQueue, Outcome, OutcomeListener
+from deployment.replica.booking.receipts import receipt_of
+from deployment.replica.booking.told_credit import summary_of, token_credits
 from deployment.replica.endings import attribution_failure, ledger_failure, stop_failure
 from deployment.replica.messages import Failed, Finished, ModelCard
-from deployment.replica.receipts import receipt_of, summary_of, token_credits
 from deployment.replica.scoring.scoring_queue import Scoring, ScoringTask
 from deployment.spool.lines import Record
 from deployment.spool.records import RECOVERED, ProgressRecord, record_of, unscored_receipt

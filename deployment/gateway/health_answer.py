@@ -6,7 +6,7 @@ from fastapi.responses import JSONResponse
 
 from deployment.errors import UnavailableError
 from deployment.gateway.answers import Engine
-from deployment.health.watch import Watch
+from deployment.health.faults import Watch
 from deployment.replica.messages import ModelCard
 
 MODEL = "model"

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from deployment.replica.booking_queue import BOOKING_PATIENCE_S, BookingQueue, Outcome
+from deployment.replica.booking.booking_queue import BOOKING_PATIENCE_S, BookingQueue, Outcome
+from deployment.replica.booking.recovery import Recovery
 from deployment.replica.messages import ModelCard
-from deployment.replica.recovery import Recovery
 from deployment.spool.records import ProgressRecord, receipt_from, record_of, unscored_receipt
 from deployment.spool.spool import Spool
 from rewards.errors import CreditError, LedgerError, LedgerRefusedError, ReceiptConflictError
