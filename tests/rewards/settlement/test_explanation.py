@@ -16,6 +16,7 @@ from rewards.settlement.explanation import explain_line
 from rewards.settlement.formula import evaluate
 from rewards.settlement.policy import Policy
 from rewards.settlement.rule import settle
+from tests.rewards.settlement.explained import PAGE, page
 from tests.rewards.settlement.settlement_cases import CHAINS, cases, policies
 
 MONEY = (
@@ -139,6 +140,14 @@ def test_a_figure_that_does_not_follow_is_refused():
         explain_commons(replace(settlement, lines=(line,)), Opening())
     with pytest.raises(CreditError, match="no line of a client 'commons'"):
         explain_line(settlement, Opening(), "commons", {}, 0)
+
+
+def test_what_members_read_is_what_was_looked_at():
+    """Every line in its words, with its formula and unit, as a person read it and found it right.
+
+    What should read otherwise is written anew by `python -m tests.rewards.settlement.explained`, and looked at.
+    """
+    assert page() == PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("formula", ["1.5", "a / 2", "open('x')", "a if b else c", "", "1 // 0", "a.real"])
