@@ -14,8 +14,8 @@ from fractions import Fraction
 from hashlib import sha256
 from typing import Any
 
-from rewards.dividing import divide
 from rewards.errors import CreditError
+from rewards.largest_remainder import divide
 
 MICRO_CREDITS_PER_TOKEN = 1_000_000
 COMMONS = "commons"

@@ -74,8 +74,8 @@ def test_a_known_bad_sample_is_caught(package, source):
 # Rooms from the bottom up: each may import those above it in this list, and nothing below.
 ROOMS = {
     "rewards": (
-        "errors", "files", "money", "dividing", "credit", "moments", "settlement", "signing", "store", "sampling",
-        "ledger", "keys", "log", "periods", "statements", "views", "audit", "backups",
+        "errors", "files", "money", "largest_remainder", "credit", "moments", "settlement", "signing", "store",
+        "sampling", "ledger", "keys", "log", "periods", "statements", "views", "audit", "backups",
     ),
     "attribution": (
         "errors", "files", "progress", "records", "base", "bundle", "rounds", "scoring", "decoding", "training",
@@ -89,7 +89,8 @@ ROOMS = {
 # What a room may know of the rest of its package, where that is less than all above it.
 WALLS = {
     "rewards.settlement": {
-        "rewards.errors", "rewards.files", "rewards.money", "rewards.dividing", "rewards.credit", "rewards.moments",
+        "rewards.errors", "rewards.files", "rewards.money", "rewards.largest_remainder", "rewards.credit",
+        "rewards.moments",
     },
     "rewards.audit": {"rewards.errors", "rewards.signing", "rewards.store.database", "rewards.store.tables"},
     "deployment.books": {
@@ -108,7 +109,7 @@ PURE = {
     "rewards.settlement",
     "rewards.moments",
     "rewards.money",
-    "rewards.dividing",
+    "rewards.largest_remainder",
     "rewards.credit",
     "rewards.sampling.rule",
     "rewards.log.merkle",

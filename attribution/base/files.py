@@ -12,6 +12,7 @@ from attribution.files.foreign import JsonObject, read_json_object, require_file
 from attribution.files.tensor_files import opened_safetensors
 
 _ONE_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_OTHER_WEIGHTS = {".safetensors", ".bin", ".gguf", ".pt", ".pth"}  # by which name others store them
 _PLAIN = {"F64", "F32", "F16", "BF16"}
 _READ_TOO = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -82,7 +83,7 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / _ONE_FILE]
     index = folder / _INDEX
     if not index.exists():
-        others = sorted(path.name for pattern in ("*.safetensors", "*.bin", "*.gguf") for path in folder.glob(pattern))
+        others = sorted(path.name for path in folder.iterdir() if path.suffix in _OTHER_WEIGHTS)
         hint = f"; there is {', '.join(others[:3])}" if others else ""
         raise ModelError(f"{folder}: holds no {_ONE_FILE}, whole or in shards with {_INDEX}{hint}")
     named = read_json_object(index, ModelError).get("weight_map")

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-import re
-import secrets
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
@@ -18,6 +16,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from sqlmodel import col
 
 from rewards.errors import KeyRefusedError, KeyRingError, LedgerError
+from rewards.keys import key_text
 from rewards.keys.pepper import PEPPER_BYTES
 from rewards.keys.rules import LIMITS, Key, require_sound
 from rewards.store import checksums, clients, events
@@ -31,7 +30,6 @@ LAST_USED_EVERY_US = 60_000_000
 _LONGEST_OVERLAP_S = 366 * 24 * 60 * 60
 
 _LOG = logging.getLogger(__name__)
-_PRESENTED = re.compile(r"ptk_(?P<key_id>[0-9a-f]{12})_(?P<secret>[A-Za-z0-9_-]{43})")
 _NO_HMAC = "0" * 64
 _UNTOLD = ("secret_hmac", "last_used_sha256")
 
@@ -107,13 +105,14 @@ class KeyRing:
         Raises:
             KeyRefusedError: there is none; only who has the right secret is told that a key expired or was revoked.
         """
-        match = _PRESENTED.fullmatch(presented)
-        if match is None:
+        read = key_text.read(presented)
+        if read is None:
             raise KeyRefusedError("the API key is not known", "unknown")
+        key_id, secret = read
         with self.database.read() as connection:
-            row = connection.execute(select(ApiKeyRow).where(col(ApiKeyRow.key_id) == match["key_id"])).one_or_none()
+            row = connection.execute(select(ApiKeyRow).where(col(ApiKeyRow.key_id) == key_id)).one_or_none()
         stored = _NO_HMAC if row is None else row.secret_hmac
-        if not hmac.compare_digest(stored, self._hmac(match["secret"])) or row is None:
+        if not hmac.compare_digest(stored, self._hmac(secret)) or row is None:
             raise KeyRefusedError("the API key is not known", "unknown")
         return _require_valid(row)
 
@@ -217,13 +216,13 @@ class KeyRing:
 
     def _insert(self, connection: Connection, fields: Mapping[str, Any], actor: str, *, identity: str | None) -> str:
         """A new key's row and event; the key as it is presented."""
-        key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)  # 256 random bits: a fast hash is enough
+        key_id, secret = key_text.draw()
         secret_hmac = self._hmac(secret)
         fields = {**fields, "key_id": key_id, "identity": identity or key_id}
         connection.execute(insert(ApiKeyRow).values(secret_hmac=secret_hmac, **fields))
         document = {**fields, "secret_sha256": sha256(secret_hmac.encode("ascii")).hexdigest()}
         events.record(connection, "key.created", key_id, actor, document, once=f"key.created:{key_id}")
-        return f"ptk_{key_id}_{secret}"
+        return key_text.write(key_id, secret)
 
     def _hmac(self, secret: str) -> str:
         return hmac.new(self._require_pepper(), secret.encode("ascii"), "sha256").hexdigest()

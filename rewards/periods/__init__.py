@@ -11,12 +11,12 @@ how is `rewards.settlement`'s business.
     history      what the events say of periods and holds, checked as it is read
     holds        holds: what is not to be paid for the time being, a client's payout or the credit of one response
     moves        preview, close, dispute, finalise, pay: the only writer of a period
+    period_end   when a period is over, and which receipts belong to the next
     policy_fit   whether a policy speaks of this ledger's clients and applications
     preparation  a settlement before it is written, and all that is written with it
     previews     what a preview shows, beside what it is compared with
     strata       sampled responses added up: what is pending, and what was measured beside it
     tally        receipts added up, whole windows by one query
-    window       where a period ends, and what belongs to the next
 """
 
 from __future__ import annotations

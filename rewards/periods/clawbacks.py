@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from rewards.periods import strata, tally
 from rewards.periods.contents import count_again, period_of_receipt
 from rewards.periods.history import Period
-from rewards.periods.window import PeriodFrame, refreeze
+from rewards.periods.period_end import PeriodFrame, refreeze
 from rewards.settlement.allocation import PeriodCredit
 from rewards.settlement.balances import Opening
 from rewards.settlement.document import FIRST_RULE

@@ -16,7 +16,7 @@ from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING
 from rewards.errors import LedgerError
 from rewards.periods import strata, tally
 from rewards.periods.history import Period
-from rewards.periods.window import PeriodFrame, refreeze
+from rewards.periods.period_end import PeriodFrame, refreeze
 from rewards.settlement.allocation import PeriodCredit
 from rewards.store import queries
 from rewards.store.receipts import read_receipts, reversals_booked

@@ -21,9 +21,9 @@ from rewards.moments import DAY_US, Clock, text_of
 from rewards.periods import bodies, policy_fit
 from rewards.periods.errors import PeriodClosedError
 from rewards.periods.history import History, Period, add_hash, read_history
+from rewards.periods.period_end import freeze, time_closed_us
 from rewards.periods.preparation import PreparedSettlement, prepare_settlement, settle_again, take_as_final
 from rewards.periods.previews import Preview, compare
-from rewards.periods.window import freeze, time_closed_us
 from rewards.sampling import keys
 from rewards.settlement.document import Settlement
 from rewards.settlement.policy import MOST_DISPUTE_DAYS, Policy

@@ -11,7 +11,7 @@ from rewards.files.strict_json import JsonObject
 from rewards.periods.clawbacks import by_currency, clawbacks, first_rule
 from rewards.periods.contents import PeriodContents, contents
 from rewards.periods.history import History, Period
-from rewards.periods.window import PeriodFrame, refreeze
+from rewards.periods.period_end import PeriodFrame, refreeze
 from rewards.settlement.balances import Opening
 from rewards.settlement.document import FIRST_RULE, RULE, Settlement
 from rewards.settlement.policy import Policy

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from rewards.credit import COMMONS, PENDING
-from rewards.dividing import divide
 from rewards.errors import CreditError
+from rewards.largest_remainder import divide
 from rewards.settlement.balances import Purse
 from rewards.settlement.pending import Sampling, Strata, sampling_of, settled_credit
 from rewards.settlement.policy import LARGEST, Currency, Policy

@@ -4,7 +4,7 @@ Responses fall into strata: those of one consortium, one bundle (model hash) and
 application's fee is divided by the credit of its own responses, of one application. Within a stratum each response was
 measured with the same probability, so the measured ones speak for the others:
 
-- The pending credit of a stratum is divided by its measured credit (`dividing.divide`, clients and commons alike; the
+- The pending credit of a stratum is divided by its measured credit (`largest_remainder`, clients and commons alike; the
   salt of the tie-break is the name of the period).
 - Where nothing was measured it is the commons', as is whatever nobody is known to have earned. Other bundles do not
   speak for it, for their clients may be others; nor, where fees are divided, do other applications, or whoever sends
@@ -34,8 +34,8 @@ from math import ceil, isqrt
 from typing import Any, NamedTuple
 
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
-from rewards.dividing import divide
 from rewards.files.strict_json import JsonObject
+from rewards.largest_remainder import divide
 
 DECIMALS = 12
 """Digits of a standard error; it is rounded up, so that it is never told smaller than it is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rewards.credit import COMMONS
-from rewards.dividing import largest_first
+from rewards.largest_remainder import largest_first
 
 UNIT = 10**12
 """Trillionths in a minor unit of the currency: entitlements and residues are integers of trillionths."""
@@ -16,9 +16,9 @@ def whole_units(entitlements: Mapping[str, int], residues: Mapping[str, int], sa
 
     What an account is entitled to beyond whole units, and its residue, together are its standing. Units that remain
     after everybody got the whole part of the entitlement go one each: first to every client whose standing is one unit
-    or more, then to the largest standings above zero, the commons among them; equal standings are ordered as in
-    `dividing.divide`. The commons absorbs the difference to the sum, so that it alone may get more than the next unit,
-    or less than none. Without residues this is the plain largest remainder.
+    or more, then to the largest standings above zero, the commons among them; equal standings are ordered as
+    `largest_remainder` does. The commons absorbs the difference to the sum, so that it alone may get more than the next
+    unit, or less than none. Without residues this is the plain largest remainder.
 
     Proof that every client gets its entitlement rounded down or up, and that its residue stays below one unit: let
     |r| < 1 be the residue and 0 ≤ f < 1 the fraction of the entitlement, s = r + f. Rounded down, the residue becomes

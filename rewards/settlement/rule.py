@@ -77,8 +77,8 @@ from dataclasses import replace
 from fractions import Fraction
 
 from rewards.credit import COMMONS
-from rewards.dividing import divide
 from rewards.errors import CreditError
+from rewards.largest_remainder import divide
 from rewards.settlement.allocation import Allocation, PeriodCredit, allocate, check_amounts
 from rewards.settlement.balances import Balance, Opening, Purse, check_purse
 from rewards.settlement.document import FIRST_RULE, RULE, Settlement

@@ -15,9 +15,9 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from deployment.console.charts.heatmap import heat_map, twins
 from deployment.console.dependencies import TheBooks
 from deployment.console.figures.credits import credits_of
+from deployment.console.figures.heatmap import heat_map, twins
 from deployment.console.pages.sign_in import is_https
 from deployment.console.rendering import HERE, TheViewer, Viewer, redirect, render, sentence
 from deployment.console.sessions import LONGEST_S

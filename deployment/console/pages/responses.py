@@ -17,9 +17,9 @@ from deployment.access.permissions import READERS
 from deployment.books.books import Books
 from deployment.books.log import prove_entry
 from deployment.books.receipts import booked_receipt, reverse_response
-from deployment.console.charts.heatmap import heat_map, twins
 from deployment.console.dependencies import TheBooks
 from deployment.console.figures.credits import Credit, credits_of
+from deployment.console.figures.heatmap import heat_map, twins
 from deployment.console.figures.snapshot import TheFigures
 from deployment.console.rendering import TheViewer, Viewer, redirect, render
 from deployment.errors import NotFoundError

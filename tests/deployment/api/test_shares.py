@@ -135,7 +135,7 @@ def test_late_receipts_are_of_the_period_they_count_in(
     ledger.append(make_receipt(7))
 
     assert [str(1 + 4), str(2 + 7)] == [read(operator, "shares", period=name)["tokens"] for name in ("2026-10", None)]
-    monkeypatch.setattr("rewards.periods.window.now_us", lambda *_: soon + 1)
+    monkeypatch.setattr("rewards.periods.period_end.now_us", lambda *_: soon + 1)
     close(ledger, "2026-11")
     for name, there in (("2026-10", ["r1", "r4"]), ("2026-11", ["r2", "r7"])):
         found = rows(operator, "entries", period=name, client="bank", limit=1)

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from deployment.app.surface import build_app
-from deployment.console.charts.heatmap import FEWEST_PARTS, LEVELS, MOST_PARTS, heat_map, twins
+from deployment.console.figures.heatmap import FEWEST_PARTS, LEVELS, MOST_PARTS, heat_map, twins
 from deployment.console.rendering import COLOURS
 from deployment.kept.replays import Replays
 from deployment.kept.texts import KeptText, Texts

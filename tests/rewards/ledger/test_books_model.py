@@ -185,7 +185,7 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
     def close(self, policy, crash, minutes):
         """A period takes what was made since the last one; refused while that is not final, or there is nothing."""
         with pytest.MonkeyPatch.context() as clock:
-            clock.setattr("rewards.periods.window.now_us", lambda *_: now_us() + minutes * MINUTE_US)
+            clock.setattr("rewards.periods.period_end.now_us", lambda *_: now_us() + minutes * MINUTE_US)
             self._close(policy, crash)
 
     def _close(self, policy, crash):

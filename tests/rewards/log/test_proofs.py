@@ -211,6 +211,53 @@ def test_a_proof_s_error_names_what_does_not_fit(shown):
         verify_receipt_proof(growth, KEYS, ORIGIN)
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ((), "proof must be an object of exactly checkpoint, inclusion, opening, proof"),
+        (("inclusion",), "inclusion must be an object of exactly hashes, leaf_index, size"),
+    ],
+)
+def test_what_has_other_fields_is_told_which_it_must_have(shown, path, message):
+    """The object is named, and every field of it."""
+    changed = copy.deepcopy(shown[0])
+    at(changed, path)["more"] = 1
+
+    with pytest.raises(LogError) as refusal:
+        verify_receipt_proof(changed, KEYS, ORIGIN)
+    assert message == str(refusal.value)
+
+
+def test_the_messages_of_what_was_altered_are_whole_sentences(shown):
+    """They are what a member sends to whoever runs the service."""
+    proof, _, growth, held = shown
+    place = proof["inclusion"]["leaf_index"]
+    moved = with_value(proof, ("inclusion", "leaf_index"), place - 1)
+    apart = "it, inclusion and checkpoint do not belong together, or one was altered"
+    grown = f"the log of {growth['second']} leaves does not extend the one of {growth['first']} that you hold"
+    for prove, message in (
+        (
+            lambda: verify_receipt_proof(moved, KEYS, ORIGIN),
+            f"the opening is not in the log at inclusion.leaf_index: {apart}",
+        ),
+        (
+            lambda: verify_consistency({**growth, "hashes": growth["hashes"][1:]}, held, KEYS, ORIGIN),
+            f"{grown}: its history was altered, or the proof was",
+        ),
+        (
+            lambda: verify_consistency({**growth, "hashes": "x"}, held, KEYS, ORIGIN),
+            "hashes must be a list of hashes in base64, not 'x'",
+        ),
+        (
+            lambda: verify_consistency({**growth, "more": 1}, held, KEYS, ORIGIN),
+            "proof must be an object of exactly checkpoint, first, hashes, proof, second",
+        ),
+    ):
+        with pytest.raises(LogError) as refusal:
+            prove()
+        assert message == str(refusal.value)
+
+
 def test_another_ledger_s_key_proves_nothing_of_this_one(shown):
     """Who knows the keys of two ledgers does not take one's checkpoint from the other's key."""
     foreign = SigningKey("another/ledger", bytes(range(1, 33)))
@@ -247,6 +294,18 @@ def test_events_are_proved_against_any_checkpoint(books):
         inclusion(connection, "receipt", 8, size=older["size"])
 
 
+def test_a_checkpoint_of_n_leaves_ends_before_leaf_n(books):
+    """The first leaf behind a checkpoint is refused as not under it, and the last one before is proved."""
+    size = consistency_sizes(books)[0]
+    with books.database.read() as connection:
+        query = "SELECT leaf_index, source, sequence FROM leaves WHERE leaf_index IN (%d, %d) ORDER BY leaf_index"
+        (_, *last), (_, *behind) = connection.exec_driver_sql(query % (size - 1, size)).all()
+
+        assert size - 1 == inclusion(connection, *last, size=size)["leaf_index"]
+        with pytest.raises(LogError, match=f"is leaf {size}, not under the checkpoint of size {size}"):
+            inclusion(connection, *behind, size=size)
+
+
 def consistency_sizes(ledger):
     """Sizes of the checkpoints."""
     with ledger.database.read() as connection:
@@ -275,7 +334,9 @@ def test_an_inclusion_proof_verifies_with_the_rfc_alone(books):
 def test_what_is_not_sealed_yet_says_when_it_will_be(ledger):
     """Before any checkpoint, and for a receipt behind the last one, the error says to wait for the next interval."""
     ledger.append(make_receipt("r0"))
-    with pytest.raises(LogError, match=r"nothing is sealed.*within the next sealing interval"):
+    with pytest.raises(
+        LogError, match=r"^nothing is sealed in the log yet; what is booked is within the next sealing interval$"
+    ):
         read(ledger, receipt_proof, "r0", "bank")
     seal(ledger, KEY, ORIGIN)
     ledger.append(make_receipt("r1"))

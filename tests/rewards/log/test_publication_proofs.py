@@ -10,6 +10,7 @@ from rewards.ledger.ledger import Ledger
 from rewards.log import proofs
 from rewards.log.publication_proofs import publication_proof, verify_publication_proof
 from rewards.log.sealer import seal
+from rewards.signing.notes import open_checkpoint
 from rewards.store import events
 from rewards.store.publications import publish
 from tests.rewards.books import KEY, ORIGIN, OTHER_KEY
@@ -51,10 +52,13 @@ def read(ledger, *arguments):
 
 
 def test_a_published_round_is_proved(books):
-    """Its manifest's hash, its round and consortium are what was signed."""
-    proved = verify_publication_proof(read(books, "valley", 1), KEYS, ORIGIN)
+    """Its manifest's hash, its round, its consortium and its moment are what was signed, and by which checkpoint."""
+    document = read(books, "valley", 1)
+    proved = verify_publication_proof(document, KEYS, ORIGIN)
 
     assert ("valley", 1, f"{1:064x}"[::-1]) == (proved.consortium, proved.round, proved.manifest_sha256)
+    assert document["event"]["at_us"] == proved.at_us > 0
+    assert open_checkpoint(document["checkpoint"], KEYS, ORIGIN) == proved.checkpoint
 
 
 def test_the_last_one_is_proved_once_it_is_sealed(books):
@@ -108,8 +112,20 @@ def test_a_proof_without_a_field_is_refused(path, books):
         inner = inner[name]
     del inner[path[-1]]
 
-    with pytest.raises(LogError, match="must be an object of exactly"):
+    with pytest.raises(
+        LogError, match=rf"^{path[-2] if len(path) > 1 else 'proof'} must be an object of exactly [a-z]"
+    ):
         verify_publication_proof(document, KEYS, ORIGIN)
+
+
+def test_another_kind_of_proof_is_named(books):
+    """As is an event that nothing could be hashed of."""
+    document = read(books, "valley", 1)
+
+    with pytest.raises(LogError, match=r"^proof must be 'publication', not 'receipt'$"):
+        verify_publication_proof({**document, "proof": "receipt"}, KEYS, ORIGIN)
+    with pytest.raises(LogError, match=r"^event: document has no canonical form"):
+        verify_publication_proof({**document, "event": {**document["event"], "actor": float("inf")}}, KEYS, ORIGIN)
 
 
 def test_another_place_or_signer_is_refused(books):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.credit import COMMONS, split
-from rewards.dividing import divide
+from rewards.largest_remainder import divide
 from rewards.settlement.rounding import UNIT, whole_units
 from tests.rewards.settlement.settlement_cases import cases
 

@@ -199,7 +199,7 @@ def test_the_sums_of_a_period_are_those_it_was_settled_by(ledger, monkeypatch):
     with ledger.database.read() as connection:
         there = read_history(connection)
         still_open = selection.totals(connection, selection.of_open_period(connection, there.periods[-1]))
-    monkeypatch.setattr("rewards.periods.window.now_us", lambda *_: now_us() + 2 * SOON_US)
+    monkeypatch.setattr("rewards.periods.period_end.now_us", lambda *_: now_us() + 2 * SOON_US)
     periods.close(ledger, "second", POLICY, "tester")
     with ledger.database.read() as connection:
         there = read_history(connection)
@@ -222,7 +222,7 @@ def test_a_reversal_in_the_grace_hours_is_of_no_period(ledger, monkeypatch):
 
     def at(hours):
         moment = end_us + round(hours * HOUR_US)
-        for module in ("periods.moves", "periods.window", "store.events", "ledger.ledger"):
+        for module in ("periods.moves", "periods.period_end", "store.events", "ledger.ledger"):
             monkeypatch.setattr(f"rewards.{module}.now_us", lambda *_: moment)
         return moment
 

@@ -1,4 +1,4 @@
-"""Which receipts a new period is made of: where its window ends, and what of it belongs to the next. Settles nothing.
+"""When a period is over, and which receipts it is made of: what is booked in it may be the next one's.
 
 A period ends at a moment. What was made before it but booked up to some grace hours later is still in, and what was
 booked later than that is the next period's, marked as late. What was made at the end or after it belongs to the period
