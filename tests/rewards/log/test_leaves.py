@@ -178,22 +178,41 @@ def test_every_altered_field_of_an_opening_is_detected():
 @pytest.mark.parametrize(
     ("document", "named"),
     [
-        (None, "opening"),
-        ({}, "head, entry, others, payload"),
-        ({"head": 1, "entry": {}, "others": [], "payload": ""}, "opening.head"),
+        (None, "opening must be an object of exactly head, entry, others, payload"),
+        ({}, "opening must be an object of exactly head, entry, others, payload"),
     ],
 )
 def test_what_is_no_opening_is_refused(document, named):
     """Another form is refused with the field named."""
-    with pytest.raises(LogError, match=named):
+    with pytest.raises(LogError, match=f"^{named}$"):
         leaf_of_opening(document)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        (("head",), 1, "opening.head must be an object of exactly sequence, kind, .*, salt"),
+        (("entry",), {}, "opening.entry must be an object of exactly account, amount, salt"),
+        (("head", "salt"), "x", "opening.head.salt must be 64 hex digits, not 'x'"),
+        (("entry", "salt"), "x", "opening.entry.salt must be 64 hex digits, not 'x'"),
+        (("payload",), 7, "opening.payload must be 64 hex digits, not 7"),
+        (("head", "sequence"), float("nan"), "opening: .*no canonical form: .*"),
+    ],
+)
+def test_a_part_of_another_form_is_named(path, value, named):
+    """And what would be right of it."""
+    with pytest.raises(LogError, match=f"^{named}$"):
+        leaf_of_opening(with_value(opening(RECEIPT, AMOUNTS, "bank"), path, value))
 
 
 def test_an_opening_has_one_spelling():
     """Other entries out of order, twice, as upper case or of another kind are refused, and so is NaN for an amount."""
     shown = opening(RECEIPT, AMOUNTS, "bank")
     first, second, third = shown["others"]
-    for others in ([second, first, third], [first, first, second], [first.upper(), second, third], [1], "x", {}):
+    for others in ([second, first, third], [first, first, second]):
+        with pytest.raises(LogError, match=r"^opening\.others must be in order, each once$"):
+            leaf_of_opening({**shown, "others": others})
+    for others in ([first.upper(), second, third], [1], "x", {}):
         with pytest.raises(LogError, match=r"opening\.others"):
             leaf_of_opening({**shown, "others": others})
     with pytest.raises(LogError, match="opening"):

@@ -247,9 +247,11 @@ def test_a_sealer_seals_on_its_own(ledger):
     sealer = Sealer(ledger, KEY, ORIGIN, interval_s=0.02)
     ledger.append(make_receipt("r"))
     until(lambda: ("receipt", 1) in leaves_of(ledger))
+    (running,) = [thread for thread in threading.enumerate() if thread.name == "protoken-sealer"]
     sealer.close()
 
-    assert not [thread for thread in threading.enumerate() if thread.name == "protoken-sealer"]
+    assert running.daemon, "a process that is ended does not wait for it"
+    assert not running.is_alive()
 
 
 def test_a_sealer_seals_once_more_when_it_closes(ledger):
@@ -281,6 +283,28 @@ def test_a_sealer_outlives_a_database_that_is_away(ledger, monkeypatch, caplog):
 
     said = f"sealing the log {ORIGIN} failed; it is tried again: the database is away"
     assert {(said, None)} == {(record.message, record.exc_info) for record in caplog.records}
+
+
+def test_a_sealer_outlives_what_nobody_foresaw(ledger, monkeypatch, caplog):
+    """It is told with where it happened, and the next interval seals what waited."""
+    write, broken = ledger.database.write, threading.Event()
+    broken.set()
+
+    def failing():
+        if broken.is_set():
+            raise RuntimeError("something else")
+        return write()
+
+    monkeypatch.setattr(ledger.database, "write", failing)
+    with caplog.at_level(logging.ERROR):
+        sealer = Sealer(ledger, KEY, ORIGIN, interval_s=0.02)
+        until(lambda: len(caplog.records) >= 2)
+    broken.clear()
+    until(lambda: leaves_of(ledger))
+    sealer.close()
+
+    assert {f"sealing the log {ORIGIN} failed; it is tried again"} == {record.message for record in caplog.records}
+    assert {RuntimeError} == {record.exc_info[0] for record in caplog.records}
 
 
 def test_a_node_that_is_not_there_is_named(ledger):
