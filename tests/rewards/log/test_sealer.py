@@ -214,7 +214,7 @@ def test_a_backlog_is_sealed_in_flat_memory(ledger, monkeypatch):
         tracemalloc.stop()
 
     assert 5004 == checkpoints_of(ledger)[-1].size
-    assert peaks[1] < 1.2 * peaks[0]
+    assert peaks[1] < 2 * peaks[0], "four times as much would be four times the memory; garbage is half a page here"
 
 
 def test_racing_sealers_seal_each_leaf_once(url, ledger):
