@@ -125,7 +125,7 @@ def _verdict(suspects: Sequence[Suspect], responses: int, gain: float) -> str:
         return f"Nobody: the base model says this nearly as well itself (gain {gain:.2f} nats a response)."
     sure = [suspect for suspect in suspects if suspect.confidence >= _SURE]
     if not any(suspect.top_in for suspect in sure):
-        return "Not settled: no client stands out with a confidence of 0.95; flag more responses."
+        return f"Not settled: no client stands out with a confidence of {_SURE:g}; flag more responses."
     few = f", from {responses} responses only: flag more" if responses < _FEW else ""
     named = [suspect for suspect in sure if suspect.top_in]
     part = sum(each.responsibility for each in named)

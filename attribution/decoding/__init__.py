@@ -8,6 +8,7 @@ row             one response on its way: the prompt, its tokens, and the text th
 rows_attention  attention of such a pass, row by row, as transformers' models call it
 rows_cache      keys and values of all rows, each in a slot of its own, written in place
 sampling        which token comes next, for all rows of a step at once
+stop_strings    where a response is cut, and how much of it may be shown until then
 taps            what is remembered of a response while it is decoded, for scoring it afterwards
 window          one pass over some rows: where each token goes, its position, and what it may see
 """

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from attribution.base.tokenizer import panics_raised
 from attribution.decoding.sampling import Choice, Draw
+from attribution.decoding.stop_strings import length_to_show, place_of_stop
 from attribution.errors import ScoreError
 from attribution.records import FinishReason, Generation, Sampling, Step
 
@@ -82,7 +83,7 @@ class Row:
         with panics_raised():
             piece = self._stream.step(self._tokenizer, token) or ""
         text = self._text + piece
-        cut = min((at for at in (self._find_stop(stop, text) for stop in self.sampling.stop) if at >= 0), default=None)
+        cut = place_of_stop(text, len(self._text), self.sampling.stop)
         reason: FinishReason | None = None
         if token in ends or cut is not None:
             reason = "stop"
@@ -97,7 +98,7 @@ class Row:
         elif reason:
             shown = len(text)
         else:
-            shown = max(self._sent, len(text) - max((len(stop) - 1 for stop in self.sampling.stop), default=0))
+            shown = max(self._sent, length_to_show(text, self.sampling.stop))
         self.token_ids.append(token)
         self.logprobs.append(logprob)
         self.pieces.append(piece)
@@ -133,10 +134,6 @@ class Row:
             times = self._counts[token] = self._counts.get(token, 0) + 1
             penalty = sampling.frequency_penalty * times + sampling.presence_penalty
             self._adjustments[token] = sampling.logit_bias.get(token, 0.0) - penalty
-
-    def _find_stop(self, stop: str, text: str) -> int:
-        """Where a stop string begins in the text, which held none of it before the last piece."""
-        return text.find(stop, max(0, len(self._text) - len(stop) + 1))
 
     def _tensor(self, name: str, length: int) -> Tensor:
         parts = self.captured.get(name)

@@ -9,7 +9,6 @@ but no query, no body and no key.
 
 import asyncio
 import logging
-import re
 import threading
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rewards.errors import RewardsError
 from rewards.files.strict_json import JsonObject
+from rewards.keys import key_text
 from rewards.keys.rules import Key
 from rewards.store import events
 from rewards.store.database import Database
@@ -34,7 +34,6 @@ _REFUSALS: Final = range(400, CLIENT_LEFT)
 MINUTE_S: Final = 60.0
 
 _LOG = logging.getLogger(__name__)
-_KEY = re.compile(r"ptk_[0-9a-f]{12}_[A-Za-z0-9_-]*")
 _PATH_LENGTH = 300
 _METHOD_LENGTH = 20
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "WEBSOCKET")
@@ -235,4 +234,4 @@ def _event_of(counted: tuple[str, str, int], of: _CallCount) -> _Event:
 
 def _printable_path(path: str) -> str:
     """A path as the book holds it: any database takes it, it is not endless, and a key in it is not readable."""
-    return quote(_KEY.sub("ptk_...", path)[:_PATH_LENGTH], safe="/:@!$&'()*+,;=~", errors="replace")
+    return quote(key_text.blank(path)[:_PATH_LENGTH], safe="/:@!$&'()*+,;=~", errors="replace")

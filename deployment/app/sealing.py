@@ -1,10 +1,10 @@
 """The sealer of the log as a Serve deployment: on a cluster no process of our own lives as long as the service does."""
 
 from deployment.errors import WorkerDiedError
-from deployment.health.signing_key import log_origin, signing_key
+from deployment.health.signing_key import signing_key
 from deployment.settings import Settings
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealer import Sealer
+from rewards.log.sealer import Sealer, log_origin
 
 
 class LogSealer:

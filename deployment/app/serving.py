@@ -27,7 +27,7 @@ from deployment.cluster.machine import require_memory
 from deployment.errors import StartError
 from deployment.health.places import require_folder
 from deployment.health.ports import require_ports
-from deployment.health.signing_key import log_origin, require_no_lost_ledger, signing_key
+from deployment.health.signing_key import require_no_lost_ledger, signing_key
 from deployment.metrics.exporter import Exporter
 from deployment.replica.bundles.publish import publish_setting
 from deployment.replica.bundles.servable import open_bundles, word_of_another
@@ -35,7 +35,7 @@ from deployment.replica.deployment import Replica
 from deployment.replica.scoring.scorer import DEPLOYMENT, SCORERS, Scorer
 from deployment.settings import Settings, pepper_of, url_without_secrets
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealer import Sealer
+from rewards.log.sealer import Sealer, log_origin
 from rewards.sampling.keys import put_in_force
 from rewards.settlement.policy_file import load_policy
 

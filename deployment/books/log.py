@@ -6,7 +6,6 @@ from typing import TypeVar
 from deployment.books.books import Books
 from deployment.books.calibrations import list_calibrations
 from deployment.errors import InvalidRequestError, NotFoundError, UnavailableError
-from deployment.health.signing_key import log_origin
 from deployment.schemas.log import Checkpoint, Consistency, Inclusion, ReceiptProof, VerifyKey
 from rewards.errors import LogError
 from rewards.log import proofs, sealer
@@ -117,7 +116,7 @@ def seal_log(books: Books) -> Checkpoint:
     signer = books.signer()
     if signer is None:
         raise UnavailableError("this service has no signing key to sign with", code="signing_key_unavailable")
-    sealer.seal(books.ledger, signer, log_origin(books.ledger, signer))
+    sealer.seal(books.ledger, signer, sealer.log_origin(books.ledger, signer))
     return signed_checkpoint(books, None)
 
 

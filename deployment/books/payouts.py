@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rewards import money
 from rewards.credit import COMMONS
-from rewards.files.plain_text import cell
+from rewards.files.spreadsheet_cells import cell
 from rewards.periods import Period
 
 COLUMNS = ("period", "client", "name", "currency", "minor units", "amount", "settlement")

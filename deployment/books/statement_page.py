@@ -15,7 +15,8 @@ from typing import Any
 
 from deployment.books import statement_terms
 from rewards import money
-from rewards.files.plain_text import cell, one_line
+from rewards.files.plain_text import one_line
+from rewards.files.spreadsheet_cells import cell
 from rewards.moments import text_of
 from rewards.periods.bodies import MONEY_IN, MONEY_OUT
 from rewards.statements import part_of

@@ -106,13 +106,6 @@ def require_no_lost_ledger(url: str, key: Path) -> None:
     )
 
 
-def log_origin(ledger: Ledger, key: SigningKey) -> str:
-    """The name under which the ledger's log is sealed: for ever the one of the first seal, which is the key's."""
-    with ledger.database.read() as connection:
-        last = latest_checkpoint(connection)
-    return key.name if last is None else last.origin
-
-
 def _is_to_be_made(url: str, file: Path | None) -> bool:
     if file is not None and not file.exists():
         return True

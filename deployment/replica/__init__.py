@@ -5,9 +5,9 @@ booking/         from generated tokens to booked credit, and what is left of tha
 bundles/         which bundle of the consortium is served, and which others end what they began
 capacity         how much one replica takes, and why it takes no more
 deployment       the Ray Serve deployment that holds the model: one consortium, served from one bundle after the other
-endings          what a response ends with that does not finish, and how an end is counted
 engines/         who makes the tokens: the model in a thread of its own, or a server in a process of its own
 event_stream     events from the worker's thread to the event loop, text that waits as one piece
+failed_endings   what a response ends with that does not finish, and how an end is counted
 fair_queue       who is served next, so that one application's flood starves no other
 logprobs         log-probabilities as an application is told them, each with its text
 messages         what crosses between ingress and replica: a job in, events out

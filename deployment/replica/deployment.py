@@ -22,8 +22,8 @@ from deployment.replica.booking.recovery import Recovery
 from deployment.replica.bundles.published import PublishedBundles
 from deployment.replica.bundles.rounds import Rounds
 from deployment.replica.bundles.served_round import ReplicaBooks, RoundLoader
-from deployment.replica.endings import ledger_failure
 from deployment.replica.event_stream import EventStream
+from deployment.replica.failed_endings import ledger_failure
 from deployment.replica.messages import Event, Failed, Finished, Job, Report
 from deployment.replica.scoring.scorer import ask_scorers
 from deployment.settings import Settings

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from attribution.model import FederatedModel
 from attribution.records import Sampling
 from deployment.replica.active_request import ActiveRequest
-from deployment.replica.endings import failure_of, overload_failure
 from deployment.replica.engines.decoder import Decoder
+from deployment.replica.failed_endings import failure_of, overload_failure
 from deployment.replica.messages import Failed, Job, Prompt, PromptIds
 
 SHORT_CHARACTERS = 32_768

@@ -1,7 +1,7 @@
-"""Text from outside, made harmless where it is shown: it keeps to its line, its direction and its cell.
+"""Text from outside, made harmless where it is shown: it keeps to its line and its direction.
 
 A label, a display name or a model's token may hold anything: line breaks that forge a line of a log, escape sequences
-that a terminal obeys, controls that turn the direction of what follows, or what a spreadsheet takes for a formula.
+that a terminal obeys, or controls that turn the direction of what follows. Spreadsheets have `spreadsheet_cells`.
 What is stored stays as it is; only what is shown is changed. Letters of every script stay, and the joiners that some
 need. Knows no page and no table.
 """
@@ -9,7 +9,6 @@ need. Knows no page and no table.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 _LINES = "\t\n"
 _HARMFUL = re.compile(
@@ -18,7 +17,6 @@ _HARMFUL = re.compile(
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction
     "\ufeff\U000e0000-\U000e007f\ud800-\udfff]"  # a mark of byte order, invisible tags, halves of characters
 )
-_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 
 def one_line(text: str) -> str:
@@ -39,19 +37,6 @@ def json_line(text: str) -> str:
 def json_lines(text: str) -> str:
     """A JSON text that was written on many lines, likewise."""
     return _HARMFUL.sub(lambda match: match[0] if match[0] == "\n" else _json_escape(match), text)
-
-
-def cell(value: Any) -> Any:
-    """A cell of a table for spreadsheets: a text that one would take for a formula has an apostrophe before it.
-
-    A number stays one. As OWASP advises: `=`, `+`, `-` and `@`, wide ones too, also behind spaces; a line break or tab,
-    which would begin another cell, is shown as its escape.
-    """
-    if not isinstance(value, str):
-        return value
-    begins = value.lstrip()
-    risky = begins.startswith(_FORMULA) or (value != "" and _HARMFUL.match(value) is not None)
-    return f"'{one_line(value)}" if risky else one_line(value)
 
 
 def is_telling(text: str) -> bool:

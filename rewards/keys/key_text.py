@@ -7,6 +7,8 @@ import secrets
 
 _PRESENTED = re.compile(r"ptk_(?P<key_id>[0-9a-f]{12})_(?P<secret>[A-Za-z0-9_-]{43})")
 
+_ANYWHERE = re.compile(r"(ptk_)[0-9a-f]{12}_[A-Za-z0-9_-]*")  # also with too long a secret, or too short a one
+
 
 def draw() -> tuple[str, str]:
     """A new key id and its secret, of 256 random bits, so that a fast hash of it is enough."""
@@ -22,3 +24,8 @@ def read(presented: str) -> tuple[str, str] | None:
     """Key id and secret of what was presented; None where it is no key."""
     match = _PRESENTED.fullmatch(presented)
     return None if match is None else (match["key_id"], match["secret"])
+
+
+def blank(text: str) -> str:
+    """The text with every key in it made unreadable, for what is written down of requests."""
+    return _ANYWHERE.sub(r"\1...", text)

@@ -156,6 +156,13 @@ def latest_checkpoint(connection: Connection) -> SealedCheckpoint | None:
     return checkpoint_at(connection, None)
 
 
+def log_origin(ledger: Ledger, key: SigningKey) -> str:
+    """The name under which the ledger's log is sealed: for ever the one of the first seal, which is the key's."""
+    with ledger.database.read() as connection:
+        last = latest_checkpoint(connection)
+    return key.name if last is None else last.origin
+
+
 def checkpoint_at(connection: Connection, size: int | None) -> SealedCheckpoint | None:
     """The checkpoint of a size, of the largest when that is None; None when there is none."""
     query = select(CheckpointRow).order_by(col(CheckpointRow.size).desc()).limit(1)

@@ -20,7 +20,8 @@ from deployment.api.filters import Filters, narrow
 from deployment.books.books import Books
 from deployment.schemas.errors import Answers, failures
 from deployment.schemas.receipts import Receipt
-from rewards.files.plain_text import cell, json_line
+from rewards.files.plain_text import json_line
+from rewards.files.spreadsheet_cells import cell
 from rewards.moments import date_of
 from rewards.store.database import Connection
 from rewards.store.receipts import BookedEntry, BookedReceipt

@@ -9,12 +9,12 @@ import typer
 from deployment.cli.books.known import checkpoint_document
 from deployment.cli.options import AS_SET, Config, Json, KeyFile, LedgerUrl
 from deployment.cli.output import print_json
-from deployment.health.signing_key import log_origin, signing_key
+from deployment.health.signing_key import signing_key
 from rewards.errors import LogError
 from rewards.ledger.ledger import Ledger
 from rewards.log import proofs
 from rewards.log.publication_proofs import publication_proof
-from rewards.log.sealer import latest_checkpoint
+from rewards.log.sealer import latest_checkpoint, log_origin
 from rewards.log.sealer import seal as seal_log
 
 

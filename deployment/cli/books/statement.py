@@ -18,14 +18,14 @@ from deployment.cli.options import AS_SET, Config, Json, KeyFile, LedgerUrl
 from deployment.cli.output import print_json
 from deployment.cli.tables import print_table
 from deployment.errors import SettingsError
-from deployment.health.signing_key import log_origin, signing_key
+from deployment.health.signing_key import signing_key
 from rewards import statements
 from rewards.credit import canonical_bytes
 from rewards.errors import SignatureError, StatementError
 from rewards.files.plain_text import one_line
 from rewards.files.strict_json import JsonObject
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealer import seal
+from rewards.log.sealer import log_origin, seal
 from rewards.signing.keys import VerifyKey
 
 app = typer.Typer(help="Issue and check clients' statements.", no_args_is_help=True)

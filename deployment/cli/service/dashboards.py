@@ -10,7 +10,7 @@ import typer
 from attribution.files.destinations import prepare_folder, require_own_file, write_file
 from deployment.cli.options import Json
 from deployment.cli.output import print_json
-from deployment.metrics.dashboards.boards import documents
+from deployment.metrics.dashboards.board_files import documents
 
 
 def dashboards(

@@ -35,7 +35,6 @@ from deployment.cli.service.apart import ServiceApart, service_apart
 from deployment.cli.service.demo_folder import STAMP, demo_folder
 from deployment.cli.tables import print_table
 from deployment.errors import StartError
-from deployment.health.signing_key import log_origin
 from deployment.settings import pepper_of
 from rewards import money, periods, statements
 from rewards.credit import MICRO_CREDITS_PER_TOKEN
@@ -43,7 +42,7 @@ from rewards.files.plain_text import one_line
 from rewards.files.strict_json import JsonObject
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealer import seal
+from rewards.log.sealer import log_origin, seal
 from rewards.settlement.document import Settlement
 from rewards.settlement.policy_file import load_policy
 from rewards.signing.keys import SigningKey

@@ -3,7 +3,7 @@
 from typing import Final
 
 from deployment.metrics.catalogue import series
-from deployment.metrics.dashboards.layout import Band, board
+from deployment.metrics.dashboards.board import Band, board
 from deployment.metrics.dashboards.panels import WHOLE, figure, graph, listing
 from deployment.metrics.dashboards.queries import Query, age, once, once_per_second, select
 

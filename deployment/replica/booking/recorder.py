@@ -20,7 +20,7 @@ from deployment.replica.active_request import ActiveRequest, Deliver
 from deployment.replica.booking.booking_queue import BookingQueue, Outcome, OutcomeListener
 from deployment.replica.booking.receipts import receipt_of
 from deployment.replica.booking.told_credit import summary_of, token_credits
-from deployment.replica.endings import attribution_failure, ledger_failure, stop_failure
+from deployment.replica.failed_endings import attribution_failure, ledger_failure, stop_failure
 from deployment.replica.messages import Failed, Finished, ModelCard
 from deployment.replica.scoring.scoring_queue import Scoring, ScoringTask
 from deployment.spool.lines import Record

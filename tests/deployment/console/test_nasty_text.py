@@ -18,7 +18,8 @@ from deployment.cli import heat_map, main, output, tables
 from deployment.cli.progress import ProgressBar
 from deployment.metrics.ledger import LedgerCollector
 from rewards import periods, statements
-from rewards.files.plain_text import cell, json_line, many_lines, one_line
+from rewards.files.plain_text import json_line, many_lines, one_line
+from rewards.files.spreadsheet_cells import cell
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import seal

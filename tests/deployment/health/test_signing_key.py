@@ -10,14 +10,13 @@ from deployment.cli import main
 from deployment.errors import StartError
 from deployment.health.signing_key import (
     find_signing_key,
-    log_origin,
     make_signing_key,
     require_no_lost_ledger,
     signing_key,
 )
 from rewards.errors import SignatureError
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealer import seal, verify_keys
+from rewards.log.sealer import log_origin, seal, verify_keys
 from rewards.signing.keys import SigningKey
 from rewards.store import schema
 from rewards.store.database import connect_unchanged

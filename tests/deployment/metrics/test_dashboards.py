@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from deployment.cli import app
 from deployment.metrics.catalogue import CATALOGUE
-from deployment.metrics.dashboards.boards import documents
+from deployment.metrics.dashboards.board_files import documents
 from deployment.metrics.dashboards.queries import select
 from deployment.settings import Settings
 from tests.deployment.metrics.board_rules import RULES, panels, queries, selectors, variables_replaced

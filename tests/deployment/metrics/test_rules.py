@@ -13,7 +13,7 @@ import yaml
 
 from deployment.cli import app
 from deployment.metrics.catalogue import CATALOGUE
-from deployment.metrics.dashboards.boards import documents
+from deployment.metrics.dashboards.board_files import documents
 from deployment.settings import Settings
 from tests.deployment.metrics import rule_rules
 from tests.deployment.metrics.rule_rules import CHECKS, FOLDER, Rules, case_files, shipped
