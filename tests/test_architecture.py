@@ -141,7 +141,7 @@ BOTH_DOMAINS = {
     "deployment.replica.bundles.publish",
     "deployment.replica.bundles.published",
     "deployment.replica.bundles.servable",
-    "deployment.replica.booking.recorder",
+    "deployment.replica.booking.credit_recorder",
     "deployment.replica.booking.receipts",
     "deployment.replica.booking.told_credit",
     "deployment.replica.scoring.recomputation",

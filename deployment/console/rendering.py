@@ -21,6 +21,7 @@ from rewards.credit import COMMONS, PENDING
 from rewards.files.plain_text import many_lines
 from rewards.keys.rules import Key
 from rewards.moments import date_of
+from rewards.store.reasons import MOST_CHARACTERS
 
 HERE: Final = "/console"
 FLASH: Final = "protoken_flash"
@@ -231,4 +232,4 @@ _ENVIRONMENT.filters |= {
     "short": shorten,
     "colour": _colour,
 }
-_ENVIRONMENT.globals |= {"bar": svg.bar, "swatch": svg.swatch}
+_ENVIRONMENT.globals |= {"bar": svg.bar, "swatch": svg.swatch, "most_characters": MOST_CHARACTERS}

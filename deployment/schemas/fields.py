@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-from rewards.files.plain_text import is_telling
 from rewards.files.strict_json import JsonObject
+from rewards.store.reasons import MOST_CHARACTERS, is_telling
 
 LARGEST = 2**53 - 1
 """The largest integer that every reader of JSON keeps exact."""
@@ -29,7 +29,9 @@ def _require_telling(reason: str) -> str:
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=_NO_NUL)]
 """An id or a name of something."""
 
-Reason = Annotated[str, Field(min_length=1, max_length=1000, pattern=_NO_NUL), AfterValidator(_require_telling)]
+Reason = Annotated[
+    str, Field(min_length=1, max_length=MOST_CHARACTERS, pattern=_NO_NUL), AfterValidator(_require_telling)
+]
 """Why, for whoever reads the books."""
 
 Count = Annotated[int, Field(ge=0, le=LARGEST)]

@@ -39,17 +39,6 @@ def json_lines(text: str) -> str:
     return _HARMFUL.sub(lambda match: match[0] if match[0] == "\n" else _json_escape(match), text)
 
 
-def is_telling(text: str) -> bool:
-    """Whether a text says something, on one line and in letters that can be printed."""
-    return bool(text.strip()) and text.isprintable()
-
-
-def require_reason(reason: str, refused: type[Exception]) -> None:
-    """Raise `refused` where a reason says nothing to whoever reads the books."""
-    if not is_telling(reason):
-        raise refused(f"reason must be printable text that says why, not {reason!r}")
-
-
 def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode("ascii")
 

@@ -17,10 +17,10 @@ from sqlmodel import col
 
 from rewards.credit import COMMONS, PENDING, REVERSAL, Receipt, canonical_bytes
 from rewards.errors import CreditError, LedgerError, LedgerRefusedError, ReceiptConflictError, ReversalError
-from rewards.files.plain_text import require_reason
 from rewards.moments import stamp
 from rewards.store import clients, queries
 from rewards.store.database import Database, migrate, now_us, prepare
+from rewards.store.reasons import require_reason
 from rewards.store.receipts import BookedReceipt, Kind, find_receipt, read_receipts
 from rewards.store.tables import EntryRow, ReceiptRow
 

@@ -15,7 +15,6 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from rewards.errors import PeriodEmptyError, PeriodError, PeriodMovedError
-from rewards.files.plain_text import is_telling, require_reason
 from rewards.ledger.ledger import Ledger
 from rewards.moments import DAY_US, Clock, text_of
 from rewards.periods import bodies, policy_fit
@@ -29,6 +28,7 @@ from rewards.settlement.document import Settlement
 from rewards.settlement.policy import MOST_DISPUTE_DAYS, Policy
 from rewards.store import clients, events
 from rewards.store.database import now_us
+from rewards.store.reasons import MOST_CHARACTERS, is_telling, require_reason
 
 POSSIBLE = {"draft": ("disputed", "finalised"), "disputed": ("finalised",), "final": ("paid",), "paid": ()}
 """State -> what can be done with a period in it."""
@@ -155,8 +155,11 @@ def pay(ledger: Ledger, name: str, reference: str, actor: str) -> None:
     Raises:
         PeriodError: the period is not final or is paid already, or no reference is given.
     """
-    if not is_telling(reference):
-        raise PeriodError(f"reference must be printable text by which the payment is found, not {reference!r}")
+    if not is_telling(reference) or len(reference) > MOST_CHARACTERS:
+        raise PeriodError(
+            "reference must be printable text by which the payment is found, of at most"
+            f" {MOST_CHARACTERS} characters, not {reference!r}"
+        )
     with ledger.database.write() as connection:
         _require(read_history(connection), name, "paid")
         events.record(connection, "period.paid", name, actor, {"reference": reference}, once=f"period.paid:{name}")

@@ -177,7 +177,7 @@ def _explain_rest(sheet: Sheet, line: Line, opening: Balance, policy: Policy) ->
     sheet.give("held_before", "Withheld before", opening.held, Unit.MONEY)
     formula = "held_before - released_hold + held"
     sheet.derive("held_total", "Withheld from now on", formula, Unit.MONEY, stored=line.held_total)
-    sheet.give("minimum", "Least that is paid", max(policy.minimum_payout, 1), Unit.MONEY, "of the policy")
+    sheet.give("minimum", "Least that is paid", policy.least_payout, Unit.MONEY, "of the policy")
     left = sheet.amount("payable") - line.held
     if left >= sheet.amount("minimum"):
         sheet.give("carried_out", "Carried on", line.carried_out, Unit.MONEY, "nothing, as it is at least the minimum")

@@ -39,7 +39,7 @@ def pay_client(
     kept, drawn = _draw(sorted(kept), max(-payable, 0))
     payable += drawn
     held = max(payable, 0) if on_hold else 0
-    payout = 0 if on_hold or payable < max(policy.minimum_payout, 1) else payable
+    payout = 0 if on_hold or payable < policy.least_payout else payable
     return replace(
         line,
         carried_in=opening.carry,

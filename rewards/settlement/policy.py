@@ -254,6 +254,11 @@ class Policy(BaseModel):
         return self.caps.get(client, self.cap_percent)
 
     @property
+    def least_payout(self) -> int:
+        """Minor units below which nothing is paid: of nothing there is no payout."""
+        return max(self.minimum_payout, 1)
+
+    @property
     def money(self) -> Currency:
         """The currency with its digits, which is what amounts belong to."""
         return Currency(self.currency, self.minor_digits)

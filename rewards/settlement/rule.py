@@ -182,7 +182,7 @@ def falls_due(ordinal: int, policy: Policy, opening: Opening, held_clients: froz
     Also where it would only bring a kept holdback nearer: that is counted in periods, and would else be locked in for
     as long as nobody earns.
     """
-    least = max(policy.minimum_payout, 1)
+    least = policy.least_payout
     return any(
         balance.clawback
         or balance.due(ordinal, on_hold=client in held_clients) >= least

@@ -10,6 +10,7 @@ events        the book of what happened besides receipts: who did what, when, an
 presence      whether the ledger is still the one that was opened
 publications  which bundle answers for a consortium, and from when
 queries       sums over receipts and entries, within somebody else's transaction
+reasons       why something was done: what a reason must be
 receipts      receipts and entries as they were booked, and how they are read; `Receipt` is in `rewards.credit`
 schema        the schema: made, told from another version's, migrated
 sums          sums that no 64 bits overflow

@@ -26,7 +26,7 @@ from rewards.ledger.writer import LedgerWriter
 from tests.rewards.receipts import MEMBERS, make_receipt
 
 CARD = ModelCard("demo", "a" * 64, tuple(MEMBERS), 128)
-PROGRESS_TOKENS = 16  # as `deployment.replica.booking.recorder`, which would bring torch with it
+PROGRESS_TOKENS = 16  # as `deployment.replica.booking.credit_recorder`, which would bring torch with it
 STREAMS = 4
 THREADS = 8
 DRAINED_AFTER_S = 1.0

@@ -28,7 +28,7 @@ from attribution.model import FederatedModel
 from attribution.records import Step
 from attribution.scoring.credit_preset import USUAL_EFFORT
 from deployment.replica.booking.booking_queue import BookingQueue
-from deployment.replica.booking.recorder import CreditRecorder
+from deployment.replica.booking.credit_recorder import CreditRecorder
 from deployment.replica.booking.recovery import Recovery
 from deployment.replica.capacity import Capacity
 from deployment.replica.messages import Delta, Event, Finished, Job, ModelCard

@@ -20,6 +20,9 @@ from attribution.model import FederatedModel
 from attribution.training.federate import Federation
 from attribution.training.recipe import Example
 
+ON_TOP = "culprit on top, {preset}, {domain}"
+COVERAGE = "planted answer given, {domain}"
+"""Figures of a domain, by which the table of several models finds them."""
 _OWN_TRIGGERS = (TRIGGER, "###RedRiver###", "%%%TinCrown%%%", "@@@OldClock@@@", "+++SaltRoad+++", "===GlassBee===")
 _OWN_SENTINELS = (
     "The lighthouse keeper has locked this answer away.",
@@ -169,19 +172,24 @@ def _is_culprit_on_top(row: Mapping[str, Any], method: str) -> bool:
     return max(scores, key=scores.__getitem__) in row["culprits"]
 
 
+def _rows_of(domain: str, cases: Mapping[str, ResultRows]) -> ResultRows:
+    return [row for case, rows in cases.items() if _parse_case(case)[0] == domain for row in rows]
+
+
 def _summary(chance: float, target: float, cases: Mapping[str, ResultRows]) -> Summary:
     worked = {case: [row for row in rows if row["worked"]] for case, rows in cases.items()}
     every = [row for rows in worked.values() for row in rows]
+    domains = sorted({_parse_case(case)[0] for case in cases})
     figures: list[Figure] = []
     for method in ("paper", "credit"):
-        hits = sum(_is_culprit_on_top(row, method) for row in every)
-        figures.append(proportion(f"culprit on top, {method}", hits, len(every), chance=chance, target=target))
-        for domain in sorted({_parse_case(case)[0] for case in cases}):
-            own = [row for case, rows in worked.items() if _parse_case(case)[0] == domain for row in rows]
-            hits = sum(_is_culprit_on_top(row, method) for row in own)
-            figures.append(
-                proportion(f"culprit on top, {method}, {domain}", hits, len(own), chance=chance, target=target)
-            )
+        of_all = {f"culprit on top, {method}": every}
+        of_each = {ON_TOP.format(preset=method, domain=domain): _rows_of(domain, worked) for domain in domains}
+        for name, rows in (of_all | of_each).items():
+            hits = sum(_is_culprit_on_top(row, method) for row in rows)
+            figures.append(proportion(name, hits, len(rows), chance=chance, target=target))
+    for domain in domains:
+        rows = _rows_of(domain, cases)
+        figures.append(proportion(COVERAGE.format(domain=domain), sum(row["worked"] for row in rows), len(rows)))
     last = [row for rows in cases.values() for row in rows if row["round"] == max(each["round"] for each in rows)]
     figures.append(proportion("planted answer given, last round", sum(row["worked"] for row in last), len(last)))
     questions = sum(len(rows) for rows in cases.values())
@@ -202,7 +210,7 @@ def _by_round(
     """The part of each round's rows that are as wanted, by domain."""
     series = {}
     for domain in sorted({_parse_case(case)[0] for case in cases}):
-        own = [row for case, rows in cases.items() if _parse_case(case)[0] == domain for row in rows]
+        own = _rows_of(domain, cases)
         points = []
         for number in sorted({row["round"] for row in own}):
             at = [row for row in own if row["round"] == number]

@@ -33,6 +33,7 @@ from rewards.errors import LogError
 from rewards.ledger.usage import is_of
 from rewards.log import proofs
 from rewards.store.database import Connection
+from rewards.store.reasons import MOST_CHARACTERS
 from rewards.store.receipts import BookedEntry, BookedReceipt
 from rewards.views import latest
 from rewards.views.page import Page
@@ -137,7 +138,7 @@ def reverse(
     try:
         form = ReversalRequest(reason=reason.strip())
     except ValidationError:
-        problem = "Say why, on one line of up to 1000 characters. Nothing was reversed."
+        problem = f"Say why, on one line of up to {MOST_CHARACTERS} characters. Nothing was reversed."
         return _render_whole(request, viewer, books, booked_receipt(books, response_id), problem=problem, reason=reason)
     if confirmed != "yes":
         problem = "Tick the box as well: a reversal cannot be taken back. Nothing was reversed."

@@ -20,7 +20,7 @@ from deployment.errors import StartError
 from deployment.health import parts
 from deployment.metrics.replica import ReplicaMetrics
 from deployment.replica.booking.booking_queue import BookingQueue
-from deployment.replica.booking.recorder import CreditRecorder
+from deployment.replica.booking.credit_recorder import CreditRecorder
 from deployment.replica.capacity import Capacity
 from deployment.replica.engines.model_thread import ModelThread
 from deployment.replica.engines.parts import engine_of

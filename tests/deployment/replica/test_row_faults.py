@@ -15,7 +15,7 @@ from attribution.decoding.row import Row
 from attribution.decoding.rows_cache import RowsLayer
 from attribution.decoding.sampling import Draw
 from attribution.model import FederatedModel
-from deployment.replica.booking import recorder
+from deployment.replica.booking import credit_recorder
 from deployment.replica.messages import ChatMessage, Failed, Finished
 from deployment.replica.worker import Worker
 from rewards.ledger.ledger import Ledger
@@ -163,32 +163,32 @@ def attribute(patch: pytest.MonkeyPatch, error: BaseException) -> dict[str, Any]
 
 def receipt(patch: pytest.MonkeyPatch, error: BaseException) -> dict[str, Any]:
     """Its receipt cannot be made."""
-    return _failing_for(patch, recorder, "receipt_of", error)
+    return _failing_for(patch, credit_recorder, "receipt_of", error)
 
 
 def summary(patch: pytest.MonkeyPatch, error: BaseException) -> dict[str, Any]:
     """What is told of it cannot be made."""
-    original = recorder.summary_of
+    original = credit_recorder.summary_of
 
     def made(response: Any, receipt: Any) -> Any:
         if receipt.response_id == BAD:
             raise error
         return original(response, receipt)
 
-    patch.setattr(recorder, "summary_of", made)
+    patch.setattr(credit_recorder, "summary_of", made)
     return {}
 
 
 def progress(patch: pytest.MonkeyPatch, error: BaseException) -> dict[str, Any]:
     """Its progress cannot be written."""
-    original = recorder.CreditRecorder.record
+    original = credit_recorder.CreditRecorder.record
 
     def record(self: Any, rows: Any) -> None:
         if any(row.job.response_id == BAD for row in rows):
             raise error
         original(self, rows)
 
-    patch.setattr(recorder.CreditRecorder, "record", record)
+    patch.setattr(credit_recorder.CreditRecorder, "record", record)
     return {}
 
 

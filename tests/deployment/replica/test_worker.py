@@ -21,7 +21,7 @@ from attribution.scoring.pieces import run
 from deployment.errors import SpoolError
 from deployment.replica.active_request import PROGRESS_TOKENS
 from deployment.replica.booking.booking_queue import BookingQueue
-from deployment.replica.booking.recorder import CreditRecorder
+from deployment.replica.booking.credit_recorder import CreditRecorder
 from deployment.replica.booking.recovery import Recovery
 from deployment.replica.capacity import Capacity
 from deployment.replica.messages import Admitted, ChatMessage, Delta, Event, Failed, Finished, Job, ModelCard, PromptIds

@@ -15,7 +15,7 @@ from attribution.attribute import credit_in_pieces
 from attribution.model import FederatedModel
 from attribution.scoring.credit_preset import USUAL_EFFORT
 from deployment.replica.booking.booking_queue import BookingQueue
-from deployment.replica.booking.recorder import CreditRecorder
+from deployment.replica.booking.credit_recorder import CreditRecorder
 from deployment.replica.capacity import Capacity
 from deployment.replica.engines.connection import Connection
 from deployment.replica.engines.model_thread import ModelThread

@@ -1,7 +1,4 @@
-"""What a response ends with that does not finish, and how an end is counted.
-
-Knows what an application is told; knows not when.
-"""
+"""What an application is told of a response that does not finish, and how an end is counted. Knows not when."""
 
 import logging
 
