@@ -105,6 +105,8 @@ def _explain_pro_rata(sheet: Sheet, settlement: Settlement, line: Line, weights:
     else:
         _explain_redistribution(sheet, settlement, weights)
     rest = part - sheet.amount("part_down")
+    if rest not in (0, 1):
+        raise CreditError(f"part of {line.account!r} in period {settlement.period!r} is not what its credit brings")
     sheet.give("part_rest", "Trillionths left by that division", rest, Unit.FINE, LARGEST_REMAINDER)
     sheet.derive("part", "Part of the whole", "part_down + part_rest", Unit.FINE)
 

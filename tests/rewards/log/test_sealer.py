@@ -155,6 +155,16 @@ def test_keys_are_registered_once_and_before_they_sign(ledger):
     assert 2 == len(checkpoints_of(ledger))
 
 
+def test_a_key_of_which_something_else_was_noted_is_registered(ledger):
+    """An event of another kind about it does not stand for its registration."""
+    with ledger.database.write() as connection:
+        events.record(connection, "signing_key.looked_at", KEY.public.key_id, "tester", {})
+    seal(ledger, KEY, ORIGIN)
+
+    with ledger.database.read() as connection:
+        assert [KEY.public] == verify_keys(connection)
+
+
 def test_a_log_keeps_its_name(ledger):
     """A log cannot be sealed under another origin than before, nor under none; nothing is written."""
     for origin in ("", "a\nb"):

@@ -26,7 +26,7 @@ def _sampled() -> dict[StratumKey, Stratum]:
     """Three measured responses and two that were not, of one bundle."""
     stratum = Stratum(pending=2, pending_credit=9 * _M)
     for tokens, bank in ((4, 3 * _M), (5, 1 * _M), (3, 3 * _M)):
-        stratum.measure(tokens * _M, [("bank", bank), ("rider", tokens * _M - bank)])
+        stratum.measure(tokens * _M, [("bank", bank), (COMMONS, 5), ("rider", tokens * _M - bank - 5)])
     return {StratumKey("law", "ab" * 32, "0.6"): stratum}
 
 
@@ -41,14 +41,14 @@ def _periods() -> Iterator[tuple[str, Policy, PeriodCredit, frozenset[str]]]:
     policy = Policy.from_mapping(
         _USUAL | {"price_per_million_tokens": 123_457, "commons": "retain", "caps": {"bank": 30}}
     )
-    late, held = {"bank": 2 * _M, COMMONS: 5}, {"clinic": 44, COMMONS: 3}
+    late, held = {"bank": 2 * _M, COMMONS: 5}, {"bank": 6, "clinic": 44, COMMONS: 3}
     credit = {"bank": 600_000 * _M, "clinic": 300_000 * _M, "rider": 3, COMMONS: 100_000 * _M}
     booked = PeriodCredit((9, 20), 1_000_000, credit, late=late, held=held, clawbacks={"rider": 12_000, "bank": 700})
     yield "a price, late credit, claw-backs, a client on hold", policy, booked, frozenset({"clinic"})
 
     strata = _sampled()
     policy = Policy.from_mapping(_USUAL | {"pool": 50_000, "commons": "distribute"})
-    credit = {"bank": 7 * _M, "rider": 5 * _M, COMMONS: 0, PENDING: 9 * _M}
+    credit = {"bank": 7 * _M, "rider": 5 * _M - 15, COMMONS: 15, PENDING: 9 * _M}
     yield "responses that were not measured", policy, PeriodCredit((20, 30), 21, credit, strata=strata), frozenset()
 
     own = {"shop": {"bank": 5 * _M, COMMONS: 1 * _M}, "lab": {"clinic": 2 * _M, "rider": 4 * _M}}
@@ -66,7 +66,7 @@ def _periods() -> Iterator[tuple[str, Policy, PeriodCredit, frozenset[str]]]:
     yield "another currency, and nothing to share", policy, booked, frozenset()
 
     policy = Policy.from_mapping(_USUAL | {"pool": 30_000, "commons": "distribute"})
-    booked = PeriodCredit((41, 50), 3, {"bank": 2 * _M, "clinic": 1 * _M}, clawbacks={"rider": 1})
+    booked = PeriodCredit((41, 50), 3, {"bank": 2 * _M, "clinic": 1 * _M}, clawbacks={"rider": 1, "clinic": 5})
     yield "the first currency again", policy, booked, frozenset()
 
     booked = PeriodCredit((50, 60), 2, {COMMONS: 2 * _M, "school": 0})

@@ -9,7 +9,9 @@ from rewards.credit import COMMONS, PENDING
 from rewards.errors import CreditError, PolicyError
 from rewards.settlement.allocation import PeriodCredit, allocate
 from rewards.settlement.balances import Balance, Opening, Purse
+from rewards.settlement.commons_explanation import explain_commons
 from rewards.settlement.document import FIRST_RULE, Settlement
+from rewards.settlement.explanation import explain_line
 from rewards.settlement.formula import evaluate
 from rewards.settlement.lines import Line
 from rewards.settlement.payout import clawback, pay_client
@@ -80,6 +82,21 @@ class TestFeesOfApplications:
         with pytest.raises(CreditError, match=f"^credit of 'bank' by application {sums}$"):
             allocate("p", PeriodCredit((0, 9), 1, credit, {"shop": own}, {"shop": 1}), policy)
 
+    def test_who_has_nothing_in_an_application_has_none_of_its_fee(self):
+        """Though it has credit elsewhere, where nobody pays."""
+        policy = Policy(**BY_APPLICATION, fees={"shop": 3})
+        credit = credit_of({"shop": {"clinic": 0}, "lab": {"clinic": 5}}, {"shop": 1, "lab": 1})
+        assert {COMMONS: 3 * UNIT} == parts_of(policy, credit)
+
+    def test_by_the_first_rule_a_price_caps_at_whole_units(self):
+        """Half a million tokens at three a million are worth one and a half; the first rule knew no half."""
+        policy = Policy(**BY_APPLICATION, fees={"shop": 10}, max_price_per_million_tokens=3)
+        credit = credit_of({"shop": {"bank": 5}}, {"shop": 500_000})
+        first = allocate("p", credit, policy, is_first_rule=True)
+
+        assert {COMMONS: 85 * UNIT // 10, "bank": 15 * UNIT // 10} == parts_of(policy, credit)
+        assert {COMMONS: 9 * UNIT, "bank": UNIT} == first.parts
+
     def test_an_account_of_nothing_needs_no_credit(self):
         """Naming it on one side alone is no difference."""
         policy = Policy(**BY_APPLICATION, fees={"shop": 1})
@@ -114,14 +131,14 @@ class TestPending:
         stratum = {StratumKey("law", "ab" * 32, "0.5"): Stratum(pending=1, pending_credit=5 * _M)}
         assert PeriodCredit((0, 9), 5, {PENDING: 5 * _M}, strata=stratum).settle_pending("p").by_application is None
 
-    def test_two_bundles_are_settled_each_by_its_own_and_added(self):
+    def test_two_applications_are_settled_each_by_its_own_and_added(self):
         """A client of both has the sum; two measured responses are enough to tell an error."""
         strata = {}
-        for model, pending in (("ab", 6), ("cd", 9)):
+        for application, pending in (("shop", 6), ("lab", 9)):
             stratum = Stratum(pending=1, pending_credit=pending * _M)
             for _ in range(2):
                 stratum.measure(3 * _M, [("bank", 2 * _M), ("rider", 1 * _M)])
-            strata[StratumKey("law", model * 32, "0.5")] = stratum
+            strata[StratumKey("law", "ab" * 32, "0.5", application)] = stratum
         sampling = sampling_of(strata, 27, "p", 0, 0)
 
         assert {"bank": 10 * _M, "rider": 5 * _M} == sampling.settled
@@ -179,7 +196,8 @@ class TestRounding:
     def test_a_single_trillionth_is_enough(self):
         """Where nobody else has one."""
         entitlements = {"bank": UNIT + 1, "clinic": UNIT - 1, COMMONS: 0}
-        assert {"bank": 2, "clinic": 0, COMMONS: 0} == whole_units(entitlements, {"clinic": 1 - UNIT}, "p")
+        for salt in map(str, range(20)):
+            assert {"bank": 2, "clinic": 0, COMMONS: 0} == whole_units(entitlements, {"clinic": 1 - UNIT}, salt)
 
     def test_who_is_owed_a_whole_unit_gets_it_once(self):
         """And the next one goes to the largest of the others."""
@@ -233,6 +251,27 @@ class TestPayouts:
 
 class TestBounds:
     """The last value that is taken, and the first that is not; and what is said of that one."""
+
+    def test_the_largest_window_and_the_most_tokens(self):
+        """Are those that JSON keeps exact."""
+        assert LARGEST == PeriodCredit((0, LARGEST), LARGEST, {}).tokens == -PeriodCredit((0, 0), -LARGEST, {}).tokens
+        for window, tokens in (((0, LARGEST + 1), 1), ((0, 1), LARGEST + 1)):
+            with pytest.raises(CreditError):
+                PeriodCredit(window, tokens, {})
+
+    def test_a_clawback_that_is_no_number_is_named(self):
+        """As one of an account that is none."""
+        with pytest.raises(CreditError, match=r"^claw-back of 'bank' must be an integer, not 0\.5$"):
+            PeriodCredit((0, 1), 1, {}, clawbacks={"bank": 0.5})
+
+    def test_the_fee_of_the_largest_pool_is_exact(self):
+        """To the trillionth, of which what is rounded down is carried; unless it is settled by the first rule."""
+        policy = Policy(currency="EUR", pool=LARGEST, fee_percent="33.333333")
+        allocation = allocate("p", PeriodCredit((0, 1), 1, {"bank": 1}), policy)
+        exact = LARGEST * Fraction(33_333_333, 100_000_000)
+
+        assert exact == allocation.fee + Fraction(allocation.fee_fraction, UNIT)
+        assert allocation.fee_fraction > 0
 
     @pytest.mark.parametrize("ordinal", [0, LARGEST])
     def test_the_first_and_the_last_period(self, ordinal):
@@ -297,6 +336,141 @@ class TestBounds:
     def test_a_formula_may_turn_a_sign(self, formula, value):
         """As that of what is owed."""
         assert value == evaluate(formula, {"a": 2, "b": 3})
+
+
+class TestExplanations:
+    """What stands in an explanation follows from the settlement, or is refused."""
+
+    POLICY = Policy.from_mapping(
+        {"currency": "EUR", "pool": 1001, "fee_percent": "2.5", "holdback_percent": 10, "minimum_payout": 900}
+    )
+    OPENING = Opening(Purse({"rider": Balance(holdbacks=((3, 50),)), "clinic": Balance(held=9)}))
+    CREDIT = PeriodCredit((0, 9), 3, {"bank": 6, "clinic": 3, "rider": 3}, clawbacks={"rider": 400})
+
+    def settlement(self):
+        """With a client that is paid, one on hold, one whose debt takes its holdbacks, and what is too little."""
+        return settle("p", 1, self.CREDIT, self.POLICY, self.OPENING, frozenset({"clinic"}))
+
+    def explained(self, settlement, client):
+        """The amounts of a line by their names."""
+        steps = explain_line(settlement, self.OPENING, client, {}, 0)
+        return {step.name: step.amount for step in steps}
+
+    @pytest.mark.parametrize("client", ["bank", "clinic", "rider"])
+    @pytest.mark.parametrize(
+        "field",
+        [
+            "credit",
+            "gross",
+            "residue",
+            "clawback",
+            "holdback",
+            "drawn_holdback",
+            "held",
+            "held_total",
+            "carried_out",
+            "payout",
+        ],
+    )
+    def test_no_figure_of_a_client_may_be_another(self, client, field):
+        """Whichever of its line was altered, by one."""
+        settlement = self.settlement()
+        assert self.explained(settlement, client)
+        lines = tuple(
+            replace(line, **{field: getattr(line, field) + 1}) if line.account == client else line
+            for line in settlement.lines
+        )
+        with pytest.raises(CreditError, match=f"{client!r} in the settlement of period 'p' does not add up|brings"):
+            self.explained(replace(settlement, lines=lines), client)
+
+    def test_no_holdback_may_be_another(self):
+        """Of what is kept from now on."""
+        settlement = self.settlement()
+        lines = tuple(replace(line, holdbacks=((9, 1), *line.holdbacks)) for line in settlement.lines)
+        with pytest.raises(CreditError, match="does not add up: kept ="):
+            self.explained(replace(settlement, lines=lines), "bank")
+
+    @pytest.mark.parametrize("field", ["fee", "distributable"])
+    def test_no_figure_of_the_whole_may_be_another(self, field):
+        """Which every account's explanation says."""
+        settlement = self.settlement()
+        altered = replace(settlement, **{field: getattr(settlement, field) + 1})
+        for explain in (lambda: self.explained(altered, "bank"), lambda: explain_commons(altered, self.OPENING)):
+            with pytest.raises(CreditError, match=f"does not add up: {field} ="):
+                explain()
+
+    def test_a_pool_by_price_may_not_be_another(self):
+        """It is price times tokens."""
+        policy = Policy(currency="EUR", price_per_million_tokens=5)
+        settlement = settle("p", 1, PeriodCredit((0, 9), 10**6, {"bank": 6}), policy)
+        with pytest.raises(CreditError, match="does not add up: pool ="):
+            explain_line(replace(settlement, pool=6), Opening(), "bank", {}, 0)
+
+    @pytest.mark.parametrize("field", ["residue", "recovered", "carried_out", "payout"])
+    def test_no_figure_of_the_commons_may_be_another(self, field):
+        """As of a client."""
+        settlement = self.settlement()
+        lines = tuple(
+            replace(line, **{field: getattr(line, field) + 1}) if line.account == COMMONS else line
+            for line in settlement.lines
+        )
+        with pytest.raises(CreditError, match=f"'commons' in the settlement of period 'p' does not add up: {field} ="):
+            explain_commons(replace(settlement, lines=lines), self.OPENING)
+
+    def test_a_part_that_is_no_whole_number_of_trillionths_is_told(self):
+        """With the share and the whole that it is of."""
+        settlement = self.settlement()
+        lines = tuple(replace(line, share=Fraction(1, 7 * UNIT)) for line in settlement.lines)
+        with pytest.raises(
+            CreditError, match=r"^share 1/7000000000000 of 'bank' is no whole number of trillionths of "
+        ):
+            self.explained(replace(settlement, lines=lines), "bank")
+
+    def test_a_part_that_is_another_is_told(self):
+        """Though it is a whole number of them."""
+        settlement = self.settlement()
+        lines = tuple(replace(line, share=Fraction(0)) for line in settlement.lines)
+        with pytest.raises(
+            CreditError, match=r"^part of the commons in period 'p' is not its stored 0$|does not add up"
+        ):
+            explain_commons(replace(settlement, lines=lines), self.OPENING)
+
+    def test_a_trillionth_that_a_division_leaves_is_told_as_such(self):
+        """Of three equal clients one has it, and none was cut by a cap."""
+        settlement = settle(
+            "p", 1, PeriodCredit((0, 9), 3, {"bank": 1, "clinic": 1, "rider": 1}), Policy(currency="EUR", pool=1)
+        )
+        told = [self.amounts(settlement, client) for client in ("bank", "clinic", "rider")]
+
+        assert [0, 0, 1] == sorted(amounts["part_rest"] for amounts in told)
+        assert not any("by_credit" in amounts for amounts in told)
+
+    def amounts(self, settlement, client):
+        """Of a settlement that began with nothing."""
+        return {step.name: step.amount for step in explain_line(settlement, Opening(), client, {}, 0)}
+
+    @pytest.mark.parametrize(("minimum", "least", "carried"), [(0, 1, 0), (1, 1, 0), (7, 7, 0), (8, 8, 7)])
+    def test_exactly_the_minimum_is_paid(self, minimum, least, carried):
+        """And of nothing there is no payout, whatever the minimum."""
+        policy = Policy(currency="EUR", pool=7, minimum_payout=minimum)
+        amounts = self.amounts(settle("p", 1, PeriodCredit((0, 9), 1, {"bank": 1}), policy), "bank")
+
+        assert (least, carried, 7 - carried) == tuple(amounts[name] for name in ("minimum", "carried_out", "payout"))
+
+    def test_the_commons_below_zero_is_told_in_both_periods(self):
+        """Rounding in favour of clients made it owe a unit, which the next period makes good."""
+        carried = {"bank": Balance(residue=6 * UNIT // 10), "clinic": Balance(residue=6 * UNIT // 10)}
+        credit = PeriodCredit((0, 1), 1, {"bank": 1, "clinic": 1})
+        opening = Opening(Purse(carried))
+        short = settle("p", 1, credit, Policy(currency="EUR", pool=1), opening)
+        after = short.opening(Policy(currency="EUR", pool=5))
+        later = settle("q", 2, PeriodCredit((0, 1), 1, {COMMONS: 1}), Policy(currency="EUR", pool=5), after)
+        first = {step.name: step for step in explain_commons(short, opening)}
+        second = {step.name: step for step in explain_commons(later, after)}
+
+        assert (-1, "owed from now on") == (first["carried_out"].amount, first["carried_out"].note)
+        assert (-1, "below zero it is owed") == (second["carried_in"].amount, second["carried_in"].note)
+        assert (4, "") == (second["payout"].amount, second["carried_out"].note)
 
 
 class TestDocuments:
