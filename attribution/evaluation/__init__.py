@@ -4,6 +4,7 @@ experiments/        the experiments themselves, a family in each module, and the
 calibration         how right the shares are that a bundle pays, by Shapley values of its own updates
 calibration_report  what a calibration found, as everybody may read it
 catalogue           the experiments, by the names that `protoken evaluate` and the files in configs/evaluation use
+culprits_table      E1 of several models in one table, a cell for each model and domain
 data                what consortia learn and are asked: domains, disjoint parts of them, planted knowledge
 experiment          what an experiment is: cases that run on their own, and a summary of their rows
 ground_truth        what coalitions of clients would have said, reconstructed or retrained: the slow oracle

@@ -152,6 +152,9 @@ def test_keys_are_registered_once_and_before_they_sign(ledger):
         assert [KEY.public, OTHER_KEY.public] == verify_keys(connection)
     assert [KEY.public.key_id, OTHER_KEY.public.key_id] == [event.subject for event in added]
     assert [{"public": key.public.encode()} for key in (KEY, OTHER_KEY)] == [event.document for event in added]
+    assert [("service", f"signing_key.added:{key.public.key_id}") for key in (KEY, OTHER_KEY)] == [
+        (event.actor, event.once) for event in added
+    ]
     assert 2 == len(checkpoints_of(ledger))
 
 
