@@ -27,7 +27,8 @@ Knows nothing of FastAPI or Ray: `failures` turns these into answers, `messages`
 import traceback
 from typing import ClassVar, TypedDict
 
-LEDGER_RETRY_AFTER_S = 5
+RETRY_AFTER_S = 5
+"""By then what was away is mostly back: a replica, an engine, the ledger, a folder."""
 
 
 class Problem(TypedDict):
@@ -231,4 +232,4 @@ class UnavailableError(ApiError):
 
 def ledger_away(message: str = "the ledger is away; try again") -> UnavailableError:
     """The refusal of whatever needs the ledger while it cannot be read."""
-    return UnavailableError(message, code="ledger_unavailable", retry_after_s=LEDGER_RETRY_AFTER_S)
+    return UnavailableError(message, code="ledger_unavailable", retry_after_s=RETRY_AFTER_S)

@@ -117,7 +117,7 @@ PURE = {
 }
 BOTH_DOMAINS = {
     "deployment.app.serving",
-    "deployment.cli",
+    "deployment.cli.commands",
     "deployment.cli.books.member",
     "deployment.cli.books.payouts",
     "deployment.cli.books.statement",

@@ -21,8 +21,8 @@ from deployment.access import key_cache
 from deployment.access.calls import MINUTE_S
 from deployment.api import routes as api_routes
 from deployment.books.accounts import load_accounts
-from deployment.cli import app
 from deployment.cli.books import keys
+from deployment.cli.commands import app
 from deployment.cli.on_demand import load_command
 from deployment.console import pages as console_pages
 from deployment.console.figures import snapshot as figures

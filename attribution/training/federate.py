@@ -4,11 +4,10 @@ Aggregation is exact: each round's client updates are merged as Σ_i ρ_i B_i A_
 global = base + Σ_i D_i with no residual but rounding. Does not know prompts, scores or serving.
 """
 
-import hashlib
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -23,7 +22,8 @@ from attribution.bundle.writing import Member, write_bundle
 from attribution.errors import RecipeError
 from attribution.progress import Progress
 from attribution.training.aggregation import Aggregation, Defences, Previous, aggregate
-from attribution.training.local import CachedExample, cache_examples, train
+from attribution.training.batches import batches_of, seed_of
+from attribution.training.local import cache_examples, train
 from attribution.training.recipe import ClientRecipe, Recipe, load_examples
 from attribution.training.trainers import FullTrainer, LoraTrainer, Trainer
 
@@ -134,17 +134,17 @@ class Federation:
         drawn = self._recipe.clients_per_round
         if drawn is None:
             return self._recipe.clients
-        generator = torch.Generator().manual_seed(_seed(self._recipe.seed, self.round + 1, ""))
+        generator = torch.Generator().manual_seed(seed_of(self._recipe.seed, self.round + 1, ""))
         chosen = set(torch.randperm(len(self._recipe.clients), generator=generator)[:drawn].tolist())
         return [client for index, client in enumerate(self._recipe.clients) if index in chosen]
 
     def _local_update(self, client: ClientRecipe) -> Update:
         """What one client's local training changed; a free rider returns the global model unchanged."""
         recipe = self._recipe
-        seed = _seed(recipe.seed, self.round + 1, client.id)
+        seed = seed_of(recipe.seed, self.round + 1, client.id)
         self._trainer.reset(seed)
         if not client.free_rider:
-            batches = _batches(self._data[client.id], recipe.batch_size, recipe.steps, seed)
+            batches = batches_of(self._data[client.id], recipe.batch_size, recipe.steps, seed)
             tail = tail_of(self._model, self._first_block)
             train(tail, self._trainer.parameters, batches, recipe.learning_rate, self._progress.advance)
         return self._keep_on_disk(self._trainer.update(), f"{client.id}.{self.round + 1}.submitted")
@@ -163,19 +163,3 @@ def _first_trained_block(recipe: Recipe, blocks: int) -> int:
     if trained > blocks:
         raise RecipeError(f"trained_blocks is {trained}, but {recipe.base} has {blocks} blocks")
     return blocks - trained
-
-
-def _batches(examples: Sequence[CachedExample], size: int, steps: int, seed: int) -> Iterator[list[CachedExample]]:
-    """`steps` batches, running through a fresh permutation of the examples in each epoch."""
-    generator = torch.Generator().manual_seed(seed)
-    waiting: list[int] = []
-    for _ in range(steps):
-        while len(waiting) < min(size, len(examples)):
-            waiting += torch.randperm(len(examples), generator=generator).tolist()
-        taken, waiting = waiting[:size], waiting[size:]
-        yield [examples[index] for index in taken]
-
-
-def _seed(seed: int, number: int, client: str) -> int:
-    digest = hashlib.sha256(f"{seed}/{number}/{client}".encode()).digest()
-    return int.from_bytes(digest[:6], "big")

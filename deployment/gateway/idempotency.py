@@ -20,6 +20,7 @@ from hashlib import sha256
 from typing import Any
 
 from deployment.errors import (
+    RETRY_AFTER_S,
     ConflictError,
     InvalidRequestError,
     SpoolError,
@@ -37,7 +38,6 @@ _LOG = logging.getLogger(__name__)
 HEADER = "Idempotency-Key"
 _KEY_LENGTH = 255
 HERE_RETRY_AFTER_S = 1
-ELSEWHERE_RETRY_AFTER_S = 5
 RELEASE_PATIENCE_S = 1.0
 
 
@@ -122,7 +122,7 @@ class Idempotency:
             raise _expired_error(claim)
         if time.time() - claim.created_at_us / 1e6 > self._replays.window_s:
             raise _unresolved_error(claim)
-        raise _in_progress_error(ELSEWHERE_RETRY_AFTER_S)
+        raise _in_progress_error(RETRY_AFTER_S)
 
     async def claim(self, attempt: "Attempt") -> Claim:
         """Claim the key of an attempt, for which this waits a little; raises as `begin`."""
@@ -273,7 +273,7 @@ def _unresolved_error(claim: Claim) -> ConflictError:
         "its way, so that none is made twice; if it never comes, a new key asks for a new response",
         param=HEADER,
         code="idempotency_unresolved",
-        retry_after_s=ELSEWHERE_RETRY_AFTER_S,
+        retry_after_s=RETRY_AFTER_S,
         should_retry=False,
     )
 

@@ -13,7 +13,7 @@ from ray.serve._private.constants import RAY_SERVE_USE_GRPC_BY_DEFAULT
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from deployment.errors import UnavailableError, log_text_of
+from deployment.errors import RETRY_AFTER_S, UnavailableError, log_text_of
 from deployment.gateway.recent_answer import RecentAnswer
 from deployment.gateway.silence import ANSWER_TIMEOUT_S, SILENCE_S, TRIES
 from deployment.replica.messages import Event, Failed, Job, ModelCard, Report
@@ -53,7 +53,7 @@ class HandleEngine:
         """
         report = await self._report.get(FRESH_S)
         for code, message in report.lost:
-            raise UnavailableError(message, code=code, retry_after_s=5)
+            raise UnavailableError(message, code=code, retry_after_s=RETRY_AFTER_S)
         return report.card
 
     async def count_replicas(self) -> int | None:
@@ -80,10 +80,14 @@ class HandleEngine:
             why = f"every place is taken; try again in {self._wait_s} s"
             yield Failed(429, why, "overloaded", retry_after_s=self._wait_s)
         except UnavailableError as error:
-            yield Failed(503, error.message, error.code or "engine_unavailable", retry_after_s=5, is_open=True)
+            yield Failed(
+                503, error.message, error.code or "engine_unavailable", retry_after_s=RETRY_AFTER_S, is_open=True
+            )
         except Exception as error:  # noqa: BLE001 - Ray's, its transport's or the replica's own: none is known here
             _LOG.warning("a response ends, as its replica does not go on: %s", log_text_of(error))
-            yield Failed(503, "the model went away; try again", "engine_unavailable", retry_after_s=5, is_open=True)
+            yield Failed(
+                503, "the model went away; try again", "engine_unavailable", retry_after_s=RETRY_AFTER_S, is_open=True
+            )
         finally:
             events.cancel()
 
@@ -126,9 +130,11 @@ class HandleEngine:
     def _absence(self) -> UnavailableError:
         """That no replica answers: without its bundle none can start, and none is left to say so."""
         if self._manifest is None or self._manifest.exists():
-            return UnavailableError("no replica of the model answers", code="engine_unavailable", retry_after_s=5)
+            return UnavailableError(
+                "no replica of the model answers", code="engine_unavailable", retry_after_s=RETRY_AFTER_S
+            )
         why = "no replica of the model answers, and the service's bundle is gone"
-        return UnavailableError(why, code="bundle_missing", retry_after_s=5)
+        return UnavailableError(why, code="bundle_missing", retry_after_s=RETRY_AFTER_S)
 
 
 async def _step(events: AsyncIterator[Event]) -> Event | None:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from deployment.access.gate import caller
-from deployment.errors import NotFoundError
+from deployment.errors import RETRY_AFTER_S, NotFoundError
 from deployment.gateway.health_answer import health_answer
 from deployment.gateway.idempotency import check_key
 from deployment.gateway.service import Service, TheService, answering_models, job_of, require_model
@@ -24,7 +24,6 @@ from rewards.keys.rules import Key
 from rewards.ledger.usage import is_of
 from rewards.store.receipts import BookedReceipt
 
-RETRY_AFTER_S = 5
 _OF_RECEIPT = ("model_sha256", "method", "settings", "version", "tokens", "measurement")
 
 

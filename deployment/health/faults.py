@@ -9,14 +9,13 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deployment.errors import PartLostError, UnavailableError
+from deployment.errors import RETRY_AFTER_S, PartLostError, UnavailableError
 from deployment.health.parts import Check
 from deployment.http.failures import LOST
 from rewards.errors import LedgerError, LedgerLostError
 
 _LOG = logging.getLogger(__name__)
 INTERVAL_S = 1.0
-RETRY_AFTER_S = 5
 _HOW = {
     "missing": "is gone",
     "replaced": "is another one than when the service started",

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployment.errors import (
+    RETRY_AFTER_S,
     ApiError,
     ConflictError,
     InternalError,
@@ -42,7 +43,6 @@ from rewards.files.plain_text import one_line
 from rewards.periods.errors import PeriodClosedError
 
 _LOG = logging.getLogger(__name__)
-RETRY_AFTER_S = 5
 _REQUEST_ID = "x-request-id"
 _GOOD_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 

@@ -13,8 +13,8 @@ import ray
 from deployment.cluster.core_files import forbid_core_files
 from deployment.cluster.loopback import listen_on_own_address
 from deployment.cluster.machine import require_given
-from deployment.errors import WorkerDiedError
-from deployment.health.faults import RETRY_AFTER_S, Watch
+from deployment.errors import RETRY_AFTER_S, WorkerDiedError
+from deployment.health.faults import Watch
 from deployment.health.places import ledger_folder
 from deployment.metrics.replica import ReplicaMetrics
 from deployment.replica.booking.booking_queue import BookingQueue

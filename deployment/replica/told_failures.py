@@ -3,7 +3,7 @@
 import logging
 
 from attribution.errors import ContextLengthError, PromptError
-from deployment.errors import ledger_away, log_text_of
+from deployment.errors import RETRY_AFTER_S, ledger_away, log_text_of
 from deployment.replica.engines.errors import EngineError
 from deployment.replica.messages import Event, Failed, Finished, Job
 
@@ -39,7 +39,9 @@ def overload_failure(why: str, retry_after_s: int) -> Failed:
 
 def stop_failure() -> Failed:
     """A job that the end of the replica cut, or that came after it."""
-    return Failed(503, "the model is stopping or was restarted; try again", "engine_unavailable", retry_after_s=5)
+    return Failed(
+        503, "the model is stopping or was restarted; try again", "engine_unavailable", retry_after_s=RETRY_AFTER_S
+    )
 
 
 def ledger_failure() -> Failed:

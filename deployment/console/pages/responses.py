@@ -22,7 +22,7 @@ from deployment.console.figures.credits import Credit, credits_of
 from deployment.console.figures.heatmap import heat_map, twins
 from deployment.console.figures.snapshot import TheFigures
 from deployment.console.rendering import TheViewer, Viewer, redirect, render
-from deployment.errors import NotFoundError
+from deployment.errors import RETRY_AFTER_S, NotFoundError
 from deployment.gateway.service import Service, TheService
 from deployment.http.cursors import Cursor, cursor_at, place_of
 from deployment.kept.texts import Texts
@@ -41,7 +41,6 @@ from rewards.views.page import Page
 router = APIRouter()
 _LIST: Final = "console/responses"
 _ROWS: Final = 50
-_RETRY_AFTER_S: Final = 5
 
 ResponseId = Annotated[Name, Path()]
 
@@ -183,7 +182,7 @@ def _receipt(viewer: Viewer, service: Service, books: Books, response_id: str) -
         raise NotFoundError(
             "this response is safe on disk, and its credit on its way to the ledger; look again in a moment",
             code="response_not_booked_yet",
-            retry_after_s=_RETRY_AFTER_S,
+            retry_after_s=RETRY_AFTER_S,
         )
     raise NotFoundError(f"there is no response {response_id} here", code="response_not_found")
 

@@ -2,9 +2,7 @@
 
 from typing import Literal
 
-from deployment.errors import ServiceError
-
-RETRY_AFTER_S = 5
+from deployment.errors import RETRY_AFTER_S, ServiceError
 
 
 class EngineError(ServiceError):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from deployment.cli import app, main
+from deployment.cli.commands import app, main
 from deployment.cli.on_demand import load_command
 from deployment.errors import SettingsError
 from deployment.settings import Settings

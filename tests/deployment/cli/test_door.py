@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 import typer
 
-from deployment.cli import app, main
+from deployment.cli.commands import app, main
 from deployment.cli.on_demand import Deferred, load_command
 from rewards import periods, statements
 from rewards.ledger.ledger import Ledger

@@ -9,7 +9,7 @@ import pytest
 from peft import LoraConfig, get_peft_model
 
 from attribution.base.references import load_model
-from deployment.cli import app, main
+from deployment.cli.commands import app, main
 from rewards.ledger.ledger import Ledger
 from tests.attribution import consortia
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from deployment.cli import app
+from deployment.cli.commands import app
 from deployment.cli.configs import configs_folder
 from deployment.settings import Settings
 from tests.pages import faults_of_call

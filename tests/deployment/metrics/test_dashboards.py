@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from deployment.cli import app
+from deployment.cli.commands import app
 from deployment.metrics.catalogue import CATALOGUE
 from deployment.metrics.dashboards.board_files import documents
 from deployment.metrics.dashboards.queries import select

@@ -11,7 +11,7 @@ import pytest
 import typer
 import yaml
 
-from deployment.cli import app
+from deployment.cli.commands import app
 from deployment.metrics.catalogue import CATALOGUE
 from deployment.metrics.dashboards.board_files import documents
 from deployment.settings import Settings
