@@ -142,6 +142,16 @@ def read_history(connection: Connection) -> History:
     )
 
 
+def read_period(connection: Connection, name: str) -> Period | None:
+    """One period alone, as `read_history` would find it; None when there is none.
+
+    Raises:
+        LedgerError: its document does not match its hash.
+    """
+    moves = events.find(connection, kinds=PERIOD_KINDS, subject=name)
+    return _period(moves) if moves else None
+
+
 def read_holds(connection: Connection) -> tuple[Hold, ...]:
     """Every hold, active or released, in the order of placing."""
     return _holds(events.find(connection, kinds=HOLD_KINDS))

@@ -19,7 +19,7 @@ from rewards.ledger.ledger import Ledger
 from rewards.moments import DAY_US, Clock, text_of
 from rewards.periods import bodies, policy_fit
 from rewards.periods.errors import PeriodClosedError
-from rewards.periods.history import History, Period, add_hash, read_history
+from rewards.periods.history import History, Period, add_hash, read_history, read_period
 from rewards.periods.period_end import freeze, time_closed_us
 from rewards.periods.preparation import PreparedSettlement, prepare_settlement, settle_again, take_as_final
 from rewards.periods.previews import Preview, compare
@@ -101,10 +101,10 @@ def close(
     def prepare(connection: Connection, history: History) -> PreparedSettlement:
         return _draft(connection, history, name, policy, until_us)
 
-    def write(connection: Connection, prepared: PreparedSettlement) -> None:
-        _record_draft(connection, name, actor, prepared)
+    def write(connection: Connection, history: History, prepared: PreparedSettlement) -> None:
+        _record_draft(connection, history, name, actor, prepared)
         if policy.dispute_days == 0:
-            _record_final(connection, name, actor, prepared)
+            _record_final(connection, history, name, actor, prepared)
 
     return _write(ledger, prepare, write, expected)
 
@@ -125,8 +125,8 @@ def finalise(ledger: Ledger, name: str, actor: str, *, expected: str | None = No
             raise PeriodError(f"period {name!r} may be disputed until {text_of(opens_us)}, and finalised from then on")
         return settle_again(connection, history, period)
 
-    def write(connection: Connection, prepared: PreparedSettlement) -> None:
-        _record_final(connection, name, actor, prepared)
+    def write(connection: Connection, history: History, prepared: PreparedSettlement) -> None:
+        _record_final(connection, history, name, actor, prepared)
 
     return _write(ledger, prepare, write, expected)
 
@@ -173,7 +173,7 @@ def mark_disputed(connection: Connection, name: str, reason: str, actor: str) ->
 def _write(
     ledger: Ledger,
     prepare: Callable[[Connection, History], PreparedSettlement],
-    write: Callable[[Connection, PreparedSettlement], None],
+    write: Callable[[Connection, History, PreparedSettlement], None],
     expected: str | None,
 ) -> Settlement:
     with ledger.database.read() as connection:
@@ -186,7 +186,7 @@ def _write(
         if expected not in (None, prepared.settlement.sha256):
             name = prepared.settlement.period
             raise PeriodMovedError(f"period {name!r} comes to another settlement by now than was expected; look again")
-        write(connection, prepared)
+        write(connection, history, prepared)
     return prepared.settlement
 
 
@@ -247,9 +247,11 @@ def _final_from_us(connection: Connection, period: Period, now: int) -> int:
     return time_closed_us(connection, period, Clock(now, policy.skew_us)) + _dispute_us(policy)
 
 
-def _record_draft(connection: Connection, name: str, actor: str, prepared: PreparedSettlement) -> None:
+def _record_draft(
+    connection: Connection, history: History, name: str, actor: str, prepared: PreparedSettlement
+) -> None:
     """Write the draft, which reveals the sampling keys of before it; new ones are committed to and take their place."""
-    previous = read_history(connection).before(prepared.ordinal)
+    previous = history.before(prepared.ordinal)
     revealed = keys.reveal(connection, 0 if previous is None else previous.moves[0].sequence)
     document = prepared.document([key.document for key in revealed])
     events.record(connection, "period.draft", name, actor, add_hash(document), once=f"period.draft:{name}")
@@ -257,13 +259,14 @@ def _record_draft(connection: Connection, name: str, actor: str, prepared: Prepa
         keys.renew(connection, actor)
 
 
-def _record_final(connection: Connection, name: str, actor: str, prepared: PreparedSettlement) -> None:
-    draft = read_history(connection).find(name)
+def _record_final(
+    connection: Connection, history: History, name: str, actor: str, prepared: PreparedSettlement
+) -> None:
+    draft = read_period(connection, name)  # which may have been written just now
     assert draft is not None
     document = prepared.document(draft.sampling_keys)
     events.record(connection, "period.final", name, actor, add_hash(document), once=f"period.final:{name}")
-    history = read_history(connection)
-    period = history.find(name)
+    period = read_period(connection, name)
     assert period is not None
     assert period.final == prepared.settlement  # what is read back is what was meant
     bodies.record(connection, period, history.periods[: period.ordinal - 1], prepared.contents, actor)
