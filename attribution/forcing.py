@@ -42,7 +42,8 @@ def forced_generation(
     """What decoding would have returned, had it emitted exactly `token_ids`: one pass over the whole sequence.
 
     Raises:
-        PromptError: prompt or response is empty, or together they exceed the model's context.
+        PromptError: prompt or response is empty.
+        ContextLengthError: together they exceed the model's context.
     """
     prompt, tokens = list(prompt_ids), list(token_ids)
     require_readable(model, prompt, tokens)
@@ -76,7 +77,8 @@ def response_to(
     """The response to a prompt that somebody gives; where that is None, the model's own, without sampling.
 
     Raises:
-        PromptError: prompt or response is empty, or together they exceed the model's context.
+        PromptError: prompt or response is empty.
+        ContextLengthError: together they exceed the model's context.
     """
     if token_ids is not None:
         return forced_generation(model, prompt_ids, token_ids)

@@ -94,7 +94,7 @@ WALLS = {
     },
     "rewards.audit": {"rewards.errors", "rewards.signing", "rewards.store.database", "rewards.store.tables"},
     "deployment.books": {
-        "deployment.errors", "deployment.schemas", "deployment.health.signing_key",
+        "deployment.errors", "deployment.schemas",
         "deployment.members.round_record",
         "rewards",
     },

@@ -83,7 +83,7 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / _ONE_FILE]
     index = folder / _INDEX
     if not index.exists():
-        others = sorted(path.name for path in folder.iterdir() if path.suffix in _OTHER_WEIGHTS)
+        others = sorted(path.name for path in folder.glob("*") if path.suffix in _OTHER_WEIGHTS)
         hint = f"; there is {', '.join(others[:3])}" if others else ""
         raise ModelError(f"{folder}: holds no {_ONE_FILE}, whole or in shards with {_INDEX}{hint}")
     named = read_json_object(index, ModelError).get("weight_map")

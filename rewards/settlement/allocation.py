@@ -246,8 +246,27 @@ def _cap_parts(period: str, parts: dict[str, int], weights: Mapping[str, int], p
     caps = {client: int(whole * policy.cap(client) / _PERCENT) for client in parts if client != COMMONS}
     if all(parts[client] <= cap for client, cap in caps.items()):
         return parts
+    capped = capped_clients(sum(parts[client] for client in caps), weights, caps)
+    below = {client: weights[client] for client in caps if client not in capped}
+    left = sum(parts[client] for client in caps) - sum(capped.values())
+    shared = divide(left, below, salt=period) if sum(below.values()) else {}
+    commons = whole - sum(capped.values()) - sum(shared.values())
+    return {**dict.fromkeys(parts, 0), **capped, **shared, COMMONS: commons}
+
+
+def capped_clients(of_clients: int, weights: Mapping[str, int], caps: Mapping[str, int]) -> dict[str, int]:
+    """The clients whose part of `of_clients` by weight is more than their cap, however often it is shared anew.
+
+    Args:
+        of_clients: what the clients have of the whole, together.
+        weights: client -> weight; those without a cap do not count.
+        caps: client -> the most that it may have.
+
+    Returns:
+        Client -> its cap, for each that is cut to it.
+    """
     below = {client: weights[client] for client in caps}
-    left = sum(parts[client] for client in caps)
+    left = of_clients
     capped: dict[str, int] = {}
     while below:
         sum_below = sum(below.values())
@@ -258,9 +277,7 @@ def _cap_parts(period: str, parts: dict[str, int], weights: Mapping[str, int], p
             capped[client] = caps[client]
             left -= caps[client]
             del below[client]
-    shared = divide(left, below, salt=period) if sum(below.values()) else {}
-    commons = whole - sum(capped.values()) - sum(shared.values())
-    return {**dict.fromkeys(parts, 0), **capped, **shared, COMMONS: commons}
+    return capped
 
 
 def _check_applications(credit: PeriodCredit) -> None:

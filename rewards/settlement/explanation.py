@@ -11,7 +11,9 @@ from collections.abc import Mapping
 
 from rewards.credit import COMMONS
 from rewards.errors import CreditError
+from rewards.largest_remainder import divide
 from rewards.money import write_readable
+from rewards.settlement.allocation import capped_clients
 from rewards.settlement.balances import Balance, Opening
 from rewards.settlement.document import Settlement
 from rewards.settlement.lines import Line
@@ -115,12 +117,14 @@ def _explain_redistribution(sheet: Sheet, settlement: Settlement, weights: Mappi
     """What is left of the whole when clients at their caps and the commons have theirs, by the credit of the others."""
     whole = sheet.amount("whole")
     clients = {each.account: part_of(each, whole) for each in settlement.lines if each.account != COMMONS}
-    caps = {client: int(whole * settlement.policy.cap(client) / 100) for client in clients}
-    capped = {client for client in clients if client in weights and clients[client] == caps[client]}
+    caps = {client: int(whole * settlement.policy.cap(client) / 100) for client in weights if client != COMMONS}
+    before = divide(whole, weights, salt=settlement.period)
+    # By the rule and not by who has its cap: rounded up, one that was not cut to it may come to it as well.
+    capped = capped_clients(whole - before.get(COMMONS, 0), weights, caps)
     below = sum(amount for client, amount in weights.items() if client != COMMONS and client not in capped)
     sheet.derive("by_credit", "By credit, without caps", "whole * credit // paid_credit", Unit.FINE)
     sheet.give("commons_part", "Part of the commons", whole - sum(clients.values()), Unit.FINE)
-    sheet.give("capped", "Parts of all clients at their caps", sum(clients[each] for each in capped), Unit.FINE)
+    sheet.give("capped", "Parts of all clients at their caps", sum(capped.values()), Unit.FINE)
     sheet.give("below_credit", "Credit of the clients below theirs", below, Unit.CREDIT)
     sheet.derive("left", "Left for the clients below", "whole - commons_part - capped", Unit.FINE)
     sheet.derive("part_down", "By their credit, rounded down", "left * credit // below_credit", Unit.FINE)

@@ -9,7 +9,7 @@ engines       connections whose transaction reads one moment, or is alone in wri
 events        the book of what happened besides receipts: who did what, when, and what came of it
 presence      whether the ledger is still the one that was opened
 publications  which bundle answers for a consortium, and from when
-queries       sums over receipts and entries, within somebody else's transaction
+queries       sums over receipts and entries, and lists cut to what a statement takes
 reasons       why something was done: what a reason must be
 receipts      receipts and entries as they were booked, and how they are read; `Receipt` is in `rewards.credit`
 schema        the schema: made, told from another version's, migrated

@@ -1,4 +1,4 @@
-"""Sums over receipts and entries, and where they end; in a transaction that somebody else opened. Writes nothing."""
+"""Sums over receipts and entries, where they end, and lists cut to what a statement takes. Writes nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """From an attributed response to a receipt.
 
-The one place where the words of `attribution` meet those of `rewards`. Computes no score and no split of its own.
+Here the words of `attribution` meet those of `rewards`. Computes no score and no split of its own.
 """
 
 from collections.abc import Mapping

@@ -445,6 +445,26 @@ class TestExplanations:
         assert [0, 0, 1] == sorted(amounts["part_rest"] for amounts in told)
         assert not any("by_credit" in amounts for amounts in told)
 
+    @pytest.mark.parametrize("rule", [1, 2])
+    def test_who_comes_to_its_cap_by_rounding_up_was_not_cut_to_it(self, rule):
+        """Half a trillionth below it, by largest remainder: the others are explained by what the rule left to them."""
+        left, credit = 9 * UNIT // 10, 10**17  # of one unit, what the first client's cap of 10 % leaves, and its credit
+
+        def credit_for(trillionths):
+            return round(Fraction(trillionths) * credit / left)
+
+        small = {f"j{number}": credit_for(10**9 + number * 10**6 + Fraction(35, 100)) for number in range(3)}
+        small["edge"] = credit_for(UNIT // 20 - Fraction(1, 2))
+        every = {"first": 2 * credit, "most": credit - sum(small.values()), **small}
+        policy = Policy.from_mapping(
+            {"currency": "EUR", "pool": 1, "commons": "distribute", "caps": {"first": 10, "edge": 5}}
+        )
+        settlement = settle("p", 1, PeriodCredit((0, 9), UNIT, every), policy, rule=rule)
+        told = {client: self.amounts(settlement, client) for client in every}
+
+        assert UNIT // 20 == told["edge"]["part"] == told["edge"]["cap"], "it is on its cap"
+        assert {0, 1} == {told[client]["part_rest"] for client in ("most", "j0", "j1", "j2")}
+
     def amounts(self, settlement, client):
         """Of a settlement that began with nothing."""
         return {step.name: step.amount for step in explain_line(settlement, Opening(), client, {}, 0)}
