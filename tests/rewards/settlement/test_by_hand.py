@@ -477,6 +477,20 @@ class TestExplanations:
 
         assert (least, carried, 7 - carried) == tuple(amounts[name] for name in ("minimum", "carried_out", "payout"))
 
+    def test_what_the_commons_has_of_what_was_pending_is_told(self):
+        """A third of the measured credit is its own, so of the pending as well."""
+        stratum = Stratum(pending=1, pending_credit=3 * _M)
+        for _ in range(2):
+            stratum.measure(3 * _M, [("bank", 2 * _M), (COMMONS, 1 * _M)])
+        credit = PeriodCredit(
+            (0, 9), 9, {"bank": 4 * _M, COMMONS: 2 * _M, PENDING: 3 * _M},
+            strata={StratumKey("law", "ab" * 32, "0.5"): stratum},
+        )  # fmt: skip
+        told = {step.name: step for step in explain_commons(settle("p", 1, credit, EUR), Opening())}
+
+        assert (2 * _M, 1 * _M, 3 * _M) == tuple(told[name].amount for name in ("measured", "settled", "credit"))
+        assert "responses that were not measured, in the proportions of those that were" == told["settled"].note
+
     def test_the_commons_below_zero_is_told_in_both_periods(self):
         """Rounding in favour of clients made it owe a unit, which the next period makes good."""
         carried = {"bank": Balance(residue=6 * UNIT // 10), "clinic": Balance(residue=6 * UNIT // 10)}
@@ -514,7 +528,7 @@ class TestDocuments:
         """Larger than is taken today, and of a currency that is none; given anew it is refused."""
         settlement = settle("p", 1, PeriodCredit((0, 9), 1, {"bank": 1}), EUR)
         document = settlement.to_document()
-        for change in ({"dispute_days": 100_000}, {"currency": "XXX"}):
+        for change in ({"dispute_days": 100_000}, {"currency": "QQQ"}):
             policy = {**document["policy"], **change}
             stored = Settlement.from_document({**document, "policy": policy}).policy
 
