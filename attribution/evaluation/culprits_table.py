@@ -1,0 +1,144 @@
+"""E1 of several models in one table, a cell for each model and domain, as the paper has it (arXiv 2601.19672, RQ1).
+
+`python -m attribution.evaluation.culprits_table FOLDER` reads the results `*.json` of a folder, each of E1 on another
+model, and writes the page. Measures nothing.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from attribution.errors import RecipeError
+from attribution.evaluation.experiments.culprits import COVERAGE, ON_TOP
+from attribution.evaluation.results import Figure, Result
+from attribution.files.foreign import JsonObject
+
+_PAPER_MEAN, _PAPER_WORST = 0.9862, 0.925
+_Cells = Mapping[tuple[str, str], Figure]
+"""By model and domain; what was not measured is absent."""
+
+
+def read_results(folder: Path) -> dict[str, Result]:
+    """The results of E1 in a folder by their files' names, which name the models in the table; in that order.
+
+    Raises:
+        RecipeError: there are none, or one is no result of E1; the file is named.
+    """
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise RecipeError(f"{folder}: no results; `protoken evaluate E1` writes them")
+    results = {}
+    for file in files:
+        try:
+            result = Result.model_validate_json(file.read_text(encoding="utf-8"))
+        except ValidationError as error:
+            raise RecipeError(f"{file}: no result of an experiment: {error.errors()[0]['msg']}") from error
+        if result.experiment != "E1":
+            raise RecipeError(f"{file}: of {result.experiment}, not of E1")
+        results[file.stem] = result
+    return results
+
+
+def write_page(results: Mapping[str, Result]) -> str:
+    """The page in Markdown: a table for each preset, what the cells come to, and by which commands."""
+    domains = sorted({domain for result in results.values() for domain in result.data})
+    lines = [
+        "# Who planted it: every model and domain",
+        "",
+        "Two of six clients plant a backdoor. Of the responses in which it worked, in how many is one of the two on",
+        "top? In brackets the 95 % interval (Wilson 1927). By guessing it would be one in three. The paper has",
+        f"{_PAPER_MEAN:.2%} in the mean of 16 cells, and {_PAPER_WORST:.1%} in the worst.",
+    ]
+    for preset in ("credit", "paper"):
+        cells = {
+            (model, domain): figure
+            for model, result in results.items()
+            for domain in domains
+            if (figure := _figure(result, ON_TOP.format(preset=preset, domain=domain)))
+        }
+        lines += [
+            "",
+            f"## `{preset}`",
+            "",
+            *_table(results, domains, cells),
+            "",
+            _summary(cells, len(results) * len(domains)),
+        ]
+    coverage = {
+        (model, domain): figure
+        for model, result in results.items()
+        for domain in domains
+        if (figure := _figure(result, COVERAGE.format(domain=domain)))
+    }
+    lines += ["", "## Which part of the questions gave such a response", "", *_table(results, domains, coverage)]
+    return "\n".join([*lines, "", "## How", "", *_commands(results)]) + "\n"
+
+
+def _base(result: Result) -> str:
+    """The base model as a command names it: what it is follows in the label of one that is made."""
+    return result.model.partition(" ")[0]
+
+
+def _recipe(result: Result) -> JsonObject:
+    training = result.settings["training"]
+    assert isinstance(training, dict)
+    return training
+
+
+def _figure(result: Result, name: str) -> Figure | None:
+    return next((figure for figure in result.figures if figure.name == name and figure.n), None)
+
+
+def _table(results: Iterable[str], domains: Sequence[str], cells: _Cells) -> Iterator[str]:
+    yield f"| model | {' | '.join(domains)} |"
+    yield f"|{'---|' * (len(domains) + 1)}"
+    for model in results:
+        yield f"| {model} | {' | '.join(_cell(cells.get((model, domain))) for domain in domains)} |"
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None or figure.low is None or figure.high is None:
+        return "–"
+    return f"{round(figure.value * figure.n)} of {figure.n} ({figure.low * 100:.1f}–{figure.high:.1%})"
+
+
+def _summary(cells: _Cells, count: int) -> str:
+    if not cells:
+        return "No cell was measured."
+    worst = min(cells, key=lambda cell: cells[cell].value)
+    mean = sum(figure.value for figure in cells.values()) / len(cells)
+    return (
+        f"{len(cells)} of {count} cells; their mean is {mean:.2%}, and the worst is {cells[worst].value:.1%}"
+        f" ({' on '.join(worst)})."
+    )
+
+
+def _commands(results: Mapping[str, Result]) -> Iterator[str]:
+    yield "`FOLDER` holds a `DOMAIN.jsonl` of questions and answers for each domain. Each model was measured, with the"
+    yield "seeds that the last table names, by"
+    yield ""
+    yield "```"
+    yield from (f"protoken evaluate E1 --data FOLDER --model {_base(result)}" for result in results.values())
+    yield "```"
+    yield ""
+    yield "whose results `E1.json` lie in `attribution/evaluation/measured`."
+    yield ""
+    if any(_base(each).startswith("transplant:") and not _recipe(each)["full"] for each in results.values()):
+        yield "A `transplant:` is the default model's weights in another architecture, which computes the same before"
+        yield "it is trained (`transplants.py`). LoRA leaves what that architecture has of its own, biases or a head,"
+        yield "as it was: these cells show that its code attributes as the default's does, and are no other model's."
+        yield ""
+    yield "| model | seeds | finished | hours | attribution | trained |"
+    yield "|---|---|---|---|---|---|"
+    for model, result in results.items():
+        training, seeds = _recipe(result), ", ".join(map(str, result.seeds))
+        what = "whole blocks" if training["full"] else "LoRA"
+        trained = f"{what}, {training['rounds']} rounds of {training['steps']} steps of {training['batch_size']}"
+        took = f"{result.finished} | {result.seconds / 3600:.1f}"
+        yield f"| {model} | {seeds} | {took} | {result.version} | {trained} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(write_page(read_results(Path(sys.argv[1]))))
