@@ -59,12 +59,12 @@ test-rewards:  ## all tests of rewards/, on PostgreSQL too
 test-deployment:  ## all tests of deployment/, with PostgreSQL, Prometheus' promtool and Chromium
 
 # Fast tests and those of models first, and how much they cover. Then those that need more, and at last the slow ones,
-# by the file: most wait for something to start, to fail or to be scraped, so that two processors have three and four at
+# by the file: most wait for something to start, to fail or to be scraped, so that two processors have three at
 # a time.
 test: lint  ## lint, types and every test, the real model behind the real service included
 	$(MEMORY) $(PYTEST) --quiet -m "$(COVERED)" --cov --cov-report=
-	$(MEMORY) $(PYTEST) --quiet -m "not slow and not ($(COVERED))" --numprocesses 3
-	$(PYTEST) -m slow --dist loadfile --numprocesses 4
+	$(MEMORY) $(PYTEST) --quiet -m "not slow and not ($(COVERED))"
+	$(PYTEST) -m slow --dist loadfile --numprocesses 3
 
 # Hours, and not part of any other command. `.venv/bin/mutmut results` names those that no test noticed.
 mutants: export PROTOKEN_SETTLEMENT_CASES := 20
