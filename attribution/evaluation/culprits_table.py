@@ -4,6 +4,7 @@
 model, and writes the page. Measures nothing.
 """
 
+import argparse
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -52,26 +53,10 @@ def write_page(results: Mapping[str, Result]) -> str:
         f"{_PAPER_MEAN:.2%} in the mean of 16 cells, and {_PAPER_WORST:.1%} in the worst.",
     ]
     for preset in ("credit", "paper"):
-        cells = {
-            (model, domain): figure
-            for model, result in results.items()
-            for domain in domains
-            if (figure := _figure(result, ON_TOP.format(preset=preset, domain=domain)))
-        }
-        lines += [
-            "",
-            f"## `{preset}`",
-            "",
-            *_table(results, domains, cells),
-            "",
-            _summary(cells, len(results) * len(domains)),
-        ]
-    coverage = {
-        (model, domain): figure
-        for model, result in results.items()
-        for domain in domains
-        if (figure := _figure(result, COVERAGE.format(domain=domain)))
-    }
+        cells = _cells(results, {domain: ON_TOP.format(preset=preset, domain=domain) for domain in domains})
+        summary = _summary(cells, len(results) * len(domains))
+        lines += ["", f"## `{preset}`", "", *_table(results, domains, cells), "", summary]
+    coverage = _cells(results, {domain: COVERAGE.format(domain=domain) for domain in domains})
     lines += ["", "## Which part of the questions gave such a response", "", *_table(results, domains, coverage)]
     return "\n".join([*lines, "", "## How", "", *_commands(results)]) + "\n"
 
@@ -87,8 +72,15 @@ def _recipe(result: Result) -> JsonObject:
     return training
 
 
-def _figure(result: Result, name: str) -> Figure | None:
-    return next((figure for figure in result.figures if figure.name == name and figure.n), None)
+def _cells(results: Mapping[str, Result], names: Mapping[str, str]) -> _Cells:
+    """The figures of these names, by domain, of every model that has them."""
+    domains = {name: domain for domain, name in names.items()}
+    return {
+        (model, domains[figure.name]): figure
+        for model, result in results.items()
+        for figure in result.figures
+        if figure.name in domains and figure.n
+    }
 
 
 def _table(results: Iterable[str], domains: Sequence[str], cells: _Cells) -> Iterator[str]:
@@ -140,5 +132,15 @@ def _commands(results: Mapping[str, Result]) -> Iterator[str]:
         yield f"| {model} | {seeds} | {took} | {result.version} | {trained} |"
 
 
+def main() -> None:
+    """Write the page of a folder to stdout; what is no result ends with one line and exit code 2."""
+    parser = argparse.ArgumentParser(description="E1 of several models in one table, as Markdown.")
+    parser.add_argument("folder", type=Path, help="results of E1, a file *.json for each model, named for it")
+    try:
+        sys.stdout.write(write_page(read_results(parser.parse_args().folder)))
+    except RecipeError as error:
+        parser.error(str(error))
+
+
 if __name__ == "__main__":
-    sys.stdout.write(write_page(read_results(Path(sys.argv[1]))))
+    main()

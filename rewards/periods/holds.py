@@ -37,7 +37,7 @@ def place(ledger: Ledger, kind: str, target: str, reason: str, actor: str) -> st
 
     Raises:
         HoldError: another kind, an unknown target, one that is held already, a response that is reversed or paid for
-            already, or no reason.
+            already, or a reason that says nothing or is too long.
     """
     if kind not in KINDS:
         raise HoldError(f"a hold is on a {' or a '.join(KINDS)}, not on a {kind!r}")
@@ -62,7 +62,7 @@ def release(ledger: Ledger, hold_id: str, reason: str, actor: str) -> None:
     """End a hold, once.
 
     Raises:
-        HoldError: there is no such hold, it was released before, or no reason is given.
+        HoldError: there is no such hold, it was released before, or the reason says nothing or is too long.
     """
     require_reason(reason, HoldError)
     with ledger.database.write() as connection:

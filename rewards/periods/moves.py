@@ -135,7 +135,7 @@ def dispute(ledger: Ledger, name: str, reason: str, actor: str) -> None:
     """Mark a draft as disputed.
 
     Raises:
-        PeriodError: there is no such draft, it is disputed already, or no reason is given.
+        PeriodError: there is no such draft, it is disputed already, or the reason says nothing or is too long.
     """
     require_reason(reason, PeriodError)
     with ledger.database.write() as connection:
@@ -153,7 +153,7 @@ def pay(ledger: Ledger, name: str, reference: str, actor: str) -> None:
         actor: who says so.
 
     Raises:
-        PeriodError: the period is not final or is paid already, or no reference is given.
+        PeriodError: the period is not final or is paid already, or the reference says nothing or is too long.
     """
     if not is_telling(reference) or len(reference) > MOST_CHARACTERS:
         raise PeriodError(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from attribution.errors import RecipeError
-from attribution.evaluation.culprits_table import read_results, write_page
+from attribution.evaluation.culprits_table import main, read_results, write_page
 from attribution.evaluation.experiments.culprits import COVERAGE, ON_TOP
 from attribution.evaluation.results import Result
 from attribution.evaluation.statistics import proportion
@@ -74,6 +74,19 @@ def test_what_is_no_result_of_it_is_named(tmp_path, content, named):
         (tmp_path / "a.json").write_text(content)
     with pytest.raises(RecipeError, match=named):
         read_results(tmp_path)
+
+
+def test_the_command_ends_in_one_line(capsys, monkeypatch, tmp_path):
+    """Without a folder, and with one that holds nothing; with results it is the page and nothing else."""
+    for words, told in (([], "required: folder"), ([str(tmp_path)], "no results; `protoken evaluate E1` writes them")):
+        monkeypatch.setattr("sys.argv", ["culprits_table", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert (2, True) == (end.value.code, told in capsys.readouterr().err.splitlines()[-1])
+    (tmp_path / "one.json").write_text(_result("one", {"law": (1, 1)}).model_dump_json())
+    main()
+
+    assert write_page(read_results(tmp_path)) == capsys.readouterr().out
 
 
 def test_the_page_is_that_of_the_results_beside_it():

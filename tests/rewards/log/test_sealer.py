@@ -276,48 +276,30 @@ def test_a_sealer_seals_once_more_when_it_closes(ledger):
     assert ("receipt", 1) in leaves_of(ledger)
 
 
-def test_a_sealer_outlives_a_database_that_is_away(ledger, monkeypatch, caplog):
-    """A failure is a line with the log's name and no traceback, and the next interval seals what waited."""
-    write, away = ledger.database.write, threading.Event()
-    away.set()
+@pytest.mark.parametrize(
+    ("error", "told", "traceback"),
+    [(LedgerError("the database is away"), ": the database is away", None), (RuntimeError("what?"), "", RuntimeError)],
+)
+def test_a_sealer_outlives_what_fails(ledger, monkeypatch, caplog, error, told, traceback):
+    """A failure is a line with the log's name, with where it arose if nobody foresaw it; the next interval goes on."""
+    write, failing = ledger.database.write, threading.Event()
+    failing.set()
 
-    def failing():
-        if away.is_set():
-            raise LedgerError("the database is away")
+    def write_or_fail():
+        if failing.is_set():
+            raise error
         return write()
 
-    monkeypatch.setattr(ledger.database, "write", failing)
+    monkeypatch.setattr(ledger.database, "write", write_or_fail)
     with caplog.at_level(logging.ERROR):
         sealer = Sealer(ledger, KEY, ORIGIN, interval_s=0.02)
         until(lambda: len(caplog.records) >= 2)
-    away.clear()
+    failing.clear()
     until(lambda: leaves_of(ledger))
     sealer.close()
 
-    said = f"sealing the log {ORIGIN} failed; it is tried again: the database is away"
-    assert {(said, None)} == {(record.message, record.exc_info) for record in caplog.records}
-
-
-def test_a_sealer_outlives_what_nobody_foresaw(ledger, monkeypatch, caplog):
-    """It is told with where it happened, and the next interval seals what waited."""
-    write, broken = ledger.database.write, threading.Event()
-    broken.set()
-
-    def failing():
-        if broken.is_set():
-            raise RuntimeError("something else")
-        return write()
-
-    monkeypatch.setattr(ledger.database, "write", failing)
-    with caplog.at_level(logging.ERROR):
-        sealer = Sealer(ledger, KEY, ORIGIN, interval_s=0.02)
-        until(lambda: len(caplog.records) >= 2)
-    broken.clear()
-    until(lambda: leaves_of(ledger))
-    sealer.close()
-
-    assert {f"sealing the log {ORIGIN} failed; it is tried again"} == {record.message for record in caplog.records}
-    assert {RuntimeError} == {record.exc_info[0] for record in caplog.records}
+    said = (f"sealing the log {ORIGIN} failed; it is tried again{told}", traceback)
+    assert {said} == {(record.message, record.exc_info and record.exc_info[0]) for record in caplog.records}
 
 
 def test_a_node_that_is_not_there_is_named(ledger):
