@@ -128,7 +128,7 @@ class Ledger:
             actor: who says so: a key id, or "command line".
 
         Raises:
-            ReversalError: there is no such response, it is a reversal itself, or the reason says nothing or is too long.
+            ReversalError: there is no such response, it is a reversal itself, or the reason is empty or too long.
         """
         require_reason(reason, ReversalError)
         with self.database.write() as connection:
