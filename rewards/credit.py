@@ -54,6 +54,19 @@ def split(total: int, weights: Mapping[str, float | Fraction], salt: str) -> dic
     return divide(total, {account: int(weight * scale) for account, weight in exact.items()}, salt)
 
 
+def top_client(scores: Mapping[str, float], base_share: float) -> str | None:
+    """Whose a generated token is: whose score is highest; None where nobody raised it, or all of it is the base's.
+
+    Shares do not tell tokens apart: within each they are in the proportions of the whole response.
+
+    Args:
+        scores: client -> the token's signed score.
+        base_share: the commons' part of the token.
+    """
+    top = max(scores, key=scores.__getitem__, default=None)
+    return top if top is not None and scores[top] > 0 and base_share < 1 else None
+
+
 def receipt_amounts(response_id: str, tokens: int, shares: Mapping[str, float], base_share: float) -> dict[str, int]:
     """Micro-credits of one response: `tokens` * 1 000 000 split over the clients' shares and the commons.
 

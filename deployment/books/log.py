@@ -8,7 +8,7 @@ from deployment.books.calibrations import list_calibrations
 from deployment.errors import InvalidRequestError, NotFoundError, UnavailableError
 from deployment.schemas.log import Checkpoint, Consistency, Inclusion, ReceiptProof, VerifyKey
 from rewards.errors import LogError
-from rewards.log import proofs, sealer
+from rewards.log import checkpoints, proofs, sealer
 from rewards.views import ownership
 
 Proof = TypeVar("Proof")
@@ -122,7 +122,7 @@ def seal_log(books: Books) -> Checkpoint:
 
 def _checkpoint_at(books: Books, size: int | None) -> Checkpoint | None:
     with books.ledger.database.read() as connection:
-        sealed = sealer.checkpoint_at(connection, size)
+        sealed = checkpoints.checkpoint_at(connection, size)
     if sealed is None:
         return None
     return Checkpoint(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.text import Text
 
+from rewards.credit import top_client
 from rewards.files.plain_text import many_lines, one_line
 
 _PALETTE = ("deep_sky_blue1", "orange1", "spring_green2", "orchid1", "yellow1", "turquoise2", "light_coral", "tan")
@@ -37,11 +38,10 @@ def heat_map(
     """The text, each token in its top client's colour: filled where clients taught most of it, grey where none did."""
     text = Text()
     for index, token in enumerate(map(many_lines, tokens)):
-        top = max(scores, key=lambda client: scores[client][index])
-        taught = 1.0 - base_shares[index]
-        if scores[top][index] <= 0 or taught <= 0:
+        top = top_client({client: of_tokens[index] for client, of_tokens in scores.items()}, base_shares[index])
+        if top is None:
             text.append(token, style=_COMMONS_STYLE)
-        elif taught < _HALF_TINT:
+        elif 1.0 - base_shares[index] < _HALF_TINT:
             text.append(token, style=colours[top])
         else:
             text.append(token, style=f"black on {colours[top]}")

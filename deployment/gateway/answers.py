@@ -16,12 +16,12 @@ from deployment.access.limits import Limits, Ticket
 from deployment.errors import SpoolError
 from deployment.gateway.choices import Told, events_of_all, jobs_of
 from deployment.gateway.delivery import respond
+from deployment.gateway.envelopes import wire_of
 from deployment.gateway.idempotency import Attempt, EarlierResponse, Idempotency, request_hash
-from deployment.gateway.wire import wire_of
 from deployment.kept.replays import Replay
 from deployment.kept.texts import KeptText, Texts
 from deployment.replica.messages import Delta, Event, Failed, Finished, Job, ModelCard
-from deployment.schemas.requests import ChatRequest, CompletionRequest
+from deployment.schemas.openai_requests import ChatRequest, CompletionRequest
 from rewards.keys.rules import Key
 
 _LOG = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from deployment.gateway.idempotency import check_key
 from deployment.gateway.service import Service, TheService, answering_models, job_of, require_model
 from deployment.replica.messages import ModelCard
 from deployment.schemas.errors import Answers, failures
-from deployment.schemas.requests import ChatRequest, CompletionRequest
-from deployment.schemas.responses import Attribution, ModelList, ModelObject, PendingAttribution
+from deployment.schemas.openai_requests import ChatRequest, CompletionRequest
+from deployment.schemas.openai_responses import Attribution, ModelList, ModelObject, PendingAttribution
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
 from rewards.keys.rules import Key
 from rewards.ledger.usage import is_of

@@ -11,7 +11,7 @@ from deployment.errors import InvalidRequestError, NotFoundError, UnavailableErr
 from deployment.gateway.answers import Answers, Engine
 from deployment.health.faults import Watch
 from deployment.replica.messages import Job, ModelCard, prompt_of
-from deployment.schemas.requests import ChatRequest, CompletionRequest
+from deployment.schemas.openai_requests import ChatRequest, CompletionRequest
 from rewards.keys.rules import Key
 from rewards.ledger.ledger import Ledger
 

@@ -13,13 +13,8 @@ from pathlib import Path
 from deployment.errors import StartError
 from deployment.settings import url_without_secrets
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealer import (
-    introduce,
-    latest_checkpoint,
-    register_signing_key,
-    require_known,
-    verify_keys,
-)
+from rewards.log.checkpoints import latest_checkpoint
+from rewards.log.sealer import introduce, register_signing_key, require_known, verify_keys
 from rewards.signing.keys import SigningKey, VerifyKey
 from rewards.store import schema
 from rewards.store.database import Connection, connect_unchanged

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from deployment.errors import ApiError, InternalError, InvalidRequestError, OverloadedError, UnavailableError
-from deployment.schemas.requests import ChatRequest, CompletionRequest
+from deployment.schemas.openai_requests import ChatRequest, CompletionRequest
+from rewards.credit import top_client
 
 _ERRORS: tuple[type[ApiError], ...] = (InvalidRequestError, OverloadedError, InternalError, UnavailableError)
 
@@ -165,12 +166,8 @@ class TokenCredit:
 
     @property
     def top_client(self) -> str | None:
-        """Whose score is highest; None where nobody raised the token's probability, or all of it is the base's.
-
-        Shares do not tell tokens apart: within each they are in the proportions of the whole response.
-        """
-        top = max(self.scores, key=self.scores.__getitem__, default=None)
-        return top if top is not None and self.scores[top] > 0 and self.base_share < 1 else None
+        """Whose it is, as `rewards.credit.top_client` has it."""
+        return top_client(self.scores, self.base_share)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from deployment.schemas.bases import Answer
 from deployment.schemas.fields import LARGEST, Count, Moment, Name
 from rewards.keys.ring import OVERLAP_S
+from rewards.keys.rules import Role
 
 _YEAR_S = 366 * 24 * 60 * 60
 _KEY: dict[str, JsonValue] = {
@@ -36,7 +37,7 @@ class BearerKey(Answer):
 
     object: Literal["key"] = "key"
     id: str
-    role: Literal["application", "member", "operator", "auditor", "admin"]
+    role: Role
     label: str
     client: str | None = Field(description="Whose view a member's key has.")
     state: Literal["valid", "expired", "revoked"]
@@ -85,7 +86,7 @@ class NewKeyRequest(BaseModel):
         },
     )
 
-    role: Literal["application", "member", "operator", "auditor", "admin"]
+    role: Role
     label: Name = Field(description="What it is for: 1 to 100 printable characters.", max_length=100)
     client: Name | None = Field(None, description="Whose view a member's key has; a registered client.")
     expires_at_us: int | None = Field(None, ge=1, le=LARGEST, description="From when on it is refused; null for never.")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from rewards.errors import KeyRingError
 
-ROLES = ("application", "member", "operator", "auditor", "admin")
+Role = Literal["application", "member", "operator", "auditor", "admin"]
+ROLES: tuple[Role, ...] = get_args(Role)
 """What a key can be for; `deployment.access.permissions` says what each may call."""
 
 MOST = 2**53 - 1

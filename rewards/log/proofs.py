@@ -15,7 +15,8 @@ from sqlmodel import col
 
 from rewards.errors import LogError
 from rewards.log import leaves, merkle
-from rewards.log.sealer import SealedCheckpoint, StoredNodes, checkpoint_at
+from rewards.log.checkpoints import SealedCheckpoint, checkpoint_at
+from rewards.log.sealer import StoredNodes
 from rewards.signing.encoding import base64_bytes, base64_text
 from rewards.signing.keys import VerifyKey
 from rewards.signing.notes import Checkpoint, open_checkpoint

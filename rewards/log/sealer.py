@@ -1,14 +1,13 @@
 """Sealing: new receipts and events become leaves of the Merkle log, and a signed checkpoint closes over them.
 
-The only writer of leaves, nodes and checkpoints. Knows no proof; what a leaf says is the business of
-`rewards.log.leaves`.
+The only writer of leaves and nodes. Knows no proof; what a leaf says is the business of `rewards.log.leaves`, and what
+a checkpoint says of `rewards.log.checkpoints`.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, insert, select
 from sqlmodel import col
@@ -16,42 +15,17 @@ from sqlmodel import col
 from rewards.errors import LedgerError, LogError, SignatureError
 from rewards.ledger.ledger import Ledger
 from rewards.log import leaves, merkle
-from rewards.moments import stamp
+from rewards.log.checkpoints import add_checkpoint, latest_checkpoint
 from rewards.signing.keys import SigningKey, VerifyKey
-from rewards.signing.notes import Checkpoint, sign_checkpoint
+from rewards.signing.notes import Checkpoint
 from rewards.store import events, queries
 from rewards.store.continuity import Continuity
-from rewards.store.database import now_us
-from rewards.store.tables import CheckpointRow, EntryRow, EventRow, LeafRow, NodeRow, ReceiptRow
+from rewards.store.tables import EntryRow, EventRow, LeafRow, NodeRow, ReceiptRow
 
 PAGE_LEAVES = 1000
 """Leaves of one transaction: whoever books waits for it a fraction of a second at most, and memory stays flat."""
 SIGNING_KEY_ADDED = "signing_key.added"
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SealedCheckpoint:
-    """A checkpoint as it stands in the books.
-
-    Attributes:
-        size: number of leaves it covers.
-        root: 64 hex digits.
-        key_id: of the key that signed it.
-        note: the signed note to hand out.
-        sealed_at_us: when, in microseconds since 1970; signed too.
-    """
-
-    size: int
-    root: str
-    key_id: str
-    note: str
-    sealed_at_us: int
-
-    @property
-    def origin(self) -> str:
-        """The log's name."""
-        return self.note.partition("\n")[0]
 
 
 class StoredNodes:
@@ -151,25 +125,11 @@ def verify_keys(connection: Connection) -> list[VerifyKey]:
     return [VerifyKey.decode(event.document["public"]) for event in events.find(connection, kinds=[SIGNING_KEY_ADDED])]
 
 
-def latest_checkpoint(connection: Connection) -> SealedCheckpoint | None:
-    """The checkpoint of the largest size; None before the first."""
-    return checkpoint_at(connection, None)
-
-
 def log_origin(ledger: Ledger, key: SigningKey) -> str:
     """The name under which the ledger's log is sealed: for ever the one of the first seal, which is the key's."""
     with ledger.database.read() as connection:
         last = latest_checkpoint(connection)
     return key.name if last is None else last.origin
-
-
-def checkpoint_at(connection: Connection, size: int | None) -> SealedCheckpoint | None:
-    """The checkpoint of a size, of the largest when that is None; None when there is none."""
-    query = select(CheckpointRow).order_by(col(CheckpointRow.size).desc()).limit(1)
-    if size is not None:
-        query = query.where(col(CheckpointRow.size) == size)
-    row = connection.execute(query).mappings().one_or_none()
-    return None if row is None else SealedCheckpoint(**row)
 
 
 def count_unsealed(connection: Connection) -> tuple[int, int]:
@@ -257,27 +217,12 @@ def _event_leaves(connection: Connection, after: int, limit: int) -> list[tuple[
 def _seal_page(connection: Connection, page: list[tuple[str, int, bytes]], key: SigningKey, origin: str) -> Checkpoint:
     """Write leaves, nodes and checkpoint of a page into the open transaction."""
     last = latest_checkpoint(connection)
-    size, last_us = (0, 0) if last is None else (last.size, last.sealed_at_us)
+    size = 0 if last is None else last.size
     if last is not None and last.origin != origin:
         raise LogError(f"this log is sealed as {last.origin!r}; it cannot become {origin!r}")
     _grow(connection, size, page)
-    sealed_at_us = stamp(now_us(connection), last_us)
-    checkpoint = Checkpoint(
-        origin,
-        size + len(page),
-        merkle.root(StoredNodes(connection), size + len(page)),
-        # Signed too, so that neither the moment nor a checkpoint between two others can be altered unseen.
-        (f"sealed_at_us {sealed_at_us}", f"previous_size {size}"),
-    )
-    row = {
-        "size": checkpoint.size,
-        "root": checkpoint.root.hex(),
-        "key_id": key.public.key_id,
-        "note": sign_checkpoint(checkpoint, key),
-        "sealed_at_us": sealed_at_us,
-    }
-    connection.execute(insert(CheckpointRow).values(row))
-    return checkpoint
+    root = merkle.root(StoredNodes(connection), size + len(page))
+    return add_checkpoint(connection, origin, size + len(page), root, key)
 
 
 def _grow(connection: Connection, size: int, page: list[tuple[str, int, bytes]]) -> None:

@@ -21,7 +21,8 @@ class Checkpoint:
         origin: the log's name.
         size: number of leaves.
         root: 32 bytes.
-        extensions: lines under the root, signed with it; whoever does not know them passes over them.
+        extensions: lines under the root, signed with it, which `rewards.log.checkpoints` chooses; whoever does not
+            know them passes over them.
     """
 
     origin: str

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
-from rewards.log import sealer
+from rewards.log import checkpoints, sealer
 from rewards.moments import SKEW_US
 from rewards.store import events, queries
 from rewards.store.tables import EventRow, ReceiptRow
@@ -45,7 +45,7 @@ class Response:
 
 def condition(connection: Connection) -> Condition:
     """How the books fare; a few look-ups, however big they are, since receipts and events are sealed in their order."""
-    checkpoint = sealer.latest_checkpoint(connection)
+    checkpoint = checkpoints.latest_checkpoint(connection)
     receipts, happenings = sealer.count_unsealed(connection)
     last, last_event = queries.last_sequence(connection, None), events.last_event(connection)
     booked_us = _at(connection, col(ReceiptRow.booked_at_us), col(ReceiptRow.sequence), last)

@@ -10,7 +10,8 @@ from deployment.errors import StartError, WorkerDiedError
 from deployment.health.signing_key import make_signing_key
 from deployment.settings import Settings
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealer import count_unsealed, latest_checkpoint
+from rewards.log.checkpoints import latest_checkpoint
+from rewards.log.sealer import count_unsealed
 from tests.rewards.receipts import MEMBERS, make_receipt
 
 

@@ -11,7 +11,7 @@ from deployment.cli.progress import ProgressBar
 from rewards.backups import copying
 from rewards.errors import LedgerError
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealer import latest_checkpoint
+from rewards.log.checkpoints import latest_checkpoint
 from rewards.moments import text_of
 from rewards.store.database import connect_unchanged
 from rewards.store.url import url_without_password

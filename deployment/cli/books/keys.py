@@ -3,7 +3,6 @@
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,22 +25,12 @@ from deployment.cli.tables import print_table
 from deployment.health.signing_key import make_signing_key, require_no_lost_ledger
 from deployment.settings import pepper_of, url_without_secrets
 from rewards.keys.ring import OVERLAP_S, KeyRing
-from rewards.keys.rules import LIMITS, Key
+from rewards.keys.rules import LIMITS, Key, Role
 from rewards.ledger.ledger import Ledger
 from rewards.moments import DAY_US
 from rewards.store.database import now_us
 
 app = typer.Typer(help="Bearer keys of whoever calls the service, and its signing key.", no_args_is_help=True)
-
-
-class Role(StrEnum):
-    """What a bearer key is for."""
-
-    APPLICATION = "application"
-    MEMBER = "member"
-    OPERATOR = "operator"
-    AUDITOR = "auditor"
-    ADMIN = "admin"
 
 
 _ROLE_HELP = (
@@ -126,8 +115,8 @@ def create(
         return
     text = label or "unnamed"
     with closing(KeyRing(ledger, pepper_of(ledger, pepper_file))) as keys:
-        key = keys.create(role.value, text, actor=ACTOR, expires_at_us=_expiry(expires, days), **bearer)
-    _show({"key": key, "role": role.value, "label": text}, key, as_json=as_json)
+        key = keys.create(role, text, actor=ACTOR, expires_at_us=_expiry(expires, days), **bearer)
+    _show({"key": key, "role": role, "label": text}, key, as_json=as_json)
 
 
 @app.command()

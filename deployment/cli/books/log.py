@@ -13,8 +13,9 @@ from deployment.health.signing_key import signing_key
 from rewards.errors import LogError
 from rewards.ledger.ledger import Ledger
 from rewards.log import proofs
+from rewards.log.checkpoints import latest_checkpoint
 from rewards.log.publication_proofs import publication_proof
-from rewards.log.sealer import latest_checkpoint, log_origin
+from rewards.log.sealer import log_origin
 from rewards.log.sealer import seal as seal_log
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from deployment.cli.doctor.findings import DoubtError, FaultError
-from rewards.log.sealer import latest_checkpoint
+from rewards.log.checkpoints import latest_checkpoint
 from rewards.moments import text_of
 from rewards.store import queries
 from rewards.store.database import connect_unchanged, now_us

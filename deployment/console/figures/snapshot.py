@@ -11,8 +11,8 @@ from fastapi import Depends, Request
 
 from rewards.errors import LedgerError
 from rewards.ledger.ledger import Ledger
-from rewards.log import sealer
-from rewards.log.sealer import SealedCheckpoint
+from rewards.log import checkpoints, sealer
+from rewards.log.checkpoints import SealedCheckpoint
 from rewards.periods.history import PERIOD_KINDS
 from rewards.store import events, queries
 from rewards.store.database import now_us
@@ -144,7 +144,7 @@ class Figures:
                 self._ledger.clients(),
                 queries.booking_time_us(connection, standing.sequence),
                 moves[-1].kind.removeprefix("period.") if moves else None,
-                sealer.latest_checkpoint(connection),
+                checkpoints.latest_checkpoint(connection),
                 sum(sealer.count_unsealed(connection)),
                 at_us,
             )

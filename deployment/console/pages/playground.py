@@ -24,7 +24,7 @@ from deployment.console.sessions import LONGEST_S
 from deployment.errors import ForbiddenError, InvalidRequestError, UnavailableError
 from deployment.gateway.service import Service, TheService, answering_models, job_of
 from deployment.replica.messages import TokenCredit
-from deployment.schemas.requests import ChatRequest
+from deployment.schemas.openai_requests import ChatRequest
 from rewards.errors import KeyRefusedError
 from rewards.keys.rules import Key
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from deployment.errors import RecomputationError
 from deployment.replica.messages import Prompt, prompt_of
-from deployment.schemas.requests import ChatRequest, CompletionRequest
+from deployment.schemas.openai_requests import ChatRequest, CompletionRequest
 from rewards.files import strict_json
 
 _ID = re.compile(r"((?:chatcmpl|cmpl)-[0-9a-f]+)(?:-([0-9]+))?")

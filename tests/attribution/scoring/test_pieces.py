@@ -9,7 +9,7 @@ from attribution.model import FederatedModel
 from attribution.records import Sampling
 from attribution.scoring import slopes
 from attribution.scoring.credit_preset import Effort
-from attribution.scoring.nodes import NESTED_RULES
+from attribution.scoring.quadrature import NESTED_RULES
 from attribution.scoring.saved_bytes import SavedBytes
 from tests.attribution import consortia
 

@@ -16,7 +16,8 @@ from deployment.replica.booking.recovery import Recovery
 from deployment.replica.messages import ModelCard
 from deployment.spool.spool import Spool
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealer import latest_checkpoint, seal, verify_keys
+from rewards.log.checkpoints import latest_checkpoint
+from rewards.log.sealer import seal, verify_keys
 from rewards.signing.keys import SigningKey
 from tests.fixtures import copied
 from tests.rewards.books import KEY, ORIGIN

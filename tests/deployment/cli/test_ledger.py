@@ -11,7 +11,7 @@ from deployment.cli import main
 from deployment.health.signing_key import signing_key
 from rewards.ledger.ledger import Ledger
 from rewards.log import proofs
-from rewards.log.sealer import latest_checkpoint
+from rewards.log.checkpoints import latest_checkpoint
 from tests.rewards.books import KEY, ORIGIN, OTHER_KEY, write_books
 from tests.rewards.receipts import MEMBERS, make_receipt
 

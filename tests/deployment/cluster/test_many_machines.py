@@ -26,7 +26,7 @@ from deployment.settings import pepper_of
 from deployment.spool.backlog import spooled_tokens
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
-from rewards.log.sealer import latest_checkpoint
+from rewards.log.checkpoints import latest_checkpoint
 from tests.attribution.consortia import base_model, updates, write_consortium
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.mixed_load import callers

@@ -23,7 +23,7 @@ from deployment.gateway.answers import Answers
 from deployment.gateway.idempotency import Idempotency
 from deployment.kept.replays import Replay, Replays
 from deployment.replica.messages import Failed, Job
-from deployment.schemas.requests import CompletionRequest
+from deployment.schemas.openai_requests import CompletionRequest
 from rewards.credit import Receipt
 from rewards.keys.ring import KeyRing
 from rewards.ledger.claims import Claims

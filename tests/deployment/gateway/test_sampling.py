@@ -16,7 +16,7 @@ from deployment.books.books import Books
 from deployment.gateway.choices import Told, events_of_all, jobs_of
 from deployment.kept.replays import Replays
 from deployment.replica.messages import Admitted, Delta, Event, Failed, Job
-from deployment.schemas.requests import MOST_TOP_LOGPROBS, ChatRequest, CompletionRequest
+from deployment.schemas.openai_requests import MOST_TOP_LOGPROBS, ChatRequest, CompletionRequest
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from tests.deployment.gateway.engines import CARD, ScriptedEngine

@@ -160,12 +160,20 @@ def worker_over(
 
 
 @contextmanager
-def working(model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes, **changes: Any) -> Iterator[Worker]:
-    """A worker over the model, with a booking queue; both are stopped in the end."""
+def working(
+    model: FederatedModel,
+    ledger: Ledger,
+    spool: Spool,
+    notes: Notes,
+    *,
+    patience_s: float = 30,
+    **changes: Any,
+) -> Iterator[Worker]:
+    """A worker over the model, with a booking queue; both are stopped in the end, whatever still waits by then."""
     bookings = BookingQueue(ledger, spool, lambda *_: None)
     worker = worker_over(model, ledger, spool, bookings, notes, **changes)
     yield worker
-    worker.stop(30)
+    worker.stop(patience_s)
     bookings.close()
 
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from rewards.errors import LogError, RewardsError, SignatureError
 from rewards.ledger.ledger import Ledger
+from rewards.log.checkpoints import latest_checkpoint
 from rewards.log.merkle import leaf_hash, verify_inclusion
 from rewards.log.proofs import consistency, inclusion, receipt_proof, verify_consistency, verify_receipt_proof
-from rewards.log.sealer import latest_checkpoint, seal
+from rewards.log.sealer import seal
 from rewards.signing.encoding import base64_bytes
 from rewards.signing.keys import SigningKey
 from rewards.signing.notes import Checkpoint, open_checkpoint, sign_checkpoint

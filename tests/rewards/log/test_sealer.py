@@ -9,18 +9,11 @@ from sqlalchemy import select, text
 
 from rewards.errors import LedgerError, LogError, SignatureError
 from rewards.ledger.ledger import Ledger
-from rewards.log import sealer
+from rewards.log import checkpoints, sealer
+from rewards.log.checkpoints import checkpoint_at, latest_checkpoint
 from rewards.log.leaves import event_leaf, receipt_leaf
 from rewards.log.merkle import MemoryNodes, root
-from rewards.log.sealer import (
-    Sealer,
-    StoredNodes,
-    checkpoint_at,
-    latest_checkpoint,
-    register_signing_key,
-    seal,
-    verify_keys,
-)
+from rewards.log.sealer import Sealer, StoredNodes, register_signing_key, seal, verify_keys
 from rewards.signing.notes import open_checkpoint
 from rewards.store import events
 from rewards.store.database import now_us
@@ -112,7 +105,7 @@ def test_a_checkpoint_says_when_and_after_what_it_was_sealed(ledger, monkeypatch
     """Moment and size of the one before are signed, and a clock that steps back does not turn history around."""
     seal(ledger, KEY, ORIGIN)
     behind = now_us() - 300_000_000
-    monkeypatch.setattr(sealer, "now_us", lambda *_: behind)
+    monkeypatch.setattr(checkpoints, "now_us", lambda *_: behind)
     ledger.append(make_receipt("r"))
     seal(ledger, KEY, ORIGIN)
     first, second = checkpoints_of(ledger)
@@ -197,7 +190,7 @@ def test_pages_before_a_failure_stay(ledger, monkeypatch):
     """When the database fails in the middle of a page, the page is not there at all, and the next seal brings it."""
     monkeypatch.setattr(sealer, "PAGE_LEAVES", 5)
     ledger.append_many([make_receipt(f"r{number}") for number in range(8)])
-    sound, calls = sealer.sign_checkpoint, []
+    sound, calls = checkpoints.sign_checkpoint, []
 
     def failing(checkpoint, key):
         calls.append(checkpoint)
@@ -205,7 +198,7 @@ def test_pages_before_a_failure_stay(ledger, monkeypatch):
             raise SignatureError("the key is away")
         return sound(checkpoint, key)
 
-    monkeypatch.setattr(sealer, "sign_checkpoint", failing)
+    monkeypatch.setattr(checkpoints, "sign_checkpoint", failing)
     with pytest.raises(SignatureError):
         seal(ledger, KEY, ORIGIN)
 

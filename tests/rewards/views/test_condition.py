@@ -1,6 +1,7 @@
 """What a watcher asks about the books: sealed or not, the last responses, events by kind, clients in order."""
 
-from rewards.log.sealer import latest_checkpoint, seal
+from rewards.log.checkpoints import latest_checkpoint
+from rewards.log.sealer import seal
 from rewards.store import clients, events
 from rewards.views.condition import Condition, condition, last_responses
 from tests.rewards.books import KEY, ORIGIN

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Protocol
 
 from deployment.gateway.logprobs import chat_logprobs, text_logprobs
 from deployment.replica.messages import Delta, Finished, TokenCredit, TokenIds, TokenLogprob
-from deployment.schemas.requests import AttributionLevel, ChatRequest, CompletionRequest
-from deployment.schemas.responses import ClientShare, TokenAttribution, Usage, UsageAttribution
+from deployment.schemas.openai_requests import AttributionLevel, ChatRequest, CompletionRequest
+from deployment.schemas.openai_responses import ClientShare, TokenAttribution, Usage, UsageAttribution
 
 TOKENS_PER_CHUNK = 64
 

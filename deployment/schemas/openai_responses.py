@@ -1,6 +1,6 @@
 """What an application gets back: typed models of the parts that carry attribution, usage and models.
 
-The envelopes around them (chat or text, whole or streamed) are put together in `wire`.
+The envelopes around them (chat or text, whole or streamed) are put together in `gateway.envelopes`.
 """
 
 from typing import Literal
