@@ -204,7 +204,7 @@ def test_what_waited_for_its_score_when_a_process_died_is_scored_by_the_next(
     """From the token ids alone, and it is a whole response: its receipt is the one that would have been booked."""
     with working(model, ledger, spool, notes) as worker:
         expected = Caller(worker, job("twin"), ledger).end().summary.shares
-    with working(model, ledger, spool, notes, attribute=gate) as worker:
+    with working(model, ledger, spool, notes, patience_s=0, attribute=gate) as worker:
         Caller(worker, job("left", attributed=False), ledger).end()
         left = spool.live_records()
     heir = Spool(tmp_path / "heir")
