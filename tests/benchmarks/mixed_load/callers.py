@@ -163,7 +163,11 @@ class Caller:
 
     def _refusal(self, got: httpx.Response, what: str) -> _Answer:
         """An answer that is none: 429 and 503, and 409 of a key in use, which say when to come back."""
-        code, wait = got.json()["error"]["code"], got.headers.get("Retry-After")
+        try:
+            code, wait = got.json()["error"]["code"], got.headers.get("Retry-After")
+        except ValueError:  # Serve's own words, in the place of an ingress that was killed: odd, and asked again
+            self._seen.odd.append(f"{what}: {got.status_code} {got.text[:200]!r} is no refusal of ours")
+            return _Answer(wait_s=1.0)
         self._seen.counts[f"{got.status_code} {code}"] += 1
         if code == "idempotency_expired":  # whole and booked, while its caller was gone
             return _Answer(wait_s=None)
