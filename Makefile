@@ -59,8 +59,8 @@ test-attribution:  ## all tests of attribution/
 test-rewards:  ## all tests of rewards/, on PostgreSQL too
 test-deployment:  ## all tests of deployment/, with PostgreSQL, Prometheus' promtool and Chromium
 
-# Fast tests and those of models first, and how much they cover. Then those that need or try more, and at last the slow ones,
-# by the file: most wait for something to start, to fail or to be scraped, so that two processors have three at
+# Fast tests and those of models first, and how much they cover. Then those that need or try more, and at last the slow
+# ones, by the file: most wait for something to start, to fail or to be scraped, so that two processors have three at
 # a time.
 test: lint  ## lint, types and every test, the real model behind the real service included
 	$(MEMORY) $(PYTEST) --quiet -m "$(COVERED)" --cov --cov-report=

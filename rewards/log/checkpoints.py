@@ -53,7 +53,9 @@ def checkpoint_at(connection: Connection, size: int | None) -> SealedCheckpoint 
     return None if row is None else SealedCheckpoint(**row)
 
 
-def add_checkpoint(connection: Connection, origin: str, size: int, root: bytes, key: SigningKey) -> Checkpoint:
+def add_checkpoint(
+    connection: Connection, origin: str, size: int, root: bytes, *, after: SealedCheckpoint | None, key: SigningKey
+) -> Checkpoint:
     """Sign what the log is now, and write it into the open transaction.
 
     Beside what any log's checkpoint says, two lines of ours are signed, so that neither its moment nor a checkpoint
@@ -64,10 +66,10 @@ def add_checkpoint(connection: Connection, origin: str, size: int, root: bytes, 
         origin: the log's name.
         size: number of leaves it covers.
         root: the log's root at that size, 32 bytes.
+        after: the latest one before it.
         key: signs.
     """
-    last = latest_checkpoint(connection)
-    previous_size, last_us = (0, 0) if last is None else (last.size, last.sealed_at_us)
+    previous_size, last_us = (0, 0) if after is None else (after.size, after.sealed_at_us)
     sealed_at_us = stamp(now_us(connection), last_us)
     extensions = (f"sealed_at_us {sealed_at_us}", f"previous_size {previous_size}")
     checkpoint = Checkpoint(origin, size, root, extensions)

@@ -222,7 +222,7 @@ def _seal_page(connection: Connection, page: list[tuple[str, int, bytes]], key: 
         raise LogError(f"this log is sealed as {last.origin!r}; it cannot become {origin!r}")
     _grow(connection, size, page)
     root = merkle.root(StoredNodes(connection), size + len(page))
-    return add_checkpoint(connection, origin, size + len(page), root, key)
+    return add_checkpoint(connection, origin, size + len(page), root, after=last, key=key)
 
 
 def _grow(connection: Connection, size: int, page: list[tuple[str, int, bytes]]) -> None:

@@ -182,6 +182,7 @@ def test_killed_node_loses_and_doubles_nothing(world: World, monkeypatch: pytest
     until(lambda: len(set(world.running("replica").values())) == 2, EXCHANGE_S)
 
     assert [] == world.faults_of_books(seen)
+    assert [] == [what for what in seen.odd if "is no refusal of ours" in what]
     assert sealed is not None
 
 

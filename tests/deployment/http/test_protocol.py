@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -53,7 +54,13 @@ def test_head_passes_the_gate_as_get_does(anonymous: TestClient, member: TestCli
 @pytest.fixture
 def proxied(app: FastAPI) -> Iterator[tuple[str, int]]:
     """The app behind the proxy's middleware and a real server: its address."""
-    wrapped: Any = app
+    with behind_proxy(app) as address:
+        yield address
+
+
+@contextmanager
+def behind_proxy(wrapped: Any) -> Iterator[tuple[str, int]]:
+    """What answers behind the proxy's middleware and a real server: its address."""
     for middleware in proxy_middleware():  # the last one is the outermost
         wrapped = middleware.cls(wrapped, *middleware.args, **middleware.kwargs)
     server = uvicorn.Server(uvicorn.Config(wrapped, host="127.0.0.1", port=0, log_level="warning", http="httptools"))
@@ -64,6 +71,71 @@ def proxied(app: FastAPI) -> Iterator[tuple[str, int]]:
     yield server.servers[0].sockets[0].getsockname()[:2]
     server.should_exit = True
     thread.join(10)
+
+
+def saying(status: int, content_type: str, body: bytes, *, is_whole: bool = True) -> Any:
+    """An app that says this to whoever asks, and fails when that is not to be whole."""
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"content-type", content_type.encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": not is_whole})
+        if not is_whole:
+            raise RuntimeError("died")
+
+    return app
+
+
+async def nothing(_scope: Any, _receive: Any, _send: Any) -> None:
+    """What Serve's proxy does where the ingress died before it had answered."""
+
+
+async def failure(_scope: Any, _receive: Any, _send: Any) -> None:
+    """What it does where the ingress cannot be reached in a way that it does not know."""
+    raise RuntimeError("secret of the inside")
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        nothing,
+        failure,
+        saying(503, "text/plain; charset=utf-8", b"Deployment is unavailable"),
+        saying(500, "text/plain", b"died"),
+        saying(408, "text/plain", b"Request timed out"),
+        saying(404, "text/plain; charset=utf-8", b"Path '/v1' not found. Please ping"),
+    ],
+)
+def test_where_the_service_is_gone_the_proxy_refuses_in_its_words(inside: Any) -> None:
+    """Whatever Serve says or leaves unsaid is one 503 in OpenAI's shape, with when to come back and an id."""
+    with behind_proxy(inside) as (host, port):
+        answered = httpx.post(f"http://{host}:{port}/v1/completions", json={}, timeout=PATIENCE_S)
+
+    assert "service_unavailable" == error_of(answered, 503)["code"]
+    assert 0 < int(answered.headers["retry-after"])
+    assert answered.headers["x-request-id"]
+    assert b"secret" not in answered.content
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "body"),
+    [(200, "text/plain", b"keys"), (404, "application/json", b"{}"), (503, "text/html", b"<p>"), (204, "", b"")],
+)
+def test_what_is_answered_passes_the_proxy_as_it_is(status: int, content_type: str, body: bytes) -> None:
+    """Files in plain text, refusals in JSON, pages."""
+    with behind_proxy(saying(status, content_type, body)) as (host, port):
+        answered = httpx.get(f"http://{host}:{port}/console", timeout=PATIENCE_S)
+
+    assert (status, content_type, body) == (answered.status_code, answered.headers["content-type"], answered.content)
+
+
+def test_an_answer_that_breaks_off_gets_no_second_one() -> None:
+    """What has begun is cut, so that a caller sees it is not whole."""
+    with (
+        behind_proxy(saying(200, "text/event-stream", b"data: 1", is_whole=False)) as (host, port),
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        httpx.get(f"http://{host}:{port}/v1/completions", timeout=PATIENCE_S)
 
 
 def spoken(address: tuple[str, int], version: str, key: str, body: dict[str, Any]) -> tuple[str, bytes]:
