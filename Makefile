@@ -98,6 +98,7 @@ bench-serving: setup var/demo/bundle/consortium.json  ## our service beside `tra
 
 bench-streaming: setup  ## what a streamed token takes of the processors beside the model
 	$(BIN)/python -m tests.benchmarks.streaming
+	$(BIN)/python -m tests.benchmarks.engine_delay
 
 bench-mixed: setup var/demo/bundle/consortium.json  ## ten minutes of requests, replicas killed, and the books after
 	$(BIN)/python -m tests.benchmarks.mixed_load
