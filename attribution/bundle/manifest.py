@@ -12,13 +12,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
+
+from attribution.files.strict import StrictDocument
 
 MANIFEST_NAME = "consortium.json"
 SCHEMA_VERSION: Literal[1] = 1
@@ -54,18 +55,14 @@ ConsortiumId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 ClientId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"), AfterValidator(_not_reserved)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class BaseEntry(_Strict):
+class BaseEntry(StrictDocument):
     """The base model: where it comes from, and the hash of its weights (`references.weights_sha256`)."""
 
     reference: Annotated[str, Field(max_length=_MOST_LETTERS), AfterValidator(_printable)]
     sha256: Sha256
 
 
-class GlobalEntry(_Strict):
+class GlobalEntry(StrictDocument):
     """The model that is served: a folder in Hugging Face format and the hash of its weights.
 
     `residual_norm` is the Frobenius norm of global − base − Σ D_i, which is credited to nobody.
@@ -76,7 +73,7 @@ class GlobalEntry(_Strict):
     residual_norm: float = Field(ge=0, allow_inf_nan=False)
 
 
-class ClientEntry(_Strict):
+class ClientEntry(StrictDocument):
     """One member organisation and what its training changed.
 
     `examples` is unknown (null) for adapters trained elsewhere. `weight` is ρ_i of the last round. `path` holds the
@@ -107,7 +104,7 @@ class ClientEntry(_Strict):
         return self
 
 
-class UpdateEntry(_Strict):
+class UpdateEntry(StrictDocument):
     """What one client sent in a round.
 
     `declared` is its weight as it was recorded, `weight` what that is of the round's whole: ρ_i^r. `norm` is that of
@@ -124,7 +121,7 @@ class UpdateEntry(_Strict):
     receipt: str | None = None
 
 
-class AbsenceEntry(_Strict):
+class AbsenceEntry(StrictDocument):
     """Who was asked in a round and sent nothing that counts, and why; null where it is not known who that was."""
 
     client: ClientId | None
@@ -132,7 +129,7 @@ class AbsenceEntry(_Strict):
     reason: str
 
 
-class RoundEntry(_Strict):
+class RoundEntry(StrictDocument):
     """One recorded round; where there is no update nothing changed.
 
     `residual_norm` is that of G^r − G^{r−1} − Σ_i ρ_i^r (C_i^r − G^{r−1}): what the server did that is no client's.
@@ -157,7 +154,7 @@ class RoundEntry(_Strict):
         return None if self.residual_norm else 0.0
 
 
-class Manifest(_Strict):
+class Manifest(StrictDocument):
     """`consortium.json` as a whole; `defences` are those of the aggregator, null where there were none.
 
     `rounds` and `start_norm`, the norm of what training began with beyond the base, are those of a recorded training,
@@ -175,7 +172,7 @@ class Manifest(_Strict):
     start_norm: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     rounds: tuple[RoundEntry, ...] | None = None
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
     @model_serializer(mode="wrap")
     def _leave_out_what_was_not_recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

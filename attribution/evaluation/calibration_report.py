@@ -7,20 +7,17 @@ import json
 from hashlib import sha256
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from attribution.bundle.manifest import ConsortiumId, Sha256
+from attribution.files.strict import StrictDocument
 
 _LARGEST = 2**53 - 1  # what every reader of JSON keeps exact
 _Count = Annotated[int, Field(ge=0, le=_LARGEST)]
 _Some = Annotated[int, Field(ge=1, le=_LARGEST)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Measured(_Strict):
+class Measured(StrictDocument):
     """One figure."""
 
     value: float | None = Field(description="Null where nothing was measured.")
@@ -29,7 +26,7 @@ class Measured(_Strict):
     high: float | None = Field(None, description="Where that ends.")
 
 
-class CalibrationFigures(_Strict):
+class CalibrationFigures(StrictDocument):
     """What was found; distances are total variation, and of the clients' part of credit alone."""
 
     distance: Measured = Field(description="Mean distance of a response's shares from the true ones.")
@@ -46,7 +43,7 @@ class CalibrationFigures(_Strict):
     )
 
 
-class CalibrationReport(_Strict):
+class CalibrationReport(StrictDocument):
     """What was asked of which bundle, what it was held against, and the figures."""
 
     consortium: ConsortiumId

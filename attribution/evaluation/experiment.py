@@ -7,20 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from attribution.evaluation.results import Summary
 from attribution.evaluation.workshop import Training, Workshop
+from attribution.files.strict import StrictDocument
 
 ResultRow = dict[str, Any]
 """What one trial measured, by names of the experiment's own; stored as JSON."""
 ResultRows = list[ResultRow]
 
 
-class Settings(BaseModel):
+class Settings(StrictDocument):
     """What every experiment may set; each has more of its own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     training: Training = Training()
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)

@@ -5,14 +5,12 @@ Does not know how anything was measured, nor how a report looks.
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from attribution.files.strict import StrictDocument
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Figure(_Strict):
+class Figure(StrictDocument):
     """One measured number.
 
     `n` counts the observations behind it; `low` and `high` bound its 95 % interval (Wilson 1927 for a proportion);
@@ -41,7 +39,7 @@ class Figure(_Strict):
         return self.value >= self.target if self.at_least else self.value <= self.target
 
 
-class Plot(_Strict):
+class Plot(StrictDocument):
     """A picture as data: named series of (x, y), drawn as lines, as a scatter or as bars.
 
     `categories` name the x values 0, 1, 2 … of bars and of lines over named things. `target` is a horizontal line;
@@ -55,23 +53,23 @@ class Plot(_Strict):
     x_label: str
     y_label: str
     series: dict[str, list[tuple[float, float]]]
-    categories: list[str] = []
+    categories: list[str] = Field(default_factory=list)
     log_y: bool = False
     target: float | None = None
     diagonal: bool = False
     parts: bool = False
 
 
-class Summary(_Strict):
+class Summary(StrictDocument):
     """What an experiment derives from its cases; `coverage` is the part of what was asked that could be evaluated."""
 
     figures: list[Figure]
-    plots: list[Plot] = []
-    notes: list[str] = []
+    plots: list[Plot] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
     coverage: float | None = None
 
 
-class Result(_Strict):
+class Result(StrictDocument):
     """`result.json` of one experiment: the summary, and everything needed to run it again.
 
     `data` maps a domain to the SHA-256 of its file; `settings` are the experiment's own, `seeds` those that were used;

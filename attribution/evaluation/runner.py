@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from attribution.attribute import VERSION
 from attribution.errors import RecipeError
@@ -22,20 +22,19 @@ from attribution.evaluation.experiment import ResultRows, Settings
 from attribution.evaluation.results import Result
 from attribution.evaluation.workshop import Workshop
 from attribution.files.foreign import JsonObject, first_problem, read_yaml
+from attribution.files.strict import StrictDocument
 
 Profile = Literal["full", "quick"]
 
 
-class Plan(BaseModel):
+class Plan(StrictDocument):
     """One experiment's YAML file: what it asks, its settings in full, and what the quick profile changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     experiment: str
     title: str
     question: str
-    full: JsonObject = {}
-    quick: JsonObject = {}
+    full: JsonObject = Field(default_factory=dict)
+    quick: JsonObject = Field(default_factory=dict)
 
     def settings(self, profile: Profile, folder: Path) -> Settings:
         """The validated settings of a profile; paths in them are relative to `folder`."""

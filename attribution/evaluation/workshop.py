@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from attribution.attribute import attribute
 from attribution.base.references import load_tokenizer, resolve_base, weights_sha256
@@ -21,6 +21,7 @@ from attribution.bundle.bundle import Bundle, open_bundle
 from attribution.decoding.decode import Batch
 from attribution.errors import AttributionError
 from attribution.evaluation.data import Domain, Parts, fitting_examples, parts
+from attribution.files.strict import StrictDocument
 from attribution.model import FederatedModel
 from attribution.progress import Progress
 from attribution.records import AttributedResponse, Generation, Sampling
@@ -31,10 +32,8 @@ from attribution.training.recipe import ClientRecipe, Example, Recipe
 _ROWS_AT_ONCE = 8
 
 
-class Training(BaseModel):
+class Training(StrictDocument):
     """How the consortia of an experiment train; the words are the recipe's."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rounds: int = Field(default=2, ge=1)
     steps: int = Field(default=10, ge=1)

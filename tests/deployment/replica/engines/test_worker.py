@@ -216,4 +216,4 @@ def test_a_token_is_with_its_caller_before_the_engine_sends_the_next(
         jobs = [job(f"r{seed}", "tell me", tokens, seed=seed, **changes) for seed in seeds]
         callers = [Counting(worker, each, ledger, look=False) for each in jobs]
         assert [Finished] * len(jobs) == [type(caller.end()) for caller in callers]
-    assert {tokens - 1} == {number for number in shown.values()}
+    assert {tokens - 1} == set(shown.values())
