@@ -107,11 +107,12 @@ class Replica:
         """Called by Serve now and then.
 
         Raises:
-            WorkerDiedError: a thread has ended; Serve replaces the replica, and the next one takes over its spool.
+            WorkerDiedError: a thread has ended, or hangs; Serve replaces the replica, and the next one takes over its
+                spool.
         """
         for part in (self._rounds, self._bookings, self._recovery):
             if not part.alive:
-                raise WorkerDiedError(f"the thread of {type(part).__name__} died; see the replica's log")
+                raise WorkerDiedError(f"the thread of {type(part).__name__} died, or hangs; see the replica's log")
 
     def __del__(self) -> None:
         """Called by Serve when the replica stops: what cancelled jobs had generated is still booked."""

@@ -169,9 +169,11 @@ class Worker:
         """Wait for work; then let go who was cancelled, and let join whom there is room for."""
         with self._changed:
             self._tell_load()
+            self._thread.rest()
             self._changed.wait_for(
                 lambda: self._waiting or self._running or self._recovering or len(self._scoring) or self._stopping
             )
+            self._thread.beat()
             self._waiting.note_ends(self._joined - len(self._running))
             cancelled, self._cancelled = self._cancelled, set()
             room = self._capacity.max_batch - len(self._running) + len(cancelled & self._running.keys())

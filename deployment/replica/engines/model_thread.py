@@ -5,12 +5,15 @@ there are processors: a step was measured to take 77 ms instead of 47. Knows no 
 """
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
+HANG_S = 1800.0
+"""Work of which nothing was heard for so long hangs, as on a device that no longer answers: it will never be done."""
 
 
 class ModelThread:
@@ -18,13 +21,23 @@ class ModelThread:
 
     def __init__(self) -> None:
         self._work: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._heard: float | None = None  # of what runs; None while nothing does
         self._thread = threading.Thread(target=self._run, name="protoken-worker", daemon=True)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether anything that is given to it will be run."""
-        return self._thread.is_alive()
+        """Whether anything that is given to it will be run: it has not ended, and what it runs does not hang."""
+        heard = self._heard
+        return self._thread.is_alive() and (heard is None or time.monotonic() < heard + HANG_S)
+
+    def beat(self) -> None:
+        """Work that takes long says that it gets on."""
+        self._heard = time.monotonic()
+
+    def rest(self) -> None:
+        """Work says that it waits for others, however long that takes."""
+        self._heard = None
 
     def run(self, work: Callable[[], object]) -> None:
         """Run some work, behind what is to be run already; the thread ends where it raises."""
@@ -60,7 +73,9 @@ class ModelThread:
 
     def _run(self) -> None:
         while (work := self._work.get()) is not _end:
+            self.beat()
             work()
+            self.rest()
 
 
 def _end() -> None:

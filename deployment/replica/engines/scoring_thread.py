@@ -18,7 +18,7 @@ _Result = TypeVar("_Result")
 
 
 class ScorerLostError(ServiceError):
-    """The model's thread has ended, as when its device is lost: nothing is scored any more."""
+    """The model's thread has ended or hangs, as when its device is lost: nothing is scored any more."""
 
 
 class ScoringThread(ScoringElsewhere):
@@ -60,6 +60,6 @@ class ScoringThread(ScoringElsewhere):
         self._thread.end_with(lambda: None)
 
     def _look(self) -> None:
-        """Raises a ScorerLostError where the thread has ended."""
+        """Raises a ScorerLostError where the thread has ended, or hangs."""
         if not self._thread.alive:
-            raise ScorerLostError("the thread in which the model scores has ended")
+            raise ScorerLostError("the thread in which the model scores has ended, or hangs")

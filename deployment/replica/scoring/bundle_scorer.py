@@ -4,6 +4,7 @@ Runs in one thread. Knows no Ray and no receipt.
 """
 
 import logging
+from collections.abc import Callable
 
 import torch
 
@@ -27,10 +28,12 @@ class BundleScorer:
 
     Args:
         settings: of the service.
+        beat: called about once a second while a response is scored, so that whoever watches knows that it gets on.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, beat: Callable[[], None] = lambda: None) -> None:
         self._settings = settings
+        self._beat = beat
         self._models: dict[str, FederatedModel] = {}  # the one that was used last is the last
 
     def score(self, response: UnscoredResponse) -> Outcome:
@@ -62,6 +65,7 @@ class BundleScorer:
             )
         )
         while not outcomes:
+            self._beat()
             queue.advance(_TURN_S)
         return outcomes[0]
 

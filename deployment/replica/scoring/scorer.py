@@ -35,7 +35,7 @@ class Scorer:
         listen_on_own_address()
         self._thread = ModelThread()
         self._thread.call(partial(torch.set_num_threads, settings.cpus_per_scorer))
-        self._scorer = BundleScorer(settings)
+        self._scorer = BundleScorer(settings, self._thread.beat)
 
     async def score(self, response: UnscoredResponse) -> Outcome:
         """What a response scores, or why it cannot be scored; where the device is lost, the process ends."""
@@ -49,10 +49,10 @@ class Scorer:
         """Called by Serve now and then.
 
         Raises:
-            WorkerDiedError: its thread is lost; Serve starts another scorer.
+            WorkerDiedError: its thread is lost or hangs; Serve starts another scorer.
         """
         if not self._thread.alive:
-            raise WorkerDiedError("the thread of a scorer is lost; see its log")
+            raise WorkerDiedError("the thread of a scorer is lost, or hangs; see its log")
 
 
 def ask_scorers() -> Ask:
