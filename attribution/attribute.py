@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from attribution.errors import ScoreError
-from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
 from attribution.records import AttributedResponse, Generation, Method
 from attribution.scoring.credit_preset import USUAL_EFFORT, Effort, credit_scores
+from attribution.scoring.interruptible import Pieces, run
 from attribution.scoring.paper_preset import BlockCapture, position_local
-from attribution.scoring.pieces import Pieces, run
 from attribution.scoring.reading import context_of
 from attribution.scoring.shares import Shares, netted_shares, softmax_shares
+from attribution.teacher_forcing import forced_generation
 
 # Named in every receipt, so that history can be recomputed: raise it whenever the same response would score otherwise.
 VERSION = "2"

@@ -10,10 +10,10 @@ from typing import Any
 
 from attribution.attribute import attribute
 from attribution.errors import RecipeError
-from attribution.forcing import response_to
 from attribution.model import FederatedModel
 from attribution.progress import Progress
 from attribution.records import AttributedResponse
+from attribution.teacher_forcing import response_to
 
 _RESAMPLES = 2000
 _SURE = 0.95

@@ -16,7 +16,7 @@ This package knows nothing of models, attribution, HTTP or the command line. Eve
     ledger/            booking: each response once, whole, by one writer
     log/               the Merkle log over the books: what was booked stays as it was, and anybody can check it
     periods/           periods: one after the other without gap, each closed once, disputed or not, made final, paid
-    sampling/          which responses are measured where not all are: nobody can choose it, anybody can check it
+    sampled_credit/    which responses are measured where not all are: nobody can choose it, anybody can check it
     settlement/        from a period's credit to payouts in whole minor units, by a policy
     signing/           Ed25519 keys, and what is signed by them
     store/             the ledger's database: its tables, how it is opened and kept whole, and what every query needs

@@ -21,7 +21,7 @@ from rewards.files import strict_json
 from rewards.files.strict_json import JsonObject
 from rewards.log import leaves, merkle, proofs
 from rewards.money import write_readable
-from rewards.periods.bodies import MONEY_OUT, SCHEMA, SCHEMAS, STATEMENT_KIND, money_in
+from rewards.periods.statement_bodies import MONEY_OUT, SCHEMA, SCHEMAS, STATEMENT_KIND, money_in
 from rewards.signing.documents import sign_document, verify_document
 from rewards.signing.encoding import base64_bytes
 from rewards.signing.keys import SigningKey, VerifyKey

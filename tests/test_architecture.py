@@ -75,15 +75,15 @@ def test_a_known_bad_sample_is_caught(package, source):
 ROOMS = {
     "rewards": (
         "errors", "files", "money", "largest_remainder", "credit", "moments", "settlement", "signing", "store",
-        "sampling", "ledger", "keys", "log", "periods", "statements", "views", "audit", "backups",
+        "sampled_credit", "ledger", "keys", "log", "periods", "statements", "views", "audit", "backups",
     ),
     "attribution": (
         "errors", "files", "progress", "records", "base", "bundle", "rounds", "scoring", "decoding", "training",
-        "importers", "model", "forcing", "attribute", "comparison", "tracing", "evaluation",
+        "importers", "model", "teacher_forcing", "attribute", "logprob_comparison", "tracing", "evaluation",
     ),
     "deployment": (
         "errors", "settings", "schemas", "spool", "http", "cluster", "members", "metrics", "health", "access",
-        "books", "replica", "kept", "api", "gateway", "console", "app", "cli",
+        "books", "replica", "retention", "api", "gateway", "console", "app", "cli",
     ),
 }  # fmt: skip
 # What a room may know of the rest of its package, where that is less than all above it.
@@ -100,7 +100,7 @@ WALLS = {
     },
     "deployment.console": {
         "deployment.errors", "deployment.schemas", "deployment.http", "deployment.access", "deployment.books",
-        "deployment.kept", "deployment.gateway.service", "deployment.replica.messages", "rewards",
+        "deployment.retention", "deployment.gateway.service", "deployment.replica.messages", "rewards",
     },
 }  # fmt: skip
 WEB = {"fastapi", "starlette", "ray"}
@@ -111,12 +111,12 @@ PURE = {
     "rewards.money",
     "rewards.largest_remainder",
     "rewards.credit",
-    "rewards.sampling.rule",
+    "rewards.sampled_credit.rule",
     "rewards.log.merkle",
     "rewards.log.leaves",
 }
 BOTH_DOMAINS = {
-    "deployment.app.serving",
+    "deployment.app.launch",
     "deployment.cli.commands",
     "deployment.cli.books.member",
     "deployment.cli.books.payouts",
@@ -132,14 +132,14 @@ BOTH_DOMAINS = {
     "deployment.cli.output",
     "deployment.cli.service.demo",
     "deployment.cli.service.demo_folder",
-    "deployment.health.parts",
+    "deployment.health.watched_parts",
     "deployment.members.recorded_signatures",
     "deployment.members.flower",
     "deployment.members.own_updates",
     "deployment.members.signatures",
     "deployment.replica.bundles.loading",
     "deployment.replica.bundles.publish",
-    "deployment.replica.bundles.published",
+    "deployment.replica.bundles.publication_index",
     "deployment.replica.bundles.servable",
     "deployment.replica.booking.credit_recorder",
     "deployment.replica.booking.receipts",
@@ -270,12 +270,12 @@ def test_only_named_modules_know_both_domains():
     ("check", "imports"),
     [
         (circles, {"rewards.a": ["rewards.b"], "rewards.b": ["rewards.a"]}),
-        (climbs, {"rewards.settlement.rule": ["rewards.store.tables"]}),
+        (climbs, {"rewards.settlement.settle": ["rewards.store.tables"]}),
         (climbs, {"deployment.books.periods": ["deployment.api.paging"]}),
         (climbs, {"attribution.base.layers": ["attribution.bundle.bundle"]}),
         (breaches, {"rewards.audit.tree": ["rewards.log.merkle"]}),
         (breaches, {"rewards.audit.replay": ["rewards.store.events"]}),
-        (breaches, {"rewards.settlement.rule": ["rewards.store.tables"]}),
+        (breaches, {"rewards.settlement.settle": ["rewards.store.tables"]}),
         (breaches, {"deployment.console.pages.periods": ["deployment.api.routes.periods"]}),
         (breaches, {"deployment.books.log": ["deployment.http.cursors"]}),
     ],

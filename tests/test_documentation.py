@@ -18,7 +18,7 @@ import yaml
 
 from attribution.training.recipe import load_recipe
 from deployment.access import key_cache
-from deployment.access.calls import MINUTE_S
+from deployment.access.audit_trail import MINUTE_S
 from deployment.api import routes as api_routes
 from deployment.books.accounts import load_accounts
 from deployment.cli.books import keys
@@ -28,14 +28,14 @@ from deployment.console import pages as console_pages
 from deployment.console.figures import snapshot as figures
 from deployment.console.sessions import LONGEST_S
 from deployment.gateway import routes
-from deployment.gateway.claims import CLAIM_PATIENCE_S
+from deployment.gateway.idempotency_claims import CLAIM_PATIENCE_S
 from deployment.gateway.silence import ANSWER_TIMEOUT_S, SILENCE_S
 from deployment.metrics.catalogue import MOST_CLIENTS
 from deployment.replica.active_request import PROGRESS_TOKENS
 from deployment.replica.booking.booking_queue import BOOKING_PATIENCE_S
 from deployment.replica.booking.recovery import ADOPTION_INTERVAL_S
-from deployment.replica.bundles.published import POLL_S
-from deployment.replica.bundles.rounds import PATIENCE_S
+from deployment.replica.bundles.publication_index import POLL_S
+from deployment.replica.bundles.rollout import PATIENCE_S
 from deployment.settings import Settings
 from rewards.keys.rules import ROLES
 from rewards.settlement.policy import Policy

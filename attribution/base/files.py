@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 
 from attribution.errors import ModelError
-from attribution.files.foreign import JsonObject, read_json_object, require_file
-from attribution.files.tensor_files import opened_safetensors
+from attribution.files.safetensors_files import opened_safetensors
+from attribution.files.untrusted import JsonObject, read_json_object, require_file
 
 _ONE_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _OTHER_WEIGHTS = {".safetensors", ".bin", ".gguf", ".pt", ".pth"}  # by which name others store them

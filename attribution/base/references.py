@@ -20,8 +20,8 @@ from transformers.utils import logging as transformers_logging
 from attribution.base.files import check_configuration, check_model_folder
 from attribution.base.wheel_weights import WheelFile, find_in_wheel
 from attribution.errors import ModelError
-from attribution.files.foreign import file_sha256, in_one_line, read_json_object
-from attribution.files.tensors import is_finite
+from attribution.files.torch_tensors import is_finite
+from attribution.files.untrusted import file_sha256, in_one_line, read_json_object
 
 _MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 

@@ -19,8 +19,8 @@ from attribution.bundle.round_claims import round_problems
 from attribution.bundle.similarity import norms
 from attribution.bundle.updates import Update, load_update
 from attribution.errors import BundleError
-from attribution.files.foreign import file_sha256, first_problem, read_text
-from attribution.files.tensor_files import opened_safetensors
+from attribution.files.safetensors_files import opened_safetensors
+from attribution.files.untrusted import file_sha256, first_problem, read_text
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from attribution.errors import BundleError
-from attribution.files.tensors import is_finite, read_tensors
+from attribution.files.torch_tensors import is_finite, read_tensors
 
 _DTYPES = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
 _A, _B = ".lora_A.weight", ".lora_B.weight"

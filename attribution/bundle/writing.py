@@ -45,8 +45,8 @@ from attribution.bundle.replacement import put_in_place, require_bundle_place
 from attribution.bundle.updates import Update, save_update
 from attribution.errors import BundleError
 from attribution.files.destinations import prepare_folder, spell_out
-from attribution.files.foreign import file_sha256
-from attribution.files.tensors import is_finite
+from attribution.files.torch_tensors import is_finite
+from attribution.files.untrusted import file_sha256
 
 
 @dataclass(frozen=True)

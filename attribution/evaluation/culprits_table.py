@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from attribution.errors import RecipeError
 from attribution.evaluation.experiments.culprits import COVERAGE, ON_TOP
 from attribution.evaluation.results import Figure, Result
-from attribution.files.foreign import JsonObject
+from attribution.files.untrusted import JsonObject
 
 _PAPER_MEAN, _PAPER_WORST = 0.9862, 0.925
 _Cells = Mapping[tuple[str, str], Figure]

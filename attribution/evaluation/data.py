@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attribution.errors import RecipeError
-from attribution.files.foreign import file_sha256
+from attribution.files.untrusted import file_sha256
 from attribution.training.local import encode_example
 from attribution.training.recipe import Example, load_examples
 

@@ -21,8 +21,8 @@ from attribution.evaluation.catalogue import CATALOGUE
 from attribution.evaluation.experiment import ResultRows, Settings
 from attribution.evaluation.results import Result
 from attribution.evaluation.workshop import Workshop
-from attribution.files.foreign import JsonObject, first_problem, read_yaml
 from attribution.files.strict import StrictDocument
+from attribution.files.untrusted import JsonObject, first_problem, read_yaml
 
 Profile = Literal["full", "quick"]
 

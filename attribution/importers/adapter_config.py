@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import nn
 
 from attribution.errors import BundleError
-from attribution.files.foreign import JsonObject, first_problem, in_one_line, read_json_object, short_repr
+from attribution.files.untrusted import JsonObject, first_problem, in_one_line, read_json_object, short_repr
 from attribution.importers.patterns import Pattern, PatternError, match_names
 
 # Written by PEFT, without effect on what a trained adapter of linear layers computes.

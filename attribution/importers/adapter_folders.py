@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from attribution.errors import BundleError
-from attribution.files.foreign import in_one_line, read_json_object, require_file
+from attribution.files.untrusted import in_one_line, read_json_object, require_file
 
 CONFIGURATION, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _MLX = "is an adapter of MLX: convert it to PEFT's format, lora_a and lora_b transposed and lora_alpha = scale × rank"

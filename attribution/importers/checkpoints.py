@@ -19,7 +19,7 @@ from attribution.bundle.updates import Update, load_update, save_update
 from attribution.bundle.writing import Member, write_bundle
 from attribution.errors import BundleError
 from attribution.files.destinations import prepare_folder, spell_out
-from attribution.files.foreign import in_one_line, read_json_object, short_repr
+from attribution.files.untrusted import in_one_line, read_json_object, short_repr
 from attribution.importers.adapter_folders import CONFIGURATION
 from attribution.importers.base_names import other_base
 from attribution.importers.client_folders import ClientFolder, total_weight

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from attribution.bundle.manifest import ConsortiumId
 from attribution.bundle.writing import require_client_ids
 from attribution.errors import BundleError
-from attribution.files.foreign import short_repr
+from attribution.files.untrusted import short_repr
 
 _MOST_LETTERS = 200  # of a name, as in the manifest
 

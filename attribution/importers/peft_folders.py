@@ -19,7 +19,7 @@ from attribution.bundle.replacement import require_bundle_place
 from attribution.bundle.updates import LowRank, Update, weighted_sum
 from attribution.bundle.writing import Member, write_bundle
 from attribution.errors import BundleError
-from attribution.files.tensors import is_finite, read_tensors
+from attribution.files.torch_tensors import is_finite, read_tensors
 from attribution.importers.adapter_config import ScaledFactors, factored_layers, read_configuration
 from attribution.importers.adapter_folders import CONFIGURATION, TENSORS, require_adapter
 from attribution.importers.base_names import other_base

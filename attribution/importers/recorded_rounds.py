@@ -24,7 +24,7 @@ from attribution.bundle.suspicions import round_suspicions
 from attribution.bundle.updates import LowRank, Update
 from attribution.bundle.writing import Member, write_recorded_bundle
 from attribution.errors import BundleError
-from attribution.files.tensors import is_finite
+from attribution.files.torch_tensors import is_finite
 from attribution.importers.base_names import other_base
 from attribution.importers.recorded_states import Places, State, places_of
 from attribution.importers.round_sums import (

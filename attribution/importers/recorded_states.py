@@ -14,8 +14,8 @@ from torch import Tensor
 
 from attribution.bundle.updates import LowRank
 from attribution.errors import BundleError
-from attribution.files.foreign import JsonObject
-from attribution.files.tensors import is_finite, read_tensors
+from attribution.files.torch_tensors import is_finite, read_tensors
+from attribution.files.untrusted import JsonObject
 from attribution.importers.adapter_config import configuration_of, factored_layers
 
 _PREFIX = "base_model.model."

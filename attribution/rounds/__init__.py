@@ -10,7 +10,7 @@ flower_messages    what a recorder takes of Flower, and how a reply becomes an u
 flower_strategies  strategies of Flower, and which of them cannot be recorded, and why
 hashing            the one hash of many tensors, whichever framework holds them and however a file lays them out
 reading            a folder of recorded rounds, read in bounded memory and refused where anything does not follow
-stored             tensors in a safetensors file: written without a copy, hashed without loading them
-tensors            a tensor as its bytes: NumPy's or PyTorch's, bfloat16 too
+stored_tensors     tensors in a safetensors file: written without a copy, hashed without loading them
+tensor_bytes       a tensor as its bytes: NumPy's or PyTorch's, bfloat16 too
 writing            a folder of recorded rounds, to which a round is added whole or not at all
 """

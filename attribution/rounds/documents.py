@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from attribution.bundle.manifest import ClientId, ConsortiumId, Sha256, duplicates, require_unique_names
 from attribution.errors import RoundsError
-from attribution.files.foreign import first_problem, in_one_line, read_text
 from attribution.files.strict import StrictDocument
+from attribution.files.untrusted import first_problem, in_one_line, read_text
 
 FEDERATION_NAME = "rounds.json"
 ROUND_NAME = "round.json"

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from attribution.errors import RoundsError
-from attribution.files.foreign import first_problem, in_one_line, read_json_object
+from attribution.files.untrusted import first_problem, in_one_line, read_json_object
 from attribution.rounds.documents import Federation, Member, Missing, RecordedUpdate
 from attribution.rounds.flower_forms import Form, reply_form, require_form, usual_form
 from attribution.rounds.flower_members import NodeDirectory, read_members
@@ -43,8 +43,8 @@ from attribution.rounds.flower_messages import (
     weight_name,
 )
 from attribution.rounds.flower_strategies import require_average, require_no_masks
-from attribution.rounds.stored import misfit
-from attribution.rounds.tensors import Tensor, sizes
+from attribution.rounds.stored_tensors import misfit
+from attribution.rounds.tensor_bytes import Tensor, sizes
 from attribution.rounds.writing import RoundDraft, RoundsWriter
 
 _LOG = logging.getLogger("flwr.rounds")  # below the logger of Flower, so that it is read with the rest of the run

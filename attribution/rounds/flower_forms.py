@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from attribution.errors import RoundsError
-from attribution.files.foreign import short_repr
+from attribution.files.untrusted import short_repr
 from attribution.rounds.flower_messages import Content, record_tensors
 
 _FLOATS = {"F16", "F32", "F64"}  # these NumPy averages with each other

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.lib import format as npy
 
 from attribution.errors import RoundsError
-from attribution.files.foreign import in_one_line
+from attribution.files.untrusted import in_one_line
 from attribution.rounds.documents import MOST_STATEMENT_LETTERS
 from attribution.rounds.flower_strategies import layers
-from attribution.rounds.stored import misfit
-from attribution.rounds.tensors import ITEM_BYTES, NAMES, Tensor, as_tensor, sizes
+from attribution.rounds.stored_tensors import misfit
+from attribution.rounds.tensor_bytes import ITEM_BYTES, NAMES, Tensor, as_tensor, sizes
 from attribution.rounds.writing import SentUpdate
 
 _NUMPY = "numpy.ndarray"  # Flower's name of the one form in which it sends tensors

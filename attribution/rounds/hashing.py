@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from attribution.rounds.tensors import as_tensor
+from attribution.rounds.tensor_bytes import as_tensor
 
 _BEGINNING = b"protoken-tensors/1\n"
 

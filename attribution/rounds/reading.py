@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attribution.errors import RoundsError
-from attribution.files.foreign import in_one_line
+from attribution.files.untrusted import in_one_line
 from attribution.rounds.documents import (
     FEDERATION_NAME,
     GLOBAL_NAME,
@@ -22,7 +22,7 @@ from attribution.rounds.documents import (
     round_name,
     update_name,
 )
-from attribution.rounds.stored import StoredTensors, read_stored
+from attribution.rounds.stored_tensors import StoredTensors, read_stored
 
 _ROUND = re.compile(r"round-[0-9]{4,9}")
 

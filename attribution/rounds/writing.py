@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from attribution.errors import RoundsError
 from attribution.files.destinations import prepare_folder, write_file
 from attribution.files.durable import sync
-from attribution.files.foreign import first_problem
+from attribution.files.untrusted import first_problem
 from attribution.rounds.documents import (
     FEDERATION_NAME,
     GLOBAL_NAME,
@@ -36,7 +36,7 @@ from attribution.rounds.documents import (
 )
 from attribution.rounds.hashing import tensors_sha256
 from attribution.rounds.reading import read_federation, round_numbers
-from attribution.rounds.stored import store_tensors
+from attribution.rounds.stored_tensors import store_tensors
 
 _LOCK_NAME = ".lock"
 _DRAFT = re.compile(r"\.round-[0-9]{4,9}")

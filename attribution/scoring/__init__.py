@@ -2,9 +2,9 @@
 
 credit_preset  preset `credit`: derivatives of the log-probability along the line base → global
 dense_shift    what whole differences of weights add to a layer's output, streamed from disk
+interruptible  long work in pieces, between which the model may serve somebody else
 paper_preset   preset `paper`: ProToken's scores, position-local and exact (arXiv 2601.19672)
 path           the line base → global, with one coefficient for each client's update
-pieces         long work in pieces, between which the model may serve somebody else
 quadrature     the points between base and global model where slopes are taken, and their weights
 reading        log-probabilities of a response at any coefficients
 saved_bytes    what a forward pass keeps for its backward pass, counted

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attribution.scoring.interruptible import Pieces
 from attribution.scoring.path import UpdatePath
-from attribution.scoring.pieces import Pieces
 from attribution.scoring.quadrature import NESTED_RULES, Rule, gauss_legendre
 from attribution.scoring.reading import Context, coefficients_of, log_probabilities, read_prefix
 from attribution.scoring.slopes import MEMORY_BYTES, slopes

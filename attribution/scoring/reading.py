@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attribution.scoring.interruptible import Pieces
 from attribution.scoring.path import UpdatePath
-from attribution.scoring.pieces import Pieces
 
 _LOGITS_AT_ONCE = 1 << 22  # 16 MB in float32
 

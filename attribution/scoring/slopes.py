@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attribution.scoring.interruptible import Pieces
 from attribution.scoring.path import UpdatePath
-from attribution.scoring.pieces import Pieces
 from attribution.scoring.reading import Context, emitted_log_probabilities, enter, head_parts
 from attribution.scoring.saved_bytes import count_saved
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from attribution.scoring.interruptible import Pieces
 from attribution.scoring.path import UpdatePath, forward_mode
-from attribution.scoring.pieces import Pieces
 from attribution.scoring.reading import Context, coefficients_of, emitted_log_probabilities, enter, head_parts
 
 _POSITIONS_AT_ONCE = 256

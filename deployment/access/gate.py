@@ -13,8 +13,8 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployment.access.calls import Calls
-from deployment.access.key_checks import KeyChecks
+from deployment.access.audit_trail import Calls
+from deployment.access.key_verifier import KeyChecks
 from deployment.access.limits import Limits
 from deployment.access.permissions import OPEN_ROUTES, rule_of, visible_to
 from deployment.errors import (

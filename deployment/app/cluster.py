@@ -15,9 +15,9 @@ from typing import Any
 
 from ray import serve
 
+from deployment.app.launch import build_graph, build_scorer_graph, prepare
 from deployment.app.proxy import PROXY_MIDDLEWARE, PROXY_VARIABLE
 from deployment.app.sealing import LogSealer
-from deployment.app.serving import build_graph, build_scorer_graph, prepare
 from deployment.errors import SettingsError, StartError
 from deployment.health.signing_key import signing_key
 from deployment.settings import Settings, settings_of, url_without_secrets, values_given
@@ -52,7 +52,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     Raises:
         SettingsError: a setting is missing, unknown, out of range, or not for a cluster.
         StartError: the nodes' environment is not as it must be, or a secret or folder is missing on this one.
-        BundleError, LedgerError, KeyRingError, SignatureError, PolicyError: as `deployment.app.serving.run`.
+        BundleError, LedgerError, KeyRingError, SignatureError, PolicyError: as `deployment.app.launch.run`.
     """
     settings = cluster_settings(args, os.environ)
     _require_environment(os.environ)

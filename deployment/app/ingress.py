@@ -12,17 +12,17 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployment.app.surface import build_app
+from deployment.app.http_app import build_app
 from deployment.books.books import Books
 from deployment.cluster.core_files import forbid_core_files
 from deployment.cluster.loopback import listen_on_own_address
-from deployment.gateway.models import Models
+from deployment.gateway.model_router import Models
 from deployment.gateway.replicas import HandleEngine
-from deployment.health import parts
+from deployment.health import watched_parts
 from deployment.health.faults import Watch
 from deployment.health.places import ledger_folder
-from deployment.kept.replays import Replays
-from deployment.kept.texts import Texts
+from deployment.retention.replays import Replays
+from deployment.retention.texts import Texts
 from deployment.settings import Settings, pepper_of, pepper_path
 from deployment.spool.backlog import spooled_tokens
 from rewards.keys.ring import KeyRing
@@ -34,14 +34,14 @@ from rewards.store.continuity import Continuity
 
 @serve.ingress()
 class Ingress:
-    """The HTTP surface over each model's replicas, wrapped as a Serve deployment in `serving`, which may bind more."""
+    """The HTTP surface over each model's replicas, wrapped as a Serve deployment in `launch`, which may bind more."""
 
     def __init__(
         self, handles: Mapping[str, DeploymentHandle[Any]], settings: Settings, *_beside: DeploymentHandle[Any]
     ) -> None:
         forbid_core_files()
         listen_on_own_address()
-        manifests = parts.manifests_of(settings.bundles)
+        manifests = watched_parts.manifests_of(settings.bundles)
         self._engine = Models({name: HandleEngine(handle, manifests.get(name)) for name, handle in handles.items()})
         self._settings = settings
         self._ledger = Ledger(settings.ledger)
@@ -68,17 +68,19 @@ class Ingress:
         )
 
 
-def _parts(settings: Settings, ledger: Ledger, spool: Path) -> dict[str, parts.Check]:
+def _parts(settings: Settings, ledger: Ledger, spool: Path) -> dict[str, watched_parts.Check]:
     """What this ingress stands on, as it is now; a signing key that this machine does not have is none."""
     checks = {
         "ledger": Continuity(ledger.database).check,
-        "spool": parts.folder("spool", spool, spool / "replays"),
-        "pepper": parts.secret("pepper", pepper_path(settings.ledger, settings.pepper_file)),
+        "spool": watched_parts.folder("spool", spool, spool / "replays"),
+        "pepper": watched_parts.secret("pepper", pepper_path(settings.ledger, settings.pepper_file)),
     }
     if settings.texts is not None:
-        checks["texts"] = parts.folder("texts", settings.texts)
+        checks["texts"] = watched_parts.folder("texts", settings.texts)
     if settings.signing_key.exists():
-        checks["signing_key"] = parts.signing_key("signing_key", settings.signing_key, partial(_require_known, ledger))
+        checks["signing_key"] = watched_parts.signing_key(
+            "signing_key", settings.signing_key, partial(_require_known, ledger)
+        )
     return checks
 
 

@@ -7,7 +7,7 @@ from deployment.errors import NotFoundError
 from deployment.schemas.explanations import ExplanationStep, PayoutExplanation, ReversedCredit
 from rewards import money, periods
 from rewards.ledger.ledger import Ledger
-from rewards.settlement.sheet import Unit
+from rewards.settlement.explanation_lines import Unit
 
 _FINE_DIGITS = 12
 _PERCENT_DIGITS = 6

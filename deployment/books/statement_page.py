@@ -18,7 +18,7 @@ from rewards import money
 from rewards.files.plain_text import one_line
 from rewards.files.spreadsheet_cells import cell
 from rewards.moments import text_of
-from rewards.periods.bodies import MONEY_IN, MONEY_OUT
+from rewards.periods.statement_bodies import MONEY_IN, MONEY_OUT
 from rewards.statements import part_of
 
 LABELS = {

@@ -12,7 +12,7 @@ from rewards.ledger.ledger import Ledger
 from rewards.store.clients import registrations
 from rewards.store.database import Connection
 from rewards.store.receipts import BookedReceipt, find_receipt
-from rewards.views.latest import reversals
+from rewards.views.newest_first import reversals
 
 _NOBODYS = (COMMONS, PENDING)
 

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from attribution.errors import AttributionError
-from attribution.files.foreign import in_one_line
+from attribution.files.untrusted import in_one_line
 from deployment.cli.on_demand import Deferred, OnDemand
 from deployment.errors import ServiceError
 from rewards.errors import RewardsError

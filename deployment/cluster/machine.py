@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from attribution.bundle.sizes import sizes_of
+from attribution.bundle.footprint import sizes_of
 from deployment.errors import StartError
 from deployment.settings import Settings
 

@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI, Request
 from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
-from deployment.access.calls import Calls
+from deployment.access.audit_trail import Calls
 from deployment.books.books import Books
 from deployment.console.errors import handle_failures, last_resort
 from deployment.console.figures.audits import Audits
@@ -32,7 +32,7 @@ from deployment.errors import ForbiddenError
 from deployment.gateway.service import Service
 from deployment.http.failures import LastResort
 from deployment.http.page_headers import PageHeaders
-from deployment.kept.texts import Texts
+from deployment.retention.texts import Texts
 
 _SIGN_IN: Final = "/sign-in"
 _STATIC: Final = Path(__file__).with_name("static")

@@ -15,8 +15,8 @@ from fastapi import Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployment.access.calls import Calls
-from deployment.access.key_checks import KeyChecks
+from deployment.access.audit_trail import Calls
+from deployment.access.key_verifier import KeyChecks
 from deployment.access.permissions import READERS, compile_rules, rule_for
 from deployment.console.errors import page_of
 from deployment.console.sessions import COOKIE, Sessions

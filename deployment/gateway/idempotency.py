@@ -28,11 +28,11 @@ from deployment.errors import (
     UnprocessableError,
     ledger_away,
 )
-from deployment.gateway.claims import AsyncClaims, BusyError
-from deployment.kept.replays import Replay, Replays
+from deployment.gateway.idempotency_claims import AsyncClaims, BusyError
 from deployment.replica.messages import Admitted, Event, Failed, Finished, Job
+from deployment.retention.replays import Replay, Replays
 from rewards.errors import LedgerError, ReusedKeyError
-from rewards.ledger.claims import Claim, Claims
+from rewards.ledger.idempotency_claims import Claim, Claims
 
 _LOG = logging.getLogger(__name__)
 HEADER = "Idempotency-Key"

@@ -14,7 +14,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployment.errors import RETRY_AFTER_S, UnavailableError, log_text_of
-from deployment.gateway.recent_answer import RecentAnswer
+from deployment.gateway.answer_cache import RecentAnswer
 from deployment.gateway.silence import ANSWER_TIMEOUT_S, SILENCE_S, TRIES
 from deployment.replica.messages import Event, Failed, Job, ModelCard, Report
 

@@ -1,6 +1,6 @@
 """The OpenAI-compatible routes, and `GET /health`. No rule of the domain lives here.
 
-How an answer comes about is told in `answers`.
+How an answer comes about is told in `request_handling`.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from deployment.access.gate import caller
 from deployment.errors import RETRY_AFTER_S, NotFoundError
-from deployment.gateway.health_answer import health_answer
+from deployment.gateway.health_report import health_report
 from deployment.gateway.idempotency import check_key
 from deployment.gateway.service import Service, TheService, answering_models, job_of, require_model
 from deployment.replica.messages import ModelCard
@@ -59,7 +59,7 @@ async def health(service: TheService) -> JSONResponse:
     Of several models one that does not answer makes it `degraded`, as does a bundle that was published and cannot be
     served; with none that answers it is 503.
     """
-    return await health_answer(service.engine, service.watch)
+    return await health_report(service.engine, service.watch)
 
 
 @router.get("/v1/models")

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from deployment.errors import InvalidRequestError, NotFoundError, UnavailableError
-from deployment.gateway.answers import Answers, Engine
+from deployment.gateway.request_handling import Answers, Engine
 from deployment.health.faults import Watch
 from deployment.replica.messages import Job, ModelCard, prompt_of
 from deployment.schemas.openai_requests import ChatRequest, CompletionRequest

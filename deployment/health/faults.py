@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deployment.errors import RETRY_AFTER_S, PartLostError, UnavailableError
-from deployment.health.parts import Check
+from deployment.health.watched_parts import Check
 from deployment.http.failures import LOST
 from rewards.errors import LedgerError, LedgerLostError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attribution.bundle.manifest import MANIFEST_NAME, Manifest, read_manifest
 from attribution.errors import BundleError
-from attribution.files.foreign import file_sha256, in_one_line, read_text
+from attribution.files.untrusted import file_sha256, in_one_line, read_text
 
 
 @dataclass(frozen=True)

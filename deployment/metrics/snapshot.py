@@ -19,8 +19,8 @@ from rewards.store import clients, events, publications
 from rewards.store.continuity import Continuity
 from rewards.store.database import Connection
 from rewards.store.publications import Publication
-from rewards.views.condition import Condition, Response, condition, count_misdated, last_responses
 from rewards.views.contribution import Contribution
+from rewards.views.ledger_health import Condition, Response, condition, count_misdated, last_responses
 from rewards.views.standing import Standing
 
 _BOUNDS_US = tuple(round(bound * 1_000_000) for bound in DURATION_BUCKETS_S)

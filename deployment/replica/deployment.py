@@ -1,6 +1,6 @@
 """The Ray Serve deployment that holds the model: one consortium's rounds, and events to their callers.
 
-Thin on purpose: what happens to a job is `worker`'s business, which bundle it is given is `rounds`', what a score is
+Thin on purpose: what happens to a job is `worker`'s business, which bundle it is given is `rollout`'s, what a score is
 `attribution`'s.
 """
 
@@ -19,8 +19,8 @@ from deployment.health.places import ledger_folder
 from deployment.metrics.replica import ReplicaMetrics
 from deployment.replica.booking.booking_queue import BookingQueue
 from deployment.replica.booking.recovery import Recovery
-from deployment.replica.bundles.published import PublishedBundles
-from deployment.replica.bundles.rounds import Rounds
+from deployment.replica.bundles.publication_index import PublishedBundles
+from deployment.replica.bundles.rollout import Rounds
 from deployment.replica.bundles.served_round import ReplicaBooks, RoundLoader
 from deployment.replica.event_stream import EventStream
 from deployment.replica.messages import Event, Failed, Finished, Job, Report
@@ -30,7 +30,7 @@ from deployment.settings import Settings
 from deployment.spool.spool import Spool
 from rewards.errors import LedgerError
 from rewards.ledger.ledger import Ledger
-from rewards.sampling.keys import SamplingKeys
+from rewards.sampled_credit.keys import SamplingKeys
 from rewards.store.continuity import Continuity
 
 STOP_TIMEOUT_S = 60.0

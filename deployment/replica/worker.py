@@ -311,9 +311,8 @@ class Worker:
             self._stopping = True
             self._encoder.close()
             left = [*self._running.values(), *self._waiting, *self._encoding.values()]
-            self._running.clear()
-            self._waiting.clear()
-            self._encoding.clear()
+            for rows in (self._running, self._waiting, self._encoding):
+                rows.clear()
             self._tell_load()
         self._scoring.abandon()
         for row in left:

@@ -4,7 +4,7 @@ from pydantic import ConfigDict, Field, JsonValue
 
 from deployment.schemas.bases import Answer
 from deployment.schemas.fields import Count, Digits, Whole
-from rewards.settlement.sheet import Unit
+from rewards.settlement.explanation_lines import Unit
 
 _STEPS: list[JsonValue] = [
     {

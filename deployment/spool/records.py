@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from deployment.spool.lines import Record
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, Receipt, pending_receipt
 from rewards.errors import CreditError
-from rewards.sampling.rule import SamplingRule
+from rewards.sampled_credit.rule import SamplingRule
 
 UNATTRIBUTED = "none"
 """Method and version of a receipt for tokens that no model could attribute any more."""

@@ -13,7 +13,7 @@ from sqlmodel import col
 
 from rewards.audit import hashing
 from rewards.audit.report import DifferenceError, Stamps, canonical_object
-from rewards.audit.sampling import Choices
+from rewards.audit.sampled_credit import Choices
 from rewards.audit.source import Source
 from rewards.store.tables import EntryRow, ReceiptRow
 

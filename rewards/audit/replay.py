@@ -9,11 +9,11 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlmodel import col
 
-from rewards.audit import checkpoints, claims
+from rewards.audit import checkpoints, idempotency_claims
 from rewards.audit.events import COMMONS, Events, check_bearer_keys, registered_accounts, signing_keys
 from rewards.audit.receipts import Receipts
 from rewards.audit.report import AuditProgress, Difference, DifferenceError, Report
-from rewards.audit.sampling import PENDING, check_rules
+from rewards.audit.sampled_credit import PENDING, check_rules
 from rewards.audit.settlement.replay import check_settlements
 from rewards.audit.source import Source, open_source
 from rewards.audit.tree import Tree
@@ -99,7 +99,7 @@ class _Replay:
         self._check_end(sealed)
         self._check_accounts()
         check_bearer_keys(self._source)
-        claims.check(self._source)
+        idempotency_claims.check(self._source)
         check_rules(self._source)
         check_settlements(self._source)
 

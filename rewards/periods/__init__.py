@@ -3,20 +3,20 @@
 Everything is read from and written to the events; nothing is ever changed. Knows when and over what to settle;
 how is `rewards.settlement`'s business.
 
-    bodies       what each client is told of a final period, paid or not
-    clawbacks    what reversals booked now take back of earlier periods, in money
-    contents     what a period comes to: its receipts, less what is held and what is reversed
-    errors       the error that carries a settlement
-    explanation  why one client is paid what it is in a closed period, line by line
-    history      what the events say of periods and holds, checked as it is read
-    holds        holds: what is not to be paid for the time being, a client's payout or the credit of one response
-    moves        preview, close, dispute, finalise, pay: the only writer of a period
-    period_end   when a period is over, and which receipts belong to the next
-    policy_fit   whether a policy speaks of this ledger's clients and applications
-    preparation  a settlement before it is written, and all that is written with it
-    previews     what a preview shows, beside what it is compared with
-    strata       sampled responses added up: what is pending, and what was measured beside it
-    tally        receipts added up, whole windows by one query
+    clawbacks         what reversals booked now take back of earlier periods, in money
+    errors            the error that carries a settlement
+    explanation       why one client is paid what it is in a closed period, line by line
+    history           what the events say of periods and holds, checked as it is read
+    holds             holds: what is not to be paid for the time being, a client's payout or the credit of one response
+    moves             preview, close, dispute, finalise, pay: the only writer of a period
+    period_end        when a period is over, and which receipts belong to the next
+    period_totals     what a period comes to: its receipts, less what is held and what is reversed
+    policy_fit        whether a policy speaks of this ledger's clients and applications
+    preparation       a settlement before it is written, and all that is written with it
+    previews          what a preview shows, beside what it is compared with
+    receipt_totals    receipts added up, whole windows by one query
+    sampled_totals    sampled responses added up: what is pending, and what was measured beside it
+    statement_bodies  what each client is told of a final period, paid or not
 """
 
 from __future__ import annotations

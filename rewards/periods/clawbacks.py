@@ -11,16 +11,16 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection
 
-from rewards.periods import strata, tally
-from rewards.periods.contents import count_again, period_of_receipt
+from rewards.periods import receipt_totals, sampled_totals
 from rewards.periods.history import Period
 from rewards.periods.period_end import PeriodFrame, refreeze
+from rewards.periods.period_totals import count_again, period_of_receipt
 from rewards.settlement.allocation import PeriodCredit
 from rewards.settlement.balances import Opening
 from rewards.settlement.document import FIRST_RULE
 from rewards.settlement.payout import clawback
 from rewards.settlement.policy import Currency
-from rewards.settlement.rule import find_clawbacks
+from rewards.settlement.settle import find_clawbacks
 from rewards.store.receipts import reversal_pairs
 
 Amounts = dict[str, int]
@@ -102,14 +102,14 @@ def _credit_without_reversals(
     if by_application or is_sampled:
         left = count_again(connection, period, before, by_application=by_application)
     else:
-        left = tally.Tally(
-            Counter({tally.EVERY: settlement.tokens}),
-            Counter({(tally.EVERY, line.account): line.credit for line in settlement.lines}),
+        left = receipt_totals.Tally(
+            Counter({receipt_totals.EVERY: settlement.tokens}),
+            Counter({(receipt_totals.EVERY, line.account): line.credit for line in settlement.lines}),
         )
     reversals = _reversals(connection, frame, period, before)
-    taken = tally.receipts(connection, reversals, by_application=by_application)
+    taken = receipt_totals.receipts(connection, reversals, by_application=by_application)
     if is_sampled:
-        taken.strata = strata.receipts(connection, reversals, by_application=by_application)
+        taken.strata = sampled_totals.receipts(connection, reversals, by_application=by_application)
     left.add(taken)
     return PeriodCredit(
         window=period.window,

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from rewards.credit import COMMONS
 from rewards.errors import CreditError, LedgerError
 from rewards.ledger.ledger import Ledger
-from rewards.periods.contents import ReversedResponse, reversed_responses
 from rewards.periods.history import Period, read_history
+from rewards.periods.period_totals import ReversedResponse, reversed_responses
 from rewards.settlement.balances import Opening
 from rewards.settlement.commons_explanation import explain_commons
 from rewards.settlement.explanation import explain_line
-from rewards.settlement.sheet import Step
+from rewards.settlement.explanation_lines import Step
 
 
 @dataclass(frozen=True)

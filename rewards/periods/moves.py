@@ -1,6 +1,6 @@
 """The moves of a period: previewed at will, closed once as a draft, disputed, made final, paid. Their only writer.
 
-Knows when a move is possible and what is settled over; how is `rewards.settlement.rule`'s business. Each move is one
+Knows when a move is possible and what is settled over; how is `rewards.settlement.settle`'s business. Each move is one
 event, with who made it and when. What takes long, adding up a window, is done before the ledger is held for writing,
 and again only if a period, a hold or the clients have changed meanwhile; a window that is fixed by sequence numbers
 cannot.
@@ -17,13 +17,13 @@ from sqlalchemy import Connection
 from rewards.errors import PeriodEmptyError, PeriodError, PeriodMovedError
 from rewards.ledger.ledger import Ledger
 from rewards.moments import DAY_US, Clock, text_of
-from rewards.periods import bodies, policy_fit
+from rewards.periods import policy_fit, statement_bodies
 from rewards.periods.errors import PeriodClosedError
 from rewards.periods.history import History, Period, add_hash, read_history, read_period
 from rewards.periods.period_end import freeze, time_closed_us
 from rewards.periods.preparation import PreparedSettlement, prepare_settlement, settle_again, take_as_final
 from rewards.periods.previews import Preview, compare
-from rewards.sampling import keys
+from rewards.sampled_credit import keys
 from rewards.settlement.document import Settlement
 from rewards.settlement.policy import MOST_DISPUTE_DAYS, Policy
 from rewards.store import clients, events
@@ -269,7 +269,7 @@ def _record_final(
     period = read_period(connection, name)
     assert period is not None
     assert period.final == prepared.settlement  # what is read back is what was meant
-    bodies.record(connection, period, history.periods[: period.ordinal - 1], prepared.contents, actor)
+    statement_bodies.record(connection, period, history.periods[: period.ordinal - 1], prepared.contents, actor)
 
 
 def _require(history: History, name: str, move: str) -> Period:

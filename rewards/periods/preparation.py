@@ -9,13 +9,13 @@ from sqlalchemy import Connection
 
 from rewards.files.strict_json import JsonObject
 from rewards.periods.clawbacks import by_currency, clawbacks, first_rule
-from rewards.periods.contents import PeriodContents, contents
 from rewards.periods.history import History, Period
 from rewards.periods.period_end import PeriodFrame, refreeze
+from rewards.periods.period_totals import PeriodContents, contents
 from rewards.settlement.balances import Opening
 from rewards.settlement.document import FIRST_RULE, RULE, Settlement
 from rewards.settlement.policy import Policy
-from rewards.settlement.rule import falls_due, settle
+from rewards.settlement.settle import falls_due, settle
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from rewards.credit import COMMONS
 from rewards.errors import CreditError
+from rewards.settlement.account_line import Line
 from rewards.settlement.balances import Opening
 from rewards.settlement.document import Settlement
-from rewards.settlement.lines import Line
-from rewards.settlement.sheet import Sheet, Step, Unit, explain_gross, explain_pool, part_of, weights_of
+from rewards.settlement.explanation_lines import Sheet, Step, Unit, explain_gross, explain_pool, part_of, weights_of
 
 
 def explain_commons(settlement: Settlement, opening: Opening) -> tuple[Step, ...]:

@@ -1,6 +1,6 @@
 """A settlement: what one period paid, kept back and carried on, and its document. Computes nothing.
 
-How it comes about is the business of `rewards.settlement.rule`, where the whole rule is written down.
+How it comes about is the business of `rewards.settlement.settle`, where the whole rule is written down.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 from rewards.credit import canonical_bytes
 from rewards.errors import CreditError
 from rewards.files.strict_json import JsonObject
+from rewards.settlement.account_line import Line
 from rewards.settlement.balances import Balance, Opening, Purse, purse_of
-from rewards.settlement.lines import Line
 from rewards.settlement.pending import Sampling
 from rewards.settlement.policy import Currency, Policy
 

@@ -13,12 +13,11 @@ from rewards.credit import COMMONS
 from rewards.errors import CreditError
 from rewards.largest_remainder import divide
 from rewards.money import write_readable
+from rewards.settlement.account_line import Line
 from rewards.settlement.allocation import capped_clients
 from rewards.settlement.balances import Balance, Opening
 from rewards.settlement.document import Settlement
-from rewards.settlement.lines import Line
-from rewards.settlement.policy import Policy
-from rewards.settlement.sheet import (
+from rewards.settlement.explanation_lines import (
     LARGEST_REMAINDER,
     Sheet,
     Step,
@@ -29,6 +28,7 @@ from rewards.settlement.sheet import (
     part_of,
     weights_of,
 )
+from rewards.settlement.policy import Policy
 
 
 def explain_line(

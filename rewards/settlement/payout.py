@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rewards.errors import CreditError
+from rewards.settlement.account_line import Line
 from rewards.settlement.balances import Balance
-from rewards.settlement.lines import Line
 from rewards.settlement.policy import Policy
 
 

@@ -19,7 +19,7 @@ from sqlmodel import col
 
 from rewards.errors import LedgerError
 from rewards.moments import SKEW_US
-from rewards.periods import tally
+from rewards.periods import receipt_totals
 from rewards.periods.history import last_closed, read_history
 from rewards.store import queries
 from rewards.store.database import Database, now_us
@@ -233,7 +233,7 @@ class _Chunk:
             counts = Selection(after=opened.after, up_to=self.up_to, included=opened.arrived).holds
             own = Selection(after=self.after, up_to=self.up_to)
             foreign = [taking for taking, taken in reversals(self.connection, own) if not counts(taken)]
-            taken_back = tally.receipts(self.connection, foreign, by_application=False)
+            taken_back = receipt_totals.receipts(self.connection, foreign, by_application=False)
             tokens -= taken_back.tokens.total()
             credit = add_amounts(credit, taken_back.accounts(), -1)
         return replace(opened, tokens=tokens, credit=credit)

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, select
 from sqlmodel import col
 
 from rewards.log.sealer import SIGNING_KEY_ADDED
-from rewards.periods.bodies import STATEMENT_KIND
+from rewards.periods.statement_bodies import STATEMENT_KIND
 from rewards.store.tables import EntryRow, EventRow, ReceiptRow
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attribution.files.tensors import is_finite
+from attribution.files.torch_tensors import is_finite
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 NUMBERS = st.floats(width=64) | st.sampled_from([float("nan"), float("inf"), -float("inf"), 1e39, -7e4, 0.0])

@@ -24,9 +24,9 @@ import typer
 import uvicorn
 from sqlalchemy import text
 
-from deployment.app.surface import build_app
+from deployment.app.http_app import build_app
 from deployment.books.books import Books
-from deployment.kept.replays import Replays
+from deployment.retention.replays import Replays
 from rewards import periods
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger

@@ -21,7 +21,7 @@ from attribution.attribute import credit_in_pieces
 from attribution.decoding.decode import Batch
 from attribution.model import DType, FederatedModel
 from attribution.records import Generation, Sampling
-from attribution.scoring.pieces import run
+from attribution.scoring.interruptible import run
 from deployment.cli.configs import configs_folder
 from deployment.errors import RecomputationError
 from deployment.replica.messages import PromptIds

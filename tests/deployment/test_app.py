@@ -11,7 +11,7 @@ from ray import serve
 from ray.exceptions import RayActorError
 
 from attribution.errors import BundleError
-from deployment.app.serving import start_service
+from deployment.app.launch import start_service
 from deployment.cluster import machine
 from deployment.errors import StartError
 from deployment.health.places import require_folder

@@ -6,11 +6,11 @@ import pytest
 
 from attribution.bundle.bundle import open_bundle, verify_bundle
 from deployment.health.places import ledger_folder
-from deployment.kept.replays import Replays
-from deployment.kept.texts import Texts
 from deployment.replica.booking.booking_queue import BookingQueue
 from deployment.replica.booking.recovery import Recovery
 from deployment.replica.messages import ModelCard
+from deployment.retention.replays import Replays
+from deployment.retention.texts import Texts
 from deployment.spool.spool import Spool
 from rewards.audit.replay import audit
 from rewards.ledger.ledger import Ledger

@@ -15,11 +15,11 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft
 from torch import Tensor
 
 from attribution.attribute import attribute
-from attribution.forcing import generation_of
 from attribution.importers.recorded_rounds import import_rounds
 from attribution.model import FederatedModel
 from attribution.rounds.documents import Federation, Member
 from attribution.rounds.writing import RoundsWriter, SentUpdate
+from attribution.teacher_forcing import generation_of
 from tests.attribution import consortia
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ import torch
 from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.records import Generation, Sampling
-from attribution.scoring.pieces import run
+from attribution.scoring.interruptible import run
 from deployment.replica.engines.canary import Canary, differs
 from deployment.replica.engines.connection import Connection
 from deployment.replica.engines.decoder import Decoder

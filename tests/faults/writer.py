@@ -36,7 +36,7 @@ from deployment.replica.scoring.scoring_queue import ScoringQueue
 from deployment.replica.worker import Worker
 from deployment.spool.spool import Spool
 from rewards.ledger.ledger import Ledger
-from rewards.sampling.keys import SamplingKeys
+from rewards.sampled_credit.keys import SamplingKeys
 from tests.attribution.consortia import base_model, lora_update, write_consortium
 
 CLIENTS = {"clinic": "A clinic", "bank": "A bank"}

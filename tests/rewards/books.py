@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from sqlalchemy import NullPool, create_engine, text
 
 from rewards.keys.ring import KeyRing
-from rewards.ledger.claims import Claims
+from rewards.ledger.idempotency_claims import Claims
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import seal
 from rewards.signing.keys import SigningKey

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from rewards import money
 from rewards.errors import MoneyError, PolicyError
-from rewards.periods import contents
+from rewards.periods import period_totals
 from rewards.settlement.document import Settlement
 from rewards.settlement.policy import Policy
-from rewards.settlement.rule import settle
+from rewards.settlement.settle import settle
 from tests.rewards.amounts import AMOUNTS, DIGITS, plainly, readably
 
 
@@ -76,7 +76,7 @@ def test_a_code_that_is_no_money_is_refused_by_name(currency: str) -> None:
 def test_a_settlement_in_the_books_still_reads(currency: str, digits: int) -> None:
     """What was settled before currencies were checked stays what it was, to the byte."""
     policy = Policy.from_mapping({"currency": currency, "minor_digits": digits, "pool": 100}, stored=True)
-    credit = contents.PeriodCredit((0, 1), 1, {"bank": 600_000, "commons": 400_000})
+    credit = period_totals.PeriodCredit((0, 1), 1, {"bank": 600_000, "commons": 400_000})
     stored = settle("p", 1, credit, policy).to_document()
 
     assert stored == Settlement.from_document(stored).to_document()

@@ -32,10 +32,10 @@ from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.shapley import linear_datamodelling_score
 from attribution.evaluation.statistics import compare_shares, mean, positive_shares, softmax_of
 from attribution.evaluation.workshop import Workshop
-from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
 from attribution.records import Generation, Method
 from attribution.scoring.credit_preset import Effort
+from attribution.teacher_forcing import forced_generation
 
 _METHODS: tuple[Method, ...] = ("credit", "paper")
 _SAME_NODES = Effort(nodes=3)  # for a response and its pieces, which by tolerance would take some each

@@ -15,9 +15,9 @@ from attribution.evaluation.experiment import Experiment, ResultRow, ResultRows,
 from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.statistics import area_under_curve, mean, positive_shares, proportion, softmax_of
 from attribution.evaluation.workshop import Participant, Workshop, answers
-from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
 from attribution.records import Generation
+from attribution.teacher_forcing import forced_generation
 from attribution.training.recipe import Example
 
 SharesOf = Callable[[Mapping[str, Any]], Mapping[str, float] | None]

@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from deployment.api.dependencies import TheBooks, Visible
 from deployment.schemas.credit import Consortia, Consortium, Model
 from rewards import periods
-from rewards.views import browsing
+from rewards.views import oldest_first
 
 router = APIRouter(tags=["consortium"])
 
@@ -18,7 +18,7 @@ def consortium(books: TheBooks, visible: Visible) -> Consortia:
     """
     registered = books.ledger.clients()
     with books.ledger.database.read(member=visible) as connection:
-        answered = browsing.models(connection)
+        answered = oldest_first.models(connection)
     closed = periods.all(books.ledger)
     sees_all = visible is None
     models: dict[str, list[Model]] = {}

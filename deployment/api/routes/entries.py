@@ -11,7 +11,7 @@ from deployment.http.cursors import cursor_at, place_of
 from deployment.schemas.credit import Entry
 from deployment.schemas.errors import failures
 from rewards.store.receipts import BookedEntry
-from rewards.views import browsing
+from rewards.views import oldest_first
 
 router = APIRouter(tags=["credit"])
 _LIST = "entries"
@@ -27,7 +27,7 @@ def entries(books: TheBooks, visible: Visible, filters: Annotated[EntryFilters, 
     place = cast("tuple[int, str] | None", place_of(_LIST, filters.cursor, int, str))
     wanted = narrow(books, visible, filters)
     with books.ledger.database.read(member=visible) as connection:
-        page = browsing.entries(
+        page = oldest_first.entries(
             connection,
             wanted.selection,
             limit=filters.limit,

@@ -25,7 +25,7 @@ from rewards.files.spreadsheet_cells import cell
 from rewards.moments import date_of
 from rewards.store.database import Connection
 from rewards.store.receipts import BookedEntry, BookedReceipt
-from rewards.views import browsing
+from rewards.views import oldest_first
 from rewards.views.page import Page
 
 router = APIRouter(tags=["exports"])
@@ -73,7 +73,7 @@ def entries(books: TheBooks, filters: Annotated[Filters, Query()]) -> StreamingR
     wanted = narrow(books, None, filters, with_clawbacks=True)
 
     def read(connection: Connection, place: Any) -> Page[BookedEntry]:
-        return browsing.entries(connection, wanted.selection, limit=PAGE_ROWS, place=place, account=wanted.account)
+        return oldest_first.entries(connection, wanted.selection, limit=PAGE_ROWS, place=place, account=wanted.account)
 
     pages = (_csv(page) for page in _pages(books, read))
     return _stream(chain([_HEADER], pages), "text/csv", "entries.csv")
@@ -95,7 +95,7 @@ def receipts(books: TheBooks, filters: Annotated[Filters, Query()]) -> Streaming
     wanted = narrow(books, None, filters, with_clawbacks=True)
 
     def read(connection: Connection, place: Any) -> Page[BookedReceipt]:
-        return browsing.receipts(connection, wanted.selection, limit=PAGE_ROWS, place=place, account=wanted.account)
+        return oldest_first.receipts(connection, wanted.selection, limit=PAGE_ROWS, place=place, account=wanted.account)
 
     pages = ("".join(map(_event, page)) for page in _pages(books, read))
     return _stream(pages, "application/x-ndjson", "receipts.jsonl")

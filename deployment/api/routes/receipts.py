@@ -12,7 +12,7 @@ from deployment.http.cursors import cursor_at, place_of
 from deployment.schemas.errors import failures
 from deployment.schemas.fields import Name
 from deployment.schemas.receipts import Receipt, ReversalRequest
-from rewards.views import browsing
+from rewards.views import oldest_first
 
 router = APIRouter(tags=["receipts"])
 _LIST = "receipts"
@@ -26,7 +26,9 @@ def receipts(books: TheBooks, filters: Annotated[ReceiptFilters, Query()]) -> Li
     place = cast("tuple[int] | None", place_of(_LIST, filters.cursor, int))
     wanted = narrow(books, None, filters)
     with books.ledger.database.read() as connection:
-        page = browsing.receipts(connection, wanted.selection, limit=filters.limit, place=place, account=wanted.account)
+        page = oldest_first.receipts(
+            connection, wanted.selection, limit=filters.limit, place=place, account=wanted.account
+        )
     return Listing(data=[Receipt.model_validate(row) for row in page.rows], next_cursor=cursor_at(_LIST, page.place))
 
 

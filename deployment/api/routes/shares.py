@@ -1,6 +1,6 @@
 """`/shares`: who earned which part of a period. Reads only.
 
-What a share is worth is `rewards.settlement.rule`'s business.
+What a share is worth is `rewards.settlement.settle`'s business.
 """
 
 from typing import Annotated

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from deployment.cli.books.known import checkpoint_document
+from deployment.cli.books.trusted_keys import checkpoint_document
 from deployment.cli.options import AS_SET, Config, Json, KeyFile, LedgerUrl
 from deployment.cli.output import print_json
 from deployment.health.signing_key import signing_key

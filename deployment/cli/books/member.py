@@ -9,8 +9,8 @@ import typer
 from attribution.bundle.manifest import MANIFEST_NAME
 from attribution.errors import DestinationError
 from attribution.files.destinations import prepare_folder, require_own_file, write_file
-from attribution.rounds.stored import read_stored
-from deployment.cli.books.known import PublicKeys, read_keys, read_text_of
+from attribution.rounds.stored_tensors import read_stored
+from deployment.cli.books.trusted_keys import PublicKeys, read_keys, read_text_of
 from deployment.cli.options import Json, date, file_to_write
 from deployment.cli.output import print_json, say
 from deployment.cli.tables import print_table

@@ -18,8 +18,8 @@ from deployment.cli.options import AS_SET, Config, Json, LedgerUrl, date, is_typ
 from deployment.cli.output import console, print_json, say
 from deployment.cli.tables import print_table
 from deployment.errors import SettingsError
-from deployment.kept.texts import KeptText, find_text
 from deployment.replica.messages import TokenCredit
+from deployment.retention.texts import KeptText, find_text
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN
 from rewards.files.plain_text import many_lines
 from rewards.ledger.ledger import Ledger

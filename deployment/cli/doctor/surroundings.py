@@ -42,8 +42,8 @@ def look_at_engine(settings: Settings) -> str:
         return "embedded: our own decoder"
     require_extra("serve", "an engine of its own")
     from attribution.bundle.bundle import manifest_of  # noqa: PLC0415 - what these need may not be there
-    from deployment.replica.engines.check import require_served  # noqa: PLC0415
     from deployment.replica.engines.connection import Connection, api_key_of  # noqa: PLC0415
+    from deployment.replica.engines.engine_status import require_served  # noqa: PLC0415
 
     name = engine.model or manifest_of(settings.bundle).consortium
     with closing(Connection(engine.url, api_key_of(engine))) as connection:

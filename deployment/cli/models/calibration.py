@@ -11,10 +11,10 @@ from attribution.evaluation.calibration import Prompts, calibrate, passes_needed
 from attribution.evaluation.calibration_report import CalibrationReport, Measured
 from attribution.evaluation.ground_truth import coalitions_asked
 from attribution.files.destinations import prepare_folder, require_own_file, write_file
-from attribution.forcing import require_response, response_to
 from attribution.model import FederatedModel
 from attribution.progress import Progress
 from attribution.records import Generation
+from attribution.teacher_forcing import require_response, response_to
 from deployment.cli.figures import percent
 from deployment.cli.models.questions import Question, read_questions, token_ids_of
 from deployment.cli.options import ACTOR

@@ -12,7 +12,7 @@ from attribution.bundle.suspicions import suspicions
 from attribution.training.aggregation import Defences
 from attribution.training.federate import Federation
 from attribution.training.recipe import load_recipe
-from deployment.cli.books.known import read_keys
+from deployment.cli.books.trusted_keys import read_keys
 from deployment.cli.models.bundle_table import print_bundle
 from deployment.cli.models.diff import diff
 from deployment.cli.models.importing import import_bundle

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from attribution.bundle.bundle import open_bundle
-from attribution.bundle.changes import ClientChange, client_changes
+from attribution.bundle.bundle_diff import ClientChange, client_changes
 from deployment.cli.options import Json
 from deployment.cli.output import print_json, say
 from deployment.cli.tables import print_table

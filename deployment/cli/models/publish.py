@@ -11,8 +11,8 @@ from attribution.errors import BundleError
 from deployment.cli.options import ACTOR, AS_SET, Config, Json, LedgerUrl, date
 from deployment.cli.output import print_json, say
 from deployment.cli.tables import print_table
+from deployment.replica.bundles.publication_index import POLL_S
 from deployment.replica.bundles.publish import publish, roll_back
-from deployment.replica.bundles.published import POLL_S
 from rewards.errors import PublicationError
 from rewards.ledger.ledger import Ledger
 from rewards.store import publications

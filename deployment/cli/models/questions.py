@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attribution.errors import RecipeError
-from attribution.files.foreign import in_one_line
+from attribution.files.untrusted import in_one_line
 from attribution.model import FederatedModel
 
 

@@ -13,8 +13,7 @@ from deployment.cli.output import print_json, say
 from deployment.cli.progress import ProgressBar
 from deployment.cli.tables import print_table
 from deployment.errors import RecomputationError
-from deployment.kept.texts import find_text
-from deployment.replica.bundles.published import PublishedBundles
+from deployment.replica.bundles.publication_index import PublishedBundles
 from deployment.replica.scoring.exchange import ReceivedAnswer, read_answer, read_request, read_text
 from deployment.replica.scoring.recomputation import (
     Recomputation,
@@ -23,6 +22,7 @@ from deployment.replica.scoring.recomputation import (
     require_recomputable,
     require_same_request,
 )
+from deployment.retention.texts import find_text
 from rewards.credit import REVERSAL
 from rewards.files.strict_json import JsonObject
 from rewards.ledger.ledger import Ledger

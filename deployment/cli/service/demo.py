@@ -31,8 +31,8 @@ from deployment.cli.heat_map import heat_map, legend, tint
 from deployment.cli.options import ACTOR, file_to_write
 from deployment.cli.output import console, require_picture_place, save_picture, say
 from deployment.cli.progress import ProgressBar
-from deployment.cli.service.apart import ServiceApart, service_apart
 from deployment.cli.service.demo_folder import STAMP, demo_folder
+from deployment.cli.service.service_process import ServiceApart, service_apart
 from deployment.cli.tables import print_table
 from deployment.errors import StartError
 from deployment.settings import pepper_of

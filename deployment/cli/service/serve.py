@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deployment.app import serving
+from deployment.app import launch
 from deployment.cli.options import AS_SET, Config, LedgerUrl
 from deployment.cli.output import say
 from deployment.settings import load_settings, url_without_secrets
@@ -27,7 +27,7 @@ def serve(
         f"starting: bundle {', '.join(map(str, settings.bundles))}, ledger {url_without_secrets(settings.ledger)}",
         soft_wrap=True,
     )
-    serving.run(settings, lambda: _announce(f"http://{settings.host}:{settings.port}"))
+    launch.run(settings, lambda: _announce(f"http://{settings.host}:{settings.port}"))
 
 
 def _announce(address: str) -> None:

@@ -1,7 +1,8 @@
 """`/playground`: ask the model as an application would, and see whose each token of the answer is.
 
 What is asked here goes the way of `/v1/chat/completions`, under the key of an application: its limits hold, and its
-responses are booked. Knows how a stream is followed by its heat map; how it comes about is `answers`' business.
+responses are booked. Knows how a stream is followed by its heat map; how it comes about is `request_handling`'s
+business.
 """
 
 import asyncio

@@ -25,7 +25,7 @@ from deployment.console.rendering import TheViewer, Viewer, redirect, render
 from deployment.errors import RETRY_AFTER_S, NotFoundError
 from deployment.gateway.service import Service, TheService
 from deployment.http.cursors import Cursor, cursor_at, place_of
-from deployment.kept.texts import Texts
+from deployment.retention.texts import Texts
 from deployment.schemas.fields import Name
 from deployment.schemas.receipts import Receipt, ReversalRequest
 from rewards.credit import COMMONS, PENDING
@@ -35,7 +35,7 @@ from rewards.log import proofs
 from rewards.store.database import Connection
 from rewards.store.reasons import MOST_CHARACTERS
 from rewards.store.receipts import BookedEntry, BookedReceipt
-from rewards.views import latest
+from rewards.views import newest_first
 from rewards.views.page import Page
 
 router = APIRouter()
@@ -80,7 +80,7 @@ def responses(
     place = place_of(_LIST, cursor, int)
     with books.ledger.database.read(member=viewer.key.client) as connection:
         page = _latest_page(connection, viewer, search, None if place is None else (int(place[0]),))
-        taken_back = latest.reversals(connection, [row.response_id for row in page.rows])
+        taken_back = newest_first.reversals(connection, [row.response_id for row in page.rows])
     return render(
         request,
         "responses.html",
@@ -152,10 +152,12 @@ def _latest_page(
 ) -> Page[BookedReceipt] | Page[BookedEntry]:
     """The receipts before a place that the viewer may see; of a member, its own entries."""
     if viewer.key.role == "application":
-        return latest.receipts(connection, limit=_ROWS, place=place, application=viewer.key.identity)
+        return newest_first.receipts(connection, limit=_ROWS, place=place, application=viewer.key.identity)
     if viewer.visible is not None:
-        return latest.entries(connection, viewer.visible, limit=_ROWS, place=place)
-    return latest.receipts(connection, limit=_ROWS, place=place, application=search.application, account=search.client)
+        return newest_first.entries(connection, viewer.visible, limit=_ROWS, place=place)
+    return newest_first.receipts(
+        connection, limit=_ROWS, place=place, application=search.application, account=search.client
+    )
 
 
 def _is_there(viewer: Viewer, books: Books, response_id: str) -> bool:
@@ -196,7 +198,7 @@ def _render_whole(
     if kept is not None and kept.application != receipt.application:
         kept = None  # of another ledger that has the same folder
     with books.ledger.database.read() as connection:
-        taken_back = latest.reversals(connection, [receipt.response_id]).get(receipt.response_id)
+        taken_back = newest_first.reversals(connection, [receipt.response_id]).get(receipt.response_id)
         sealed = _log_place(connection, receipt.sequence)
     return render(
         request,
@@ -223,7 +225,7 @@ def _render_own_entry(request: Request, viewer: Viewer, books: Books, response_i
     if entry is None:
         raise NotFoundError(f"there is no response {response_id} here", code="response_not_found")
     with books.ledger.database.read(member=viewer.visible) as connection:
-        taken_back = latest.reversals(connection, [response_id]).get(response_id)
+        taken_back = newest_first.reversals(connection, [response_id]).get(response_id)
         sealed = _log_place(connection, entry.sequence)
     (own,) = credits_of({entry.account: entry.amount}, entry.tokens)
     return render(request, "own_response.html", entry=entry, own=own, taken_back=taken_back, sealed=sealed)
@@ -233,7 +235,7 @@ def _entry(viewer: Viewer, books: Books, response_id: str) -> BookedEntry | None
     """A member's own entry of a response; None where it has none."""
     assert viewer.visible is not None, "only a member has entries of its own"
     with books.ledger.database.read(member=viewer.visible) as connection:
-        rows = latest.entries(connection, viewer.visible, limit=1, response_id=response_id).rows
+        rows = newest_first.entries(connection, viewer.visible, limit=1, response_id=response_id).rows
     return rows[0] if rows else None
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from deployment.access.calls import Calls
+from deployment.access.audit_trail import Calls
 from deployment.console.dependencies import TheBooks
 from deployment.console.gate import PREFIX
 from deployment.console.rendering import render, sentence

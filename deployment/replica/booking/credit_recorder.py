@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from attribution.errors import ScoreError
-from attribution.forcing import generation_of
 from attribution.records import AttributedResponse, FinishReason, Generation
+from attribution.teacher_forcing import generation_of
 from deployment.errors import SpoolError, log_text_of
 from deployment.replica.active_request import ActiveRequest, Deliver
 from deployment.replica.booking.booking_queue import BookingQueue, Outcome, OutcomeListener
@@ -29,8 +29,8 @@ from deployment.spool.spool import Spool
 from rewards.credit import Receipt
 from rewards.errors import CreditError, LedgerError, RewardsError
 from rewards.ledger.ledger import Booking
-from rewards.sampling.keys import SamplingKeys
-from rewards.sampling.rule import SamplingRule
+from rewards.sampled_credit.keys import SamplingKeys
+from rewards.sampled_credit.rule import SamplingRule
 
 _LOG = logging.getLogger(__name__)
 

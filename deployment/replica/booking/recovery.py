@@ -15,8 +15,8 @@ from deployment.spool.records import RECOVERED, ProgressRecord, receipt_from, un
 from deployment.spool.spool import Spool
 from rewards.errors import CreditError, LedgerError
 from rewards.ledger.ledger import Ledger
-from rewards.sampling.keys import SamplingKeys
-from rewards.sampling.rule import SamplingRule
+from rewards.sampled_credit.keys import SamplingKeys
+from rewards.sampled_credit.rule import SamplingRule
 
 _LOG = logging.getLogger(__name__)
 ADOPTION_INTERVAL_S = 10.0

@@ -13,8 +13,8 @@ from typing import Protocol
 from attribution.bundle.bundle import manifest_of, manifest_sha256, open_bundle
 from attribution.bundle.manifest import MANIFEST_NAME
 from attribution.errors import BundleError
-from deployment.health import parts
-from deployment.replica.bundles.published import PublishedBundles
+from deployment.health import watched_parts
+from deployment.replica.bundles.publication_index import PublishedBundles
 from deployment.replica.bundles.served_round import ServedRound
 from rewards.errors import LedgerError
 
@@ -116,7 +116,7 @@ class Loading:
             try:
                 if folder.resolve() != served.folder.resolve():
                     _require(folder, model_sha256, manifests)
-                    return replace(served, folder=folder, check=parts.bundle("bundle", folder, open_bundle))
+                    return replace(served, folder=folder, check=watched_parts.bundle("bundle", folder, open_bundle))
             except (BundleError, OSError) as error:
                 _LOG.debug("%s is not the bundle of %s: %s", folder, served.folder, error)
         return None

@@ -1,6 +1,6 @@
 """A bundle put in service, or taken back: its clients registered and the fact written, in one transaction.
 
-Replicas read it from the ledger (`published`). Knows no replica, and loads no model.
+Replicas read it from the ledger (`publication_index`). Knows no replica, and loads no model.
 """
 
 from collections.abc import Mapping

@@ -17,13 +17,13 @@ from attribution.model import FederatedModel
 from attribution.scoring.credit_preset import Effort
 from deployment.cluster.machine import require_memory
 from deployment.errors import StartError
-from deployment.health import parts
+from deployment.health import watched_parts
 from deployment.metrics.replica import ReplicaMetrics
 from deployment.replica.booking.booking_queue import BookingQueue
 from deployment.replica.booking.credit_recorder import CreditRecorder
 from deployment.replica.capacity import Capacity
+from deployment.replica.engines.assembly import engine_of
 from deployment.replica.engines.model_thread import ModelThread
-from deployment.replica.engines.parts import engine_of
 from deployment.replica.messages import ModelCard
 from deployment.replica.observer import Observer, SharedObserver
 from deployment.replica.scoring.scorer_pool import Ask, ScorerPool
@@ -31,7 +31,7 @@ from deployment.replica.scoring.scoring_queue import ScoringQueue
 from deployment.replica.worker import Worker
 from deployment.settings import EngineSettings, Settings
 from deployment.spool.spool import Spool
-from rewards.sampling.keys import SamplingKeys
+from rewards.sampled_credit.keys import SamplingKeys
 
 _ASKED_OF_A_SCORER = 2  # one that it works on, and the next
 
@@ -53,7 +53,7 @@ class ServedRound:
         card: what it is.
         worker: generates and scores.
         folder: where its bundle lies.
-        check: returns where the bundle's files are as they were (`parts.bundle`).
+        check: returns where the bundle's files are as they were (`watched_parts.bundle`).
         serves: whether it may take jobs; else it only scores.
         engine_checks: what is watched of its engine.
         lives: whether each thread of its engine does.
@@ -63,9 +63,9 @@ class ServedRound:
     card: ModelCard
     worker: Worker
     folder: Path
-    check: parts.Check
+    check: watched_parts.Check
     serves: bool = True
-    engine_checks: Mapping[str, parts.Check] = field(default_factory=dict)
+    engine_checks: Mapping[str, watched_parts.Check] = field(default_factory=dict)
     lives: Callable[[], bool] = lambda: True
     close: Callable[[], None] = lambda: None
 
@@ -150,7 +150,7 @@ class RoundLoader:
             observer=observer,
             thread=engine.thread,
         )
-        watched = parts.bundle("bundle", folder, open_bundle)
+        watched = watched_parts.bundle("bundle", folder, open_bundle)
 
         def close() -> None:
             engine.close()

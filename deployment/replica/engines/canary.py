@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 from uuid import uuid4
 
-from attribution.comparison import Comparison, Deviation, compare, deviation_of
+from attribution.logprob_comparison import Comparison, Deviation, compare, deviation_of
 from attribution.model import FederatedModel
 from attribution.records import Generation, Sampling
-from attribution.scoring.pieces import Pieces
+from attribution.scoring.interruptible import Pieces
 from deployment.errors import PartLostError, log_text_of
 from deployment.replica.engines.decoder import Decoder
 from deployment.replica.engines.errors import EngineError, away

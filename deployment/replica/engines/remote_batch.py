@@ -13,7 +13,7 @@ from attribution.decoding.row import Row
 from attribution.decoding.taps import DecodedModel
 from attribution.records import Generation, Sampling, Step
 from deployment.replica.engines.connection import Arrival, Connection
-from deployment.replica.engines.request import EngineRequest
+from deployment.replica.engines.engine_response import EngineRequest
 from deployment.replica.engines.wire import completion_request
 
 WAIT_S = 0.01

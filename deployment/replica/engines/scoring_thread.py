@@ -7,7 +7,7 @@ back and are told in the worker's, where the books are made. Scoring never holds
 from collections.abc import Callable
 from typing import TypeVar
 
-from attribution.scoring.pieces import Pieces, run
+from attribution.scoring.interruptible import Pieces, run
 from deployment.errors import ServiceError
 from deployment.replica.engines.model_thread import ModelThread
 from deployment.replica.scoring.elsewhere import ScoringElsewhere

@@ -11,9 +11,9 @@ import torch
 from attribution.attribute import credit_in_pieces, paper_in_pieces
 from attribution.bundle.bundle import manifest_sha256
 from attribution.errors import AttributionError, BundleError
-from attribution.forcing import generation_of
 from attribution.model import FederatedModel
 from attribution.scoring.credit_preset import Effort
+from attribution.teacher_forcing import generation_of
 from deployment.errors import log_text_of
 from deployment.replica.scoring.messages import BundleUnreadError, Outcome, UnscoredResponse
 from deployment.replica.scoring.scoring_queue import ScoringQueue, ScoringTask

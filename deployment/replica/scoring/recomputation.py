@@ -13,11 +13,11 @@ from pathlib import Path
 from attribution.attribute import VERSION, credit_in_pieces
 from attribution.bundle.bundle import manifest_of, manifest_sha256
 from attribution.errors import BundleError
-from attribution.forcing import generation_of
 from attribution.model import FederatedModel
 from attribution.records import AttributedResponse
 from attribution.scoring.credit_preset import repeated_efforts
-from attribution.scoring.pieces import run
+from attribution.scoring.interruptible import run
+from attribution.teacher_forcing import generation_of
 from deployment.errors import RecomputationError
 from deployment.replica.prompt_encoding import encode
 from deployment.replica.scoring.exchange import ReceivedAnswer, SentRequest

@@ -16,7 +16,7 @@ import torch
 from attribution.model import FederatedModel
 from attribution.records import AttributedResponse, Generation
 from attribution.scoring.credit_preset import Effort
-from attribution.scoring.pieces import Pieces
+from attribution.scoring.interruptible import Pieces
 from deployment.replica.observer import ScoringObserver
 
 _TELL_EVERY_S = 1.0

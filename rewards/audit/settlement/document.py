@@ -16,7 +16,7 @@ from rewards.audit.hashing import Document
 from rewards.audit.settlement.counting import Count, CountFrame
 from rewards.audit.settlement.dividing import COMMONS, divide
 from rewards.audit.settlement.pending import PENDING, open_samples, sampling_document, settle_pending
-from rewards.audit.settlement.rule import (
+from rewards.audit.settlement.settle import (
     FIRST_RULE,
     AccountBalance,
     Currency,

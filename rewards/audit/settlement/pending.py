@@ -1,6 +1,6 @@
 """What was not measured, settled a second time: step 0 of the rule, and the standard errors that come of it.
 
-Same words as `rewards.settlement.rule` and `rewards.settlement.pending`, no code in common. Knows no row and no event.
+Same words as `rewards.settlement.settle` and `rewards.settlement.pending`, no code in common. Knows no row, no event.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from sqlmodel import col
 
 from rewards.audit.hashing import Document
 from rewards.audit.report import DifferenceError, canonical_object, first_difference
-from rewards.audit.sampling import Commitments
+from rewards.audit.sampled_credit import Commitments
 from rewards.audit.settlement.counting import COMMONS, Count, CountFrame, count
 from rewards.audit.settlement.document import (
     Circumstances,
@@ -26,7 +26,7 @@ from rewards.audit.settlement.document import (
     settle,
 )
 from rewards.audit.settlement.pending import take_off
-from rewards.audit.settlement.rule import FIRST_RULE, SECOND_RULE, Currency, Earnings
+from rewards.audit.settlement.settle import FIRST_RULE, SECOND_RULE, Currency, Earnings
 from rewards.audit.settlement.statements import statement
 from rewards.audit.settlement.terms import Terms
 from rewards.audit.source import Source, StoredRow

@@ -1,6 +1,6 @@
 """A policy as a settlement's document holds it, read a second time: slow, literal, and no code in common with policies.
 
-Knows what a policy may say; what follows from it is `rewards.audit.settlement.rule`.
+Knows what a policy may say; what follows from it is `rewards.audit.settlement.settle`.
 """
 
 from __future__ import annotations

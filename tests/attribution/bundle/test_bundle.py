@@ -16,7 +16,7 @@ from attribution.bundle.bundle import open_bundle, verify_bundle
 from attribution.bundle.updates import LowRank, Update, load_update, save_update, weighted_sum
 from attribution.bundle.writing import Member, write_bundle
 from attribution.errors import BundleError
-from attribution.files.foreign import file_sha256
+from attribution.files.untrusted import file_sha256
 from attribution.model import FederatedModel
 from tests.attribution import consortia
 

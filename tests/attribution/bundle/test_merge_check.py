@@ -13,7 +13,7 @@ from attribution.bundle.bundle import open_bundle, verify_bundle
 from attribution.bundle.updates import Update
 from attribution.bundle.writing import Member, write_bundle
 from attribution.errors import AttributionError, BundleError
-from attribution.files.foreign import file_sha256
+from attribution.files.untrusted import file_sha256
 from tests.attribution import consortia
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

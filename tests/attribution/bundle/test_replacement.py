@@ -13,7 +13,7 @@ from attribution.bundle.replacement import _put_aside_and_rename, put_in_place
 from attribution.bundle.updates import Update
 from attribution.bundle.writing import Member, write_bundle
 from attribution.errors import AttributionError, BundleError
-from attribution.files.foreign import file_sha256
+from attribution.files.untrusted import file_sha256
 from attribution.importers.client_folders import ClientFolder
 from attribution.importers.peft_folders import import_folders
 from attribution.progress import NoProgress

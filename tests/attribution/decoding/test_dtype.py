@@ -5,9 +5,9 @@ import torch
 
 from attribution.decoding.decode import Batch
 from attribution.errors import ModelError
-from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
 from attribution.records import Sampling
+from attribution.teacher_forcing import forced_generation
 from tests.attribution import consortia
 
 NATS = {"float32": 1e-4, "bfloat16": 0.15, "float16": 0.02}

@@ -23,10 +23,10 @@ from attribution.evaluation.ground_truth import (
 )
 from attribution.evaluation.shapley import antithetic_orders, sampled_values, shapley_values
 from attribution.evaluation.statistics import compare_shares, positive_shares, total_variation
-from attribution.forcing import response_to
 from attribution.model import FederatedModel
 from attribution.progress import NoProgress
 from attribution.records import Generation
+from attribution.teacher_forcing import response_to
 from tests.attribution import consortia
 from tests.attribution.evaluation import slow_truth
 

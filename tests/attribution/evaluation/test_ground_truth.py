@@ -20,11 +20,11 @@ from attribution.evaluation.ground_truth import (
     log_probability,
 )
 from attribution.evaluation.shapley import linear_datamodelling_score, shapley_values
-from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
 from attribution.progress import NoProgress
 from attribution.records import Sampling
 from attribution.scoring.credit_preset import Effort
+from attribution.teacher_forcing import forced_generation
 from attribution.training.federate import build_bundle
 from attribution.training.recipe import ClientRecipe, Recipe
 from tests.attribution import consortia

@@ -12,7 +12,7 @@ from attribution.base.references import load_model
 from attribution.bundle.bundle import measure_bundle, open_bundle, verify_bundle
 from attribution.bundle.suspicions import suspicions
 from attribution.errors import BundleError
-from attribution.files.foreign import file_sha256
+from attribution.files.untrusted import file_sha256
 from attribution.importers.recorded_rounds import import_rounds
 from tests.attribution import consortia
 from tests.attribution.importers.recordings import ADAPTER, Recording, adapter_start, idle

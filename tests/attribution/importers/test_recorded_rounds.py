@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from attribution.base.references import load_model
 from attribution.bundle.bundle import Bundle, open_bundle, verify_bundle
-from attribution.bundle.changes import client_changes
+from attribution.bundle.bundle_diff import client_changes
 from attribution.errors import AttributionError, BundleError, DestinationError, RoundsError
 from attribution.importers.recorded_rounds import import_rounds
 from attribution.rounds.documents import Missing

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from attribution.errors import RoundsError
 from attribution.rounds.hashing import tensors_sha256
-from attribution.rounds.stored import read_stored, store_tensors
-from attribution.rounds.tensors import ITEM_BYTES, NAMES, Tensor, as_tensor
+from attribution.rounds.stored_tensors import read_stored, store_tensors
+from attribution.rounds.tensor_bytes import ITEM_BYTES, NAMES, Tensor, as_tensor
 
 TYPES = [name for name in NAMES.values() if hasattr(np, name)]
 ARRAYS = arrays.arrays(st.sampled_from(TYPES), arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from attribution.errors import RoundsError
 from attribution.rounds.hashing import tensors_sha256
 from attribution.rounds.reading import RecordedRounds, read_rounds
-from attribution.rounds.stored import read_stored, store_tensors
+from attribution.rounds.stored_tensors import read_stored, store_tensors
 from tests.attribution.rounds.federations import tensors, write_rounds
 
 

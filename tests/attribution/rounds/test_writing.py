@@ -15,7 +15,7 @@ from attribution.rounds.documents import Federation, Member, Missing, read_docum
 from attribution.rounds.documents import Round as RoundDocument
 from attribution.rounds.hashing import tensors_sha256
 from attribution.rounds.reading import read_rounds
-from attribution.rounds.stored import store_tensors
+from attribution.rounds.stored_tensors import store_tensors
 from attribution.rounds.writing import RoundsWriter, SentUpdate
 from tests.attribution.rounds.federations import FEDERATION, MEMBERS, sent, tensors, write_rounds
 

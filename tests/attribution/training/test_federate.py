@@ -13,7 +13,7 @@ from attribution.base.references import load_model
 from attribution.bundle.bundle import manifest_of, verify_bundle
 from attribution.bundle.updates import weighted_sum
 from attribution.errors import BundleError, ModelError, RecipeError
-from attribution.files.foreign import file_sha256
+from attribution.files.untrusted import file_sha256
 from attribution.model import FederatedModel
 from attribution.records import Sampling
 from attribution.training.federate import Federation, build_bundle

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from attribution.attribute import attribute
-from attribution.forcing import generation_of
 from attribution.model import FederatedModel
 from attribution.records import AttributedResponse, Generation
 from attribution.scoring.credit_preset import Effort
+from attribution.teacher_forcing import generation_of
 from tests.benchmarks.gpu.model import random_ids
 from tests.benchmarks.memory import peak_private_bytes
 

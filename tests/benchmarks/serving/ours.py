@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from attribution.bundle.bundle import open_bundle
-from deployment.cli.service.apart import service_apart
+from deployment.cli.service.service_process import service_apart
 from deployment.settings import Settings, pepper_of
 from rewards.credit import PENDING
 from rewards.keys.ring import KeyRing

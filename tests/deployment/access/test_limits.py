@@ -20,7 +20,7 @@ from deployment.spool.spool import Spool
 from rewards.keys.ring import KeyRing
 from rewards.keys.rules import Key
 from rewards.ledger.ledger import Ledger
-from rewards.sampling.rule import SamplingRule
+from rewards.sampled_credit.rule import SamplingRule
 from tests.deployment.conftest import PEPPER
 from tests.deployment.outages import Clock, away
 from tests.rewards.receipts import MEMBERS, make_receipt

@@ -6,7 +6,7 @@ import pytest
 
 from rewards.credit import Receipt, pending_receipt
 from rewards.ledger.ledger import Ledger
-from rewards.sampling.keys import SamplingKeys, put_in_force
+from rewards.sampled_credit.keys import SamplingKeys, put_in_force
 from rewards.store.database import now_us
 from tests.deployment.api.conftest import make_receipt
 from tests.deployment.gateway.engines import CARD
@@ -18,7 +18,7 @@ def sample(ledger: Ledger, fraction: str, count: int, name: str = "sampled") -> 
     The key that decides is always the same: by chance hardly any, or only alike ones, would be measured sometimes.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rewards.sampling.keys.secrets.token_bytes", lambda size: bytes(range(size)))
+        patch.setattr("rewards.sampled_credit.keys.secrets.token_bytes", lambda size: bytes(range(size)))
         put_in_force(ledger.database, CARD.name, fraction, "test")
     at_us = now_us()
     rule = SamplingKeys(ledger.database).rule(CARD.name, at_us)

@@ -11,8 +11,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from deployment.app.surface import build_app
-from deployment.kept.replays import Replays
+from deployment.app.http_app import build_app
+from deployment.retention.replays import Replays
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from tests.deployment.api.reading import DATABASES

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
-from deployment.app.surface import build_app
-from deployment.kept.replays import Replays
+from deployment.app.http_app import build_app
+from deployment.retention.replays import Replays
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from tests.deployment.api.world import ROLES, World, make_world

@@ -7,10 +7,10 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from deployment.app.surface import build_app
+from deployment.app.http_app import build_app
 from deployment.books.books import Books
 from deployment.books.statement_page import page, rows
-from deployment.kept.replays import Replays
+from deployment.retention.replays import Replays
 from deployment.schemas.explained_statements import ExplainedStatement
 from rewards import periods, statements
 from rewards.audit.replay import audit

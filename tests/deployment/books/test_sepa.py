@@ -19,7 +19,7 @@ from rewards.periods import Period
 from rewards.settlement.allocation import PeriodCredit
 from rewards.settlement.document import Settlement
 from rewards.settlement.policy import Policy
-from rewards.settlement.rule import settle
+from rewards.settlement.settle import settle
 from rewards.store.events import Event
 
 IBANS = {

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from deployment.cli.service import apart
+from deployment.cli.service import service_process
 from deployment.errors import StartError
 from tests.waiting import PATIENCE_S, until
 
@@ -23,7 +23,7 @@ def test_a_service_that_cannot_start_is_told_with_its_log(tmp_path):
     settings = {"bundle": str(tmp_path / "none"), "ledger": f"sqlite:///{tmp_path}/ledger.db"}
     before = psutil.Process().children(recursive=True)  # servers of other tests
 
-    with pytest.raises(StartError, match=r"serve\.log"), apart.service_apart(settings, log):
+    with pytest.raises(StartError, match=r"serve\.log"), service_process.service_apart(settings, log):
         pass
 
     assert "none" in log.read_text()
@@ -37,14 +37,14 @@ def test_another_port_is_taken_where_the_wanted_one_is_busy():
         busy.listen()
         wanted = busy.getsockname()[1]
 
-        assert wanted != apart._free_port(wanted)
-    assert wanted == apart._free_port(wanted)
+        assert wanted != service_process._free_port(wanted)
+    assert wanted == service_process._free_port(wanted)
 
 
 def test_a_service_that_ends_by_itself_is_no_reason_to_stay(tmp_path):
     """Whoever waits for Ctrl-C is told when the service is gone."""
     process = subprocess.Popen([sys.executable, "-c", ""])
-    running = apart.ServiceApart("http://127.0.0.1:1", ("", ""), process, tmp_path / "serve.log")
+    running = service_process.ServiceApart("http://127.0.0.1:1", ("", ""), process, tmp_path / "serve.log")
 
     with pytest.raises(StartError, match=r"serve\.log"):
         running.stay()
@@ -62,19 +62,19 @@ def ctrl_c() -> Iterator[None]:
 def test_ctrl_c_ends_the_stay(tmp_path):
     """Ctrl-C while a service stays up is its regular end."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        running = apart.ServiceApart("http://127.0.0.1:1", ("", ""), process, tmp_path / "serve.log")
+        running = service_process.ServiceApart("http://127.0.0.1:1", ("", ""), process, tmp_path / "serve.log")
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
 
         running.stay()
 
         assert process.poll() is None
-        apart._end(process)
+        service_process._end(process)
         assert process.poll() is not None
 
 
 def test_a_service_that_does_not_stop_is_killed_with_its_children(monkeypatch):
     """A service that ignores SIGTERM is gone after its time, and so is what it started."""
-    monkeypatch.setattr(apart, "_STOP_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(service_process, "_STOP_TIMEOUT_S", 0.2)
     stubborn = "import signal, subprocess, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
     stubborn += "subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
     with subprocess.Popen(
@@ -83,7 +83,7 @@ def test_a_service_that_does_not_stop_is_killed_with_its_children(monkeypatch):
         process.stdout.readline()
         (child,) = psutil.Process(process.pid).children()
 
-        apart._end(process)
+        service_process._end(process)
 
         assert -signal.SIGKILL == process.wait(PATIENCE_S)
         until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)

@@ -115,7 +115,7 @@ def test_a_command_that_is_not_there_is_refused(capsys):
 
 
 @pytest.mark.parametrize(
-    "module", ["deployment", "deployment.cli", "attribution", "rewards", "attribution.files.foreign"]
+    "module", ["deployment", "deployment.cli", "attribution", "rewards", "attribution.files.untrusted"]
 )
 def test_the_packages_themselves_are_light(module):
     """Importing a package brings none of the heavy libraries: who needs one imports the module that does."""

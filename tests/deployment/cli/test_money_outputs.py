@@ -13,11 +13,11 @@ from deployment.cli.books.period import show_settlement
 from deployment.cli.output import console
 from deployment.console import rendering as pages
 from deployment.schemas.periods import Line as ShownLine
-from rewards.periods.bodies import MONEY_IN, MONEY_OUT
+from rewards.periods.statement_bodies import MONEY_IN, MONEY_OUT
 from rewards.settlement.allocation import PeriodCredit
 from rewards.settlement.document import Settlement
 from rewards.settlement.policy import Policy
-from rewards.settlement.rule import settle
+from rewards.settlement.settle import settle
 from tests.deployment.console.documents import Document
 from tests.rewards.amounts import AMOUNTS, DIGITS, plainly, readably
 

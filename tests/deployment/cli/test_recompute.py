@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 
 from attribution.attribute import attribute
-from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
 from attribution.records import AttributedResponse
 from attribution.scoring.credit_preset import USUAL_EFFORT, Effort
-from deployment.kept.texts import KeptText, Texts
+from attribution.teacher_forcing import forced_generation
 from deployment.replica.booking.receipts import receipt_of
 from deployment.replica.bundles.publish import publish_setting
 from deployment.replica.messages import ModelCard, TokenCredit
 from deployment.replica.scoring.recomputation import CREDIT_BOUND, SCORE_BOUND
+from deployment.retention.texts import KeptText, Texts
 from deployment.spool.records import RECOVERED, ProgressRecord, unscored_receipt
 from rewards.ledger.ledger import Ledger
-from rewards.sampling.rule import SamplingRule
+from rewards.sampled_credit.rule import SamplingRule
 from tests.attribution.consortia import base_model, lora_update, updates, write_consortium
 from tests.deployment.cli.test_ledger import run, spoil
 from tests.deployment.replica.test_worker import job

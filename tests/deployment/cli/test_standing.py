@@ -5,7 +5,7 @@ import pytest
 from deployment.cli.books.period import show_settlement
 from rewards.settlement.allocation import PeriodCredit
 from rewards.settlement.policy import Policy
-from rewards.settlement.rule import settle
+from rewards.settlement.settle import settle
 
 
 def test_what_stands_in_another_currency_is_a_table_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from deployment.books.traces import trace_booked
-from deployment.kept.texts import KeptText, Texts
 from deployment.replica.messages import TokenCredit
+from deployment.retention.texts import KeptText, Texts
 from rewards.ledger.ledger import Ledger
 from tests.deployment.cli.test_commands import run
 from tests.rewards.receipts import MEMBERS, make_receipt
-from tests.rewards.sampling.sampled import pending
+from tests.rewards.sampled_credit.sampled import pending
 
 FIRST, SECOND, REVERSED = "chatcmpl-first", "chatcmpl-second", "chatcmpl-reversed"
 WORDS = ("The ", "bell ", "is ", "green")

@@ -20,7 +20,7 @@ from deployment.settings import Settings
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "configs" / "cluster"
 SERVE = yaml.safe_load((FOLDER / "serve.yaml").read_text(encoding="utf-8"))
-OBJECTS = list(yaml.safe_load_all((FOLDER / "rayservice.yaml").read_text(encoding="utf-8")))
+OBJECTS = list(yaml.safe_load_all((ROOT / "configs" / "kubernetes" / "rayservice.yaml").read_text(encoding="utf-8")))
 DOCKERFILE = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINNED = dict(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from attribution.bundle.sizes import sizes_of
+from attribution.bundle.footprint import sizes_of
 from deployment.cluster.machine import require_given, require_memory
 from deployment.errors import StartError
 from deployment.settings import EngineSettings, Settings

@@ -10,9 +10,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.routing import Mount
 
-from deployment.app.surface import build_app
+from deployment.app.http_app import build_app
 from deployment.console.figures.snapshot import Figures, FiguresSnapshot
-from deployment.kept.replays import Replays
+from deployment.retention.replays import Replays
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from tests.deployment.api.conftest import url  # noqa: F401 - on both databases, where a module says so

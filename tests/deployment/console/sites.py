@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 import uvicorn
 
-from deployment.app.surface import build_app
+from deployment.app.http_app import build_app
 from deployment.books.books import Books
-from deployment.kept.replays import Replays
-from deployment.kept.texts import KeptText, Texts
 from deployment.replica.messages import TokenCredit
+from deployment.retention.replays import Replays
+from deployment.retention.texts import KeptText, Texts
 from rewards import periods
 from rewards.credit import Receipt, canonical_bytes, receipt_amounts
 from rewards.keys.ring import KeyRing

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from deployment.access.calls import KIND
+from deployment.access.audit_trail import KIND
 from deployment.console.figures.snapshot import Figures
 from deployment.console.gate import RULES
 from rewards.keys.ring import KeyRing

@@ -9,10 +9,10 @@ import pytest
 from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, expect
 
-from deployment.app.surface import build_app
-from deployment.kept.replays import Replays
-from deployment.kept.texts import KeptText, Texts
+from deployment.app.http_app import build_app
 from deployment.replica.messages import Failed, TokenCredit
+from deployment.retention.replays import Replays
+from deployment.retention.texts import KeptText, Texts
 from rewards.ledger.ledger import Ledger
 from tests.deployment.api.world import World
 from tests.deployment.console.browsing import browsing, chromium, sign_in, violations

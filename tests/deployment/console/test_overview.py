@@ -9,12 +9,12 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from deployment.app.surface import build_app
+from deployment.app.http_app import build_app
 from deployment.books.books import Books
 from deployment.console.figures.snapshot import FRESH_S, Figures
 from deployment.console.pages import overview
 from deployment.console.rendering import credit
-from deployment.kept.replays import Replays
+from deployment.retention.replays import Replays
 from rewards.credit import Receipt, receipt_amounts
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger

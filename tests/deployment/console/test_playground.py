@@ -11,11 +11,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from deployment.app.surface import build_app
+from deployment.app.http_app import build_app
 from deployment.console.pages.playground import CONNECTION
-from deployment.kept.replays import Replays
-from deployment.kept.texts import Texts
 from deployment.replica.messages import Failed
+from deployment.retention.replays import Replays
+from deployment.retention.texts import Texts
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from tests.deployment.api.world import World

@@ -10,12 +10,12 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from deployment.app.surface import build_app
+from deployment.app.http_app import build_app
 from deployment.console.figures.heatmap import FEWEST_PARTS, LEVELS, MOST_PARTS, heat_map, twins
 from deployment.console.rendering import COLOURS
-from deployment.kept.replays import Replays
-from deployment.kept.texts import KeptText, Texts
 from deployment.replica.messages import TokenCredit
+from deployment.retention.replays import Replays
+from deployment.retention.texts import KeptText, Texts
 from rewards.credit import COMMONS
 from tests.deployment.api.world import World, receipt
 from tests.deployment.console.conftest import SignIn, read_once, token_of

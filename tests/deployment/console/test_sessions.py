@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from itsdangerous import URLSafeTimedSerializer
 from starlette.types import Receive, Scope, Send
 
-from deployment.access.calls import KIND, Calls
+from deployment.access.audit_trail import KIND, Calls
 from deployment.access.key_cache import FRESH_S
 from deployment.console import sessions as sessions_module
 from deployment.console.gate import SessionGate

@@ -17,7 +17,7 @@ from ray.serve.exceptions import BackPressureError
 
 from deployment.errors import UnavailableError
 from deployment.gateway import replicas
-from deployment.gateway.recent_answer import RecentAnswer
+from deployment.gateway.answer_cache import RecentAnswer
 from deployment.gateway.replicas import HandleEngine
 from deployment.replica.messages import Delta, Failed, Job, Report
 from tests.deployment.gateway.engines import CARD

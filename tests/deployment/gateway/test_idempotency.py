@@ -16,17 +16,17 @@ import pytest
 from fastapi.testclient import TestClient
 
 from deployment.access.limits import Limits
-from deployment.app.surface import build_app
+from deployment.app.http_app import build_app
 from deployment.books.books import Books
 from deployment.errors import ConflictError, SpoolError
-from deployment.gateway.answers import Answers
 from deployment.gateway.idempotency import Idempotency
-from deployment.kept.replays import Replay, Replays
+from deployment.gateway.request_handling import Answers
 from deployment.replica.messages import Failed, Job
+from deployment.retention.replays import Replay, Replays
 from deployment.schemas.openai_requests import CompletionRequest
 from rewards.credit import Receipt
 from rewards.keys.ring import KeyRing
-from rewards.ledger.claims import Claims
+from rewards.ledger.idempotency_claims import Claims
 from rewards.ledger.ledger import Ledger
 from tests.deployment.gateway.engines import CARD, SHARES, ScriptedEngine
 from tests.deployment.gateway.test_routes import CHAT, ROUTES, TEXT

@@ -11,11 +11,11 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from attribution import records
-from deployment.app.surface import build_app
+from deployment.app.http_app import build_app
 from deployment.books.books import Books
 from deployment.gateway.choices import Told, events_of_all, jobs_of
-from deployment.kept.replays import Replays
 from deployment.replica.messages import Admitted, Delta, Event, Failed, Job
+from deployment.retention.replays import Replays
 from deployment.schemas.openai_requests import MOST_TOP_LOGPROBS, ChatRequest, CompletionRequest
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger

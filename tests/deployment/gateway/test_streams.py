@@ -11,10 +11,10 @@ import openai
 import pytest
 from fastapi import FastAPI
 
-from deployment.app.surface import build_app
+from deployment.app.http_app import build_app
 from deployment.books.books import Books
-from deployment.kept.replays import Replays
 from deployment.replica.messages import Failed
+from deployment.retention.replays import Replays
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from tests.deployment.gateway.engines import CARD, ScriptedEngine

@@ -17,14 +17,14 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from attribution.errors import BundleError
+from deployment.app.http_app import build_app
 from deployment.app.ingress import _require_known
-from deployment.app.surface import build_app
 from deployment.books.books import Books
 from deployment.errors import PartLostError, SpoolError, UnavailableError
-from deployment.health import parts
+from deployment.health import watched_parts
 from deployment.health.faults import Watch
-from deployment.kept.replays import Replays
 from deployment.replica.booking.booking_queue import BookingQueue
+from deployment.retention.replays import Replays
 from deployment.spool.records import record_of
 from deployment.spool.spool import Spool
 from rewards.errors import LedgerError
@@ -63,7 +63,7 @@ MANIFEST = {
 ASK = {"model": "hospital-net", "prompt": "Hello", "max_tokens": 3}
 
 
-def code_of(check: parts.Check) -> str | None:
+def code_of(check: watched_parts.Check) -> str | None:
     """What is wrong with a part; None where nothing is."""
     try:
         check()
@@ -100,7 +100,7 @@ class TestParts:
         """A folder that is gone, another one in its place, and the same one again."""
         folder = tmp_path / "texts"
         folder.mkdir()
-        check = parts.folder("texts", folder)
+        check = watched_parts.folder("texts", folder)
         found = [code_of(check)]
         folder.rename(tmp_path / "aside")
         found.append(code_of(check))
@@ -115,7 +115,7 @@ class TestParts:
         """A pepper is its content: the same bytes in a new file are as good, others are not."""
         file = tmp_path / "pepper"
         file.write_bytes(b"a" * 32)
-        check = parts.secret("pepper", file)
+        check = watched_parts.secret("pepper", file)
         file.unlink()
         found = [code_of(check)]
         file.write_bytes(b"b" * 32)
@@ -135,7 +135,7 @@ class TestParts:
         mine, rotated = SigningKey.generate("mine/ledger"), SigningKey.generate("mine/ledger")
         register_signing_key(ledger, mine.public)
         place(mine)
-        check = parts.signing_key("signing_key", file, partial(_require_known, ledger))
+        check = watched_parts.signing_key("signing_key", file, partial(_require_known, ledger))
         found = [code_of(check)]
         file.unlink()
         found.append(code_of(check))
@@ -153,7 +153,7 @@ class TestParts:
     def test_bundle(self, tmp_path: Path) -> None:
         """A bundle may be copied back; without a file of it, or as another one, it is not what is served."""
         bundle = write_bundle(tmp_path / "bundle")
-        check = parts.bundle("bundle", bundle, verify_nothing)
+        check = watched_parts.bundle("bundle", bundle, verify_nothing)
         found = [code_of(check)]
         copy = shutil.copytree(bundle, tmp_path / "copy")
         (bundle / "global" / "model.safetensors").unlink()
@@ -173,7 +173,7 @@ class TestParts:
     def test_each_file_that_a_bundle_names(self, tmp_path: Path, file: str) -> None:
         """The served weights, a client's update and that of its last round: none may change or be lost."""
         bundle = write_bundle(tmp_path / "bundle")
-        check = parts.bundle("bundle", bundle, verify_nothing)
+        check = watched_parts.bundle("bundle", bundle, verify_nothing)
         found = [code_of(check)]
         (bundle / file).write_bytes(b"others")
         found.append(code_of(check))
@@ -192,7 +192,7 @@ class TestParts:
             if weights.read_bytes() != before:
                 raise BundleError(f"{weights}: has another hash")
 
-        check = parts.bundle("bundle", bundle, verify)
+        check = watched_parts.bundle("bundle", bundle, verify)
         found = [code_of(check)]
         for content in (before, before[:-1] + b"!", before):
             later = weights.stat().st_mtime_ns + 1_000_000
@@ -209,7 +209,7 @@ class TestParts:
         half = bundle / "round-2" / "global" / "model.safetensors"
         half.parent.mkdir(parents=True)
         half.write_bytes(b"hal")
-        check = parts.bundle("bundle", bundle, verify_nothing)
+        check = watched_parts.bundle("bundle", bundle, verify_nothing)
         half.write_bytes(b"half and half")
         found = [code_of(check)]
         shutil.rmtree(bundle / "round-2")
@@ -220,7 +220,7 @@ class TestParts:
         """A path that leads through a file leads nowhere."""
         folder = tmp_path / "var" / "spool"
         folder.mkdir(parents=True)
-        check = parts.folder("spool", folder)
+        check = watched_parts.folder("spool", folder)
         shutil.rmtree(tmp_path / "var")
         (tmp_path / "var").write_text("")
 
@@ -234,7 +234,7 @@ class TestWatch:
         """What is wrong is told by part and code, without a path, until it is mended."""
         folder = tmp_path / "texts"
         folder.mkdir()
-        with closing(Watch({"texts": parts.folder("texts", folder)}, QUICK_S)) as watch:
+        with closing(Watch({"texts": watched_parts.folder("texts", folder)}, QUICK_S)) as watch:
             watch.require()
             folder.rename(tmp_path / "aside")
             until(lambda: bool(watch.faults))
@@ -250,7 +250,7 @@ class TestWatch:
         """A disk that does not answer keeps its last state; the others are still looked at."""
         folder = tmp_path / "texts"
         folder.mkdir()
-        checks = {"hanging": lambda: time.sleep(30), "texts": parts.folder("texts", folder)}
+        checks = {"hanging": lambda: time.sleep(30), "texts": watched_parts.folder("texts", folder)}
         with closing(Watch(checks, QUICK_S)) as watch:
             folder.rmdir()
             until(lambda: [fault.part for fault in watch.faults] == ["texts"])
@@ -273,7 +273,7 @@ class TestWatch:
     def test_looking_costs_little(self, ledger: Ledger, tmp_path: Path) -> None:
         """Rows and files are looked at in less than a millisecond or so, and the answer costs nothing."""
         continuity = Continuity(ledger.database)
-        folder = parts.folder("texts", tmp_path)
+        folder = watched_parts.folder("texts", tmp_path)
         continuity.check()
         begun = time.perf_counter()
         for _ in range(100):

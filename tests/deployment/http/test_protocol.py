@@ -16,11 +16,11 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from deployment.app.http_app import build_app
 from deployment.app.proxy import proxy_middleware
-from deployment.app.surface import build_app
 from deployment.books.books import Books
-from deployment.kept.replays import Replays
 from deployment.metrics.accept import preferred_format
+from deployment.retention.replays import Replays
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from tests.deployment.gateway.engines import CARD, ScriptedEngine

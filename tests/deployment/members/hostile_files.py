@@ -15,8 +15,8 @@ from random import Random
 from typing import Any
 
 from attribution.errors import AttributionError, RoundsError
-from attribution.files.foreign import read_json_object
-from attribution.rounds.stored import read_stored
+from attribution.files.untrusted import read_json_object
+from attribution.rounds.stored_tensors import read_stored
 
 MARK = "PROTOKEN_CODE_RAN"
 LONG = 100_000

@@ -26,7 +26,7 @@ from attribution.bundle.bundle import open_bundle, verify_bundle
 from attribution.bundle.manifest import read_manifest
 from attribution.bundle.suspicions import suspicions
 from attribution.errors import AttributionError, BundleError
-from attribution.files.foreign import file_sha256, read_json_object
+from attribution.files.untrusted import file_sha256, read_json_object
 from attribution.importers.checkpoints import import_checkpoints
 from attribution.importers.client_folders import ClientFolder
 from attribution.importers.peft_folders import import_folders

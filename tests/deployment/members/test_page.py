@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from attribution.rounds.stored import read_stored
+from attribution.rounds.stored_tensors import read_stored
 from deployment.books import statement_page
 from rewards.log.publication_proofs import publication_proof
 from rewards.log.sealer import seal

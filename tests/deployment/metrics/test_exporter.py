@@ -16,7 +16,7 @@ from rewards.ledger.ledger import Ledger
 from tests.deployment.metrics.scrapes import exporter, free_port, promtool_says, samples
 from tests.deployment.outages import away
 from tests.rewards.receipts import MEMBERS, make_receipt
-from tests.rewards.sampling.sampled import RULE, sampled
+from tests.rewards.sampled_credit.sampled import RULE, sampled
 from tests.waiting import PATIENCE_S
 
 

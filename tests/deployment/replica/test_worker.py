@@ -17,7 +17,7 @@ from attribution.decoding.decode import Batch
 from attribution.errors import ScoreError
 from attribution.model import FederatedModel
 from attribution.scoring.credit_preset import USUAL_EFFORT
-from attribution.scoring.pieces import run
+from attribution.scoring.interruptible import run
 from deployment.errors import SpoolError
 from deployment.replica.active_request import PROGRESS_TOKENS
 from deployment.replica.booking.booking_queue import BookingQueue
@@ -31,7 +31,7 @@ from deployment.spool.lines import Record
 from deployment.spool.records import ProgressRecord
 from deployment.spool.spool import Spool
 from rewards.ledger.ledger import Ledger
-from rewards.sampling.keys import SamplingKeys
+from rewards.sampled_credit.keys import SamplingKeys
 from tests.deployment.replica.booking.test_booking_queue import MovingLedger
 from tests.rewards.receipts import make_receipt
 from tests.waiting import PATIENCE_S, until

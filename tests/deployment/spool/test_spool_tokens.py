@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deployment.kept.files import KeptFiles
+from deployment.retention.files import KeptFiles
 from deployment.spool.lines import Record, line_of, read, wiped_line
 from deployment.spool.records import ProgressRecord
 from deployment.spool.spool import COMPACT_BYTES, Spool

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from rewards.audit.settlement.document import Circumstances, gains_without
 from rewards.audit.settlement.document import settle as settle_again
-from rewards.audit.settlement.rule import Earnings
+from rewards.audit.settlement.settle import Earnings
 from rewards.audit.settlement.terms import Terms
 from rewards.settlement.balances import Opening
 from rewards.settlement.document import FIRST_RULE, RULE
 from rewards.settlement.policy import Policy
-from rewards.settlement.rule import find_clawbacks, settle
+from rewards.settlement.settle import find_clawbacks, settle
 from tests.rewards.settlement.settlement_cases import CHAINS, cases, policies, windows
 
 CHAINS_OF_POLICIES = st.lists(st.tuples(windows(), policies()), min_size=1, max_size=5)
@@ -104,7 +104,7 @@ def test_the_audit_shares_no_rule_with_who_writes():
 
     names = {name.removeprefix("rewards.") for name in loaded.stdout.split()}
     own = {name for name in names if name.split(".")[0] == "audit"}
-    assert {"audit.settlement.rule", "audit.settlement.replay", "audit.settlement.counting", "audit.hashing"} <= own
+    assert {"audit.settlement.settle", "audit.settlement.replay", "audit.settlement.counting", "audit.hashing"} <= own
     assert SHARED == names - own
 
 

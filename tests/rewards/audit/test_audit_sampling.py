@@ -18,7 +18,7 @@ from rewards.credit import canonical_bytes
 from rewards.errors import RewardsError
 from rewards.ledger.ledger import Ledger
 from rewards.periods import holds
-from rewards.sampling.keys import SamplingKeys, put_in_force
+from rewards.sampled_credit.keys import SamplingKeys, put_in_force
 from rewards.settlement.policy import Policy
 from tests.rewards.audit.test_audit import changes, named, rows_of, update
 from tests.rewards.audit.test_audit_settlements import (
@@ -35,7 +35,7 @@ from tests.rewards.audit.test_audit_settlements import (
 )
 from tests.rewards.books import unguarded
 from tests.rewards.conftest import new_database
-from tests.rewards.sampling.sampled import sampled
+from tests.rewards.sampled_credit.sampled import sampled
 
 FRACTIONS = ("0.5", "0.2", "1")
 PAY = Policy(pool=1001, currency="EUR")
@@ -119,7 +119,9 @@ def told(request, tmp_path_factory, postgresql):
     prepare(url)
     secrets = (sha256(b"%d" % number).digest() for number in count())
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("rewards.sampling.keys.secrets.token_bytes", lambda _: next(secrets))  # chooses the same
+        monkeypatch.setattr(
+            "rewards.sampled_credit.keys.secrets.token_bytes", lambda _: next(secrets)
+        )  # chooses the same
         play = SampledPlay(url, monkeypatch)
         for move in STORY:
             getattr(play, move[0])(*move[1:])

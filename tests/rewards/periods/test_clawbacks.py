@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rewards.credit import COMMONS
 from rewards.settlement.allocation import PeriodCredit
 from rewards.settlement.balances import Opening
-from rewards.settlement.rule import find_clawbacks, settle
+from rewards.settlement.settle import find_clawbacks, settle
 from tests.rewards.settlement.settlement_cases import APPLICATIONS, CLIENTS, cases, policies
 from tests.rewards.settlement.settlement_oracle import gross_alone, new_purse, settle_slowly
 

@@ -4,7 +4,7 @@ from rewards import periods
 from rewards.credit import COMMONS
 from rewards.ledger.ledger import Ledger
 from rewards.periods import holds
-from rewards.periods.contents import ReversedResponse
+from rewards.periods.period_totals import ReversedResponse
 from rewards.settlement.policy import Policy
 from tests.fixtures import copied
 from tests.rewards.receipts import make_receipt

@@ -12,10 +12,10 @@ from rewards.settlement.allocation import PeriodCredit
 from rewards.settlement.balances import Opening
 from rewards.settlement.commons_explanation import explain_commons
 from rewards.settlement.explanation import explain_line
+from rewards.settlement.explanation_lines import Step
 from rewards.settlement.pending import Stratum, StratumKey
 from rewards.settlement.policy import Currency, Policy
-from rewards.settlement.rule import settle
-from rewards.settlement.sheet import Step
+from rewards.settlement.settle import settle
 
 PAGE = Path(__file__).parents[2] / "fixtures" / "explanations" / "periods.txt"
 _M = 1_000_000

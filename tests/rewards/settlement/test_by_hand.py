@@ -7,18 +7,18 @@ import pytest
 
 from rewards.credit import COMMONS, PENDING
 from rewards.errors import CreditError, PolicyError
+from rewards.settlement.account_line import Line
 from rewards.settlement.allocation import PeriodCredit, allocate
 from rewards.settlement.balances import Balance, Opening, Purse
 from rewards.settlement.commons_explanation import explain_commons
 from rewards.settlement.document import FIRST_RULE, Settlement
 from rewards.settlement.explanation import explain_line
-from rewards.settlement.formula import evaluate
-from rewards.settlement.lines import Line
+from rewards.settlement.expressions import evaluate
 from rewards.settlement.payout import clawback, pay_client
 from rewards.settlement.pending import NO_ERROR, Stratum, StratumKey, _root_text, sampling_of, standard_errors
 from rewards.settlement.policy import LARGEST, Currency, Policy
 from rewards.settlement.rounding import UNIT, whole_units
-from rewards.settlement.rule import settle
+from rewards.settlement.settle import settle
 
 _M = 1_000_000
 EUR = Policy(currency="EUR", pool=100)

@@ -13,9 +13,9 @@ from rewards.settlement.allocation import PeriodCredit
 from rewards.settlement.balances import Opening
 from rewards.settlement.commons_explanation import explain_commons
 from rewards.settlement.explanation import explain_line
-from rewards.settlement.formula import evaluate
+from rewards.settlement.expressions import evaluate
 from rewards.settlement.policy import Policy
-from rewards.settlement.rule import settle
+from rewards.settlement.settle import settle
 from tests.rewards.settlement.explained import PAGE, page
 from tests.rewards.settlement.settlement_cases import CHAINS, cases, policies
 

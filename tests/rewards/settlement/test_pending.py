@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING, receipt_amounts
 from rewards.errors import CreditError
-from rewards.sampling.rule import is_measured
+from rewards.sampled_credit.rule import is_measured
 from rewards.settlement.allocation import PeriodCredit
 from rewards.settlement.document import Settlement
 from rewards.settlement.pending import (
@@ -25,7 +25,7 @@ from rewards.settlement.pending import (
     standard_errors,
 )
 from rewards.settlement.policy import Policy
-from rewards.settlement.rule import settle
+from rewards.settlement.settle import settle
 from tests.rewards.settlement.pending_oracle import Response, error_of, settle_slowly, strata_of
 from tests.rewards.settlement.settlement_cases import APPLICATIONS, CASES, CLIENTS, policies
 

@@ -18,7 +18,7 @@ from rewards.settlement.balances import Balance, Opening, Purse
 from rewards.settlement.document import FIRST_RULE, Settlement
 from rewards.settlement.policy import Policy
 from rewards.settlement.rounding import UNIT
-from rewards.settlement.rule import settle
+from rewards.settlement.settle import settle
 from tests.rewards.settlement.settlement_cases import CHAINS, cases, policies, windows
 from tests.rewards.settlement.settlement_oracle import settle_slowly
 

@@ -13,10 +13,10 @@ from sqlalchemy import NullPool, create_engine, text
 
 from rewards.audit.replay import audit
 from rewards.keys.ring import KeyRing
-from rewards.ledger.claims import Claims
+from rewards.ledger.idempotency_claims import Claims
 from rewards.ledger.ledger import Ledger
 from rewards.ledger.usage import is_of, names_of, names_with_receipts, tokens_of
-from rewards.views import latest
+from rewards.views import newest_first
 from rewards.views.selection import Selection, totals
 from tests.rewards.conftest import new_database
 from tests.rewards.receipts import MEMBERS, make_receipt
@@ -124,7 +124,7 @@ def test_receipts_of_before_stay_the_application_s(url):
             assert (3, 21) == (totals(connection, selection).receipts, totals(connection, selection).tokens)
             seen, place = [], None
             while True:
-                page = latest.receipts(connection, limit=2, place=place, application=shop)
+                page = newest_first.receipts(connection, limit=2, place=place, application=shop)
                 seen += [row.response_id for row in page.rows]
                 place = page.place
                 if place is None:

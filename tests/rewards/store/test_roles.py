@@ -13,13 +13,13 @@ from deployment.health.places import ledger_folder
 from rewards.audit.replay import audit
 from rewards.errors import LedgerError, LedgerRefusedError
 from rewards.ledger.ledger import Ledger
-from rewards.sampling.keys import SamplingKeys, put_in_force
+from rewards.sampled_credit.keys import SamplingKeys, put_in_force
 from rewards.store import events, publications
 from rewards.store.database import now_us
 from tests.rewards.books import write_books
 from tests.rewards.conftest import new_database
 from tests.rewards.receipts import make_receipt
-from tests.rewards.sampling.sampled import sampled
+from tests.rewards.sampled_credit.sampled import sampled
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from rewards.audit.replay import audit
 from rewards.ledger.usage import tokens_of
 from rewards.settlement.policy import Policy
 from rewards.store.sums import exact_sum
-from rewards.views import browsing
+from rewards.views import oldest_first
 from rewards.views.contribution import Contribution
 from tests.rewards.receipts import make_receipt
 
@@ -43,7 +43,7 @@ def test_books_of_more_credit_than_64_bits_are_read_closed_and_audited(ledger, u
     contribution.catch_up()
     with ledger.database.read() as connection:
         used = tokens_of(connection, application)
-        models = browsing.models(connection)
+        models = oldest_first.models(connection)
 
     assert (2 * MOST, 4) == used
     assert (2 * MOST, credit) == (ledger.tokens(), ledger.balances()["bank"])

@@ -18,7 +18,7 @@ from deployment.spool.records import ProgressRecord, receipt_from, record_of, un
 from deployment.spool.spool import Spool
 from rewards.errors import CreditError, LedgerError, LedgerRefusedError, ReceiptConflictError
 from rewards.ledger.ledger import Booking, Ledger
-from rewards.sampling.rule import SamplingRule
+from rewards.sampled_credit.rule import SamplingRule
 from tests.rewards.receipts import MEMBERS, make_receipt
 from tests.waiting import PATIENCE_S, until
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from attribution.bundle.bundle import Bundle, open_bundle
+from deployment.replica.bundles.publication_index import PublishedBundles
 from deployment.replica.bundles.publish import publish, publish_setting, roll_back
-from deployment.replica.bundles.published import PublishedBundles
 from rewards.audit.replay import audit
 from rewards.errors import CreditError, PublicationError
 from rewards.ledger.ledger import Ledger

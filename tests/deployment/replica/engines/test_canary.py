@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from attribution.comparison import Comparison
 from attribution.decoding.decode import Batch
+from attribution.logprob_comparison import Comparison
 from attribution.model import FederatedModel
-from attribution.scoring.pieces import run
+from attribution.scoring.interruptible import run
 from deployment.errors import PartLostError
 from deployment.health.faults import Watch
 from deployment.replica.engines import canary
 from deployment.replica.engines.canary import Canary, Run, differs
-from deployment.replica.engines.check import engine_check
 from deployment.replica.engines.connection import Connection
 from deployment.replica.engines.decoder import Decoder
+from deployment.replica.engines.engine_status import engine_check
 from deployment.replica.engines.errors import away
 from deployment.replica.engines.remote_batch import RemoteBatch
-from tests.attribution.test_comparison import without
+from tests.attribution.test_logprob_comparison import without
 from tests.deployment.replica.engines.fake_engine import NAME, FakeEngine
 from tests.waiting import until
 

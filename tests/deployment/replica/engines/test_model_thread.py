@@ -65,6 +65,7 @@ def block() -> Iterator[Block]:
 
 def test_work_of_which_nothing_is_heard_hangs(clock: Clock, block: Block) -> None:
     """After half an hour, and not before; where it ends after all the thread is good again."""
+    assert 30 * 60 == HANG_S, "as deployment/README.md says"
     thread = ModelThread()
     thread.run(block)
     assert block.begun.wait(PATIENCE_S)

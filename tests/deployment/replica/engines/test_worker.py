@@ -26,7 +26,7 @@ from deployment.replica.worker import Worker
 from deployment.spool.records import ProgressRecord
 from deployment.spool.spool import Spool
 from rewards.ledger.ledger import Ledger
-from rewards.sampling.keys import SamplingKeys
+from rewards.sampled_credit.keys import SamplingKeys
 from tests.deployment.replica.engines.fake_engine import (
     NAME,
     FakeEngine,

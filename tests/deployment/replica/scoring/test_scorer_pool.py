@@ -10,8 +10,8 @@ import torch
 
 from attribution.bundle.bundle import manifest_sha256
 from attribution.errors import ScoreError
-from attribution.forcing import forced_generation
 from attribution.model import FederatedModel
+from attribution.teacher_forcing import forced_generation
 from deployment.replica.messages import Failed, Finished
 from deployment.replica.scoring import scorer_pool
 from deployment.replica.scoring.bundle_scorer import BundleScorer

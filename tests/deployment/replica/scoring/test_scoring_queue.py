@@ -14,10 +14,10 @@ from attribution.attribute import credit_in_pieces, paper_in_pieces
 from attribution.decoding.decode import Batch
 from attribution.decoding.taps import Captures
 from attribution.errors import ScoreError
-from attribution.forcing import generation_of
 from attribution.model import FederatedModel
 from attribution.records import Generation, Sampling
 from attribution.scoring.credit_preset import USUAL_EFFORT
+from attribution.teacher_forcing import generation_of
 from deployment.replica.booking.booking_queue import BookingQueue
 from deployment.replica.capacity import Capacity
 from deployment.replica.messages import Finished
@@ -27,7 +27,7 @@ from deployment.spool.records import ProgressRecord
 from deployment.spool.spool import Spool
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING
 from rewards.ledger.ledger import Ledger
-from rewards.sampling.keys import SamplingKeys, put_in_force
+from rewards.sampled_credit.keys import SamplingKeys, put_in_force
 from tests.deployment.replica.test_worker import (
     MEMBERS,
     Caller,
