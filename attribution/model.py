@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from attribution.base.layers import first_changed_block, resolve_layers
+from attribution.base.linear_products import speed_up
 from attribution.base.references import load_model, load_tokenizer
-from attribution.base.thread_split import split_linear_layers
 from attribution.base.tokenizer import longest_token_bytes, panics_raised
 from attribution.bundle.bundle import Bundle, open_bundle
 from attribution.bundle.manifest import Manifest
@@ -66,10 +66,12 @@ class FederatedModel:
         bundle = open_bundle(path)
         network = load_model(bundle.global_path, device=device, dtype=getattr(torch, dtype))
         if network.device.type == "cpu":
-            split_linear_layers(network)
+            speed_up(network)
         scored = None
         if score_dtype not in (None, dtype):
             scored = load_model(bundle.global_path, device=device, dtype=getattr(torch, score_dtype))
+            if scored.device.type == "cpu":
+                speed_up(scored)
         return cls(bundle, network, load_tokenizer(bundle.global_path), scored)
 
     @property

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from attribution.base.linear_products import PACKED_BYTES
 from attribution.bundle.footprint import sizes_of
 from deployment.errors import StartError
 from deployment.settings import Settings
@@ -55,8 +56,9 @@ def require_memory(settings: Settings, memory_bytes: int | None = None, *, bundl
         return
     available = _memory_bytes() if memory_bytes is None else memory_bytes
     decoded = {settings.serve_dtype} if settings.engine.kind == "embedded" else set()
-    model = sizes.weights * sum(_BYTES[dtype] for dtype in decoded | {settings.score_dtype})
-    model = model if settings.device == "cpu" else 0
+    networks = [sizes.weights * _BYTES[dtype] for dtype in decoded | {settings.score_dtype}]
+    copies = [size for size in networks if size <= PACKED_BYTES]
+    model = sum(networks + copies) if settings.device == "cpu" else 0
     if sizes.dense_bytes + model > available:
         beside = f", beside {model / _GIB:.1f} GiB of the model" if model else ""
         raise StartError(

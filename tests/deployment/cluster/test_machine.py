@@ -32,7 +32,7 @@ def test_threads_and_device_are_those_that_ray_gave():
 def test_whole_differences_must_fit_beside_the_model(dense: Path):
     """Every client's are as large as the model, in float32; on a processor the model is in the same memory."""
     sizes = sizes_of(dense)
-    needed = sizes.dense_bytes + 4 * sizes.weights
+    needed = sizes.dense_bytes + 8 * sizes.weights
 
     require_memory(Settings(bundle=dense), needed)
     with pytest.raises(StartError, match=r"its 3 clients are whole differences.*deliver low-rank updates") as raised:
@@ -46,12 +46,20 @@ def test_a_second_copy_and_another_device_count(dense: Path):
     sizes = sizes_of(dense)
     twice = Settings(bundle=dense, serve_dtype="bfloat16")
 
-    require_memory(twice, sizes.dense_bytes + 6 * sizes.weights)
+    require_memory(twice, sizes.dense_bytes + 12 * sizes.weights)
     with pytest.raises(StartError):
-        require_memory(twice, sizes.dense_bytes + 6 * sizes.weights - 1)
+        require_memory(twice, sizes.dense_bytes + 12 * sizes.weights - 1)
     require_memory(Settings(bundle=dense, gpus_per_replica=1), sizes.dense_bytes)
     engine = EngineSettings(kind="openai", url="http://127.0.0.1:8001")  # which has its own copy elsewhere
-    require_memory(twice.model_copy(update={"engine": engine}), sizes.dense_bytes + 4 * sizes.weights)
+    require_memory(twice.model_copy(update={"engine": engine}), sizes.dense_bytes + 8 * sizes.weights)
+
+
+def test_a_large_model_has_no_second_copy(dense: Path, monkeypatch: pytest.MonkeyPatch):
+    """One that is quickly decoded with a copy of its weights is there with it, and a large one has none."""
+    sizes = sizes_of(dense)
+    monkeypatch.setattr("deployment.cluster.machine.PACKED_BYTES", 4 * sizes.weights - 1)
+
+    require_memory(Settings(bundle=dense), sizes.dense_bytes + 4 * sizes.weights)
 
 
 def test_low_rank_updates_fit_anywhere(tmp_path: Path):
