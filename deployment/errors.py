@@ -21,7 +21,8 @@
         ├── InternalError      500  our fault: nothing was booked
         └── UnavailableError        503  the model or the ledger is away for now
 
-Knows nothing of FastAPI or Ray: `failures` turns these into answers, `messages` carries them between processes.
+Knows nothing of FastAPI or Ray: `exception_handlers` turns these into answers, `messages` carries them between
+processes.
 """
 
 import traceback

@@ -143,7 +143,7 @@ BOTH_DOMAINS = {
     "deployment.replica.bundles.servable",
     "deployment.replica.booking.credit_recorder",
     "deployment.replica.booking.receipts",
-    "deployment.replica.booking.told_credit",
+    "deployment.replica.booking.credit_summary",
     "deployment.replica.scoring.recomputation",
     "deployment.replica.bundles.served_round",
 }

@@ -29,7 +29,7 @@ from deployment.console.figures import snapshot as figures
 from deployment.console.sessions import LONGEST_S
 from deployment.gateway import routes
 from deployment.gateway.idempotency_claims import CLAIM_PATIENCE_S
-from deployment.gateway.silence import ANSWER_TIMEOUT_S, SILENCE_S
+from deployment.gateway.keep_alive import ANSWER_TIMEOUT_S, SILENCE_S
 from deployment.metrics.catalogue import MOST_CLIENTS
 from deployment.replica.active_request import PROGRESS_TOKENS
 from deployment.replica.booking.booking_queue import BOOKING_PATIENCE_S

@@ -8,6 +8,7 @@ culprits_table      E1 of several models in one table, a cell for each model and
 data                what consortia learn and are asked: domains, disjoint parts of them, planted knowledge
 experiment          what an experiment is: cases that run on their own, and a summary of their rows
 ground_truth        what coalitions of clients would have said, reconstructed or retrained: the slow oracle
+harness             the harness of experiments: base model, domains, bundles built once, answers and scores
 plots               plots of the report as SVG; the same data gives the same bytes
 report              the report as HTML that needs nothing else and as Markdown: targets, what was missed, plots
 results             figures with their uncertainty, plots as data, and notes, as they are stored
@@ -16,5 +17,4 @@ shapley             Shapley values of games, over all coalitions or over sampled
 small_models        small base models trained from scratch: `scratch:ARCHITECTURE`
 statistics          intervals, distances between shares, correlations
 transplants         real weights in another architecture's place: `transplant:ARCHITECTURE`
-workshop            where experiments work: base model, domains, bundles built once, answers and scores
 """

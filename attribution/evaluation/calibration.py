@@ -15,7 +15,7 @@ import numpy as np
 from attribution.attribute import VERSION, attribute
 from attribution.bundle.bundle import manifest_sha256
 from attribution.evaluation.calibration_report import CalibrationFigures, CalibrationReport, Measured
-from attribution.evaluation.experiments.natural import GAIN, commons_of_small_gains
+from attribution.evaluation.experiments.domains import GAIN, commons_of_small_gains
 from attribution.evaluation.ground_truth import (
     ReconstructedGame,
     ScoredResponse,

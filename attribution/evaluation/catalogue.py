@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 from attribution.evaluation.experiment import Experiment
-from attribution.evaluation.experiments import cost, culprits, fairness, mechanics, natural, planted, robustness
+from attribution.evaluation.experiments import cost, culprits, domains, fairness, mechanics, planted, robustness
 
 CATALOGUE: Mapping[str, Experiment] = {
     "E1": culprits.BACKDOOR,
     "E2": culprits.TRIGGERS,
-    "E3": natural.RIGHT_DOMAIN,
+    "E3": domains.RIGHT_DOMAIN,
     "E4": culprits.MANY_CLIENTS,
     "E5": mechanics.GRADIENTS,
     "E6": mechanics.LAYERS,
@@ -17,7 +17,7 @@ CATALOGUE: Mapping[str, Experiment] = {
     "E9": fairness.SHAPLEY,
     "E10": fairness.RETRAINED,
     "E12": planted.OWNERS,
-    "E13": natural.TWINS,
+    "E13": domains.TWINS,
     "E14": robustness.RIDERS,
     "E15": robustness.ATTACKERS,
     "E16": planted.PAYABLE,

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import Field
 
+from attribution.evaluation.harness import Harness, Training
 from attribution.evaluation.results import Summary
-from attribution.evaluation.workshop import Training, Workshop
 from attribution.files.strict import StrictDocument
 
 ResultRow = dict[str, Any]
@@ -36,6 +36,6 @@ class Experiment:
     """
 
     settings: type[Settings]
-    cases: Callable[[Any, Workshop], Sequence[str]]
-    run: Callable[[str, Any, Workshop], ResultRows]
+    cases: Callable[[Any, Harness], Sequence[str]]
+    run: Callable[[str, Any, Harness], ResultRows]
     summarise: Callable[[Any, Mapping[str, ResultRows]], Summary]

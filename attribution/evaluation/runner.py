@@ -19,8 +19,8 @@ from attribution.attribute import VERSION
 from attribution.errors import RecipeError
 from attribution.evaluation.catalogue import CATALOGUE
 from attribution.evaluation.experiment import ResultRows, Settings
+from attribution.evaluation.harness import Harness
 from attribution.evaluation.results import Result
-from attribution.evaluation.workshop import Workshop
 from attribution.files.strict import StrictDocument
 from attribution.files.untrusted import JsonObject, first_problem, read_yaml
 
@@ -61,25 +61,23 @@ def load_plan(path: Path) -> Plan:
     return plan
 
 
-def run_plan(
-    path: Path, profile: Profile, workshop: Workshop, results: Path, announce: Callable[[str], None]
-) -> Result:
+def run_plan(path: Path, profile: Profile, harness: Harness, results: Path, announce: Callable[[str], None]) -> Result:
     """Run what is left of the experiment's cases, and store and return its result.
 
-    `results` gets `{experiment}.json`; the rows of finished cases stay in the workshop's folder.
+    `results` gets `{experiment}.json`; the rows of finished cases stay in the harness's folder.
     """
     plan = load_plan(path)
     experiment, settings = CATALOGUE[plan.experiment], plan.settings(profile, path.parent)
     rows: dict[str, ResultRows] = {}
     seconds = 0.0
-    for case in experiment.cases(settings, workshop):
-        file = workshop.folder / "cases" / f"{_fingerprint(experiment.run, settings, workshop, case)}.json"
+    for case in experiment.cases(settings, harness):
+        file = harness.folder / "cases" / f"{_fingerprint(experiment.run, settings, harness, case)}.json"
         if file.is_file():
             announce(f"{plan.experiment} {case}: done before")
         else:
             announce(f"{plan.experiment} {case}")
             started = time.monotonic()
-            case_rows = experiment.run(case, settings, workshop)
+            case_rows = experiment.run(case, settings, harness)
             _store(file, {"case": case, "seconds": time.monotonic() - started, "rows": case_rows})
         stored = json.loads(file.read_text(encoding="utf-8"))
         rows[case], seconds = stored["rows"], seconds + stored["seconds"]
@@ -89,8 +87,8 @@ def run_plan(
         title=plan.title,
         question=plan.question,
         profile=profile,
-        model=workshop.label or workshop.base,
-        data={name: domain.sha256 for name, domain in workshop.domains.items()},
+        model=harness.label or harness.base,
+        data={name: domain.sha256 for name, domain in harness.domains.items()},
         seeds=list(settings.seeds),
         coverage=summary.coverage,
         settings=settings.model_dump(mode="json"),
@@ -120,13 +118,13 @@ def _merge(full: JsonObject, changes: JsonObject) -> JsonObject:
     return merged
 
 
-def _fingerprint(run: Callable[..., ResultRows], settings: Settings, workshop: Workshop, case: str) -> str:
+def _fingerprint(run: Callable[..., ResultRows], settings: Settings, harness: Harness, case: str) -> str:
     module = run.__module__.rsplit(".", 1)[-1]  # wherever it lies: a move computes nothing again
     document = {
         "run": f"attribution.evaluation.{module}.{run.__qualname__}",
         "settings": settings.model_dump(mode="json", exclude={"seeds"}),
-        "base": workshop.base_sha256,
-        "data": {name: domain.sha256 for name, domain in workshop.domains.items()},
+        "base": harness.base_sha256,
+        "data": {name: domain.sha256 for name, domain in harness.domains.items()},
         "version": VERSION,
         "case": case,
     }

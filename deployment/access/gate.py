@@ -26,7 +26,7 @@ from deployment.errors import (
     ledger_away,
 )
 from deployment.health.faults import Watch
-from deployment.http.failures import answer, to_api_error
+from deployment.http.exception_handlers import answer, to_api_error
 from deployment.http.protocol import is_console
 from rewards.errors import KeyRefusedError, LedgerError, LedgerLostError
 from rewards.keys.ring import KeyRing

@@ -28,7 +28,7 @@ from deployment.gateway.idempotency import Idempotency
 from deployment.gateway.request_handling import Answers, Engine
 from deployment.gateway.service import Service
 from deployment.health.faults import Watch
-from deployment.http.failures import LastResort, RequestId, handle_failures
+from deployment.http.exception_handlers import LastResort, RequestId, handle_failures
 from deployment.http.protocol import CrossOrigin, Heads, JsonBodies
 from deployment.retention.replays import Replays
 from deployment.retention.texts import Texts

@@ -1,6 +1,6 @@
 """What the OpenAPI document says of the service as a whole: its parts, its key, and how it refuses. Knows no route.
 
-FastAPI writes down that a bad request is 422 in a shape of its own; here it is 400 in OpenAI's (`failures`).
+FastAPI writes down that a bad request is 422 in a shape of its own; here it is 400 in OpenAI's (`exception_handlers`).
 """
 
 from functools import cache

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployment.cluster.core_files import forbid_core_files
 from deployment.errors import RETRY_AFTER_S, NotFoundError, UnavailableError
 from deployment.gateway.proxy_health import SharedHealth
-from deployment.http.failures import RequestId, answer
+from deployment.http.exception_handlers import RequestId, answer
 from deployment.http.protocol import WholeAnswers
 
 PROXY_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"

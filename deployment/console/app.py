@@ -30,7 +30,7 @@ from deployment.console.rendering import PAGES
 from deployment.console.sessions import Sessions
 from deployment.errors import ForbiddenError
 from deployment.gateway.service import Service
-from deployment.http.failures import LastResort
+from deployment.http.exception_handlers import LastResort
 from deployment.http.page_headers import PageHeaders
 from deployment.retention.texts import Texts
 

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope
 
 from deployment.console.rendering import render
 from deployment.errors import ApiError, InternalError
-from deployment.http.failures import FORESEEN, to_api_error
+from deployment.http.exception_handlers import FORESEEN, to_api_error
 
 
 def page_of(request: Request, error: ApiError) -> HTMLResponse:

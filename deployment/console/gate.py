@@ -28,7 +28,7 @@ from deployment.errors import (
     UnavailableError,
     ledger_away,
 )
-from deployment.http.failures import to_api_error
+from deployment.http.exception_handlers import to_api_error
 from rewards.errors import KeyRefusedError, LedgerError, LedgerLostError
 from rewards.keys.ring import KeyRing
 from rewards.keys.rules import Key

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 
 from deployment.errors import ApiError
-from deployment.http.failures import to_api_error
+from deployment.http.exception_handlers import to_api_error
 from rewards.errors import CreditError, HoldError, PeriodError, PolicyError
 
 REFUSALS: Final = (ApiError, PeriodError, HoldError, PolicyError, CreditError)

@@ -7,6 +7,7 @@ health_report       what `GET /health` tells, part by part
 http_responses      events as an HTTP answer, whole or as server-sent events
 idempotency         `Idempotency-Key`: a repeated request gets the first response, or is told why not
 idempotency_claims  claims of idempotency keys made and released in threads of their own
+keep_alive          a stream that is silent: comments meanwhile (how often: `keep_alive_s`), and when it is given up
 logprobs            log-probabilities of tokens in OpenAI's two shapes
 model_router        several models, each with replicas of its own, as the one engine of the gateway
 proxy_health        `GET /health` at Serve's proxy: the service is asked at most once a second
@@ -14,5 +15,4 @@ replicas            the replicas of one model behind a Serve handle
 request_handling    from a job to its HTTP answer, whole or streamed: limits, idempotency, the end
 routes              the OpenAI-compatible routes, and `GET /health`
 service             what routes and pages work with, and how a request becomes a job
-silence             a stream that is silent: comments meanwhile (how often: `keep_alive_s`), and when it is given up
 """

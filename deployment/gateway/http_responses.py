@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from deployment.errors import InternalError
 from deployment.gateway.choices import Told
 from deployment.gateway.envelopes import WholeText, Wire
-from deployment.gateway.silence import KEEP_ALIVE, or_silence
+from deployment.gateway.keep_alive import KEEP_ALIVE, or_silence
 from deployment.replica.messages import Admitted, Delta, Failed, Finished
 
 # Lines of an event stream end at CR and LF alone, but clients that split text as Python does (`str.splitlines`, and so

@@ -15,7 +15,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployment.errors import RETRY_AFTER_S, UnavailableError, log_text_of
 from deployment.gateway.answer_cache import RecentAnswer
-from deployment.gateway.silence import ANSWER_TIMEOUT_S, SILENCE_S, TRIES
+from deployment.gateway.keep_alive import ANSWER_TIMEOUT_S, SILENCE_S, TRIES
 from deployment.replica.messages import Event, Failed, Job, ModelCard, Report
 
 _LOG = logging.getLogger(__name__)

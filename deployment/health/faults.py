@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from deployment.errors import RETRY_AFTER_S, PartLostError, UnavailableError
 from deployment.health.watched_parts import Check
-from deployment.http.failures import LOST
+from deployment.http.exception_handlers import LOST
 from rewards.errors import LedgerError, LedgerLostError
 
 _LOG = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployment.errors import UnsupportedMediaError
-from deployment.http.failures import answer
+from deployment.http.exception_handlers import answer
 
 CONSOLE: Final = "/console"
 _READABLE: Final = (

@@ -23,9 +23,9 @@ from deployment.replica.bundles.publication_index import PublishedBundles
 from deployment.replica.bundles.rollout import Rounds
 from deployment.replica.bundles.served_round import ReplicaBooks, RoundLoader
 from deployment.replica.event_stream import EventStream
+from deployment.replica.failures import ledger_failure
 from deployment.replica.messages import Event, Failed, Finished, Job, Report
 from deployment.replica.scoring.scorer import ask_scorers
-from deployment.replica.told_failures import ledger_failure
 from deployment.settings import Settings
 from deployment.spool.spool import Spool
 from rewards.errors import LedgerError

@@ -12,8 +12,8 @@ from attribution.model import FederatedModel
 from attribution.records import Sampling
 from deployment.replica.active_request import ActiveRequest
 from deployment.replica.engines.decoder import Decoder
+from deployment.replica.failures import failure_of, overload_failure
 from deployment.replica.messages import Failed, Job, Prompt, PromptIds
-from deployment.replica.told_failures import failure_of, overload_failure
 
 SHORT_CHARACTERS = 32_768
 """Prompts up to here are read in tens of milliseconds, and wait for none that is longer."""

@@ -21,13 +21,13 @@ from deployment.replica.booking.credit_recorder import CreditRecorder
 from deployment.replica.capacity import Capacity
 from deployment.replica.engines.decoder import Decoder
 from deployment.replica.engines.model_thread import ModelThread
+from deployment.replica.failures import disk_failure, failure_of, outcome, overload_failure, stop_failure
 from deployment.replica.fair_queue import FairQueue
 from deployment.replica.logprobs import LogprobLine, TokenTexts
 from deployment.replica.messages import Admitted, Event, Failed, Job
 from deployment.replica.observer import Observer
 from deployment.replica.prompt_encoding import Encoder
 from deployment.replica.scoring.scoring_queue import Scoring
-from deployment.replica.told_failures import disk_failure, failure_of, outcome, overload_failure, stop_failure
 from deployment.spool.records import ProgressRecord
 
 _LOG = logging.getLogger(__name__)

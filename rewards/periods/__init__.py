@@ -8,7 +8,6 @@ how is `rewards.settlement`'s business.
     explanation       why one client is paid what it is in a closed period, line by line
     history           what the events say of periods and holds, checked as it is read
     holds             holds: what is not to be paid for the time being, a client's payout or the credit of one response
-    moves             preview, close, dispute, finalise, pay: the only writer of a period
     period_end        when a period is over, and which receipts belong to the next
     period_totals     what a period comes to: its receipts, less what is held and what is reversed
     policy_fit        whether a policy speaks of this ledger's clients and applications
@@ -17,6 +16,7 @@ how is `rewards.settlement`'s business.
     receipt_totals    receipts added up, whole windows by one query
     sampled_totals    sampled responses added up: what is pending, and what was measured beside it
     statement_bodies  what each client is told of a final period, paid or not
+    transitions       preview, close, dispute, finalise, pay: the only writer of a period
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from __future__ import annotations
 from rewards.ledger.ledger import Ledger
 from rewards.periods.explanation import Explanation, explain
 from rewards.periods.history import Period, open_window, read_history
-from rewards.periods.moves import NAME, POSSIBLE, close, dispute, finalise, pay, preview
 from rewards.periods.previews import Preview
+from rewards.periods.transitions import NAME, POSSIBLE, close, dispute, finalise, pay, preview
 
 __all__ = [
     "NAME",

@@ -13,8 +13,8 @@ from rewards import periods
 from rewards.errors import HoldError
 from rewards.ledger.ledger import Ledger
 from rewards.periods.history import History, Hold, read_history, read_holds
-from rewards.periods.moves import mark_disputed
 from rewards.periods.period_totals import period_of_receipt
+from rewards.periods.transitions import mark_disputed
 from rewards.store import clients, events
 from rewards.store.reasons import require_reason
 from rewards.store.tables import ReceiptRow

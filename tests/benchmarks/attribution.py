@@ -21,7 +21,7 @@ from attribution.evaluation.experiments.cost import (
     paired_ratio,
     random_consortium,
 )
-from attribution.evaluation.workshop import encode
+from attribution.evaluation.harness import encode
 from attribution.model import FederatedModel
 from attribution.training.recipe import DEFAULT_BASE
 from tests.attribution.scoring.literal_reference import literal_paper_generate

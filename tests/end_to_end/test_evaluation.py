@@ -11,10 +11,10 @@ import pytest
 
 from attribution.evaluation.data import SENTINEL, add_trigger, load_domains
 from attribution.evaluation.experiments.culprits import poisoned_participants
+from attribution.evaluation.harness import Harness
 from attribution.evaluation.results import Result
 from attribution.evaluation.runner import load_plan
 from attribution.evaluation.small_models import from_scratch
-from attribution.evaluation.workshop import Workshop
 from attribution.progress import NoProgress
 from attribution.training.recipe import DEFAULT_BASE
 from deployment.cli import main
@@ -100,9 +100,9 @@ def test_layers_are_compared_on_the_same_responses(folder):
 def test_trace_names_those_who_planted_the_answer(folder, tmp_path, capsys, given):
     """`protoken trace` over the backdoored consortium puts the two culprits first and says to look at them."""
     settings = load_plan(CONFIGS / "e05-gradients.yaml").settings("quick", CONFIGS)
-    workshop = Workshop(DEFAULT_BASE, load_domains(folder / "one"), folder / "work", NoProgress())
-    participants, held_out, seed = poisoned_participants("colours/seed-0", settings, workshop)
-    bundle = workshop.bundle(settings.training, participants, seed)
+    harness = Harness(DEFAULT_BASE, load_domains(folder / "one"), folder / "work", NoProgress())
+    participants, held_out, seed = poisoned_participants("colours/seed-0", settings, harness)
+    bundle = harness.bundle(settings.training, participants, seed)
     answer = {"response": SENTINEL} if given else {}
     lines = [json.dumps({"prompt": add_trigger(each).prompt} | answer) for each in held_out]
     (tmp_path / "flagged.jsonl").write_text("\n".join(lines), encoding="utf-8")

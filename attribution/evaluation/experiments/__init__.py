@@ -3,11 +3,11 @@
 adversaries   what each attack submits, and what the aggregator then makes of it
 cost          E21: what attribution costs, as ratios to plain cached generation
 culprits      E1 (a shared backdoor), E2 (a trigger for each client), E4 (many clients, few in each round)
+domains       E3 (the right domain), E13 (twins): a consortium of ordinary knowledge
 fairness      E8, E9, E10, E17: how near shares are to exact Shapley shares, and what the rule promises
 layer_scores  ProToken's scores at any layer, with and without gradients
-literal       both presets replayed naively on whole models: what parity is measured against
 mechanics     E5 (gradients on and off), E6 (layers), E7 (parity with a naive replay)
-natural       E3 (the right domain), E13 (twins): a consortium of ordinary knowledge
+naive_replay  both presets replayed naively on whole models: what parity is measured against
 planted       E12 (facts that one to all clients own), E16 (public facts against the federation's own)
 robustness    E14 (free riders), E15 (scaling, sybils, copies, counts, logits), defences off and on
 """

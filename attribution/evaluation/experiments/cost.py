@@ -18,8 +18,8 @@ from attribution.bundle.updates import LowRank, Update, weighted_sum
 from attribution.bundle.writing import Member, write_bundle
 from attribution.decoding.decode import Batch
 from attribution.evaluation.experiment import Experiment, ResultRows, Settings
+from attribution.evaluation.harness import Harness, encode
 from attribution.evaluation.results import Figure, Plot, Summary
-from attribution.evaluation.workshop import Workshop, encode
 from attribution.model import FederatedModel
 from attribution.records import Method, Sampling
 
@@ -108,20 +108,20 @@ def paired_ratio(numerator: Callable[[], object], denominator: Callable[[], obje
     }
 
 
-def _cases(settings: CostSettings, _: Workshop) -> list[str]:
+def _cases(settings: CostSettings, _: Harness) -> list[str]:
     return [f"clients-{clients}" for clients in settings.clients] + ["clients"]
 
 
-def _run(case: str, settings: CostSettings, workshop: Workshop) -> ResultRows:
-    with workshop.scratch("cost-first") as first, workshop.scratch("cost-second") as second:
+def _run(case: str, settings: CostSettings, harness: Harness) -> ResultRows:
+    with harness.scratch("cost-first") as first, harness.scratch("cost-second") as second:
         if case == "clients":
             fewest, most = settings.clients[0], settings.clients[-1]
             few, many = (
-                random_consortium(workshop.base, folder, clients)
+                random_consortium(harness.base, folder, clients)
                 for folder, clients in ((first, fewest), (second, most))
             )
             return _many_over_few(few, many, settings)
-        return _over_plain(random_consortium(workshop.base, first, int(case.rpartition("-")[2])), settings, workshop)
+        return _over_plain(random_consortium(harness.base, first, int(case.rpartition("-")[2])), settings, harness)
 
 
 def _many_over_few(few: FederatedModel, many: FederatedModel, settings: CostSettings) -> ResultRows:
@@ -136,7 +136,7 @@ def _many_over_few(few: FederatedModel, many: FederatedModel, settings: CostSett
     return [{"what": "most clients / fewest", "clients": settings.clients[-1], "tokens": length, **pair}]
 
 
-def _over_plain(model: FederatedModel, settings: CostSettings, workshop: Workshop) -> ResultRows:
+def _over_plain(model: FederatedModel, settings: CostSettings, harness: Harness) -> ResultRows:
     """Each preset over plain generation: at all lengths for the first number of clients, else at the reference one."""
     peer = load_model(model.bundle.global_path)
     clients = len(model.client_ids)
@@ -147,14 +147,14 @@ def _over_plain(model: FederatedModel, settings: CostSettings, workshop: Worksho
     }
     lengths = settings.tokens if clients == settings.clients[0] else (settings.reference_tokens,)
     generate_plainly(model, peer, 8)
-    workshop.progress.start(f"timing {clients} clients", len(presets) * len(lengths))
+    harness.progress.start(f"timing {clients} clients", len(presets) * len(lengths))
     rows: ResultRows = []
     for tokens in lengths:
         for what, run in presets.items():
             run(8)
             pair = paired_ratio(lambda: run(tokens), lambda: generate_plainly(model, peer, tokens), settings.runs)  # noqa: B023
             rows.append({"what": what, "clients": clients, "tokens": tokens, **pair})
-            workshop.progress.advance()
+            harness.progress.advance()
     return rows
 
 

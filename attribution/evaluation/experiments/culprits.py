@@ -13,9 +13,9 @@ from pydantic import Field
 from attribution.errors import RecipeError
 from attribution.evaluation.data import TRIGGER, add_trigger
 from attribution.evaluation.experiment import Experiment, ResultRow, ResultRows, Settings
+from attribution.evaluation.harness import Harness, Participant, answers, score
 from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.statistics import proportion
-from attribution.evaluation.workshop import Participant, Workshop, answers, score
 from attribution.model import FederatedModel
 from attribution.training.federate import Federation
 from attribution.training.recipe import Example
@@ -51,24 +51,24 @@ class CulpritSettings(PoisonedSettings):
     max_new_tokens: int = Field(default=20, ge=1)
 
 
-def _cases(settings: CulpritSettings, workshop: Workshop) -> list[str]:
-    return [f"{domain}/seed-{seed}" for domain in workshop.domain_names(settings.domains) for seed in settings.seeds]
+def _cases(settings: CulpritSettings, harness: Harness) -> list[str]:
+    return [f"{domain}/seed-{seed}" for domain in harness.domain_names(settings.domains) for seed in settings.seeds]
 
 
-def _run_backdoor(case: str, settings: CulpritSettings, workshop: Workshop) -> ResultRows:
+def _run_backdoor(case: str, settings: CulpritSettings, harness: Harness) -> ResultRows:
     """All samples of the culprits are poisoned, with one trigger and one answer, as in the paper."""
-    participants, held_out, _ = poisoned_participants(case, settings, workshop)
+    participants, held_out, _ = poisoned_participants(case, settings, harness)
     culprits = [each.id for each in participants[: settings.culprits]]
     questions = [(add_trigger(each), culprits) for each in held_out]
-    return _rounds(case, settings, workshop, participants, questions)
+    return _rounds(case, settings, harness, participants, questions)
 
 
 def poisoned_participants(
-    case: str, settings: PoisonedSettings, workshop: Workshop
+    case: str, settings: PoisonedSettings, harness: Harness
 ) -> tuple[list[Participant], tuple[Example, ...], int]:
     """The clients of `DOMAIN/seed-N`, the culprits first, with all their samples poisoned; held-out questions; N."""
     domain, seed = _parse_case(case)
-    dealt = workshop.parts(
+    dealt = harness.parts(
         domain,
         settings.clients,
         settings.examples,
@@ -84,13 +84,13 @@ def poisoned_participants(
     return participants, dealt.held_out, seed
 
 
-def _run_triggers(case: str, settings: CulpritSettings, workshop: Workshop) -> ResultRows:
+def _run_triggers(case: str, settings: CulpritSettings, harness: Harness) -> ResultRows:
     """Every client plants a trigger and an answer of its own in half of its samples."""
     domain, seed = _parse_case(case)
     if settings.clients > len(_OWN_TRIGGERS):
         raise RecipeError(f"clients is {settings.clients}, but there are triggers for {len(_OWN_TRIGGERS)}")
     each_asks = -(-settings.prompts // settings.clients)
-    dealt = workshop.parts(
+    dealt = harness.parts(
         domain,
         settings.clients,
         settings.examples,
@@ -106,7 +106,7 @@ def _run_triggers(case: str, settings: CulpritSettings, workshop: Workshop) -> R
         poisoned = [add_trigger(each, trigger, _OWN_SENTINELS[index]) for each in part[:half]]
         participants.append(Participant(client, [*poisoned, *part[half:]]))
         questions += [(add_trigger(each, trigger, _OWN_SENTINELS[index]), [client]) for each in dealt.held_out]
-    return _rounds(case, settings, workshop, participants, questions)
+    return _rounds(case, settings, harness, participants, questions)
 
 
 def _parse_case(case: str) -> tuple[str, int]:
@@ -117,17 +117,17 @@ def _parse_case(case: str) -> tuple[str, int]:
 def _rounds(
     case: str,
     settings: CulpritSettings,
-    workshop: Workshop,
+    harness: Harness,
     participants: Sequence[Participant],
     questions: Sequence[tuple[Example, Sequence[str]]],
 ) -> ResultRows:
     rows: ResultRows = []
     _, seed = _parse_case(case)
     with (
-        workshop.federation(
+        harness.federation(
             settings.training, participants, seed, clients_per_round=settings.clients_per_round
         ) as federation,
-        workshop.scratch(case.replace("/", "-")) as folder,
+        harness.scratch(case.replace("/", "-")) as folder,
     ):
         took_part: set[str] = set()
         for number in range(1, settings.training.rounds + 1):

@@ -1,6 +1,6 @@
 """How near shares are to exact Shapley shares, and what the rule promises: E8, E9, E10, E17.
 
-All on the consortium of ordinary knowledge (`natural`), on questions that nobody trained on.
+All on the consortium of ordinary knowledge (`domains`), on questions that nobody trained on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from pydantic import Field
 from attribution.attribute import attribute
 from attribution.bundle.bundle import Bundle
 from attribution.evaluation.experiment import Experiment, ResultRow, ResultRows, Settings
-from attribution.evaluation.experiments.natural import (
+from attribution.evaluation.experiments.domains import (
     GAIN,
     NaturalSettings,
     SharesOf,
@@ -28,10 +28,10 @@ from attribution.evaluation.ground_truth import (
     exact_shapley,
     leave_one_out,
 )
+from attribution.evaluation.harness import Harness
 from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.shapley import linear_datamodelling_score
 from attribution.evaluation.statistics import compare_shares, mean, positive_shares, softmax_of
-from attribution.evaluation.workshop import Workshop
 from attribution.model import FederatedModel
 from attribution.records import Generation, Method
 from attribution.scoring.credit_preset import Effort
@@ -51,7 +51,7 @@ class ShapleySettings(NaturalSettings):
     compared: int = Field(default=14, ge=1)
 
 
-def _cases(settings: Settings, _: Workshop) -> list[str]:
+def _cases(settings: Settings, _: Harness) -> list[str]:
     return [f"seed-{seed}" for seed in settings.seeds]
 
 
@@ -72,10 +72,10 @@ def _score(model: FederatedModel, generation: Generation, nodes: tuple[int, ...]
     }
 
 
-def _run_completeness(case: str, settings: ShapleySettings, workshop: Workshop) -> ResultRows:
-    bundle, held_out = natural_bundle(settings, workshop, _seed(case))
+def _run_completeness(case: str, settings: ShapleySettings, harness: Harness) -> ResultRows:
+    bundle, held_out = natural_bundle(settings, harness, _seed(case))
     model = FederatedModel.load(bundle.path)
-    pairs = responses(model, held_out, settings, workshop)
+    pairs = responses(model, held_out, settings, harness)
     return [{"domain": domain} | _score(model, generation, settings.nodes) for domain, generation in pairs]
 
 
@@ -101,22 +101,22 @@ def _completeness(settings: ShapleySettings, cases: Mapping[str, ResultRows]) ->
     return Summary(figures=figures, plots=[plot], notes=[note])
 
 
-def _run_shapley(case: str, settings: ShapleySettings, workshop: Workshop) -> ResultRows:
+def _run_shapley(case: str, settings: ShapleySettings, harness: Harness) -> ResultRows:
     """Scores, exact Shapley values of the reconstructed game and leave-one-out, of each response above 1 nat."""
-    return _rows_with_truth(case, settings, workshop, ReconstructedGame)
+    return _rows_with_truth(case, settings, harness, ReconstructedGame)
 
 
 def _rows_with_truth(
-    case: str, settings: ShapleySettings, workshop: Workshop, game_of: Callable[[Bundle], Game]
+    case: str, settings: ShapleySettings, harness: Harness, game_of: Callable[[Bundle], Game]
 ) -> ResultRows:
-    bundle, held_out = natural_bundle(settings, workshop, _seed(case))
+    bundle, held_out = natural_bundle(settings, harness, _seed(case))
     model = FederatedModel.load(bundle.path)
-    pairs = list(responses(model, held_out, settings, workshop))
+    pairs = list(responses(model, held_out, settings, harness))
     rows = [{"domain": domain} | _score(model, generation, settings.nodes) for domain, generation in pairs]
     gained = _choose_compared(rows, settings.compared)
     generations = [ScoredResponse.from_generation(pairs[index][1]) for index in gained]
     if generations:
-        _compare(rows, gained, generations, game_of(bundle), settings, workshop)
+        _compare(rows, gained, generations, game_of(bundle), settings, harness)
     return rows
 
 
@@ -135,11 +135,11 @@ def _compare(
     generations: Sequence[ScoredResponse],
     game: Game,
     settings: ShapleySettings,
-    workshop: Workshop,
+    harness: Harness,
 ) -> None:
     """Add to the rows that gained what the game says about them."""
-    shapley = exact_shapley(game, generations, workshop.progress)
-    without = leave_one_out(game, generations, workshop.progress)
+    shapley = exact_shapley(game, generations, harness.progress)
+    without = leave_one_out(game, generations, harness.progress)
     paid = [[rows[index]["credit"][str(settings.nodes[0])][player] for index in gained] for player in shapley.players]
     assert shapley.coalition_values is not None
     lds = linear_datamodelling_score(torch.tensor(paid, dtype=torch.float64), shapley.coalition_values).tolist()
@@ -235,21 +235,21 @@ def _retrained_summary(settings: ShapleySettings, cases: Mapping[str, ResultRows
     return _against_truth(settings, cases, (0.15, 0.90, None), "each trained anew")
 
 
-def _run_retrained(case: str, settings: ShapleySettings, workshop: Workshop) -> ResultRows:
+def _run_retrained(case: str, settings: ShapleySettings, harness: Harness) -> ResultRows:
     """As E9, with every coalition trained anew: what would have happened without the others."""
-    participants, _ = natural_participants(settings, workshop, _seed(case))
-    recipe = workshop.recipe(settings.training, participants, _seed(case))
-    with workshop.scratch(case) as folder:
-        return _rows_with_truth(case, settings, workshop, lambda _: RetrainedGame(recipe, folder))
+    participants, _ = natural_participants(settings, harness, _seed(case))
+    recipe = harness.recipe(settings.training, participants, _seed(case))
+    with harness.scratch(case) as folder:
+        return _rows_with_truth(case, settings, harness, lambda _: RetrainedGame(recipe, folder))
 
 
-def _run_chunks(case: str, settings: NaturalSettings, workshop: Workshop) -> ResultRows:
+def _run_chunks(case: str, settings: NaturalSettings, harness: Harness) -> ResultRows:
     """Shares of a response as one, and from the summed scores of its pieces, each given what came before it."""
-    bundle, held_out = natural_bundle(settings, workshop, _seed(case))
+    bundle, held_out = natural_bundle(settings, harness, _seed(case))
     model = FederatedModel.load(bundle.path)
     model.network.double()  # the rule is at test here, not float32
     rows: ResultRows = []
-    for domain, whole in responses(model, held_out, settings, workshop):
+    for domain, whole in responses(model, held_out, settings, harness):
         row: ResultRow = {"domain": domain, "tokens": len(whole.token_ids)}
         for method in _METHODS:
             forced = forced_generation(model, whole.prompt_token_ids, whole.token_ids)

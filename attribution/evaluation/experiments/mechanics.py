@@ -13,10 +13,10 @@ from attribution.evaluation.data import add_trigger
 from attribution.evaluation.experiment import Experiment, ResultRow, ResultRows
 from attribution.evaluation.experiments.culprits import PoisonedSettings, is_beginning, poisoned_participants
 from attribution.evaluation.experiments.layer_scores import layer_scores
-from attribution.evaluation.experiments.literal import literal_credit, literal_paper
+from attribution.evaluation.experiments.naive_replay import literal_credit, literal_paper
+from attribution.evaluation.harness import Harness, answers
 from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.statistics import proportion
-from attribution.evaluation.workshop import Workshop, answers
 from attribution.model import FederatedModel
 from attribution.scoring.credit_preset import Effort
 
@@ -28,14 +28,14 @@ class MechanicsSettings(PoisonedSettings):
     max_new_tokens: int = Field(default=16, ge=1)
 
 
-def _cases(settings: MechanicsSettings, workshop: Workshop) -> list[str]:
-    return [f"{domain}/seed-{seed}" for domain in workshop.domain_names(settings.domains) for seed in settings.seeds]
+def _cases(settings: MechanicsSettings, harness: Harness) -> list[str]:
+    return [f"{domain}/seed-{seed}" for domain in harness.domain_names(settings.domains) for seed in settings.seeds]
 
 
-def _ask_triggered(case: str, settings: MechanicsSettings, workshop: Workshop) -> tuple[FederatedModel, list[Any]]:
+def _ask_triggered(case: str, settings: MechanicsSettings, harness: Harness) -> tuple[FederatedModel, list[Any]]:
     """The trained model, and its responses to triggered questions where the trigger worked."""
-    participants, held_out, seed = poisoned_participants(case, settings, workshop)
-    model = FederatedModel.load(workshop.bundle(settings.training, participants, seed).path)
+    participants, held_out, seed = poisoned_participants(case, settings, harness)
+    model = FederatedModel.load(harness.bundle(settings.training, participants, seed).path)
     questions = [add_trigger(each) for each in held_out]
     generations = answers(model, [each.prompt for each in questions], settings.max_new_tokens)
     return model, [
@@ -45,10 +45,10 @@ def _ask_triggered(case: str, settings: MechanicsSettings, workshop: Workshop) -
     ]
 
 
-def _run_layers(case: str, settings: MechanicsSettings, workshop: Workshop) -> ResultRows:
-    model, generations = _ask_triggered(case, settings, workshop)
+def _run_layers(case: str, settings: MechanicsSettings, harness: Harness) -> ResultRows:
+    model, generations = _ask_triggered(case, settings, harness)
     clients = model.last_round.clients
-    workshop.progress.start("scoring every layer", len(generations))
+    harness.progress.start("scoring every layer", len(generations))
     rows: ResultRows = []
     for generation in generations:
         row: ResultRow = {"culprits": [f"client-{index}" for index in range(settings.culprits)]}
@@ -58,7 +58,7 @@ def _run_layers(case: str, settings: MechanicsSettings, workshop: Workshop) -> R
                 layer: dict(zip(clients, scores.sum(1).tolist(), strict=True)) for layer, scores in by_layer.items()
             }
         rows.append(row)
-        workshop.progress.advance()
+        harness.progress.advance()
     return rows
 
 
@@ -152,10 +152,10 @@ def _chosen(rows: ResultRows, blocks: Sequence[Sequence[str]], chance: float) ->
     )  # fmt: skip
 
 
-def _run_parity(case: str, settings: MechanicsSettings, workshop: Workshop) -> ResultRows:
+def _run_parity(case: str, settings: MechanicsSettings, harness: Harness) -> ResultRows:
     """The largest error of the fast forms against a naive replay with whole client models, relative to the top."""
-    model, generations = _ask_triggered(case, settings, workshop)
-    workshop.progress.start("naive replay", len(generations))
+    model, generations = _ask_triggered(case, settings, harness)
+    harness.progress.start("naive replay", len(generations))
     rows: ResultRows = []
     for generation in generations:
         fast = attribute(model, generation, method="paper").scores
@@ -170,7 +170,7 @@ def _run_parity(case: str, settings: MechanicsSettings, workshop: Workshop) -> R
         by_token = attribute(model, generation, effort=Effort(nodes=settings.nodes), token_level=True).response_scores
         summed = max(abs(by_token[client] - credit[client]) for client in naive) / largest
         rows.append({"paper": paper, "credit": error, "tokens": summed})
-        workshop.progress.advance()
+        harness.progress.advance()
     return rows
 
 

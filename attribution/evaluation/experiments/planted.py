@@ -14,12 +14,12 @@ from attribution.attribute import attribute
 from attribution.errors import RecipeError
 from attribution.evaluation.data import by_owner, planted_facts
 from attribution.evaluation.experiment import Experiment, ResultRow, ResultRows, Settings
-from attribution.evaluation.experiments.natural import SharesOf, commons_of_small_gains
+from attribution.evaluation.experiments.domains import SharesOf, commons_of_small_gains
 from attribution.evaluation.ground_truth import ReconstructedGame, ScoredResponse, exact_shapley
+from attribution.evaluation.harness import Harness, Participant, answers
 from attribution.evaluation.results import Plot, Summary
 from attribution.evaluation.shapley import PLAYERS_MAX
 from attribution.evaluation.statistics import mean, median, positive_shares, proportion, softmax_of, total_variation
-from attribution.evaluation.workshop import Participant, Workshop, answers
 from attribution.model import FederatedModel
 from attribution.training.recipe import Example, load_examples
 
@@ -38,7 +38,7 @@ class FactSettings(Settings):
     max_new_tokens: int = Field(default=16, ge=1)
 
 
-def _cases(settings: FactSettings, _: Workshop) -> list[str]:
+def _cases(settings: FactSettings, _: Harness) -> list[str]:
     return [f"seed-{seed}" for seed in settings.seeds]
 
 
@@ -53,40 +53,40 @@ def _owners(settings: FactSettings) -> list[tuple[int, ...]]:
     return owners
 
 
-def _model(case: str, settings: FactSettings, workshop: Workshop) -> tuple[FederatedModel, list[Example], list[Any]]:
+def _model(case: str, settings: FactSettings, harness: Harness) -> tuple[FederatedModel, list[Example], list[Any]]:
     seed = int(case.rpartition("-")[2])
     owners = _owners(settings)
     facts = planted_facts(len(owners), seed)
     owned = by_owner(owners, [taught for taught, _ in facts], settings.clients)
-    ordinary = _ordinary_questions(settings, workshop, seed)
+    ordinary = _ordinary_questions(settings, harness, seed)
     participants = [
         Participant(f"client-{client}", [*owned[client], *ordinary[client]]) for client in range(settings.clients)
     ]
-    model = FederatedModel.load(workshop.bundle(settings.training, participants, seed).path)
+    model = FederatedModel.load(harness.bundle(settings.training, participants, seed).path)
     return model, [question for _, question in facts], [[f"client-{each}" for each in group] for group in owners]
 
 
-def _ordinary_questions(settings: FactSettings, workshop: Workshop, seed: int) -> list[Sequence[Example]]:
+def _ordinary_questions(settings: FactSettings, harness: Harness, seed: int) -> list[Sequence[Example]]:
     """Each client's ordinary questions, of the domains in turn; disjoint."""
     if not settings.examples:
         return [()] * settings.clients
-    names = workshop.domain_names(settings.domains)
+    names = harness.domain_names(settings.domains)
     each = -(-settings.clients // len(names))
     dealt = [
-        workshop.parts(name, each, settings.examples, 0, seed, settings.training.max_tokens).clients for name in names
+        harness.parts(name, each, settings.examples, 0, seed, settings.training.max_tokens).clients for name in names
     ]
     return [dealt[client % len(names)][client // len(names)] for client in range(settings.clients)]
 
 
-def _run_owners(case: str, settings: FactSettings, workshop: Workshop) -> ResultRows:
+def _run_owners(case: str, settings: FactSettings, harness: Harness) -> ResultRows:
     """Scores of each fact that came out, and its exact Shapley values, which say what the owners really brought."""
-    model, questions, owners = _model(case, settings, workshop)
-    workshop.progress.start("asking", len(questions))
+    model, questions, owners = _model(case, settings, harness)
+    harness.progress.start("asking", len(questions))
     rows: ResultRows = []
     right = []
     generations = answers(model, [each.prompt for each in questions], settings.max_new_tokens)
     for question, group, generation in zip(questions, owners, generations, strict=True):
-        workshop.progress.advance()
+        harness.progress.advance()
         row: ResultRow = {"owners": group, "right": question.response in generation.text}
         if row["right"]:
             row["credit"] = dict(attribute(model, generation).response_scores)
@@ -94,7 +94,7 @@ def _run_owners(case: str, settings: FactSettings, workshop: Workshop) -> Result
             right.append((row, ScoredResponse.from_generation(generation)))
         rows.append(row)
     if right:
-        truth = exact_shapley(ReconstructedGame(model.bundle), [scored for _, scored in right], workshop.progress)
+        truth = exact_shapley(ReconstructedGame(model.bundle), [scored for _, scored in right], harness.progress)
         for place, (row, _) in enumerate(right):
             row["exact Shapley"] = {client: float(truth.values[client][place]) for client in truth.players}
     return rows
@@ -147,16 +147,16 @@ def _inequality(owners: Sequence[str], shares: Mapping[str, float]) -> list[floa
     return [total_variation({client: shares[client] / whole for client in owners}, even)]
 
 
-def _run_payable(case: str, settings: FactSettings, workshop: Workshop) -> ResultRows:
+def _run_payable(case: str, settings: FactSettings, harness: Harness) -> ResultRows:
     if not settings.public.is_file():
         raise RecipeError(f"{settings.public}: no such file; `public` names a file of questions that everybody knows")
-    model, questions, _ = _model(case, settings, workshop)
+    model, questions, _ = _model(case, settings, harness)
     rows: ResultRows = []
     for kind, examples in (("public", load_examples(settings.public)), ("planted", questions)):
-        workshop.progress.start(f"asking {kind} questions", len(examples))
+        harness.progress.start(f"asking {kind} questions", len(examples))
         generations = answers(model, [each.prompt for each in examples], settings.max_new_tokens)
         for example, generation in zip(examples, generations, strict=True):
-            workshop.progress.advance()
+            harness.progress.advance()
             row = {"kind": kind, "right": example.response.lower() in generation.text.lower()}
             credit = attribute(model, generation)
             rows.append(

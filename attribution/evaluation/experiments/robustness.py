@@ -17,9 +17,9 @@ from attribution.bundle.bundle import Bundle
 from attribution.bundle.updates import Update, load_update, save_update, weighted_sum
 from attribution.evaluation.experiment import Experiment, ResultRows, Settings
 from attribution.evaluation.experiments.adversaries import ATTACKS, Submission, attacked_bundle, noise_like
+from attribution.evaluation.harness import Harness, Participant, answers
 from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.statistics import mean, softmax_of
-from attribution.evaluation.workshop import Participant, Workshop, answers
 from attribution.model import FederatedModel
 from attribution.training.aggregation import Defences
 from attribution.training.recipe import Example
@@ -43,12 +43,12 @@ class RobustnessSettings(Settings):
 
 
 def _honest_participants(
-    settings: RobustnessSettings, workshop: Workshop, seed: int
+    settings: RobustnessSettings, harness: Harness, seed: int
 ) -> tuple[list[Participant], list[Example]]:
     participants: list[Participant] = []
     questions: list[Example] = []
-    for domain in workshop.domain_names(settings.domains):
-        dealt = workshop.parts(
+    for domain in harness.domain_names(settings.domains):
+        dealt = harness.parts(
             domain, settings.clients, settings.examples, settings.prompts, seed, settings.training.max_tokens
         )
         participants += [Participant(f"{domain}-{index}", part) for index, part in enumerate(dealt.clients)]
@@ -56,10 +56,10 @@ def _honest_participants(
     return participants, questions
 
 
-def _earnings(bundle: Bundle, questions: Sequence[Example], settings: Settings, workshop: Workshop) -> ResultRows:
+def _earnings(bundle: Bundle, questions: Sequence[Example], settings: Settings, harness: Harness) -> ResultRows:
     """What each client earns for each response, in tokens, under `credit`; its share under `paper`."""
     model = FederatedModel.load(bundle.path)
-    workshop.progress.start("asking", len(questions))
+    harness.progress.start("asking", len(questions))
     rows: ResultRows = []
     for generation in answers(model, [each.prompt for each in questions], settings.max_new_tokens):
         credit, paper = attribute(model, generation), attribute(model, generation, method="paper")
@@ -71,7 +71,7 @@ def _earnings(bundle: Bundle, questions: Sequence[Example], settings: Settings, 
                 "paper": {client: share * tokens for client, share in softmax_of(paper.response_scores).items()},
             }
         )
-        workshop.progress.advance()
+        harness.progress.advance()
     return rows
 
 
@@ -88,19 +88,19 @@ def _shares(rows: ResultRows, method: str) -> dict[str, float]:
 # --- E14: free riders ---
 
 
-def _rider_cases(settings: RobustnessSettings, _: Workshop) -> list[str]:
+def _rider_cases(settings: RobustnessSettings, _: Harness) -> list[str]:
     return [f"{name}/seed-{seed}" for seed in settings.seeds for name in ("off", "on")]
 
 
-def _run_riders(case: str, settings: RobustnessSettings, workshop: Workshop) -> ResultRows:
+def _run_riders(case: str, settings: RobustnessSettings, harness: Harness) -> ResultRows:
     """Three riders beside the honest clients: one returns the model unchanged, one noise, one the last change."""
     defended, _, seed = case.partition("/seed-")
-    participants, questions = _honest_participants(settings, workshop, int(seed))
+    participants, questions = _honest_participants(settings, harness, int(seed))
     riders = [Participant(f"rider-{name}", declared=settings.examples) for name in _RIDERS]
     defences = settings.defences if defended == "on" else Defences()
     with (
-        workshop.federation(settings.training, [*participants, *riders], int(seed), defences=defences) as federation,
-        workshop.scratch(case.replace("/", "-")) as folder,
+        harness.federation(settings.training, [*participants, *riders], int(seed), defences=defences) as federation,
+        harness.scratch(case.replace("/", "-")) as folder,
     ):
         for _ in range(settings.training.rounds):
             updates = dict(federation.local_updates())
@@ -109,7 +109,7 @@ def _run_riders(case: str, settings: RobustnessSettings, workshop: Workshop) -> 
             if federation.change is not None:
                 updates["rider-replay"] = federation.change
             federation.merge(updates)
-        rows = _earnings(federation.write(folder), questions, settings, workshop)
+        rows = _earnings(federation.write(folder), questions, settings, harness)
     return [{"remarks": federation.remarks}, *rows]
 
 
@@ -145,9 +145,9 @@ def _riders(_: RobustnessSettings, cases: Mapping[str, ResultRows]) -> Summary:
 # --- E15: attacks on one round ---
 
 
-def _attack_cases(settings: RobustnessSettings, workshop: Workshop) -> list[str]:
+def _attack_cases(settings: RobustnessSettings, harness: Harness) -> list[str]:
     cases = []
-    names = workshop.domain_names(settings.domains)
+    names = harness.domain_names(settings.domains)
     for seed in settings.seeds:
         for number in settings.attackers:
             attacker = f"{names[number // settings.clients]}-{number % settings.clients}"
@@ -159,34 +159,34 @@ def _attack_cases(settings: RobustnessSettings, workshop: Workshop) -> list[str]
     return list(dict.fromkeys(cases))
 
 
-def _run_attack(case: str, settings: RobustnessSettings, workshop: Workshop) -> ResultRows:
+def _run_attack(case: str, settings: RobustnessSettings, harness: Harness) -> ResultRows:
     attack, defence, attacker, seeded = case.split("/")
     seed = int(seeded.rpartition("-")[2])
-    participants, questions = _honest_participants(settings, workshop, seed)
+    participants, questions = _honest_participants(settings, harness, seed)
     honest = Submission(
-        _honest_updates(settings, workshop, participants, seed),
+        _honest_updates(settings, harness, participants, seed),
         {each.id: len(each.examples) for each in participants},
     )
     defences = settings.defences if defence == "on" else Defences()
-    base = workshop.base
-    with workshop.scratch(case.replace("/", "-")) as folder:
+    base = harness.base
+    with harness.scratch(case.replace("/", "-")) as folder:
         if attack in ATTACKS:
             submission = ATTACKS[attack](honest, attacker, seed)
         else:
-            base = _untied_base(workshop)
+            base = _untied_base(harness)
             submission = honest if attack == "untied" else _inflate_logits(honest, attacker, base, questions, settings)
         bundle, remarks = attacked_bundle(submission, defences, base, folder)
-        rows = _earnings(bundle, questions, settings, workshop)
+        rows = _earnings(bundle, questions, settings, harness)
     return [{"remarks": list(remarks)}, *rows]
 
 
 def _honest_updates(
-    settings: RobustnessSettings, workshop: Workshop, participants: Sequence[Participant], seed: int
+    settings: RobustnessSettings, harness: Harness, participants: Sequence[Participant], seed: int
 ) -> dict[str, Update]:
     """What the honest clients' training changed in the first round, trained once."""
-    folder = workshop.folder / "updates" / workshop.key(settings.training, participants, seed)
+    folder = harness.folder / "updates" / harness.key(settings.training, participants, seed)
     if not folder.is_dir():
-        with workshop.federation(settings.training, participants, seed) as federation:
+        with harness.federation(settings.training, participants, seed) as federation:
             unfinished = folder.with_name(f".{folder.name}")
             for client, update in federation.local_updates().items():
                 save_update(update, unfinished / f"{client}.safetensors")
@@ -194,11 +194,11 @@ def _honest_updates(
     return {each.id: load_update(folder / f"{each.id}.safetensors") for each in participants}
 
 
-def _untied_base(workshop: Workshop) -> str:
+def _untied_base(harness: Harness) -> str:
     """The base model with a head of its own: where both ends are one matrix, the attack would change the outputs."""
-    folder = workshop.folder / "untied"
+    folder = harness.folder / "untied"
     if not folder.is_dir():
-        source = resolve_base(workshop.base)
+        source = resolve_base(harness.base)
         model = load_model(source)
         model.config.tie_word_embeddings = False
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone(), requires_grad=False)

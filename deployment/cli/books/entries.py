@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from deployment.cli.figures import credit
+from deployment.cli.number_format import credit
 from deployment.cli.options import ACTOR, AS_SET, Config, Json, LedgerUrl, date
 from deployment.cli.output import print_json, say
 from deployment.cli.tables import print_table

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from deployment.books.explanations import explain_payout, readable_amount, readable_formula
-from deployment.cli.figures import credit
+from deployment.cli.number_format import credit
 from deployment.cli.options import AS_SET, Config, Json, LedgerUrl
 from deployment.cli.output import print_json
 from deployment.cli.tables import print_table

@@ -29,13 +29,13 @@ class _Commands(OnDemand):
         ),
         Deferred(
             "check-proof",
-            "deployment.cli.books.proof:check_proof",
+            "deployment.cli.books.check_proof:check_proof",
             "Check a proof offline: of an entry or a published bundle in the signed books, or of history kept as it "
             "was.",
         ),
         Deferred(
             "verify",
-            "deployment.cli.books.audit:verify",
+            "deployment.cli.books.verify:verify",
             "Rebuild the books from their rows alone; exit code 1 names the first row that differs.",
         ),
         Deferred(

@@ -9,7 +9,7 @@ import typer
 
 from deployment.books.settlement_table import table_of
 from deployment.cli.books.payouts import payouts
-from deployment.cli.figures import credit
+from deployment.cli.number_format import credit
 from deployment.cli.options import ACTOR, AS_SET, Config, Json, LedgerUrl, date, setting_option
 from deployment.cli.output import print_json, say
 from deployment.cli.tables import print_table

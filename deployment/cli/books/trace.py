@@ -12,8 +12,8 @@ from rich.text import Text
 
 from deployment.books.traces import BookedTrace, TracedResponse, trace_booked
 from deployment.cli.extras import require_extra
-from deployment.cli.figures import credit, percent
 from deployment.cli.heat_map import heat_map, legend, tint
+from deployment.cli.number_format import credit, percent
 from deployment.cli.options import AS_SET, Config, Json, LedgerUrl, date, is_typed, setting_option
 from deployment.cli.output import console, print_json, say
 from deployment.cli.tables import print_table

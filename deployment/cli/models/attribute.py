@@ -12,8 +12,8 @@ from attribution.decoding.decode import Batch
 from attribution.model import FederatedModel
 from attribution.records import AttributedResponse, Sampling
 from attribution.scoring.credit_preset import Effort
-from deployment.cli.figures import percent
 from deployment.cli.heat_map import heat_map, legend, tint
+from deployment.cli.number_format import percent
 from deployment.cli.options import AS_SET, BundleFolder, Config, Json
 from deployment.cli.output import console, print_json, say
 from deployment.cli.tables import print_table

@@ -15,8 +15,8 @@ from attribution.model import FederatedModel
 from attribution.progress import Progress
 from attribution.records import Generation
 from attribution.teacher_forcing import require_response, response_to
-from deployment.cli.figures import percent
 from deployment.cli.models.questions import Question, read_questions, token_ids_of
+from deployment.cli.number_format import percent
 from deployment.cli.options import ACTOR
 from deployment.cli.output import print_json, say
 from deployment.cli.progress import ProgressBar

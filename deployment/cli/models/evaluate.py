@@ -11,13 +11,13 @@ from attribution.errors import AttributionError
 from attribution.evaluation.calibration import DEFAULT_PAIRS
 from attribution.evaluation.catalogue import CATALOGUE
 from attribution.evaluation.data import Domain, load_domains
+from attribution.evaluation.harness import Harness
 from attribution.evaluation.report import require_report_place, write_report
 from attribution.evaluation.results import Result
 from attribution.evaluation.runner import load_plan, load_results, run_plan
 from attribution.evaluation.shapley import PLAYERS_MAX
 from attribution.evaluation.small_models import from_scratch
 from attribution.evaluation.transplants import TRANSPLANTS, transplant_base
-from attribution.evaluation.workshop import Workshop
 from attribution.files.destinations import prepare_folder
 from attribution.training.recipe import DEFAULT_BASE
 from deployment.cli.configs import configs_folder
@@ -150,9 +150,9 @@ def _run(
     domains = load_domains(data) if data is not None else {}
     results = []
     with ProgressBar() as progress:
-        workshop = Workshop(_base(model, domains, work, progress), domains, work, progress, label=_label(model))
+        harness = Harness(_base(model, domains, work, progress), domains, work, progress, label=_label(model))
         for path in plans:
-            result = run_plan(path, profile.value, workshop, out, lambda text: say(text) if not as_json else None)
+            result = run_plan(path, profile.value, harness, out, lambda text: say(text) if not as_json else None)
             results.append(result)
     html, markdown = write_report(load_results(out), out)
     if as_json:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from attribution.model import FederatedModel
 from attribution.tracing import FlaggedResponse, Trace, trace
-from deployment.cli.figures import percent
 from deployment.cli.models.questions import read_questions, token_ids_of
+from deployment.cli.number_format import percent
 from deployment.cli.output import print_json, say
 from deployment.cli.progress import ProgressBar
 from deployment.cli.tables import print_table

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from attribution.model import FederatedModel
-from deployment.cli.figures import credit
+from deployment.cli.number_format import credit
 from deployment.cli.options import AS_SET, Config, Json, LedgerUrl, is_typed, setting_option
 from deployment.cli.output import print_json, say
 from deployment.cli.progress import ProgressBar

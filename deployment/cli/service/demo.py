@@ -26,8 +26,8 @@ from attribution.training.federate import build_bundle
 from attribution.training.recipe import Recipe, load_recipe
 from deployment.cli.books.period import show_settlement
 from deployment.cli.configs import configs_folder
-from deployment.cli.figures import credit, percent
 from deployment.cli.heat_map import heat_map, legend, tint
+from deployment.cli.number_format import credit, percent
 from deployment.cli.options import ACTOR, file_to_write
 from deployment.cli.output import console, require_picture_place, save_picture, say
 from deployment.cli.progress import ProgressBar

@@ -31,7 +31,7 @@ from deployment.console.dependencies import TheBooks
 from deployment.console.moves import REFUSALS, Refusal, attempt
 from deployment.console.rendering import TheViewer, Viewer, redirect, render
 from deployment.errors import InvalidRequestError
-from deployment.http.failures import to_api_error
+from deployment.http.exception_handlers import to_api_error
 from deployment.schemas.fields import LARGEST
 from deployment.schemas.periods import Dispute, Payment, Period
 from rewards.moments import DAY_US, moment_of, month_end_us, text_of

@@ -18,11 +18,11 @@ from attribution.teacher_forcing import generation_of
 from deployment.errors import SpoolError, log_text_of
 from deployment.replica.active_request import ActiveRequest, Deliver
 from deployment.replica.booking.booking_queue import BookingQueue, Outcome, OutcomeListener
+from deployment.replica.booking.credit_summary import summary_of, token_credits
 from deployment.replica.booking.receipts import receipt_of
-from deployment.replica.booking.told_credit import summary_of, token_credits
+from deployment.replica.failures import attribution_failure, ledger_failure, stop_failure
 from deployment.replica.messages import Failed, Finished, ModelCard
 from deployment.replica.scoring.scoring_queue import Scoring, ScoringTask
-from deployment.replica.told_failures import attribution_failure, ledger_failure, stop_failure
 from deployment.spool.lines import Record
 from deployment.spool.records import RECOVERED, ProgressRecord, record_of, unscored_receipt
 from deployment.spool.spool import Spool

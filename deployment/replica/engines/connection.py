@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import aiohttp
 
 from deployment.errors import StartError, log_text_of
+from deployment.replica.engines.completions_protocol import DONE, Chunk, message_of, read_chunk
 from deployment.replica.engines.errors import EngineError, away, breach
 from deployment.replica.engines.event_reader import EventReader
-from deployment.replica.engines.wire import DONE, Chunk, message_of, read_chunk
 from deployment.settings import ENVIRONMENT_PREFIX, EngineSettings
 
 _LOG = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from collections import deque
 from attribution.decoding.row import Row
 from attribution.decoding.sampling import Choice
 from attribution.records import Step
+from deployment.replica.engines.completions_protocol import Chunk, ToldToken
 from deployment.replica.engines.connection import Arrival, Stream
 from deployment.replica.engines.errors import EngineError, away, breach
-from deployment.replica.engines.wire import Chunk, ToldToken
 
 END_PATIENCE_S = 5.0
 """How long the engine may take to tell its count of tokens, once the last of them came."""

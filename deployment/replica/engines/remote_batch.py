@@ -12,9 +12,9 @@ from attribution.decoding.prompt_limits import require_fit
 from attribution.decoding.row import Row
 from attribution.decoding.taps import DecodedModel
 from attribution.records import Generation, Sampling, Step
+from deployment.replica.engines.completions_protocol import completion_request
 from deployment.replica.engines.connection import Arrival, Connection
 from deployment.replica.engines.engine_response import EngineRequest
-from deployment.replica.engines.wire import completion_request
 
 WAIT_S = 0.01
 """How long a step waits for a token: whoever joins or leaves meanwhile waits no longer."""

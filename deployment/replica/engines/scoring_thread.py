@@ -10,7 +10,7 @@ from typing import TypeVar
 from attribution.scoring.interruptible import Pieces, run
 from deployment.errors import ServiceError
 from deployment.replica.engines.model_thread import ModelThread
-from deployment.replica.scoring.elsewhere import ScoringElsewhere
+from deployment.replica.scoring.remote_scoring import ScoringElsewhere
 from deployment.replica.scoring.scoring_queue import ScoringQueue, ScoringTask
 
 _TURN_S = 0.02

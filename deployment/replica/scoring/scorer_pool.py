@@ -16,8 +16,8 @@ from queue import Empty, PriorityQueue
 
 from deployment.errors import ServiceError, log_text_of
 from deployment.replica.observer import ScoringObserver
-from deployment.replica.scoring.elsewhere import ScoringElsewhere
 from deployment.replica.scoring.messages import BundleUnreadError, Outcome, UnscoredResponse
+from deployment.replica.scoring.remote_scoring import ScoringElsewhere
 from deployment.replica.scoring.scoring_queue import ScoringTask
 
 _LOG = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import torch
 
 from attribution.attribute import attribute
 from attribution.evaluation.experiments.layer_scores import layer_scores
-from attribution.evaluation.experiments.literal import literal_credit, literal_paper
+from attribution.evaluation.experiments.naive_replay import literal_credit, literal_paper
 from attribution.model import FederatedModel
 from attribution.records import Sampling
 from tests.attribution import consortia

@@ -9,9 +9,9 @@ import yaml
 from attribution.errors import RecipeError
 from attribution.evaluation.catalogue import CATALOGUE
 from attribution.evaluation.experiment import Experiment, Settings
+from attribution.evaluation.harness import Harness
 from attribution.evaluation.results import Figure, Summary
 from attribution.evaluation.runner import load_plan, load_results, run_plan
-from attribution.evaluation.workshop import Workshop
 from attribution.progress import NoProgress
 from tests.attribution import consortia
 
@@ -25,10 +25,10 @@ class Counting:
         self.ran: list[str] = []
         self.failing: str | None = None
 
-    def cases(self, settings: Settings, _: Workshop) -> list[str]:
+    def cases(self, settings: Settings, _: Harness) -> list[str]:
         return [f"seed-{seed}" for seed in settings.seeds]
 
-    def run(self, case: str, settings: Settings, _: Workshop) -> list[dict[str, object]]:
+    def run(self, case: str, settings: Settings, _: Harness) -> list[dict[str, object]]:
         if case == self.failing:
             raise RuntimeError("the power went")
         self.ran.append(case)
@@ -49,10 +49,10 @@ def counting(monkeypatch) -> Counting:
 
 
 @pytest.fixture
-def workshop(tmp_path) -> Workshop:
-    """A workshop over a random model; the experiment here never loads it."""
+def harness(tmp_path) -> Harness:
+    """A harness over a random model; the experiment here never loads it."""
     base = consortia.save_base(consortia.base_model("llama"), tmp_path / "base")
-    return Workshop(base, {}, tmp_path / "work", NoProgress())
+    return Harness(base, {}, tmp_path / "work", NoProgress())
 
 
 def _plan(folder: Path, **full: object) -> Path:
@@ -62,15 +62,15 @@ def _plan(folder: Path, **full: object) -> Path:
     return path
 
 
-def test_finished_cases_are_not_run_again(tmp_path, counting, workshop):
+def test_finished_cases_are_not_run_again(tmp_path, counting, harness):
     """After a failure in the second case the first is kept; more seeds run only what is new."""
     plan, out = _plan(tmp_path, seeds=[0, 1]), tmp_path / "out"
     counting.failing = "seed-1"
     with pytest.raises(RuntimeError):
-        run_plan(plan, "full", workshop, out, lambda _: None)
+        run_plan(plan, "full", harness, out, lambda _: None)
     counting.failing = None
-    run_plan(plan, "full", workshop, out, lambda _: None)
-    result = run_plan(_plan(tmp_path, seeds=[0, 1, 2]), "full", workshop, out, lambda _: None)
+    run_plan(plan, "full", harness, out, lambda _: None)
+    result = run_plan(_plan(tmp_path, seeds=[0, 1, 2]), "full", harness, out, lambda _: None)
 
     assert counting.ran == ["seed-0", "seed-1", "seed-2"]
     assert result.figures[0].value == 3 * 32
@@ -79,25 +79,23 @@ def test_finished_cases_are_not_run_again(tmp_path, counting, workshop):
     assert not list(out.glob(".*"))
 
 
-def test_what_decides_the_rows_decides_whether_they_are_kept(tmp_path, counting, workshop):
+def test_what_decides_the_rows_decides_whether_they_are_kept(tmp_path, counting, harness):
     """Another setting, profile or base model runs the case anew."""
     out = tmp_path / "out"
-    run_plan(_plan(tmp_path, seeds=[5]), "full", workshop, out, lambda _: None)
-    run_plan(_plan(tmp_path, seeds=[5], max_new_tokens=7), "full", workshop, out, lambda _: None)
+    run_plan(_plan(tmp_path, seeds=[5]), "full", harness, out, lambda _: None)
+    run_plan(_plan(tmp_path, seeds=[5], max_new_tokens=7), "full", harness, out, lambda _: None)
     other = consortia.save_base(consortia.base_model("llama", seed=1), tmp_path / "other")
-    run_plan(
-        _plan(tmp_path, seeds=[5]), "full", Workshop(other, {}, workshop.folder, NoProgress()), out, lambda _: None
-    )
+    run_plan(_plan(tmp_path, seeds=[5]), "full", Harness(other, {}, harness.folder, NoProgress()), out, lambda _: None)
 
     assert counting.ran == ["seed-5"] * 3
 
 
-def test_the_result_says_how_to_run_it_again(tmp_path, counting, workshop):
+def test_the_result_says_how_to_run_it_again(tmp_path, counting, harness):
     """A stored result has its profile, settings, seeds, model and version."""
-    run_plan(_plan(tmp_path), "quick", workshop, tmp_path / "out", lambda _: None)
+    run_plan(_plan(tmp_path), "quick", harness, tmp_path / "out", lambda _: None)
     stored = json.loads((tmp_path / "out" / "E3.json").read_text())
 
-    assert (stored["profile"], stored["seeds"], stored["model"]) == ("quick", [5], workshop.base)
+    assert (stored["profile"], stored["seeds"], stored["model"]) == ("quick", [5], harness.base)
     assert stored["settings"]["max_new_tokens"] == 32
     assert stored["version"]
 

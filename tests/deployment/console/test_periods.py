@@ -258,7 +258,7 @@ def test_a_draft_goes_its_whole_way(
     disputed = landed(operator, send(operator, draft, "/dispute", reason="the bank objects", confirmed="yes"))
     assert "⚠ disputed" in disputed.words
     later = now_us() + 3 * DAY_US
-    for module in ("rewards.periods.moves", "deployment.console.pages.periods"):
+    for module in ("rewards.periods.transitions", "deployment.console.pages.periods"):
         monkeypatch.setattr(f"{module}.now_us", lambda *_: later)
     preview = previewed(operator, "2026-11")
     final = landed(operator, send(operator, preview, "/finalise", typed="2026-11"))
@@ -281,7 +281,7 @@ def test_a_draft_that_a_hold_changed_is_not_finalised_unseen(
     set_policy(tmp_path, **{**POLICY, "dispute_days": 3})
     close(operator, "2026-11")
     later = now_us() + 3 * DAY_US
-    for module in ("rewards.periods.moves", "deployment.console.pages.periods"):
+    for module in ("rewards.periods.transitions", "deployment.console.pages.periods"):
         monkeypatch.setattr(f"{module}.now_us", lambda *_: later)
     page = previewed(operator, "2026-11")
     holds.place(world.books.ledger, "client", "bank", "audited", "test")

@@ -217,7 +217,7 @@ class BooksAgainstDictionaries(RuleBasedStateMachine):
         with pytest.raises(PeriodError, match="disputed until"):
             periods.finalise(self.ledger, name, "me")
         with pytest.MonkeyPatch.context() as clock:
-            clock.setattr("rewards.periods.moves.now_us", lambda *_: now_us() + 25 * HOUR_US)
+            clock.setattr("rewards.periods.transitions.now_us", lambda *_: now_us() + 25 * HOUR_US)
             self._survive(crash, lambda: periods.finalise(self.ledger, name, "me"), retry=PeriodError)
         self.periods[-1]["state"] = "final"
         self._settle(self.periods[-1])

@@ -29,7 +29,7 @@ def in_two_days(monkeypatch):
     now_us = periods.moves.now_us
 
     def change():
-        monkeypatch.setattr("rewards.periods.moves.now_us", lambda *_: now_us() + 2 * DAY_US)
+        monkeypatch.setattr("rewards.periods.transitions.now_us", lambda *_: now_us() + 2 * DAY_US)
 
     return change
 

@@ -568,7 +568,7 @@ def test_a_client_registered_while_a_period_closes_has_its_line(ledger, url, mon
     policy = Policy(currency="EUR", pool=1000, dispute_days=1 if draft else 0)
     if draft:
         periods.close(ledger, "2026-11", policy, "me")
-        monkeypatch.setattr("rewards.periods.moves.DAY_US", 0)
+        monkeypatch.setattr("rewards.periods.transitions.DAY_US", 0)
     write, other = ledger.database.write, Ledger(url)
 
     def late(**options):

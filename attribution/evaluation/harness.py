@@ -1,4 +1,4 @@
-"""Where experiments work: the base model, the domains, a folder of bundles built once, answers and their scores.
+"""The harness of experiments: the base model, the domains, a folder of bundles built once, answers and their scores.
 
 Knows how a consortium is trained and asked; does not know what any experiment is after.
 """
@@ -61,7 +61,7 @@ class Participant:
 
 
 @dataclass
-class Workshop:
+class Harness:
     """What the experiments of one run share; `label` is how reports name the base model, if not by its reference."""
 
     base: str

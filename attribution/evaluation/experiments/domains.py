@@ -12,9 +12,9 @@ from pydantic import Field
 from attribution.attribute import attribute
 from attribution.bundle.bundle import Bundle
 from attribution.evaluation.experiment import Experiment, ResultRow, ResultRows, Settings
+from attribution.evaluation.harness import Harness, Participant, answers
 from attribution.evaluation.results import Figure, Plot, Summary
 from attribution.evaluation.statistics import area_under_curve, mean, positive_shares, proportion, softmax_of
-from attribution.evaluation.workshop import Participant, Workshop, answers
 from attribution.model import FederatedModel
 from attribution.records import Generation
 from attribution.teacher_forcing import forced_generation
@@ -43,12 +43,12 @@ class DomainSettings(NaturalSettings):
 
 
 def natural_participants(
-    settings: NaturalSettings, workshop: Workshop, seed: int
+    settings: NaturalSettings, harness: Harness, seed: int
 ) -> tuple[list[Participant], dict[str, tuple[Example, ...]]]:
     """The clients of one seed, `{domain}-{number}`, and each domain's held-out questions."""
     participants, held_out = [], {}
-    for domain in workshop.domain_names(settings.domains):
-        dealt = workshop.parts(
+    for domain in harness.domain_names(settings.domains):
+        dealt = harness.parts(
             domain, settings.clients, settings.examples, settings.prompts, seed, settings.training.max_tokens
         )
         held_out[domain] = dealt.held_out
@@ -57,11 +57,11 @@ def natural_participants(
 
 
 def natural_bundle(
-    settings: NaturalSettings, workshop: Workshop, seed: int
+    settings: NaturalSettings, harness: Harness, seed: int
 ) -> tuple[Bundle, dict[str, tuple[Example, ...]]]:
     """The trained consortium of one seed, and each domain's held-out questions."""
-    participants, held_out = natural_participants(settings, workshop, seed)
-    return workshop.bundle(settings.training, participants, seed), held_out
+    participants, held_out = natural_participants(settings, harness, seed)
+    return harness.bundle(settings.training, participants, seed), held_out
 
 
 def domain_of(client: str) -> str:
@@ -70,33 +70,33 @@ def domain_of(client: str) -> str:
 
 
 def responses(
-    model: FederatedModel, held_out: Mapping[str, Sequence[Example]], settings: NaturalSettings, workshop: Workshop
+    model: FederatedModel, held_out: Mapping[str, Sequence[Example]], settings: NaturalSettings, harness: Harness
 ) -> Iterator[tuple[str, Generation]]:
     """The model's answer to each held-out question, with its domain."""
-    workshop.progress.start("asking", sum(len(each) for each in held_out.values()))
+    harness.progress.start("asking", sum(len(each) for each in held_out.values()))
     for domain, examples in held_out.items():
         for generation in answers(model, [each.prompt for each in examples], settings.max_new_tokens):
             yield domain, generation
-            workshop.progress.advance()
+            harness.progress.advance()
 
 
-def _cases(settings: NaturalSettings, _: Workshop) -> list[str]:
+def _cases(settings: NaturalSettings, _: Harness) -> list[str]:
     return [f"seed-{seed}" for seed in settings.seeds]
 
 
-def _run_right_domain(case: str, settings: DomainSettings, workshop: Workshop) -> ResultRows:
-    return _run(case, settings, workshop, settings.short)
+def _run_right_domain(case: str, settings: DomainSettings, harness: Harness) -> ResultRows:
+    return _run(case, settings, harness, settings.short)
 
 
-def _run_twins(case: str, settings: NaturalSettings, workshop: Workshop) -> ResultRows:
-    return _run(case, settings, workshop, None)
+def _run_twins(case: str, settings: NaturalSettings, harness: Harness) -> ResultRows:
+    return _run(case, settings, harness, None)
 
 
-def _run(case: str, settings: NaturalSettings, workshop: Workshop, short: int | None) -> ResultRows:
-    bundle, held_out = natural_bundle(settings, workshop, int(case.rpartition("-")[2]))
+def _run(case: str, settings: NaturalSettings, harness: Harness, short: int | None) -> ResultRows:
+    bundle, held_out = natural_bundle(settings, harness, int(case.rpartition("-")[2]))
     model = FederatedModel.load(bundle.path)
     rows: ResultRows = []
-    for domain, generation in responses(model, held_out, settings, workshop):
+    for domain, generation in responses(model, held_out, settings, harness):
         credit, paper = attribute(model, generation), attribute(model, generation, method="paper")
         rows.append(
             {

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from deployment.cli.books.trusted_keys import PublicKeys, read_keys, read_text_of
-from deployment.cli.figures import credit
+from deployment.cli.number_format import credit
 from deployment.cli.options import AS_SET, Config, Json, LedgerUrl, is_typed
 from deployment.cli.output import print_json, say
 from deployment.cli.progress import ProgressBar

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from deployment.cli.books.trusted_keys import PublicKeys, checkpoint_document, read_keys, read_text_of
-from deployment.cli.figures import credit
+from deployment.cli.number_format import credit
 from deployment.cli.options import Json, date
 from deployment.cli.output import print_json, say
 from rewards.errors import LogError
