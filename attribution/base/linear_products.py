@@ -9,6 +9,7 @@ rows. Outputs lie in memory as those of a plain layer do: of others attention an
 slow. Knows no model.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,10 @@ from torch import Tensor, nn
 ROWS = (1, 2, 4, 8, 16, 32, 128)  # what is timed; other numbers are taken like the next of these, or the last
 Product = Callable[[nn.Linear, Tensor], Tensor]
 """A way to compute what a linear layer computes; without a gradient."""
-_RUNS = 2
+_RUNS = 4  # as what else starts on the machine meanwhile disturbs some; of the most rows, which take long, half
 _WORTH_IT = 0.9
 _COLD_BYTES = 32 << 20  # so much is timed in turn that weights come from memory, as in a decoding step
-_FEW_ROWS = 16  # more take so long that it does not matter where the weights come from
+_FEW_ROWS = 8  # more take so long that it does not matter where the weights come from
 PACKED_BYTES = 2 << 30
 """The copies of a model may take so much; one whose layers are larger keeps its weights once."""
 _PACKED_FOR = 32  # rows, for which oneDNN lays blocks out; others read them, too
@@ -153,8 +154,7 @@ def fastest_products(layers: Sequence[nn.Linear], ways: Sequence[Product]) -> di
     with torch.inference_mode():
         for rows in ROWS if able else ():
             x = torch.ones(rows, first.in_features, dtype=first.weight.dtype)
-            some = timed if rows <= _FEW_ROWS else timed[:2]
-            seconds = {way: _seconds(way, some, x) for way in (nn.Linear.forward, *able)}
+            seconds = _seconds((nn.Linear.forward, *able), timed if rows <= _FEW_ROWS else timed[:2], x)
             best = min(able, key=seconds.__getitem__)
             if seconds[best] < _WORTH_IT * seconds[nn.Linear.forward]:
                 chosen[rows] = best
@@ -179,12 +179,13 @@ def _pack(layer: nn.Linear, *, needed: bool = True) -> bool:
     return copy is not None
 
 
-def _seconds(product: Product, layers: Sequence[nn.Linear], x: Tensor) -> float:
-    """Of the products of all layers, one after the other: the best of a few runs."""
-    times = []
-    for _ in range(_RUNS):
-        started = time.perf_counter()
-        for layer in layers:
-            product(layer, x)
-        times.append(time.perf_counter() - started)
-    return min(times)
+def _seconds(ways: Sequence[Product], layers: Sequence[nn.Linear], x: Tensor) -> dict[Product, float]:
+    """Of the products of all layers, one after the other: the best of a few runs of each way, which take turns."""
+    best = dict.fromkeys(ways, math.inf)
+    for _ in range(_RUNS // 2 if len(x) == ROWS[-1] else _RUNS):
+        for way in ways:
+            started = time.perf_counter()
+            for layer in layers:
+                way(layer, x)
+            best[way] = min(best[way], time.perf_counter() - started)
+    return best
