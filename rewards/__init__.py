@@ -1,11 +1,12 @@
 """Credit that is exact, a ledger that forgets nothing, and settlements that sum to the pool.
 
-What comes in is plain: a response id, a number of generated tokens, and shares of clients that sum to 1 with the
-base share. `credit.receipt_amounts` turns them into integer micro-credits, one token = 1 000 000, that sum exactly;
-floats end there. `ledger.ledger.Ledger` books a `Receipt`: whole or not at all, once per response id, durable before
-it returns. Nothing booked is ever changed or deleted; the database itself refuses. `periods.moves.close` settles what
-was booked since the last close by a `Policy`: payouts are integers that sum to the pool, the same credit and policy
-give the same bytes, and of two closers one wins. `keys.ring.KeyRing` keeps who may ask, without keeping their secrets.
+What comes in is plain: a response id, a number of generated tokens, and shares of clients that sum to 1 with the base
+share. `credit.receipt_amounts` turns them into integer micro-credits, one token = 1 000 000, that sum exactly; floats
+end there. `ledger.ledger.Ledger` books a `Receipt`: whole or not at all, once per response id, durable before it
+returns. Nothing booked is ever changed or deleted; the database itself refuses. `periods.transitions.close` settles
+what was booked since the last close by a `Policy`: payouts are integers that sum to the pool, the same credit and
+policy give the same bytes, and of two closers one wins. `keys.ring.KeyRing` keeps who may ask, without keeping their
+secrets.
 
 This package knows nothing of models, attribution, HTTP or the command line. Everything it raises is a `RewardsError`.
 

@@ -40,6 +40,10 @@ class _PackedWeights:
     weight: Tensor
     version: int
 
+    def __deepcopy__(self, _memo: object) -> "_PackedWeights":
+        """Itself: blocks cannot be copied, and of a copied layer's weights they are none."""
+        return self
+
 
 class _TimedLinear(nn.Linear):
     """An `nn.Linear` that has a product of its own for each number of rows, as long as its weights are frozen."""

@@ -1,5 +1,7 @@
 """Linear layers that take the fastest product compute what they computed before."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -139,6 +141,16 @@ def test_weights_that_were_exchanged_or_changed_are_the_ones_that_count(way):
         model[0].weight.mul_(2)
     with torch.inference_mode():
         assert torch.allclose(x @ model[0].weight.T, model(x), atol=1e-6)
+
+
+@ways
+def test_a_copied_model_computes_with_its_own_weights(way):
+    """A deep copy whose weights are then changed, in whatever way, is not the model that it was copied from."""
+    model, x = _sped_up(nn.Linear(6, 4), way), torch.randn(5, 6)
+    other = deepcopy(model)
+    other[0].weight.data *= 2
+    with torch.inference_mode():
+        assert torch.allclose(nn.functional.linear(x, 2 * model[0].weight, model[0].bias), other(x), atol=1e-6)
 
 
 @ways

@@ -68,7 +68,7 @@ class Play:
     def __init__(self, url, monkeypatch):
         self.ledger = Ledger(url)
         self.now_us = now_us() + 1_000_000
-        for module in ("periods.moves", "periods.period_end", "store.events", "ledger.ledger", "log.checkpoints"):
+        for module in ("periods.transitions", "periods.period_end", "store.events", "ledger.ledger", "log.checkpoints"):
             monkeypatch.setattr(f"rewards.{module}.now_us", self.clock)
 
     def clock(self, *_):

@@ -26,7 +26,7 @@ def booked(ledger):
 @pytest.fixture
 def in_two_days(monkeypatch):
     """Let the dispute days be over."""
-    now_us = periods.moves.now_us
+    now_us = periods.transitions.now_us
 
     def change():
         monkeypatch.setattr("rewards.periods.transitions.now_us", lambda *_: now_us() + 2 * DAY_US)
@@ -289,7 +289,7 @@ def test_what_comes_after_a_draft_is_rehearsed_as_if_that_were_final(booked, in_
     if is_held:
         hold(booked, "client", "bank")
     booked.append(make_receipt("later", tokens=2, shares=CLINIC))
-    now = periods.moves.now_us()
+    now = periods.transitions.now_us()
     with pytest.raises(PeriodError, match=r"'p2' cannot be closed at .* and can be finalised from .* on"):
         periods.preview(booked, "p2", policy, at_us=now + DAY_US // 2)
     with pytest.raises(PeriodError, match="finalise that first"):

@@ -39,7 +39,7 @@ def clock(monkeypatch):
 
     def set_clock(hours: float) -> int:
         moment = now_us() + round(hours * HOUR_US)
-        for module in ("periods.moves", "periods.period_end", "store.events", "ledger.ledger"):
+        for module in ("periods.transitions", "periods.period_end", "store.events", "ledger.ledger"):
             monkeypatch.setattr(f"rewards.{module}.now_us", lambda *_: moment)
         return moment
 

@@ -21,7 +21,7 @@ DAY_US = 24 * HOUR_US
 YEAR_US = 365 * DAY_US
 EUR = Policy(pool=100, currency="EUR")
 PATIENT = Policy(pool=100, currency="EUR", grace_hours=48)
-MODULES = ("periods.moves", "periods.period_end", "store.events", "ledger.ledger", "log.checkpoints")
+MODULES = ("periods.transitions", "periods.period_end", "store.events", "ledger.ledger", "log.checkpoints")
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def clock(monkeypatch):
         moment[0] += round(minutes * MINUTE_US)
         return moment[0]
 
-    for module in ("periods.moves", "periods.period_end", "store.events", "ledger.ledger", "views.contribution"):
+    for module in ("periods.transitions", "periods.period_end", "store.events", "ledger.ledger", "views.contribution"):
         monkeypatch.setattr(f"rewards.{module}.now_us", lambda *_: moment[0])
     return forward
 

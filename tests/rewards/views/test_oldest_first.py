@@ -222,7 +222,7 @@ def test_a_reversal_in_the_grace_hours_is_of_no_period(ledger, monkeypatch):
 
     def at(hours):
         moment = end_us + round(hours * HOUR_US)
-        for module in ("periods.moves", "periods.period_end", "store.events", "ledger.ledger"):
+        for module in ("periods.transitions", "periods.period_end", "store.events", "ledger.ledger"):
             monkeypatch.setattr(f"rewards.{module}.now_us", lambda *_: moment)
         return moment
 
