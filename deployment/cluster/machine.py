@@ -57,7 +57,7 @@ def require_memory(settings: Settings, memory_bytes: int | None = None, *, bundl
     available = _memory_bytes() if memory_bytes is None else memory_bytes
     decoded = {settings.serve_dtype} if settings.engine.kind == "embedded" else set()
     networks = [sizes.weights * _BYTES[dtype] for dtype in decoded | {settings.score_dtype}]
-    copies = [size for size in networks if size <= PACKED_BYTES]
+    copies = [min(size, PACKED_BYTES) for size in networks]  # at most: of one that is larger there is none
     model = sum(networks + copies) if settings.device == "cpu" else 0
     if sizes.dense_bytes + model > available:
         beside = f", beside {model / _GIB:.1f} GiB of the model" if model else ""

@@ -29,11 +29,15 @@ class BundleScorer:
     Args:
         settings: of the service.
         beat: called about once a second while a response is scored, so that whoever watches knows that it gets on.
+        rest: called before a bundle is read, which takes as long as its disk does.
     """
 
-    def __init__(self, settings: Settings, beat: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, settings: Settings, beat: Callable[[], None] = lambda: None, rest: Callable[[], None] = lambda: None
+    ) -> None:
         self._settings = settings
         self._beat = beat
+        self._rest = rest
         self._models: dict[str, FederatedModel] = {}  # the one that was used last is the last
 
     def score(self, response: UnscoredResponse) -> Outcome:
@@ -42,6 +46,7 @@ class BundleScorer:
         Raises:
             torch.AcceleratorError: the device is lost.
         """
+        self._rest()
         try:
             model = self._model(response)
         except torch.AcceleratorError:

@@ -35,7 +35,7 @@ class Scorer:
         listen_on_own_address()
         self._thread = ModelThread()
         self._thread.call(partial(torch.set_num_threads, settings.cpus_per_scorer))
-        self._scorer = BundleScorer(settings, self._thread.beat)
+        self._scorer = BundleScorer(settings, self._thread.beat, self._thread.rest)
 
     async def score(self, response: UnscoredResponse) -> Outcome:
         """What a response scores, or why it cannot be scored; where the device is lost, the process ends."""

@@ -144,6 +144,21 @@ def test_weights_that_were_exchanged_or_changed_are_the_ones_that_count(way):
 
 
 @ways
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_a_model_that_is_cast_computes_in_its_new_numbers(way, dtype):
+    """As an experiment does to see what rounding does; and other data that is put into a weight is its data."""
+    model, x = _sped_up(nn.Linear(6, 4), way).to(dtype), torch.randn(5, 6).to(dtype)
+    expected = nn.functional.linear(x, model[0].weight, model[0].bias)
+    with torch.inference_mode():
+        actual = model(x)
+    assert dtype == actual.dtype
+    torch.testing.assert_close(expected, actual, rtol=3 * torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps)
+    model[0].weight.data = torch.zeros(4, 6, dtype=dtype)
+    with torch.no_grad():
+        assert torch.equal(model[0].bias.expand(5, 4), model(x))
+
+
+@ways
 def test_a_copied_model_computes_with_its_own_weights(way):
     """A deep copy whose weights are then changed, in whatever way, is not the model that it was copied from."""
     model, x = _sped_up(nn.Linear(6, 4), way), torch.randn(5, 6)

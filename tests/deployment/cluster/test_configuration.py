@@ -1,4 +1,4 @@
-"""`configs/cluster` says what the code knows: Serve's file, KubeRay's manifest and the image, read as their readers do.
+"""`configs/cluster` and `configs/kubernetes` say what the code knows: Serve's file, the manifest, the image.
 
 No Kubernetes and no container engine is at hand: what is held here are the facts that they have in common.
 """

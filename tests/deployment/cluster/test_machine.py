@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from attribution.base.linear_products import PACKED_BYTES
 from attribution.bundle.footprint import sizes_of
 from deployment.cluster.machine import require_given, require_memory
 from deployment.errors import StartError
@@ -54,12 +55,15 @@ def test_a_second_copy_and_another_device_count(dense: Path):
     require_memory(twice.model_copy(update={"engine": engine}), sizes.dense_bytes + 8 * sizes.weights)
 
 
-def test_a_large_model_has_no_second_copy(dense: Path, monkeypatch: pytest.MonkeyPatch):
-    """One that is quickly decoded with a copy of its weights is there with it, and a large one has none."""
+def test_what_a_model_is_decoded_quickly_with_counts(dense: Path, monkeypatch: pytest.MonkeyPatch):
+    """A copy of its layers' weights lies beside it, of a bound that the page tells."""
     sizes = sizes_of(dense)
-    monkeypatch.setattr("deployment.cluster.machine.PACKED_BYTES", 4 * sizes.weights - 1)
+    assert 2 << 30 == PACKED_BYTES
+    monkeypatch.setattr("deployment.cluster.machine.PACKED_BYTES", 1000)
 
-    require_memory(Settings(bundle=dense), sizes.dense_bytes + 4 * sizes.weights)
+    require_memory(Settings(bundle=dense), sizes.dense_bytes + 4 * sizes.weights + 1000)
+    with pytest.raises(StartError):
+        require_memory(Settings(bundle=dense), sizes.dense_bytes + 4 * sizes.weights + 999)
 
 
 def test_low_rank_updates_fit_anywhere(tmp_path: Path):

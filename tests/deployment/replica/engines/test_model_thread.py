@@ -139,13 +139,16 @@ def test_a_scorer_that_hangs_is_replaced(
 
 
 def test_a_scorer_says_that_it_gets_on(model: FederatedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the turns of one response, so that a long one is no hang."""
-    beats: list[Any] = []
+    """Between the turns of one response, so that a long one is no hang; nor is a bundle that takes long to read."""
+    said: list[str] = []
     monkeypatch.setattr(bundle_scorer, "_TURN_S", 0.0)
-    scorer = BundleScorer(Settings(bundle=model.bundle.path), lambda: beats.append(None))
+    scorer = BundleScorer(
+        Settings(bundle=model.bundle.path), lambda: said.append("gets on"), lambda: said.append("reads")
+    )
 
     folder = model.bundle.path
     response = UnscoredResponse(folder, manifest_sha256(folder), (5, 6, 7), (8, 9, 10), 0.0, token_level=False)
 
     assert not isinstance(scorer.score(response), Exception)
-    assert len(beats) > 5
+    assert ["reads", *["gets on"] * (len(said) - 1)] == said
+    assert len(said) > 5
