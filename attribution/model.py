@@ -64,15 +64,13 @@ class FederatedModel:
             if name not in get_args(DType):
                 raise ModelError(f"dtype is {name!r}; it must be one of {', '.join(get_args(DType))}")
         bundle = open_bundle(path)
-        network = load_model(bundle.global_path, device=device, dtype=getattr(torch, dtype))
-        if network.device.type == "cpu":
-            speed_up(network)
-        scored = None
-        if score_dtype not in (None, dtype):
-            scored = load_model(bundle.global_path, device=device, dtype=getattr(torch, score_dtype))
-            if scored.device.type == "cpu":
-                speed_up(scored)
-        return cls(bundle, network, load_tokenizer(bundle.global_path), scored)
+        networks = []
+        for name in dict.fromkeys((dtype, score_dtype or dtype)):
+            network = load_model(bundle.global_path, device=device, dtype=getattr(torch, name))
+            if network.device.type == "cpu":
+                speed_up(network)
+            networks.append(network)
+        return cls(bundle, networks[0], load_tokenizer(bundle.global_path), networks[-1])
 
     @property
     def manifest(self) -> Manifest:

@@ -34,15 +34,18 @@ _TIMED: dict[object, Mapping[int, Product]] = {}
 
 @dataclass(frozen=True)
 class _PackedWeights:
-    """The weights of a layer in oneDNN's blocks, and of which version of which tensor they are a copy.
+    """The weights of a layer in oneDNN's blocks, and of what they are a copy.
 
-    A change of `weight.data` in place is the only one that does not show, and nobody makes one of a frozen model.
+    Attributes:
+        blocks: the copy.
+        weight: the numbers that were copied. They are kept, so that no others can come to lie where they do: other
+            weights are told by their address. A change of them through `.data` does not show; a frozen model has none.
+        version: PyTorch's count of their changes in place.
     """
 
     blocks: Tensor
     weight: Tensor
     version: int
-    place: tuple[int, torch.dtype]
 
     def __deepcopy__(self, _memo: object) -> "_PackedWeights":
         """Itself: blocks cannot be copied, and of a copied layer's weights they are none."""
@@ -110,14 +113,9 @@ def packed_product(layer: nn.Linear, input: Tensor) -> Tensor:  # noqa: A002 - a
 def _copy_of(layer: nn.Linear) -> _PackedWeights | None:
     """The packed copy of a layer's weights; None where there is none, or it is of other weights."""
     packed: _PackedWeights | None = getattr(layer, "packed", None)
-    if packed is None or layer.weight is not packed.weight or _place_of(layer.weight) != packed.place:
+    if packed is None or layer.weight.data_ptr() != packed.weight.data_ptr():
         return None
     return packed if layer.weight._version == packed.version else None  # noqa: SLF001 - of changes in place
-
-
-def _place_of(weight: Tensor) -> tuple[int, torch.dtype]:
-    """Where a weight's numbers lie and what they are: both change where a model is cast or moved."""
-    return weight.data_ptr(), weight.dtype
 
 
 def _over_blocks(input: Tensor, blocks: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002 - as above
@@ -186,7 +184,7 @@ def _pack(layer: nn.Linear, *, needed: bool = True) -> bool:
                 weight = layer.weight.detach()
                 blocks = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR)  # noqa: SLF001 - as above
                 _over_blocks(weight.new_zeros(1, layer.in_features), blocks)
-            copy = _PackedWeights(blocks, layer.weight, layer.weight._version, _place_of(layer.weight))  # noqa: SLF001 - as above
+            copy = _PackedWeights(blocks, weight, weight._version)  # noqa: SLF001 - as above
         except (RuntimeError, AttributeError):  # not of this dtype, or not in this build
             copy = None
     setattr(layer, "packed", copy)  # noqa: B010 - as above
