@@ -39,6 +39,19 @@ EMPTY = {
 }
 
 
+# Panels that show what the scene's traffic was, and the label that tells their series apart.
+LABELS = {
+    "Holds in force by scope": "scope",
+    "Reversed receipts in all": "model",
+    "Periods by state": "state",
+    "Books balance": "model",
+    "Alerts firing": "model",
+    "Requests by outcome": "outcome",
+    "Credit per client since the ledger began": "client",
+    "Payouts per client, minor units": "client",
+}
+
+
 @dataclass
 class Scene:
     """A service that was used, and the Prometheus that watched."""
@@ -74,6 +87,12 @@ class Scene:
         moment = now if target["instant"] else max(drawn, default=now)
         told = self.ask("query", query=expr, time=moment)["result"]
         return bool(drawn) and any(_finite(each) for each in told)
+
+    def panel_values(self, title: str, label: str) -> dict[str, float]:
+        """What a panel's first query gives now, by a label's value."""
+        (panel,) = (each for board in BOARDS.values() for each in panels(board) if each["title"] == title)
+        series = self.ask("query", query=variables_replaced(panel["targets"][0]["expr"], "150s"))["result"]
+        return {each["metric"].get(label, ""): float(each["value"][1]) for each in series}
 
     def without_data(self, board: str) -> dict[str, list[str]]:
         """Panels of which a query has no data after a while: replicas, checkpoints and previews come when they come."""
@@ -181,26 +200,23 @@ def test_every_query_of_every_panel_has_data(scene, board):
 
 def test_what_happened_is_what_the_panels_show(scene):
     """One hold, one reversed receipt, a paid and a final period, a refusal, and money for who taught the answers."""
-    for board in BOARDS:
-        scene.without_data(board)
-    shown = {
-        panel["title"]: scene.ask("query", query=variables_replaced(panel["targets"][0]["expr"], "150s"))["result"]
-        for board in BOARDS.values()
-        for panel in panels(board)
-    }
+    shown: dict[str, dict[str, float]] = {}
 
-    def values(title: str, label: str) -> dict[str, float]:
-        return {each["metric"].get(label, ""): float(each["value"][1]) for each in shown[title]}
+    def is_shown() -> bool:  # a replica and the ledger tell what they are asked of at moments of their own
+        shown.update({title: scene.panel_values(title, label) for title, label in LABELS.items()})
+        return (
+            {"client": 1, "response": 0} == shown["Holds in force by scope"]
+            and {"real": 1} == shown["Reversed receipts in all"]
+            and {"draft": 0, "disputed": 0, "final": 1, "paid": 1} == shown["Periods by state"]
+            and {"": 0} == shown["Books balance"] == shown["Alerts firing"]
+            and {"finished", "refused"} <= shown["Requests by outcome"].keys()
+            and shown["Requests by outcome"].get("finished", 0) > 0
+            and shown["Credit per client since the ledger began"].get("ada", 0) > 0
+            and shown["Credit per client since the ledger began"].get("rider") == 0
+            and sum(shown["Payouts per client, minor units"].values()) > 0
+        )
 
-    assert {"client": 1, "response": 0} == values("Holds in force by scope", "scope")
-    assert {"real": 1} == values("Reversed receipts in all", "model")
-    assert {"draft": 0, "disputed": 0, "final": 1, "paid": 1} == values("Periods by state", "state")
-    assert {"": 0} == values("Books balance", "model") == values("Alerts firing", "model")
-    assert {"finished", "refused"} <= values("Requests by outcome", "outcome").keys()
-    assert values("Requests by outcome", "outcome")["finished"] > 0
-    assert values("Credit per client since the ledger began", "client")["ada"] > 0
-    assert values("Credit per client since the ledger began", "client")["rider"] == 0
-    assert sum(values("Payouts per client, minor units", "client").values()) > 0
+    until(is_shown, what=lambda: f"what happened on the panels, which show {shown}")
 
 
 @pytest.mark.parametrize("board", BOARDS)
@@ -209,14 +225,15 @@ def test_a_closed_period_is_marked_on_every_graph(scene, board):
     (mark,) = (each for each in BOARDS[board]["annotations"]["list"] if each["name"] == "Periods closed")
     expr = variables_replaced(mark["expr"], RATE_INTERVAL, "1s")
 
-    assert scene.ask("query_range", query=expr, start=scene.start, end=time.time(), step=STEP_S)["result"]
+    until(lambda: scene.ask("query_range", query=expr, start=scene.start, end=time.time(), step=STEP_S)["result"])
 
 
 def test_the_published_round_is_shown(scene):
     """Both boards draw it, and say since when; the table of rounds has its number."""
     for board, title in [(board, "Round published") for board in BOARDS] + [("protoken-contribution", "Rounds now")]:
         (panel,) = (each for each in panels(BOARDS[board]) if each["title"] == title)
-        (told,) = scene.ask("query", query=variables_replaced(panel["targets"][0]["expr"]))["result"]
+        expr = variables_replaced(panel["targets"][0]["expr"])
+        (told,) = until(lambda expr=expr: scene.ask("query", query=expr)["result"])
 
         assert ("real", 2) == (told["metric"]["model"], float(told["value"][1]))
 
