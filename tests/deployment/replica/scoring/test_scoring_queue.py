@@ -318,6 +318,19 @@ def test_most_tokens_wait_for_no_score(
     assert pieces == gate.pieces
 
 
+def test_token_that_waits_for_scores_comes_before_twice_the_time(
+    model: FederatedModel, notes: Notes, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn has four fifths of a step, of the shorter one where the last step read a prompt too."""
+    turns: list[float] = []
+    scoring = ScoringQueue(model, gate, USUAL_EFFORT, notes)
+    monkeypatch.setattr(scoring, "advance", turns.append)
+    for step_s in (10.0, 10.0, 10.0):
+        scoring.advance_after(step_s, is_reading=False, piled_up=False)
+    scoring.advance_after(30.0, is_reading=True, piled_up=True)
+    assert [8.0, 8.0] == turns
+
+
 def test_rows_that_the_cache_would_not_hold_wait(
     model: FederatedModel, ledger: Ledger, spool: SmallDisk, notes: Notes
 ) -> None:
