@@ -1,5 +1,6 @@
 """The official OpenAI client, unmodified, against the running service with the real model."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import pytest
 from rewards.ledger.ledger import Ledger
 from tests.deployment.metrics.scrapes import promtool_says
 from tests.end_to_end.service import new_ledger, service
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
 QUESTION = [{"role": "user", "content": "What is the colour of the harbour bell?"}]
@@ -30,6 +31,12 @@ def running(real_bundle, tmp_path_factory):
 def client(running):
     with openai.OpenAI(base_url=f"{running.address}/v1", api_key=running.application, max_retries=0) as made:
         yield made
+
+
+def _wait_for_booking(running, *response_ids):
+    """Who asks for no attribution has the answer before its receipt, and what the ledger holds would change later."""
+    book = Ledger(running.ledger)
+    until(lambda: all(book.is_booked(each) for each in response_ids), what=f"the receipts of {response_ids}")
 
 
 def _numbers(amounts):
@@ -65,9 +72,10 @@ def test_a_stream_accumulates_attribution(running, client):
     assert _numbers(final.usage.attribution["credit"]) == receipt.amounts
 
 
-def test_text_completions_and_models_answer(client):
+def test_text_completions_and_models_answer(running, client):
     """`/v1/models` names the consortium and `/v1/completions` continues a text without a chat template."""
     answer = client.completions.create(model="real", prompt="The harbour bell", max_tokens=3, temperature=0)
+    _wait_for_booking(running, answer.id)
 
     assert [model.id for model in client.models.list()] == ["real"]
     assert answer.usage.completion_tokens <= 3
@@ -75,7 +83,7 @@ def test_text_completions_and_models_answer(client):
 
 def test_a_long_prompt_is_answered_at_once_and_is_nobody_else_s_wait(running):
     """Its stream begins long before its first token, and another stream has its tokens in between."""
-    begun, other, times = threading.Event(), [], {}
+    begun, other, times, ids = threading.Event(), [], {}, set()
 
     def read(prompt, tokens, take):
         body = {"model": "real", "prompt": prompt, "max_tokens": tokens, "temperature": 2.0, "seed": 1, "stream": True}
@@ -85,6 +93,8 @@ def test_a_long_prompt_is_answered_at_once_and_is_nobody_else_s_wait(running):
         ) as got:
             for line in got.iter_lines():
                 take(line)
+                if line.startswith('data: {"id"'):
+                    ids.add(json.loads(line[6:])["id"])
 
     def take_other(line):
         if line.startswith('data: {"id"'):
@@ -101,6 +111,7 @@ def test_a_long_prompt_is_answered_at_once_and_is_nobody_else_s_wait(running):
         since = time.monotonic()
         pool.submit(read, "The harbour bell is violet. " * 250, 2, take_long).result(PATIENCE_S)
         reading.result(PATIENCE_S)
+    _wait_for_booking(running, *ids)
 
     waited = times["text"] - since
     assert times["line"] - since < waited / 3
@@ -176,7 +187,8 @@ def test_the_exporter_agrees_with_the_ledger_and_promtool(running):
 
 def test_a_period_is_closed_and_its_statement_verified(running, client, tmp_path):
     """Over HTTP: close, seal, fetch a member's statement; the command line checks it with the public key alone."""
-    client.completions.create(model="real", prompt="The harbour bell is", max_tokens=4)
+    answer = client.completions.create(model="real", prompt="The harbour bell is", max_tokens=4)
+    _wait_for_booking(running, answer.id)
     api = f"{running.address}/api/v1"
     headers = {"Authorization": f"Bearer {running.operator}"}
     body = {"policy": {"currency": "EUR", "pool": 10_000}}

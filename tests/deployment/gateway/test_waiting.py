@@ -132,9 +132,10 @@ def test_audited_calls_hold_nobody_up(ask: httpx.Client, ledger: Ledger, keys: K
 
 
 def test_an_application_signs_in_to_the_console_without_waiting(
-    ask: httpx.Client, app: FastAPI, ledger: Ledger, keys: KeyRing
+    ask: httpx.Client, app: FastAPI, ledger: Ledger, keys: KeyRing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often: it is counted, where others' signing in is an event each, for which they wait."""
+    monkeypatch.setattr(app.state.calls, "_clock", lambda: 0.0)  # within one minute
     key = keys.create("application", "shop", actor="test")
     with held(ledger):
         begun = time.monotonic()
@@ -149,8 +150,11 @@ def test_an_application_signs_in_to_the_console_without_waiting(
     assert ("/console/sign-in", 5) == (written.subject, written.document["count"])
 
 
-def test_strangers_write_nothing(ask: httpx.Client, ledger: Ledger, keys: KeyRing) -> None:
+def test_strangers_write_nothing(
+    ask: httpx.Client, app: FastAPI, ledger: Ledger, keys: KeyRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Calls without a good key, of any path, leave no row; refused ones of a good key leave one, written later."""
+    monkeypatch.setattr(app.state.calls, "_clock", lambda: 0.0)  # within one minute, at the end of which it is written
     application = keys.create("application", "shop", actor="test")
     before = _rows(ledger)
     with ThreadPoolExecutor(20) as pool:
