@@ -35,6 +35,7 @@ RULES: Final = (
     ("GET",             "/api/v1/{consortium|clients|shares|credit|entries}/**",     ("member", *READERS)),
     ("GET",             "/api/v1/{periods|statements|log|rounds}/**",                ("member", *READERS)),
     ("GET",             "/api/v1/**",                                                READERS),
+    ("POST",            "/api/v1/periods/*/preview",                                 READERS),  # changes nothing
     ("POST",            "/api/v1/{periods|holds}/**",                                ("operator",)),
     ("POST",            "/api/v1/receipts/*/reversal",                               ("operator",)),
     ("POST",            "/api/v1/log/seal",                                          ("operator",)),

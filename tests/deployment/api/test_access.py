@@ -48,7 +48,7 @@ TABLE: dict[tuple[str, str], set[Any]] = {
     ("GET", "/api/v1/periods"): MEMBERS_TOO,
     ("GET", "/api/v1/periods/{name}"): MEMBERS_TOO,
     ("GET", "/api/v1/periods/{name}/explanation/{client}"): MEMBERS_TOO,
-    ("POST", "/api/v1/periods/{name}/preview"): {"operator"},
+    ("POST", "/api/v1/periods/{name}/preview"): READERS,
     ("POST", "/api/v1/periods/{name}/close"): {"operator"},
     ("POST", "/api/v1/periods/{name}/dispute"): {"operator"},
     ("POST", "/api/v1/periods/{name}/finalise"): {"operator"},

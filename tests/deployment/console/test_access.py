@@ -14,6 +14,7 @@ from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 from starlette.routing import BaseRoute, Mount
 
+from deployment.access import permissions
 from deployment.console.gate import roles_for
 from deployment.console.sessions import COOKIE, Sessions
 from tests.deployment.api.reading import DATABASES
@@ -265,6 +266,22 @@ def test_the_rules_of_a_path_are_those_of_its_first_line() -> None:
     assert None is roles_for("GET", "")
     assert None is roles_for("GET", "/sign-in/more")
     assert None is roles_for("POST", "/")
+
+
+@pytest.mark.parametrize(
+    ("page", "call"),
+    [
+        (("GET", "/periods/preview"), ("POST", "/api/v1/periods/2026-11/preview")),
+        (("POST", "/periods/2026-11/close"), ("POST", "/api/v1/periods/2026-11/close")),
+        (("GET", "/periods/2026-11"), ("GET", "/api/v1/periods/2026-11")),
+        (("GET", "/holds"), ("GET", "/api/v1/holds")),
+        (("POST", "/holds"), ("POST", "/api/v1/holds")),
+        (("POST", "/responses/r1/reversal"), ("POST", "/api/v1/receipts/r1/reversal")),
+    ],
+)
+def test_both_doors_are_open_to_the_same_roles(page: tuple[str, str], call: tuple[str, str]) -> None:
+    """What a page of the console shows or does, the API tells or does for the same roles, and for no others."""
+    assert set(roles_for(*page) or ()) == set(permissions.roles_for(*call) or ())
 
 
 def _shown(micro: str) -> str:
