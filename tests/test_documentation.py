@@ -28,7 +28,7 @@ from deployment.console import pages as console_pages
 from deployment.console.figures import snapshot as figures
 from deployment.console.sessions import LONGEST_S
 from deployment.gateway import routes
-from deployment.gateway.idempotency_claims import CLAIM_PATIENCE_S
+from deployment.gateway.async_claims import CLAIM_PATIENCE_S
 from deployment.gateway.keep_alive import ANSWER_TIMEOUT_S, SILENCE_S
 from deployment.metrics.catalogue import MOST_CLIENTS
 from deployment.replica.active_request import PROGRESS_TOKENS

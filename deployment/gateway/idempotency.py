@@ -28,7 +28,7 @@ from deployment.errors import (
     UnprocessableError,
     ledger_away,
 )
-from deployment.gateway.idempotency_claims import AsyncClaims, BusyError
+from deployment.gateway.async_claims import AsyncClaims, BusyError
 from deployment.replica.messages import Admitted, Event, Failed, Finished, Job
 from deployment.retention.replays import Replay, Replays
 from rewards.errors import LedgerError, ReusedKeyError

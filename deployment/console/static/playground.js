@@ -1,6 +1,6 @@
 // The playground: asks, shows the text as it comes, and puts the heat map in its place when it comes with the receipt.
 
-import { attach } from "./heatmap.js";
+import { attach } from "./heatmap_panel.js";
 
 const root = document.getElementById("playground");
 const form = root.querySelector("form");

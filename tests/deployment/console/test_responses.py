@@ -332,7 +332,7 @@ def test_text_without_tokens_is_shown_with_the_way_to_a_map(sign_in: SignIn, tex
     assert re.search(r"<pre[^>]*>\nGood day</pre>", page)
     assert 'attribution: "tokens"' in unescape(page)
     assert [] == tokens_of(page)
-    assert "heatmap.js" not in page
+    assert "heatmap_panel.js" not in page
 
 
 def test_text_of_another_ledgers_response_is_not_shown(sign_in: SignIn, texts: Texts) -> None:
