@@ -19,7 +19,7 @@ from deployment.access.gate import Gate
 from deployment.access.limits import Limits
 from deployment.app.http_app import build_app
 from deployment.books.books import Books
-from deployment.gateway import idempotency, idempotency_claims
+from deployment.gateway import async_claims, idempotency
 from deployment.retention.replays import Replays
 from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
@@ -76,7 +76,7 @@ def prepared_routes() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service whose claims wait as long as a busy machine may need; who tests how soon they give up sets less."""
-    monkeypatch.setattr(idempotency_claims, "CLAIM_PATIENCE_S", 60.0)
+    monkeypatch.setattr(async_claims, "CLAIM_PATIENCE_S", 60.0)
     monkeypatch.setattr(idempotency, "RELEASE_PATIENCE_S", 60.0)
 
 
