@@ -110,8 +110,12 @@ def _invalid_request(error: RequestValidationError) -> InvalidRequestError:
     if problem["type"] == "json_invalid":
         reason = problem["ctx"]["error"]
         return InvalidRequestError(f"the body is not valid JSON: {reason}", code="invalid_json")
+    if problem["type"] == "missing" and problem["loc"] == ("body",):
+        return InvalidRequestError("a JSON object is wanted as the body, {} where no field is needed", code="no_body")
     param = _param(problem)
-    message = f"{param}: {problem['msg']}" if param and param not in problem["msg"] else problem["msg"]
+    message = problem["msg"]
+    if param and not re.search(rf"(?<!\w){re.escape(param)}(?!\w)", message):
+        message = f"{param}: {message}"
     return InvalidRequestError(message, param=param, code=_code(problem))
 
 

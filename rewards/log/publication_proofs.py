@@ -51,17 +51,21 @@ class PublicationProof(TypedDict):
 
 
 def publication_proof(connection: Connection, consortium: str, round_number: int | None = None) -> PublicationProof:
-    """The proof of the last publication of a consortium, or of the last of one round.
+    """The proof of the publication that stands for a consortium, or of the last of one round, taken back or not.
 
     Args:
         connection: of `Database.read`.
         consortium: whose.
-        round_number: of the bundle; the last one that was published when None.
+        round_number: of the bundle; None for the one that answers now.
 
     Raises:
         LogError: there is none, or it is not sealed yet.
     """
-    published = [each for each in history(connection, consortium) if round_number in (None, each.round)]
+    told = history(connection, consortium)
+    if round_number is None:
+        published = [each for each in told if not each.is_withdrawn]
+    else:
+        published = [each for each in told if each.round == round_number]
     if not published:
         what = "no bundle" if round_number is None else f"no bundle of round {round_number}"
         raise LogError(f"{what} was published for consortium {consortium!r}")

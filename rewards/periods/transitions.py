@@ -220,6 +220,11 @@ def _draft(
             f"period {name!r} is empty: {what} booked since receipt {frame.after}{moment}, and nothing in "
             f"{policy.currency} falls due"
         )
+    if prepared.contents.is_empty and prepared.settlement.pool:
+        raise PeriodEmptyError(
+            f"period {name!r} has no receipt since number {frame.after}: the commons would have its whole pool; only "
+            "what falls due is paid by a policy with pool: 0"
+        )
     return prepared
 
 

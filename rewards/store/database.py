@@ -275,6 +275,8 @@ def _errors_of(name: str) -> Iterator[None]:
         raise refusal(f"ledger {name}: {reason}") from error
     except UnicodeError as error:  # half of a surrogate pair, as the shell gives for a byte that is not UTF-8
         raise LedgerError(f"ledger {name}: a name or label is not valid text: {error}") from error
+    except BrokenPipeError:
+        raise  # whoever reads what is shown has gone: no fault of the ledger
     except OSError as error:
         raise LedgerError(f"ledger {name}: {error.strerror}") from error
 

@@ -119,7 +119,12 @@ def _only_key(file: Path) -> VerifyKey:
 
 
 def _read_kept(places: list[Path]) -> dict[str, str]:
-    files = [file for place in places for file in (sorted(place.glob("*.json")) if place.is_dir() else [place])]
+    files: list[Path] = []
+    for place in places:
+        within = sorted(place.glob("*.json")) if place.is_dir() else [place]
+        if not within:
+            raise SettingsError(f"{place} holds no statement, a file *.json: nothing could be compared")
+        files += within
     return {str(file): read_text_of(file).strip() for file in files}
 
 

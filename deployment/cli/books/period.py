@@ -114,6 +114,8 @@ def close(
     show_settlement(settlement, "closed", as_json=as_json)
     if not as_json:
         _show_rest_of_month(period, _microseconds(until))
+        if days := settlement.policy.dispute_days:
+            say(f"it is a draft, which may be disputed for {days} days; then `protoken period finalise {period}`")
 
 
 @app.command()

@@ -20,6 +20,11 @@ from rewards.store.publications import Publication
 
 _Consortium = Annotated[str, typer.Argument(metavar="CONSORTIUM", help="Name of the consortium and of its model.")]
 
+_NEXT_WORDS = (
+    f"replicas look every {POLL_S:g} s, load it beside what they serve, and then serve it; "
+    "GET /v1/models tells by `global_sha256` which is served, and GET /health where it cannot be loaded"
+)
+
 
 def publish_bundle(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle, a new one for each round.")],
@@ -42,7 +47,8 @@ def publish_bundle(
         say(f"round {manifest.round} of {manifest.consortium} is published from {bundle} already")
     else:
         say(f"published: {_words(publication)} of {manifest.consortium}, from {publication.bundle}", soft_wrap=True)
-        say(_next_words(manifest.consortium), soft_wrap=True)
+        back = f"`protoken consortium rollback {manifest.consortium}` goes back"
+        say(f"{_NEXT_WORDS}; {back}", soft_wrap=True)
 
 
 def rollback(
@@ -54,7 +60,7 @@ def rollback(
         print_json(asdict(standing))
         return
     say(f"taken back: {_words(withdrawn)}; published is {_words(standing)}, from {standing.bundle}", soft_wrap=True)
-    say(_next_words(consortium), soft_wrap=True)
+    say(_NEXT_WORDS, soft_wrap=True)
 
 
 def rounds(consortium: _Consortium, ledger: LedgerUrl = AS_SET, _config: Config = None, as_json: Json = False) -> None:
@@ -94,11 +100,3 @@ def _require_sound(bundle: Bundle) -> None:
 
 def _words(publication: Publication) -> str:
     return f"round {publication.round} ({publication.model_sha256[:8]})"
-
-
-def _next_words(consortium: str) -> str:
-    return (
-        f"replicas look every {POLL_S:g} s, load it beside what they serve, and then serve it; "
-        f"GET /v1/models tells by `global_sha256` which is served, and GET /health where it cannot be loaded; "
-        f"`protoken consortium rollback {consortium}` goes back"
-    )

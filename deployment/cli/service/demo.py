@@ -35,7 +35,7 @@ from deployment.cli.service.demo_folder import STAMP, demo_folder
 from deployment.cli.service.service_process import ServiceApart, service_apart
 from deployment.cli.tables import print_table
 from deployment.errors import StartError
-from deployment.settings import pepper_of
+from deployment.settings import ENVIRONMENT_PREFIX, pepper_of
 from rewards import money, periods, statements
 from rewards.credit import MICRO_CREDITS_PER_TOKEN
 from rewards.files.plain_text import one_line
@@ -135,7 +135,7 @@ def _run(recipe: Recipe, configuration: Path, work: Path, picture: Path | None, 
         if picture:
             save_picture(picture, "make demo")
         if keep:
-            _stay(service, keys, questions[_MORE_QUESTIONS])
+            _stay(service, settings, keys, questions[_MORE_QUESTIONS])
     say(f"everything is in {work}; `protoken ledger balances --ledger {url}` shows the books", soft_wrap=True)
     if not keep:
         say("`KEEP=1 make demo` stays up, with keys to sign in to the console")
@@ -259,7 +259,9 @@ def _show_credit(address: str, key: str) -> None:
     print_table(title, ("account", "credit", "part"), rows, footer=("sum", credit(total), "100.00%"))
 
 
-def _stay(service: ServiceApart, keys: Mapping[str, str], more: Sequence[_Question]) -> None:
+def _stay(
+    service: ServiceApart, settings: Mapping[str, str], keys: Mapping[str, str], more: Sequence[_Question]
+) -> None:
     """Ask some more, so that the open period has credit too, and leave the console to whoever holds the keys."""
     console.rule("to look at")
     _ask_all(service.address, keys["application"], more, by_token=more)
@@ -272,6 +274,10 @@ def _stay(service: ServiceApart, keys: Mapping[str, str], more: Sequence[_Questi
     for name, value in lines:
         say(f"{name:<18}{value}", soft_wrap=True)
     say("sign in to the console with one of these keys, which open this demo only")
+    places = {"ledger": settings["ledger"]}
+    places |= {name: str(Path(settings[name]).absolute()) for name in ("signing_key", "pepper_file")}
+    named = " ".join(f"{ENVIRONMENT_PREFIX}{name.upper()}={place}" for name, place in places.items())
+    say(f"for the command line in another shell: export {named}", soft_wrap=True)
     say("Ctrl-C ends everything")
     service.stay()
 

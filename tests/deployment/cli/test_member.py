@@ -171,6 +171,15 @@ def test_a_member_finds_what_it_sent(capsys, place, bundle):
     assert document["ok"]
 
 
+def test_a_folder_without_statements_is_no_good_news(capsys, place, bundle, tmp_path):
+    """A wrong folder would be a green answer to a question that nobody asked."""
+    (tmp_path / "empty").mkdir()
+    code, out, err = run(capsys, *checking(place, bundle), "--statements", str(tmp_path / "empty"))
+
+    assert (1, "") == (code, out)
+    assert f"{tmp_path / 'empty'} holds no statement" in err
+
+
 def test_a_dropped_update_ends_with_exit_code_1(capsys, place, tmp_path):
     """One line says which round, and why as far as the bundle says."""
     start = adapter_start(load_model(place / "base"))

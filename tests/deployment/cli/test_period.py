@@ -120,7 +120,8 @@ def test_one_file_pays_all_members(capsys, tmp_path, ledger):
 def test_a_draft_pays_nobody(capsys, tmp_path):
     """What it pays may change until it is final, so there is no file of it."""
     (tmp_path / "slow.yaml").write_text(POLICY + "dispute_days: 5\n")
-    assert 0 == run(capsys, "period", "close", "2026-11", *place(tmp_path, "slow.yaml"))[0]
+    closed, said, _ = run(capsys, "period", "close", "2026-11", *place(tmp_path, "slow.yaml"))
+    assert (0, True) == (closed, "`protoken period finalise 2026-11`" in said)
     code, _, err = run(capsys, "period", "payouts", "2026-11", "--out", tmp_path / "out.csv", *place(tmp_path)[:2])
 
     assert (1, False) == (code, (tmp_path / "out.csv").exists())

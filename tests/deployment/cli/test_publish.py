@@ -48,6 +48,7 @@ def test_a_round_is_published_listed_and_taken_back(capsys, bundles, ledger):
     assert "`protoken consortium rollback test` goes back" in published[1]
     assert "already" in again[1]
     assert f"taken back: round 2 ({sha[:8]}); published is round 1" in back[1]
+    assert "goes back" not in back[1], "there is nothing behind it"
     assert [(1, "service", False, str(bundles[0])), (2, "command line", True, str(bundles[1]))] == [
         (each["round"], each["actor"], each["is_withdrawn"], each["bundle"]) for each in json.loads(listed[1])
     ]

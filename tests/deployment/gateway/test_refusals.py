@@ -1,6 +1,7 @@
 """What applications get from the OpenAI routes when something is wrong: OpenAI's error shape, and nothing booked."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -83,6 +84,7 @@ def test_bad_parameter_is_named(
     error = error_of(application.post("/v1/chat/completions", json=CHAT | change), 400)
 
     assert (error["param"] or "").startswith(param)
+    assert re.search(rf"(?<!\w){param.split('.', maxsplit=1)[0]}(?!\w)", error["message"]), "the message names it too"
     assert "invalid_request_error" == error["type"]
     assert param.split(".", maxsplit=1)[0] in error["message"]
     assert [] == engine.jobs

@@ -206,6 +206,7 @@ def test_a_crowd_of_probes_asks_the_service_once(proxied: tuple[str, int], engin
         (JSON, b"[" * 100_000, 400, "invalid_json"),
         (JSON, b'{"seed": ' + b"9" * 10_000 + b"}", 400, "invalid_json"),
         (JSON, b"\x00\x00", 400, "invalid_json"),
+        (JSON, b"", 400, "no_body"),
     ],
 )
 def test_a_body_in_another_form_is_refused_by_its_name(

@@ -56,6 +56,16 @@ def test_an_altered_update_is_seen(changes, words, recorded):
     assert words in second.reason
 
 
+def test_a_bundle_without_rounds_says_nothing_of_what_was_sent(recorded):
+    """Where nothing was kept either, nothing is compared, and that is no good news."""
+    manifest = manifest_of(recorded).model_copy(update={"rounds": None})
+
+    with pytest.raises(SignatureError, match="nothing could be compared: the bundle credits 'north'"):
+        own_updates(manifest, "north", KEYS["north"].public, {})
+    kept = statements(recorded, "north")
+    assert [(1, "not credited"), (2, "not credited")] == standings(manifest, kept)
+
+
 def test_a_dropped_update_is_seen(recorded):
     """What the member sent and kept is not in the bundle, which does not say why."""
     manifest = altered(manifest_of(recorded), 2, "north")

@@ -12,7 +12,7 @@ from rewards.log.publication_proofs import publication_proof, verify_publication
 from rewards.log.sealer import seal
 from rewards.signing.notes import open_checkpoint
 from rewards.store import events
-from rewards.store.publications import publish
+from rewards.store.publications import publish, withdraw
 from tests.rewards.books import KEY, ORIGIN, OTHER_KEY
 
 KEYS = [KEY.public]
@@ -68,6 +68,16 @@ def test_the_last_one_is_proved_once_it_is_sealed(books):
     seal(books, KEY, ORIGIN)
 
     assert 3 == verify_publication_proof(read(books, "valley"), KEYS, ORIGIN).round
+
+
+def test_what_was_taken_back_is_not_proved_as_the_one_that_answers(books):
+    """Without a round, the one before it is proved; the one that was taken back by its number."""
+    with books.database.write() as connection:
+        withdraw(connection, "valley", "tester")
+    seal(books, KEY, ORIGIN)
+
+    assert 2 == verify_publication_proof(read(books, "valley"), KEYS, ORIGIN).round
+    assert 3 == verify_publication_proof(read(books, "valley", 3), KEYS, ORIGIN).round
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,12 @@ class TestUrl:
             use(url)
 
 
+def test_whoever_stops_reading_is_no_fault_of_the_ledger(ledger):
+    """As `protoken ledger entries | head` does in the middle of a read."""
+    with pytest.raises(BrokenPipeError), ledger.database.read():
+        raise BrokenPipeError(32, "Broken pipe")
+
+
 def test_a_text_that_is_none_is_refused(ledger):
     """Half of a surrogate pair, as a shell makes of a stray byte, is refused in one line by either database."""
     with pytest.raises(LedgerError, match="not valid text"):
