@@ -35,16 +35,16 @@ def require_ports(settings: Settings) -> None:
     Raises:
         StartError: one is; it is named.
     """
-    for host, port in addresses_of(settings).values():
-        _require_free(host, port)
+    for setting, (host, port) in addresses_of(settings).items():
+        _require_free(setting, host, port)
 
 
-def _require_free(host: str, port: int) -> None:
+def _require_free(setting: str, host: str, port: int) -> None:
     """Refuse a port that is taken: Serve's proxy would try it again and again, far from whoever started it."""
     deadline = time.monotonic() + PORT_PATIENCE_S
     while (error := refusal(host, port)) is not None:
         if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
-            raise refused_start(host, port, error) from error
+            raise refused_start(setting, host, port, error) from error
         time.sleep(_POLL_S)
 
 
@@ -59,6 +59,6 @@ def refusal(host: str, port: int) -> OSError | None:
     return None
 
 
-def refused_start(host: str, port: int, error: OSError) -> StartError:
+def refused_start(setting: str, host: str, port: int, error: OSError) -> StartError:
     """What is said of a port that cannot be listened on."""
-    return StartError(f"cannot listen on {host}:{port}: {error.strerror}; set another host or port")
+    return StartError(f"cannot listen on {host}:{port}: {error.strerror}; set another host or {setting}")

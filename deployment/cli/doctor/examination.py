@@ -13,7 +13,7 @@ from deployment.cli.doctor.ports import look_at_port
 from deployment.cli.doctor.secrets import look_at_pepper, look_at_signing_key
 from deployment.cli.doctor.surroundings import look_at_engine, look_at_extras, look_at_policy
 from deployment.errors import SettingsError, StartError
-from deployment.health.ports import addresses_of
+from deployment.health.ports import addresses_of, refusal
 from deployment.settings import Settings, load_settings, pepper_path
 
 _NOWHERE = Path("/nonexistent")  # stands for a bundle that nothing names
@@ -66,5 +66,6 @@ def _look_at_ports(settings: Settings) -> Iterator[Finding]:
     except StartError as error:
         yield Finding("ports", State.WRONG, str(error))
         return
+    is_up = refusal(*addresses["port"]) is not None
     for setting, (host, port) in addresses.items():
-        yield finding_of(setting, partial(look_at_port, setting, host, port))
+        yield finding_of(setting, partial(look_at_port, setting, host, port, is_up=is_up))

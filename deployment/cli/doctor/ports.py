@@ -5,6 +5,7 @@ import http.client
 import json
 from contextlib import closing
 
+from deployment.errors import StartError
 from deployment.health.ports import LOOPBACK, refusal, refused_start
 
 ANSWER_S = 5.0
@@ -13,8 +14,15 @@ _EVERY_ADDRESS = {"", "0.0.0.0", "::"}  # noqa: S104 - not listened on, but aske
 _SERIES = {"metrics_port": ("protoken_", "its exporter"), "replica_metrics_port": ("ray_", "its replicas' series")}
 
 
-def look_at_port(setting: str, host: str, port: int) -> str:
+def look_at_port(setting: str, host: str, port: int, *, is_up: bool) -> str:
     """Where the service listens.
+
+    Args:
+        setting: of the port.
+        host: where.
+        port: its number.
+        is_up: whether somebody has the port of the API, who is asked of its own: where nobody has, a service that
+            holds another port is not the one that is set.
 
     Raises:
         StartError: somebody else listens there, or nobody may.
@@ -24,7 +32,11 @@ def look_at_port(setting: str, host: str, port: int) -> str:
         return f"{host}:{port} is free"
     holder = _holder_of(setting, host, port) if error.errno == errno.EADDRINUSE else None
     if holder is None:
-        raise refused_start(host, port, error)
+        raise refused_start(setting, host, port, error)
+    if not is_up:
+        raise StartError(
+            f"{host}:{port} is held by another protoken service that runs: {holder}; set another {setting}"
+        )
     return f"{host}:{port} is held by a protoken service that runs: {holder}"
 
 

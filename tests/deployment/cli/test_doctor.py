@@ -30,6 +30,7 @@ from rewards.signing.keys import SigningKey
 from rewards.store import publications
 from tests.attribution.consortia import base_model, lora_update, write_consortium
 from tests.deployment.replica.engines.fake_engine import NAME, FakeEngine
+from tests.end_to_end.service import free_port
 from tests.rewards.conftest import new_database
 from tests.rewards.receipts import make_receipt
 
@@ -47,7 +48,7 @@ class Service:
 
     def __init__(self, folder: Path, rounds: tuple[Path, Path, Path]) -> None:
         self.folder, self.rounds = folder, rounds
-        ports = _free_ports()
+        ports = [free_port() for _ in range(3)]
         self.settings: dict[str, Any] = {
             "bundle": str(rounds[0]),
             "ledger": f"sqlite:///{folder}/ledger.db",
@@ -110,13 +111,6 @@ def service(made: Path, tmp_path: Path, rounds: tuple[Path, Path, Path], monkeyp
     monkeypatch.chdir(tmp_path)
     shutil.copytree(made, tmp_path / "service")
     return Service(tmp_path / "service", rounds)
-
-
-def _free_ports() -> list[int]:
-    with closing(socket.socket()) as one, closing(socket.socket()) as two, closing(socket.socket()) as three:
-        for each in (one, two, three):
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in (one, two, three)]
 
 
 def _contents(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -511,6 +505,19 @@ def test_ports_of_a_running_service_are_its_own(
     assert (1, "wrong") == (code, found["replica_metrics_port"][0])
     assert "held by a protoken service that runs: its API, whose health is degraded" in found["port"][1]
     assert "its exporter" in found["metrics_port"][1]
+
+
+def test_port_of_another_service_is_not_free_for_this_one(
+    capsys: pytest.CaptureFixture[str], service: Service, listening: Callable[[int, bytes], None]
+) -> None:
+    """Where nobody has the port of the API, whose exporter it is that has another: this service could not start."""
+    listening(service.settings["metrics_port"], b"# HELP x\nprotoken_credit_total 1\n")
+    code, found = examined(capsys, service)
+
+    assert (1, "ok", "wrong") == (code, found["port"][0], found["metrics_port"][0])
+    assert (
+        "held by another protoken service that runs: its exporter; set another metrics_port" in found["metrics_port"][1]
+    )
 
 
 def test_a_ledger_in_use_is_read_and_left(capsys: pytest.CaptureFixture[str], service: Service) -> None:
