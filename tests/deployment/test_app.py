@@ -19,6 +19,7 @@ from deployment.settings import Settings
 from rewards.errors import RewardsError
 from rewards.signing.keys import SigningKey
 from tests.attribution.consortia import base_model, updates, write_consortium
+from tests.end_to_end.service import free_port
 
 
 @pytest.mark.parametrize("name", ["port", "metrics_port", "replica_metrics_port"])
@@ -53,12 +54,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small consortium."""
     model = base_model("llama")
     return write_consortium(tmp_path_factory.mktemp("bundle"), model, updates(model))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def refusal(tmp_path: Path, bundle: Path, **wrong: Any) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,17 @@ from rewards.ledger.ledger import Ledger
 from tests.waiting import PATIENCE_S, until, until_up
 
 TOLD_EVERY_MS = 6000  # how often Ray's processes tell each other their series: not before each has a new heartbeat
+
+
+def _own_ports() -> Iterator[int]:
+    """Ports that the system gives to nobody who asks for any, as Ray's processes do: each worker's apart, in turn."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    own = range(20_000, 32_000)[worker % 16 :: 16]
+    begin = random.randrange(len(own))  # elsewhere than another run of the tests on this machine
+    return (own[number % len(own)] for number in itertools.count(begin))
+
+
+_PORTS = _own_ports()
 
 
 @dataclass(frozen=True)
@@ -37,9 +50,15 @@ class Service:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port of loopback that is free, and that nobody is likely to take before a service does."""
+    return next(port for port in _PORTS if _is_free(port))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def once_booked(running: Service, answer: httpx.Response) -> httpx.Response:
@@ -114,9 +133,10 @@ def service(
 
 def replica_of(running: Service) -> psutil.Process:
     """The process that holds the model."""
-    (found,) = [
-        process
-        for process in psutil.Process(running.process.pid).children(recursive=True)
-        if ":replica" in " ".join(process.cmdline())
-    ]
-    return found
+    found = []
+    for process in psutil.Process(running.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if ":replica" in " ".join(process.cmdline()):
+                found.append(process)
+    (replica,) = found
+    return replica

@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -23,12 +24,12 @@ def _is_loopback(address: str) -> bool:
 
 def _listening(root: psutil.Process) -> list[tuple[str, str]]:
     """Name of the process and address of every socket that the service's processes listen on."""
-    return [
-        (process.name(), each.laddr.ip)
-        for process in [root, *root.children(recursive=True)]
-        for each in process.net_connections()
-        if each.status == psutil.CONN_LISTEN
-    ]
+    found = []
+    for process in [root, *root.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # Ray starts some that end soon
+            name, sockets = process.name(), process.net_connections()
+            found += [(name, each.laddr.ip) for each in sockets if each.status == psutil.CONN_LISTEN]
+    return found
 
 
 @pytest.fixture
@@ -42,12 +43,12 @@ def core_files() -> Iterator[None]:
 
 def _core_limits(root: psutil.Process) -> set[str]:
     """How large a core file each of the service's processes may leave."""
-    return {
-        line.split()[4]
-        for process in [root, *root.children(recursive=True)]
-        for line in Path(f"/proc/{process.pid}/limits").read_text().splitlines()
-        if line.startswith("Max core file size")
-    }
+    found = set()
+    for process in [root, *root.children(recursive=True)]:
+        with suppress(FileNotFoundError, ProcessLookupError):  # Ray starts some that end soon
+            lines = Path(f"/proc/{process.pid}/limits").read_text().splitlines()
+            found |= {line.split()[4] for line in lines if line.startswith("Max core file size")}
+    return found
 
 
 @pytest.mark.usefixtures("core_files")

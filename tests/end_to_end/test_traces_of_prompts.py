@@ -98,7 +98,8 @@ def _key(running: Service) -> dict[str, str]:
 def _holding(folder: Path, needles: list[bytes]) -> list[Path]:
     """The files that hold the marker."""
     found = []
-    for path in sorted(folder.rglob("*")):
+    walk = os.walk(folder)  # which goes on where a folder vanishes, as those of other services do
+    for path in sorted(Path(parent, name) for parent, _, names in walk for name in names):
         if path.is_file() and not path.is_symlink():
             try:
                 data = path.read_bytes()

@@ -150,10 +150,10 @@ def test_long_lists_of_names_take_no_longer(model, tmp_path, entries):
     configuration = read_configuration(
         _written(tmp_path, {"target_modules": [*names, "q_proj"], "exclude_modules": names})
     )
-    start = time.monotonic()
+    start = time.thread_time()
 
     assert 4 == len(configuration.layers(model))
-    assert time.monotonic() - start < 5
+    assert time.thread_time() - start < 1
 
 
 @pytest.mark.parametrize(

@@ -59,13 +59,19 @@ def ctrl_c() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_ctrl_c_ends_the_stay(tmp_path):
+def test_ctrl_c_ends_the_stay(tmp_path, monkeypatch):
     """Ctrl-C while a service stays up is its regular end."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         running = service_process.ServiceApart("http://127.0.0.1:1", ("", ""), process, tmp_path / "serve.log")
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        wait = process.wait
 
-        running.stay()
+        def wait_interrupted() -> int:
+            threading.Timer(0, os.kill, (os.getpid(), signal.SIGINT)).start()
+            return wait()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(process, "wait", wait_interrupted)
+            running.stay()
 
         assert process.poll() is None
         service_process._end(process)

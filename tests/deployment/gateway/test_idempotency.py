@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from deployment.books.books import Books
 from deployment.errors import ConflictError, SpoolError
 from deployment.gateway.idempotency import Idempotency
 from deployment.gateway.request_handling import Answers
-from deployment.replica.messages import Failed, Job
+from deployment.replica.messages import Event, Failed, Job
 from deployment.retention.replays import Replay, Replays
 from deployment.schemas.openai_requests import CompletionRequest
 from rewards.credit import Receipt
@@ -35,6 +37,41 @@ from tests.rewards.receipts import make_receipt
 from tests.waiting import PATIENCE_S, until
 
 KEY = {"Idempotency-Key": "order 66"}
+
+
+class GatedEngine(ScriptedEngine):
+    """One that can be stopped in the middle of a response, for as long as a test needs.
+
+    Attributes:
+        gate: open at first; while it is shut, no more of a response comes than `passing` events.
+        passing: how many.
+        fails_once: whether `failure` is the first job's alone.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(ledger)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.passing = 0
+        self.fails_once = False
+
+    async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
+        """The same events, each once it may come."""
+        if self.fails_once and self.jobs:
+            self.failure = None
+        told = 0
+        async with aclosing(super().generate(job)) as events:
+            async for event in events:
+                if told >= self.passing:
+                    await asyncio.to_thread(self.gate.wait, PATIENCE_S)
+                told += 1
+                yield event
+
+
+@pytest.fixture
+def engine(ledger: Ledger) -> GatedEngine:
+    """The fake of the replicas."""
+    return GatedEngine(ledger)
 
 
 def ask(client: TestClient, route: str = "/v1/completions", headers: dict[str, str] = KEY, **changes: Any) -> Any:
@@ -123,33 +160,40 @@ def test_two_keys_are_none(application: TestClient) -> None:
 
 
 def test_of_racing_requests_one_generates(
-    address: str, application_key: str, engine: ScriptedEngine, ledger: Ledger
+    address: str, application_key: str, engine: GatedEngine, ledger: Ledger
 ) -> None:
     """Twelve at once under one key: one response, given to whoever comes late, 409 with a time to come back before."""
-    engine.pause_s = 0.05
+    engine.gate.clear()
     start = threading.Barrier(12)
     headers = KEY | {"Authorization": f"Bearer {application_key}"}
 
-    def post(_: int) -> httpx.Response:
-        start.wait()
+    def post() -> httpx.Response:
         return httpx.post(f"{address}/v1/completions", json=TEXT, headers=headers, timeout=PATIENCE_S)
 
+    def race(_: int) -> httpx.Response:
+        start.wait()
+        return post()
+
     with ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(post, range(12)))
+        asked = [pool.submit(race, number) for number in range(12)]
+        until(lambda: sum(each.done() for each in asked) + len(engine.jobs) >= 12)  # told, or being made
+        engine.gate.set()
+    answers = [each.result() for each in asked] + [post()]
     good = [answer for answer in answers if answer.status_code == 200]
     refused = [answer for answer in answers if answer.status_code != 200]
 
-    assert 1 <= len(good)
+    assert (2, 11) == (len(good), len(refused))
     assert 1 == len({answer.json()["id"] for answer in good}) == len(engine.jobs) == ledger.last_sequence()
     assert {(409, "idempotency_in_progress")} == {error(answer) for answer in refused}
     assert {"1"} == {answer.headers["retry-after"] for answer in refused}
 
 
 def test_response_under_way_is_409_here_and_elsewhere(
-    address: str, application_key: str, engine: ScriptedEngine, ledger: Ledger, keys: KeyRing, tmp_path: Path
+    address: str, application_key: str, engine: GatedEngine, ledger: Ledger, keys: KeyRing, tmp_path: Path
 ) -> None:
     """While a stream runs its key is taken, in this ingress and in every other one; another request stays 422."""
-    engine.pieces, engine.pause_s = ("x",) * 50, 0.02
+    engine.gate.clear()
+    engine.passing = 1
     headers = KEY | {"Authorization": f"Bearer {application_key}"}
     elsewhere = TestClient(app_over(engine, ledger, keys, tmp_path / "elsewhere", 60.0), headers=headers)
     asked = TEXT | {"stream": True}
@@ -159,6 +203,7 @@ def test_response_under_way_is_409_here_and_elsewhere(
         here = httpx.post(f"{address}/v1/completions", json=asked, headers=headers, timeout=PATIENCE_S)
         there = elsewhere.post("/v1/completions", json=asked)
         other = httpx.post(f"{address}/v1/completions", json=TEXT, headers=headers, timeout=PATIENCE_S)
+        engine.gate.set()
         rest = list(lines)
     again = httpx.post(f"{address}/v1/completions", json=asked, headers=headers, timeout=PATIENCE_S)
 
@@ -176,14 +221,14 @@ def test_response_whose_window_is_over_is_not_made_again(
     headers = KEY | {"Authorization": f"Bearer {application_key}"}
     client = TestClient(app_over(engine, ledger, keys, tmp_path / "r", 0.3), headers=headers)
     made = client.post("/v1/completions", json=TEXT | {"attribution": True}).json()
-    time.sleep(0.5)
+    until(lambda: not list((tmp_path / "r").iterdir()))
     late = client.post("/v1/completions", json=TEXT | {"attribution": True})
 
     assert (409, "idempotency_expired") == error(late)
     assert "false" == late.headers["x-should-retry"]
     assert made["id"] in late.json()["error"]["message"]
     assert made["usage"]["attribution"]["receipt_id"] in late.json()["error"]["message"]
-    assert (1, []) == (len(engine.jobs), list((tmp_path / "r").iterdir()))
+    assert 1 == len(engine.jobs)
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_text("{"), lambda path: path.write_text("{}")])
@@ -365,18 +410,29 @@ def test_response_of_a_replica_that_went_away_is_not_made_again(
     assert 2 == len(engine.jobs)
 
 
+async def once_free(ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """The answer under a key that an attempt still holds, asked for until it does not any more."""
+    loop = asyncio.get_running_loop()
+
+    def answer() -> Any:
+        with suppress(ConflictError):
+            return asyncio.run_coroutine_threadsafe(ask(), loop).result()
+        return None
+
+    return await asyncio.to_thread(until, answer)
+
+
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("refused", "jobs"), [(None, 1), (Failed(429, "all places are taken", "overloaded", retry_after_s=1), 2)]
-)
+@pytest.mark.parametrize("refused", [None, Failed(429, "all places are taken", "overloaded", retry_after_s=1)])
 def test_caller_that_leaves_before_the_first_token_leaves_no_doubt(
-    engine: ScriptedEngine, ledger: Ledger, keys: KeyRing, application_key: str, tmp_path: Path, refused: Any, jobs: int
+    engine: GatedEngine, ledger: Ledger, keys: KeyRing, application_key: str, tmp_path: Path, refused: Any
 ) -> None:
     """The job goes on to its first event: tokens get a receipt that frees the key, a refusal frees it at once."""
     answers = Answers(
         engine, Limits(ledger), Idempotency(Claims(ledger.database), Replays(tmp_path / "r", 60.0)), 64, None
     )
-    engine.pause_s, engine.failure = 0.2, refused
+    engine.gate.clear()
+    engine.failure, engine.fails_once = refused, True
     engine.pieces = ("x",) if refused else ("x",) * 9
     request, key = CompletionRequest(**TEXT), keys.check(application_key)
 
@@ -385,17 +441,16 @@ def test_caller_that_leaves_before_the_first_token_leaves_no_doubt(
 
     async def main() -> bytes:
         asked = asyncio.create_task(answers.answer(key, job("cmpl-1"), request, "k"))
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(until, lambda: engine.jobs)
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
         with pytest.raises(ConflictError):
             await answers.answer(key, job("cmpl-2"), request, "k")
-        await asyncio.sleep(0.6)
-        engine.failure = None
-        return bytes((await answers.answer(key, job("cmpl-3"), request, "k")).body)
+        engine.gate.set()
+        return bytes((await once_free(lambda: answers.answer(key, job("cmpl-3"), request, "k"))).body)
 
-    assert b"cmpl-3" in asyncio.run(main())
+    assert b"cmpl-3" in asyncio.run(asyncio.wait_for(main(), PATIENCE_S))
     cut = ledger.receipt("cmpl-1")
     assert (1 if refused is None else None) == (cut and cut.tokens)
 
@@ -416,10 +471,10 @@ def test_request_that_the_limits_refuse_leaves_its_key_free(
     assert 2 == len(_claims(ledger)), "who is refused leaves no row behind"
 
 
-def test_openai_client_tries_again_under_its_key(address: str, application_key: str, engine: ScriptedEngine) -> None:
+def test_openai_client_tries_again_under_its_key(address: str, application_key: str, engine: GatedEngine) -> None:
     """The official client, told to come back, gets one response under its key; asking again later gives the same."""
     engine.pieces, engine.failure = ("x",), Failed(429, "all places are taken", "overloaded", retry_after_s=1)
-    threading.Timer(0.5, lambda: setattr(engine, "failure", None)).start()
+    engine.fails_once = True
     with openai.OpenAI(base_url=f"{address}/v1", api_key=application_key, max_retries=2) as client:
         made = [client.completions.create(model=CARD.name, prompt="hello", extra_headers=KEY) for _ in range(2)]
 
@@ -432,15 +487,15 @@ def test_only_the_text_of_the_response_is_kept_and_not_for_ever(
 ) -> None:
     """No prompt is on disk, only its owner may read the file, and it goes when its time is over though nobody calls."""
     headers = KEY | {"Authorization": f"Bearer {application_key}"}
-    client = TestClient(app_over(engine, ledger, keys, tmp_path / "r", 1.0), headers=headers)
+    client = TestClient(app_over(engine, ledger, keys, tmp_path / "r", 10.0), headers=headers)
     client.post("/v1/completions", json=TEXT | {"prompt": "my secret"})
     (kept,) = (tmp_path / "r").iterdir()
 
     assert "Gott" in kept.read_text()
     assert "secret" not in kept.read_text() + str(json.loads(kept.read_text()))
     assert (0o600, 0o700) == (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777)
-    time.sleep(1.4)
-    assert not kept.exists()
+    os.utime(kept, (time.time() - 11,) * 2)  # its time is over
+    until(lambda: not kept.exists())
 
 
 class FullReplays(Replays):
@@ -471,13 +526,14 @@ def _claims(ledger: Ledger) -> list[dict[str, Any]]:
 @pytest.mark.long
 @pytest.mark.parametrize("refused", [None, Failed(503, "away", "engine_unavailable", retry_after_s=5)])
 def test_caller_that_leaves_once_admitted_leaves_no_doubt(
-    engine: ScriptedEngine, ledger: Ledger, keys: KeyRing, application_key: str, tmp_path: Path, refused: Any
+    engine: GatedEngine, ledger: Ledger, keys: KeyRing, application_key: str, tmp_path: Path, refused: Any
 ) -> None:
     """That a stream was admitted ends no claim: its first token, or its refusal, is waited for all the same."""
     answers = Answers(
         engine, Limits(ledger), Idempotency(Claims(ledger.database), Replays(tmp_path / "r", 60.0)), 64, None
     )
-    engine.admits, engine.pause_s, engine.failure = True, 0.3, refused
+    engine.gate.clear()
+    engine.admits, engine.passing, engine.failure, engine.fails_once = True, 1, refused, True
     engine.pieces = ("x",) if refused else ("x",) * 9
     request, key = CompletionRequest(**TEXT, stream=True), keys.check(application_key)
 
@@ -490,12 +546,11 @@ def test_caller_that_leaves_once_admitted_leaves_no_doubt(
         await response.body_iterator.aclose()
         with pytest.raises(ConflictError):
             await answers.answer(key, job("cmpl-2"), request, "k")
-        await asyncio.sleep(1.0)
-        engine.failure, engine.pieces, engine.pause_s = None, ("x", "y"), 0.0
-        again: Any = await answers.answer(key, job("cmpl-3"), request, "k")
+        engine.gate.set()
+        again = await once_free(lambda: answers.answer(key, job("cmpl-3"), request, "k"))
         return [*heard, *[chunk async for chunk in again.body_iterator]]
 
-    heard = asyncio.run(main())
+    heard = asyncio.run(asyncio.wait_for(main(), PATIENCE_S))
     assert heard[0].startswith(":")
     assert "cmpl-3" in heard[-2]
     assert (None if refused else 1) == ((cut := ledger.receipt("cmpl-1")) and cut.tokens)

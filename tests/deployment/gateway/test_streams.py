@@ -1,7 +1,6 @@
 """A stream is answered at once and keeps alive while nothing comes; what fails later is an event of it."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,13 +50,11 @@ def _events(got: httpx.Response) -> list[str]:
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_headers_and_a_first_line_come_at_once(stream: Any, engine: ScriptedEngine, route: str) -> None:
-    """A stream whose first token takes three seconds has its headers and first line in a fraction of one."""
-    engine.pause_s = 3.0
-    since = time.monotonic()
+    """A stream whose first token does not come for minutes has its headers and first line before."""
+    engine.pause_s = 2.0 * PATIENCE_S
     with stream(route) as got:
         assert (200, "text/event-stream; charset=utf-8") == (got.status_code, got.headers["content-type"])
         next(got.iter_text())
-        assert time.monotonic() - since < 1.5
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from statistics import median
 from unittest.mock import AsyncMock
 
 import httpx
@@ -275,12 +276,14 @@ class TestWatch:
         continuity = Continuity(ledger.database)
         folder = watched_parts.folder("texts", tmp_path)
         continuity.check()
-        begun = time.perf_counter()
+        seconds = []
         for _ in range(100):
+            begun = time.perf_counter()
             continuity.check()
             folder()
+            seconds.append(time.perf_counter() - begun)
 
-        assert time.perf_counter() - begun < 0.5  # 5 ms each, where it takes a fraction of one
+        assert median(seconds) < 0.005  # where it takes a tenth; not the mean, as a busy machine lets some wait long
 
 
 class TestService:

@@ -22,12 +22,14 @@ class SlowReader:
 
     def __init__(self, model: FederatedModel) -> None:
         self._model = model
+        self.entered = threading.Event()
         self.gate = threading.Event()
         self.context_length = model.context_length
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a text."""
         if len(text) > SHORT_CHARACTERS:
+            self.entered.set()
             assert self.gate.wait(PATIENCE_S)
         return self._model.encode_text(text[:20])
 
@@ -70,9 +72,10 @@ def test_a_short_prompt_waits_for_no_long_one(slow: Any, read: Any) -> None:
 def test_a_prompt_that_waits_too_long_is_one_too_many(slow: Any, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """After its patience a job is told to come back, without its prompt being read."""
     encoder, reader = slow
+    encoder.take(row("first", "x" * (SHORT_CHARACTERS + 1)))
+    assert reader.entered.wait(PATIENCE_S)
     monkeypatch.setattr(prompt_encoding, "ENCODING_PATIENCE_S", 0.05)
-    for name in ("first", "second"):
-        encoder.take(row(name, "x" * (SHORT_CHARACTERS + 1)))
+    encoder.take(row("second", "x" * (SHORT_CHARACTERS + 1)))
     time.sleep(0.1)
     reader.gate.set()
     until(lambda: len(read) == 2)

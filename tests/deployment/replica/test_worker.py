@@ -4,7 +4,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -118,16 +118,32 @@ def job(response_id: str, prompt: Any = "tell me", max_tokens: int | None = 8, *
     return replace(made, **changes)
 
 
+class GatedBatch(Batch):
+    """A batch that makes no step while its gate is closed."""
+
+    def __init__(self, model: FederatedModel, gate: threading.Event) -> None:
+        super().__init__(model)
+        self._gate = gate
+
+    def step(self) -> Any:
+        """One step, once it may."""
+        assert self._gate.wait(PATIENCE_S)
+        return super().step()
+
+
 class SmallDisk(Spool):
-    """A spool whose disk can be full."""
+    """A spool whose disk can be full, and whose file can be looked at as each append leaves it."""
 
     full = False
+    look: Callable[[Sequence[Record]], None] | None = None
 
     def append(self, records: Sequence[Record]) -> None:
-        """Append, or fail as a full disk does."""
+        """Append, or fail as a full disk does; nobody goes on before whoever looks has looked."""
         if self.full and records:
             raise SpoolError(f"{self.path} cannot be written: No space left on device")
         super().append(records)
+        if self.look is not None:
+            self.look(records)
 
 
 def worker_over(
@@ -286,10 +302,14 @@ def test_a_flood_of_one_application_does_not_keep_another_waiting(
     model: FederatedModel, ledger: Ledger, spool: Spool, notes: Notes
 ) -> None:
     """Behind twenty jobs of one key, another key's job is next but one; the first key may not take every place."""
-    with working(model, ledger, spool, notes, capacity=Capacity(1, 9, 8)) as worker:
+    gate = threading.Event()
+    batch = GatedBatch(model, gate)
+    with working(model, ledger, spool, notes, capacity=Capacity(1, 9, 8), batch=batch) as worker:
         flood = [Caller(worker, job(f"flood {n}", max_tokens=10), ledger) for n in range(20)]
         refused = [caller.end() for caller in flood[7:]]
         other = Caller(worker, job("other", max_tokens=10, application="ba9876543210"), ledger)
+        until(lambda: not worker._encoding)  # it waits behind the others
+        gate.set()
         assert isinstance(other.end(), Finished)
         assert [Finished] * 7 == [type(caller.end()) for caller in flood[:7]]
 
@@ -533,13 +553,17 @@ def test_response_that_is_not_streamed_has_no_progress(
     assert {0} == {spooled for _, spooled in caller.seen}
 
 
-def _leave(worker: Worker, ledger: Ledger, spool: Spool, folder: Path) -> None:
+def _leave(worker: Worker, ledger: Ledger, spool: SmallDisk, folder: Path) -> None:
     """What a replica leaves in its file that dies while 48 tokens of a stream are on the disk."""
-    caller = Caller(worker, job("cut", max_tokens=110, temperature=0.7, seed=3, streamed=True), ledger)
-    until(lambda: tokens_spooled(spool, "cut") == 48)
+    until(lambda: not spool.live_records())  # nothing of what was asked before
     folder.mkdir()
-    (folder / "spool-dead.jsonl").write_bytes(spool.path.read_bytes())
-    caller.end()
+
+    def copy(records: Sequence[Record]) -> None:
+        if ("cut", "progress") == (records[0]["id"], records[0]["kind"]) and tokens_spooled(spool, "cut") == 48:
+            (folder / "spool-dead.jsonl").write_bytes(spool.path.read_bytes())
+
+    spool.look = copy
+    Caller(worker, job("cut", max_tokens=110, temperature=0.7, seed=3, streamed=True), ledger).end()
 
 
 def _taken_over(model: FederatedModel, folder: Path, url: str, attribute: Any = CREDIT) -> Mapping[str, Any]:
@@ -596,15 +620,16 @@ def test_serving_goes_on_while_the_ledger_is_away(worker: Worker, ledger: Moving
     """A response ends within about a second on the word of the spool, others are decoded meanwhile; booked later."""
     ledger.away = True
     since = time.monotonic()
-    ends = [caller.end() for caller in [Caller(worker, job(f"r{n}"), ledger, look=False) for n in range(8)]]
+    callers = [Caller(worker, job(f"r{n}", max_tokens=2), ledger, look=False) for n in range(16)]
+    ends = [caller.end() for caller in callers]
 
-    assert [(Finished, False)] * 8 == [(type(end), end.booked) for end in ends]
-    assert time.monotonic() - since < 6, "callers waited for each other, a second each"
-    assert 8 == len(spool)
+    assert [(Finished, False)] * 16 == [(type(end), end.booked) for end in ends]
+    assert time.monotonic() - since < 15, "callers waited for each other, a second each"
+    assert 16 == len(spool)
     ledger.away = False
-    until(lambda: not spool.live_records(), 10)
+    until(lambda: not spool.live_records())
     assert [end.summary.receipt_id for end in ends] == [
-        ledger.receipt(f"r{n}").payload_sha256 for n in range(8)
+        ledger.receipt(f"r{n}").payload_sha256 for n in range(16)
     ]  # fmt: skip
 
 

@@ -188,7 +188,7 @@ def test_health_tells_what_is_wrong_with_an_engine(
     assert "engine_unsuitable" == code_of(check)
     engine.served = [NAME]
     until(lambda: code_of(check) is None)
-    assert 2 == len(told.all)
+    until(lambda: 2 == len(told.all))
     engine.stop()
     assert "engine_unreachable" == code_of(check)
 

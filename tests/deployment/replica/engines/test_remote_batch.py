@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -92,7 +93,7 @@ def test_log_probabilities_are_the_engines(batch: RemoteBatch) -> None:
 def test_a_stop_string_is_found_here(model: FederatedModel, batch: RemoteBatch, engine: FakeEngine) -> None:
     """The engine knows nothing of it: the row ends before it, and the engine is let go at once."""
     text = model.backend_tokenizer.decode(ids_for({"prompt": PROMPT, "max_tokens": 40}))
-    engine.script = lambda body: (each for item in speak(body) for each in (item, 0.005))
+    engine.script = lambda body: chain(speak(body), [2.0 * PATIENCE_S])
     batch.join("r", PROMPT, Sampling(40, stop=(text[5:7],), tells_logprobs=False))
     steps, failures = all_steps(batch)
 
@@ -131,7 +132,7 @@ def test_a_token_that_ends_a_response_for_the_bundle_ends_it(
         yield chunk([40], "a", prompt_token_ids=body["prompt"])
         for token in (42, 43, 44):
             yield chunk([token], "b")
-            yield 0.05
+        yield 2.0 * PATIENCE_S
 
     engine.script = go_on
     batch = RemoteBatch(Ending(), line, NAME)  # type: ignore[arg-type]
@@ -281,7 +282,7 @@ def test_an_engine_that_is_not_there_is_503(model: FederatedModel, engine: FakeE
 
 def test_who_leaves_lets_the_engine_go(batch: RemoteBatch, engine: FakeEngine) -> None:
     """A row that is taken out closes its answer; the others go on."""
-    engine.script = lambda body: (each for item in speak(body) for each in (item, 0.01))
+    engine.script = lambda body: chain(speak(body), [2.0 * PATIENCE_S] if body["max_tokens"] == 100 else [])
     batch.join("leaves", PROMPT, Sampling(100, tells_logprobs=False))
     batch.join("stays", PROMPT, SILENT)
     while not batch.step():
