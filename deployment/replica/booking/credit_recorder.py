@@ -22,7 +22,8 @@ from deployment.replica.booking.credit_summary import summary_of, token_credits
 from deployment.replica.booking.receipts import receipt_of
 from deployment.replica.failures import attribution_failure, ledger_failure, stop_failure
 from deployment.replica.messages import Failed, Finished, ModelCard
-from deployment.replica.scoring.scoring_queue import Scoring, ScoringTask
+from deployment.replica.scoring.scoring_order import ScoringTask
+from deployment.replica.scoring.scoring_queue import Scoring
 from deployment.spool.lines import Record
 from deployment.spool.records import RECOVERED, ProgressRecord, record_of, unscored_receipt
 from deployment.spool.spool import Spool
@@ -44,6 +45,7 @@ class _Ending:
         generation: the same for the scorer.
         marks: what the receipt says beside the score: how far a response came that was cut, and how it was sampled.
         token_level: whether each token is scored too.
+        weight: of the application's key; 1 of a response that a dead process left.
         shown: how many of the tokens the application has.
         text: what was held back.
         end: is given the last event of a finished response, once; None where it is told already, or nobody waits.
@@ -54,6 +56,7 @@ class _Ending:
     generation: Generation
     marks: Mapping[str, Any] = field(default_factory=dict)
     token_level: bool = False
+    weight: int = 1
     shown: int = 0
     text: str = ""
     end: Deliver | None = None
@@ -111,7 +114,15 @@ class CreditRecorder:
         let another process score it.
         """
         progress = self._progress(row, generation.finish_reason or "stop")
-        ending = _Ending(progress, generation, token_level=row.job.token_level, shown=row.shown, text=text, end=end)
+        ending = _Ending(
+            progress,
+            generation,
+            token_level=row.job.token_level,
+            weight=row.job.weight,
+            shown=row.shown,
+            text=text,
+            end=end,
+        )
         if not row.job.attributed and self._try_to_spool(progress.record()):
             end(_end_event(ending))
             ending = replace(ending, end=None, shown=len(progress.token_ids))
@@ -126,7 +137,7 @@ class CreditRecorder:
         marks = {"cut": True, "delivered": row.shown}
         if row.spooled < len(progress.token_ids):
             self._try_to_spool(progress.record())
-        self._take(_Ending(progress, generation, marks, shown=row.shown, told=told))
+        self._take(_Ending(progress, generation, marks, weight=row.job.weight, shown=row.shown, told=told))
 
     def give_up(self, row: ActiveRequest, error: Exception) -> bool:
         """Book a response that nobody can score, for `error`; False when nothing of it was delivered, or is booked."""
@@ -156,6 +167,8 @@ class CreditRecorder:
                     urgent=ending.end is not None,
                     done=partial(self._take_outcome, ending),
                     abandoned=partial(_leave_to_another, ending),
+                    application=ending.progress.application,
+                    weight=ending.weight,
                 )
             )
         else:

@@ -11,7 +11,8 @@ from attribution.scoring.interruptible import Pieces, run
 from deployment.errors import ServiceError
 from deployment.replica.engines.model_thread import ModelThread
 from deployment.replica.scoring.remote_scoring import ScoringElsewhere
-from deployment.replica.scoring.scoring_queue import ScoringQueue, ScoringTask
+from deployment.replica.scoring.scoring_order import ScoringTask
+from deployment.replica.scoring.scoring_queue import ScoringQueue
 
 _TURN_S = 0.02
 _Result = TypeVar("_Result")

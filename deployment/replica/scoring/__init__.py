@@ -7,5 +7,6 @@ recomputation   a booked response attributed again, and held against what was bo
 remote_scoring  scoring that is not done in the worker's thread: tasks go, outcomes come back
 scorer          the Ray Serve deployment that scores
 scorer_pool     the scorers as a worker knows them: whoever dies loses nothing
+scoring_order   which of the responses that wait is scored next
 scoring_queue   responses that wait for their score, worked on between steps
 """

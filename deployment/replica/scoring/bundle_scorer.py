@@ -16,7 +16,8 @@ from attribution.scoring.credit_preset import Effort
 from attribution.teacher_forcing import generation_of
 from deployment.errors import log_text_of
 from deployment.replica.scoring.messages import BundleUnreadError, Outcome, UnscoredResponse
-from deployment.replica.scoring.scoring_queue import ScoringQueue, ScoringTask
+from deployment.replica.scoring.scoring_order import ScoringTask
+from deployment.replica.scoring.scoring_queue import ScoringQueue
 from deployment.settings import Settings
 
 _LOG = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from attribution.records import AttributedResponse
-from deployment.replica.scoring.scoring_queue import ScoringTask
+from deployment.replica.scoring.scoring_order import ScoringTask
 
 _TURN_S = 0.02
 

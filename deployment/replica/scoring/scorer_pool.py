@@ -4,7 +4,6 @@ What a scorer was working on when it died is asked for again, with less memory: 
 how a scorer is asked is given.
 """
 
-import itertools
 import logging
 import math
 import threading
@@ -12,13 +11,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from queue import Empty, PriorityQueue
 
 from deployment.errors import ServiceError, log_text_of
 from deployment.replica.observer import ScoringObserver
 from deployment.replica.scoring.messages import BundleUnreadError, Outcome, UnscoredResponse
 from deployment.replica.scoring.remote_scoring import ScoringElsewhere
-from deployment.replica.scoring.scoring_queue import ScoringTask
+from deployment.replica.scoring.scoring_order import ScoringOrder, ScoringTask
 
 _LOG = logging.getLogger(__name__)
 MOST_DEATHS = 5
@@ -26,7 +24,6 @@ MOST_DEATHS = 5
 PATIENCE_S = 3600.0
 """After so long in which no scorer could read its bundle, a response is the commons'."""
 RETRY_S = 1.0
-_WAIT_S = 0.2
 _TELL_EVERY_S = 1.0
 
 Ask = Callable[[UnscoredResponse], Outcome]
@@ -76,17 +73,21 @@ class ScorerPool(ScoringElsewhere):
         self._served_dtype = served_dtype
         self._told = 0, 0.0
         self._closing = threading.Event()
-        self._order = itertools.count()
-        self._waiting: PriorityQueue[tuple[bool, int, ScoringTask]] = PriorityQueue()
+        self._arrived = threading.Condition()
+        self._waiting = ScoringOrder()
         for number in range(at_once):
             threading.Thread(target=self._run, name=f"protoken-scorers-{number}", daemon=True).start()
 
     def _send(self, task: ScoringTask) -> None:
-        self._waiting.put((not task.urgent, next(self._order), task))
+        with self._arrived:
+            self._waiting.put(task)
+            self._arrived.notify()
         self._look()
 
     def _end(self) -> None:
         self._closing.set()
+        with self._arrived:
+            self._arrived.notify_all()
         self._look()
 
     def _look(self) -> None:
@@ -98,9 +99,7 @@ class ScorerPool(ScoringElsewhere):
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            try:
-                _, _, task = self._waiting.get(timeout=_WAIT_S)
-            except Empty:
+            if (task := self._next()) is None:
                 continue
             begun = time.perf_counter()
             outcome = self._outcome(task)
@@ -109,6 +108,12 @@ class ScorerPool(ScoringElsewhere):
             if not isinstance(outcome, Exception):
                 self._observer.note_attribution(time.perf_counter() - begun)
             task.done(outcome)
+
+    def _next(self) -> ScoringTask | None:
+        """Whose turn it is, waited for; None where this process ends."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: len(self._waiting) or self._closing.is_set())
+            return self._waiting.take(urgent=True) or self._waiting.take(urgent=False)
 
     def _outcome(self, task: ScoringTask) -> Outcome | None:
         """What a scorer makes of a response; None where this process ends first."""

@@ -6,9 +6,9 @@ receipt, and not what an application is told.
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
 from typing import Protocol
 
 import torch
@@ -18,15 +18,13 @@ from attribution.records import AttributedResponse, Generation
 from attribution.scoring.credit_preset import Effort
 from attribution.scoring.interruptible import Pieces
 from deployment.replica.observer import ScoringObserver
+from deployment.replica.scoring.scoring_order import ScoringOrder, ScoringTask
 
 _TELL_EVERY_S = 1.0
 _STEPS_A_TURN = 3
 _PART_OF_A_STEP = 0.8  # a turn ends with the piece under way, and so a little later
 CAPTURED_BYTES = 1 << 28
 """What waiting responses may keep together of their decoding, which saves a part of the work of scoring them."""
-
-ScoreListener = Callable[[AttributedResponse | Exception], None]
-"""Is told what a response scored, or why it cannot be scored; must not raise."""
 
 
 class Attribute(Protocol):
@@ -36,30 +34,6 @@ class Attribute(Protocol):
         self, model: FederatedModel, generation: Generation, *, token_level: bool, effort: Effort
     ) -> Pieces[AttributedResponse]:
         """Scores and shares of a generation, in pieces."""
-
-
-@dataclass
-class ScoringTask:
-    """A response that waits for its score.
-
-    Attributes:
-        generation: what was generated.
-        token_level: whether each token is scored too.
-        urgent: whether an application waits for it: it comes before those of which nobody waits.
-        done: is told once, from the thread that scores.
-        abandoned: is called instead where it will not be scored here.
-        seconds: how long it has been worked on.
-    """
-
-    generation: Generation
-    token_level: bool
-    urgent: bool
-    done: ScoreListener
-    abandoned: Callable[[], None]
-    since: float = field(default_factory=time.monotonic)
-    seconds: float = 0.0
-    frugal: bool = False
-    work: Pieces[AttributedResponse] | None = None
 
 
 class Scoring(Protocol):
@@ -85,7 +59,7 @@ class Scoring(Protocol):
 
 
 class ScoringQueue:
-    """First come, first served among those for whom somebody waits, and then among the others.
+    """Scores in the `ScoringOrder`; what has begun goes on, unless an application waits for another.
 
     Args:
         model: what generated the responses.
@@ -102,32 +76,31 @@ class ScoringQueue:
         self._told = 0, 0.0
         self._steps = 0  # of decoding, since the last turn
         self._step_s = math.inf  # the last that read no prompt
-        self._urgent: deque[ScoringTask] = deque()
-        self._others: deque[ScoringTask] = deque()
+        self._waiting = ScoringOrder()
+        self._begun: dict[bool, ScoringTask] = {}  # the one for which an application waits, and the other
 
     def __len__(self) -> int:
-        return len(self._urgent) + len(self._others)
+        return len(self._waiting) + len(self._begun)
 
     @property
     def lag_s(self) -> float:
         """How long the response that has waited longest has waited; 0 when none does."""
-        oldest = min((tasks[0].since for tasks in (self._urgent, self._others) if tasks), default=None)
+        oldest = min((task.since for task in self._tasks()), default=None)
         return 0.0 if oldest is None else time.monotonic() - oldest
 
     def put(self, task: ScoringTask) -> None:
         """Take a response; where too much is kept of those that wait, of this one only its ids are."""
-        waiting = (*self._urgent, *self._others, task)
-        if sum(each.generation.captured_bytes for each in waiting) > CAPTURED_BYTES:
+        if sum(each.generation.captured_bytes for each in (*self._tasks(), task)) > CAPTURED_BYTES:
             task.generation = task.generation.without_captures()
-        (self._urgent if task.urgent else self._others).append(task)
+        self._waiting.put(task)
         self._tell()
 
     def advance(self, seconds: float) -> None:
         """Work for so long, and where there is work for one piece at least."""
         until = time.perf_counter() + seconds
-        while tasks := self._urgent or self._others:
-            if self._advance(tasks[0]):
-                tasks.popleft()
+        while task := self._next():
+            if self._advance(task):
+                del self._begun[task.urgent]
             self._tell()
             if time.perf_counter() >= until:
                 return
@@ -146,16 +119,28 @@ class ScoringQueue:
         self._steps += 1
         if not is_reading:
             self._step_s = step_s
-        is_due = self._urgent or self._steps >= _STEPS_A_TURN
+        is_due = self._steps >= _STEPS_A_TURN or any(task.urgent for task in self._tasks())
         if piled_up or (is_due and not is_reading):
             self._steps = 0
             self.advance(_PART_OF_A_STEP * min(step_s, self._step_s))
 
     def abandon(self) -> None:
         """Score nothing more; whoever waits is told."""
-        for tasks in (self._urgent, self._others):
-            while tasks:
-                tasks.popleft().abandoned()
+        left, self._waiting, self._begun = list(self._tasks()), ScoringOrder(), {}
+        for task in left:
+            task.abandoned()
+
+    def _tasks(self) -> Iterator[ScoringTask]:
+        return chain(self._begun.values(), self._waiting)
+
+    def _next(self) -> ScoringTask | None:
+        """What is worked on now."""
+        for urgent in (True, False):
+            if urgent not in self._begun and (task := self._waiting.take(urgent=urgent)):
+                self._begun[urgent] = task
+            if urgent in self._begun:
+                return self._begun[urgent]
+        return None
 
     def _tell(self) -> None:
         """Tell how many wait, when that changes, and once a second while some do."""

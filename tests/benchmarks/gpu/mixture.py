@@ -5,7 +5,8 @@ import time
 from attribution.attribute import credit_in_pieces
 from attribution.model import FederatedModel
 from deployment.replica.observer import Observer
-from deployment.replica.scoring.scoring_queue import ScoringQueue, ScoringTask
+from deployment.replica.scoring.scoring_order import ScoringTask
+from deployment.replica.scoring.scoring_queue import ScoringQueue
 from tests.benchmarks.gpu.decoding import started_batch
 from tests.benchmarks.gpu.scoring import EFFORT, response_of
 from tests.benchmarks.serving.loads import percentile

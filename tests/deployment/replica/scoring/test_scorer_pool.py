@@ -17,7 +17,7 @@ from deployment.replica.scoring import scorer_pool
 from deployment.replica.scoring.bundle_scorer import BundleScorer
 from deployment.replica.scoring.messages import BundleUnreadError, Outcome, UnscoredResponse
 from deployment.replica.scoring.scorer_pool import Ask, ScorerAwayError, ScorerDiedError, ScorerPool
-from deployment.replica.scoring.scoring_queue import ScoringTask
+from deployment.replica.scoring.scoring_order import ScoringTask
 from deployment.replica.worker import Worker
 from deployment.settings import Settings
 from deployment.spool.records import ProgressRecord
@@ -102,6 +102,23 @@ def test_no_token_waits_for_scorers(
         until(lambda: ledger.last_sequence() == 5)
 
     assert "urgent" in {receipt.response_id for receipt in ledger.receipts_after(0)[:2]}
+
+
+def test_a_flood_keeps_no_other_application_from_scorers(
+    model: FederatedModel, ledger: Ledger, spool: SmallDisk, notes: Notes, scorers: Scorers
+) -> None:
+    """The same where others score: the other application's does not come behind all of them."""
+    opened = threading.Event()
+    scorers.before = lambda _: opened.wait(PATIENCE_S)
+    with apart(scorers, model, ledger, spool, notes) as worker:
+        callers = [Caller(worker, job(f"flood {n}"), ledger) for n in range(5)]
+        until(lambda: notes.unscored == 5)
+        callers.append(Caller(worker, job("other", application="ba9876543210"), ledger))
+        until(lambda: notes.unscored == 6)
+        opened.set()
+        assert all(caller.end().summary for caller in callers)
+
+    assert "other" in {receipt.response_id for receipt in ledger.receipts_after(0)[:3]}
 
 
 @pytest.mark.parametrize("error", [ScorerDiedError("gone"), ScorerAwayError("none")])

@@ -22,7 +22,8 @@ from deployment.replica.booking.booking_queue import BookingQueue
 from deployment.replica.capacity import Capacity
 from deployment.replica.messages import Finished
 from deployment.replica.scoring import scoring_queue
-from deployment.replica.scoring.scoring_queue import ScoringQueue, ScoringTask
+from deployment.replica.scoring.scoring_order import ScoringTask
+from deployment.replica.scoring.scoring_queue import ScoringQueue
 from deployment.spool.records import ProgressRecord
 from deployment.spool.spool import Spool
 from rewards.credit import COMMONS, MICRO_CREDITS_PER_TOKEN, PENDING
@@ -122,6 +123,21 @@ def test_who_asked_comes_before_who_did_not(
         until(lambda: ledger.last_sequence() == 4)
     assert ledger.receipts_after(0)[0].response_id in {"r0", "asked"}, "only the one under way comes before"
     assert "asked" in {receipt.response_id for receipt in ledger.receipts_after(0)[:2]}
+
+
+def test_a_flood_keeps_no_other_application_s_score_waiting(
+    model: FederatedModel, ledger: Ledger, spool: SmallDisk, notes: Notes, gate: Gate
+) -> None:
+    """Behind five of one key whose scores are waited for, another key's is next but one, beside the one under way."""
+    with working(model, ledger, spool, notes, attribute=gate) as worker:
+        callers = [Caller(worker, job(f"flood {n}"), ledger) for n in range(5)]
+        until(lambda: notes.unscored == 5)
+        callers.append(Caller(worker, job("other", application="ba9876543210"), ledger))
+        until(lambda: notes.unscored == 6)
+        gate.opened.set()
+        assert all(caller.end().summary for caller in callers)
+
+    assert "other" in {receipt.response_id for receipt in ledger.receipts_after(0)[:3]}
 
 
 def test_no_response_begins_while_too_many_wait_for_their_score(
