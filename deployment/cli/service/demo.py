@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -188,10 +189,9 @@ def _ask_all(
 ) -> list[_DemoAnswer]:
     """Ask every question; those of `by_token` with the score of each token."""
     headers = {"Authorization": f"Bearer {key}"}
-    with (
-        httpx.Client(base_url=address, headers=headers, timeout=_ANSWER_TIMEOUT) as http,
-        ThreadPoolExecutor(_QUESTIONS_AT_ONCE) as pool,
-    ):
+    pool = ThreadPoolExecutor(_QUESTIONS_AT_ONCE)
+    with httpx.Client(base_url=address, headers=headers, timeout=_ANSWER_TIMEOUT) as http, ExitStack() as ending:
+        ending.callback(pool.shutdown, wait=False, cancel_futures=True)  # Ctrl-C does not wait for answers
         model = http.get("/v1/models").raise_for_status().json()["data"][0]["id"]
 
         def ask(question: _Question) -> _DemoAnswer:

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
 import pytest
 
-from deployment.cli.service import service_process
+from deployment.cli.service import demo, service_process
 from deployment.errors import StartError
 from tests.waiting import PATIENCE_S, until
 
@@ -56,6 +57,35 @@ def ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_does_not_wait_for_answers():
+    """Who interrupts the demo while it asks is back at once, though no answer came: a score may take minutes."""
+    answered, interrupted = threading.Event(), []
+
+    class Silent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            models = b'{"data": [{"id": "silent"}]}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(models)))
+            self.end_headers()
+            self.wfile.write(models)
+
+        def do_POST(self) -> None:
+            if not interrupted:
+                interrupted.append(True)
+                os.kill(os.getpid(), signal.SIGINT)
+            answered.wait(PATIENCE_S)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        questions = [demo._Question("clinic", f"{number}?", ()) for number in range(40)]
+        with pytest.raises(KeyboardInterrupt):
+            demo._ask_all(f"http://127.0.0.1:{server.server_port}", "key", questions, ())
+        assert not answered.is_set()
+        answered.set()
+        server.shutdown()
 
 
 @pytest.mark.usefixtures("ctrl_c")
