@@ -126,7 +126,7 @@ class PeriodError(LedgerError):
 
 
 class PeriodEmptyError(PeriodError):
-    """Nothing was booked in the window of the period."""
+    """Nothing was booked in the window of the period, or nothing by which its pool could be earned."""
 
 
 class PeriodMovedError(PeriodError):

@@ -49,15 +49,10 @@ def own_updates(manifest: Manifest, client: str, key: VerifyKey, kept: Mapping[s
         kept: its statements, by the name of the file that each is in.
 
     Raises:
-        SignatureError: the client is none of this bundle, another key stands there as its own, what was kept is no
-            statement of this client and consortium under this key, or there is nothing to compare.
+        SignatureError: the client is none of this bundle, another key stands there as its own, or what was kept is no
+            statement of this client and consortium under this key.
     """
     _require_own_key(manifest, client, key)
-    if manifest.rounds is None and not kept:
-        raise SignatureError(
-            f"nothing could be compared: the bundle credits {client!r}, records no updates of its rounds, and no "
-            "statement of an update was given"
-        )
     sent = {name: _kept_update(name, text, manifest.consortium, client, key) for name, text in kept.items()}
     listed = {each.round: (each, update) for each, update in sent_updates(manifest) if each.client == client}
     weights = {number: update.weight for number, (_, update) in listed.items()}

@@ -51,21 +51,19 @@ class PublicationProof(TypedDict):
 
 
 def publication_proof(connection: Connection, consortium: str, round_number: int | None = None) -> PublicationProof:
-    """The proof of the publication that stands for a consortium, or of the last of one round, taken back or not.
+    """The proof of the publication that stands for a consortium, or of the last of one round.
 
     Args:
         connection: of `Database.read`.
         consortium: whose.
-        round_number: of the bundle; None for the one that answers now.
+        round_number: of the bundle, also one that was taken back, where none of that round was not; None for the one
+            that answers now.
 
     Raises:
         LogError: there is none, or it is not sealed yet.
     """
-    told = history(connection, consortium)
-    if round_number is None:
-        published = [each for each in told if not each.is_withdrawn]
-    else:
-        published = [each for each in told if each.round == round_number]
+    told = [each for each in history(connection, consortium) if round_number in (None, each.round)]
+    published = [each for each in told if not each.is_withdrawn] or told
     if not published:
         what = "no bundle" if round_number is None else f"no bundle of round {round_number}"
         raise LogError(f"{what} was published for consortium {consortium!r}")

@@ -91,7 +91,8 @@ def close(
 
     Raises:
         PeriodClosedError: the name is closed already; carries the stored settlement.
-        PeriodEmptyError: no receipt counts in the window, and nothing falls due, now or later.
+        PeriodEmptyError: no receipt counts in the window, and nothing falls due, now or later; or the policy has a
+            `pool`, and no response counts by which anybody could earn it.
         PeriodMovedError: it comes to another settlement than was expected; nothing is written.
         PeriodError: the name is not valid, the period before is not final, or the grace hours are not over.
         PolicyError: the policy names a client or an application that the ledger does not know.
@@ -213,17 +214,17 @@ def _draft(
     policy_fit.require_fit(connection, policy)
     frame = freeze(connection, previous, policy, until_us, at_us)
     prepared = prepare_settlement(connection, history, name, len(history.periods) + 1, frame, policy)
+    moment = "" if until_us is None else f" that was made before {text_of(until_us)}"
     if prepared.is_empty:
-        moment = "" if until_us is None else f" that was made before {text_of(until_us)}"
         what = "all responses are held that were" if prepared.contents.left_out else "nothing was"
         raise PeriodEmptyError(
             f"period {name!r} is empty: {what} booked since receipt {frame.after}{moment}, and nothing in "
             f"{policy.currency} falls due"
         )
-    if prepared.contents.is_empty and prepared.settlement.pool:
+    if policy.pool and not prepared.settlement.tokens:
         raise PeriodEmptyError(
-            f"period {name!r} has no receipt since number {frame.after}: the commons would have its whole pool; only "
-            "what falls due is paid by a policy with pool: 0"
+            f"period {name!r} has no token: no response counts that was booked since receipt {frame.after}{moment}, "
+            "so the commons would have the whole pool; with pool: 0 it pays what falls due"
         )
     return prepared
 

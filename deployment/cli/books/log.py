@@ -66,7 +66,7 @@ def proof(
 def bundle_proof(
     consortium: Annotated[str, typer.Argument(help="Whose bundle.")],
     round_number: Annotated[
-        int | None, typer.Option("--round", min=1, help="Of this round; else the one that was published last.")
+        int | None, typer.Option("--round", min=1, help="Of this round; else the one that answers.")
     ] = None,
     ledger: LedgerUrl = AS_SET,
     _config: Config = None,

@@ -104,6 +104,10 @@ def check(
     front = read_front(bundle)
     updates = own_updates(front.manifest, client, key, _read_kept(statements or []))
     publication = None if proof is None else _proved_publication(proof, read_keys(public_key), front.sha256)
+    if not updates and publication is None:
+        raise SignatureError(
+            f"{bundle}: nothing could be compared: it records no update of {client!r}, and no statement was given"
+        )
     _print_updates(updates, publication, client, front.sha256, as_json=as_json)
     if wrong := [each for each in updates if each.is_wrong]:
         whole = "; ".join(f"round {each.round}: {each.standing}: {each.reason}" for each in wrong)

@@ -35,7 +35,8 @@ def look_at_port(setting: str, host: str, port: int, *, is_up: bool) -> str:
         raise refused_start(setting, host, port, error)
     if not is_up:
         raise StartError(
-            f"{host}:{port} is held by another protoken service that runs: {holder}; set another {setting}"
+            f"{host}:{port} is held by a protoken service whose API is not at this one's port: {holder}; set another "
+            f"{setting}, unless this one starts or stops just now"
         )
     return f"{host}:{port} is held by a protoken service that runs: {holder}"
 

@@ -6,6 +6,7 @@ would, and settles what was booked. Ends by itself, or with `--keep` at Ctrl-C, 
 
 import hashlib
 import json
+import shlex
 import signal
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -276,7 +277,7 @@ def _stay(
     say("sign in to the console with one of these keys, which open this demo only")
     places = {"ledger": settings["ledger"]}
     places |= {name: str(Path(settings[name]).absolute()) for name in ("signing_key", "pepper_file")}
-    named = " ".join(f"{ENVIRONMENT_PREFIX}{name.upper()}={place}" for name, place in places.items())
+    named = " ".join(f"{ENVIRONMENT_PREFIX}{name.upper()}={shlex.quote(place)}" for name, place in places.items())
     say(f"for the command line in another shell: export {named}", soft_wrap=True)
     say("Ctrl-C ends everything")
     service.stay()

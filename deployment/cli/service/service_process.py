@@ -61,7 +61,7 @@ class ServiceApart:
 
 @contextmanager
 def service_apart(settings: Mapping[str, str], log: Path) -> Iterator[ServiceApart]:
-    """The service on free ports of loopback, once it answers; ended after the responses under way.
+    """The service on free ports of loopback, once it answers; ended after the responses under way, unless by Ctrl-C.
 
     Args:
         settings: of the service, as in `configs/serve.yaml`, but for ports.
@@ -86,6 +86,9 @@ def service_apart(settings: Mapping[str, str], log: Path) -> Iterator[ServiceApa
         try:
             _wait_until_up(running)
             yield running
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)  # with the one that ends it a second signal: responses are cut
+            raise
         finally:
             _end(process)
 

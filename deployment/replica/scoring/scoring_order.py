@@ -63,6 +63,11 @@ class ScoringOrder:
     def __iter__(self) -> Iterator[ScoringTask]:
         return (task for line in self._lines.values() for task in line)
 
+    @property
+    def is_urgent(self) -> bool:
+        """Whether an application waits for one of them."""
+        return len(self._lines[True]) > 0
+
     def put(self, task: ScoringTask) -> None:
         """Let a task wait."""
         line = self._lines[task.urgent]

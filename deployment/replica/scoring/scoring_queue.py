@@ -119,7 +119,7 @@ class ScoringQueue:
         self._steps += 1
         if not is_reading:
             self._step_s = step_s
-        is_due = self._steps >= _STEPS_A_TURN or any(task.urgent for task in self._tasks())
+        is_due = self._steps >= _STEPS_A_TURN or self._waiting.is_urgent or True in self._begun
         if piled_up or (is_due and not is_reading):
             self._steps = 0
             self.advance(_PART_OF_A_STEP * min(step_s, self._step_s))

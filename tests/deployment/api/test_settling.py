@@ -167,12 +167,15 @@ def test_what_cannot_be_is_refused_by_name(
 
 
 def test_an_empty_period_is_not_closed(operator: TestClient) -> None:
-    """Where nothing was booked since the last period and no holdback falls due there is nothing to close."""
+    """Where nothing was booked since the last period no pool is paid, and only what falls due makes a period."""
     post(operator, "periods/first/close")
-    second = post(operator, "periods/second/close")
+    refused = error_of(operator.post("/api/v1/periods/second/close", json={}), 409)
+    no_pool = {"policy": {**POLICY, "pool": 0}}
+    second = post(operator, "periods/second/close", **no_pool)
 
+    assert ("period_empty", True) == (refused["code"], "with pool: 0 it pays what falls due" in refused["message"])
     assert any(line["released_holdback"] not in (0, "0") for line in second["settlement"]["lines"])
-    assert "period_empty" == error_of(operator.post("/api/v1/periods/third/close", json={}), 409)["code"]
+    assert "period_empty" == error_of(operator.post("/api/v1/periods/third/close", json=no_pool), 409)["code"]
 
 
 def test_a_member_sees_its_own_line_of_a_period(operator: TestClient, member: TestClient) -> None:

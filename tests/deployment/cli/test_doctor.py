@@ -515,9 +515,7 @@ def test_port_of_another_service_is_not_free_for_this_one(
     code, found = examined(capsys, service)
 
     assert (1, "ok", "wrong") == (code, found["port"][0], found["metrics_port"][0])
-    assert (
-        "held by another protoken service that runs: its exporter; set another metrics_port" in found["metrics_port"][1]
-    )
+    assert "whose API is not at this one's port: its exporter; set another metrics_port" in found["metrics_port"][1]
 
 
 def test_a_ledger_in_use_is_read_and_left(capsys: pytest.CaptureFixture[str], service: Service) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from attribution.base.references import load_model
+from attribution.bundle.bundle import open_bundle
 from deployment.members.recorded_signatures import sent_updates
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import seal
@@ -178,6 +179,19 @@ def test_a_folder_without_statements_is_no_good_news(capsys, place, bundle, tmp_
 
     assert (1, "") == (code, out)
     assert f"{tmp_path / 'empty'} holds no statement" in err
+
+
+def test_nothing_compared_is_no_good_news(capsys, place, tmp_path):
+    """Of a bundle that records no updates, where no statement is given either: it might have dropped them all."""
+    model = consortia.base_model("llama")
+    bundle = consortia.write_consortium(tmp_path / "plain", model, consortia.updates(model))
+    client = open_bundle(bundle).manifest.clients[0].id
+    asked = ["member", "check", str(bundle), "--client", client, "--own-key", str(place / "north.pub")]
+    code, out, err = run(capsys, *asked)
+    as_json = run(capsys, *asked, "--json")
+
+    assert (1, "", 1, "") == (code, out, as_json[0], as_json[1])
+    assert f"nothing could be compared: it records no update of '{client}', and no statement was given" in err
 
 
 def test_a_dropped_update_ends_with_exit_code_1(capsys, place, tmp_path):

@@ -334,6 +334,8 @@ def test_there_is_a_page_for_every_reason_to_preview_nothing(
     assert "it can be closed from" in reason(name="2026-11", until="2199-01-01T00:00")
     assert "is no moment before the year 2255" in reason(name="2026-11", until="2999-01-01T00:00")
     close(operator, "2026-09")
+    assert "with pool: 0 it pays what falls due" in reason(name="2026-10")
+    set_policy(tmp_path, **{**POLICY, "pool": 0})
     close(operator, "2026-10")  # pays the holdback that falls due
     assert "is empty: nothing was booked since receipt 11" in reason(name="2026-11")
     assert "is closed already (final, receipts 1 to 11)" in reason(name="2026-09")

@@ -18,7 +18,7 @@ from tests.rewards.books import KEY, ORIGIN, OTHER_KEY
 KEYS = [KEY.public]
 
 
-def put_in_service(ledger, number, consortium="valley"):
+def put_in_service(ledger, number, consortium="valley", *, of_round=None):
     digest = f"{number:064x}"
     with ledger.database.write() as connection:
         publish(
@@ -27,7 +27,7 @@ def put_in_service(ledger, number, consortium="valley"):
             bundle=f"/bundles/{number}",
             model_sha256=digest,
             manifest_sha256=digest[::-1],
-            round_number=number,
+            round_number=of_round or number,
             actor="tester",
         )
 
@@ -71,13 +71,19 @@ def test_the_last_one_is_proved_once_it_is_sealed(books):
 
 
 def test_what_was_taken_back_is_not_proved_as_the_one_that_answers(books):
-    """Without a round, the one before it is proved; the one that was taken back by its number."""
+    """Without a round, the one before it is proved; the one that was taken back by its number, if none else has it."""
     with books.database.write() as connection:
         withdraw(connection, "valley", "tester")
     seal(books, KEY, ORIGIN)
 
     assert 2 == verify_publication_proof(read(books, "valley"), KEYS, ORIGIN).round
     assert 3 == verify_publication_proof(read(books, "valley", 3), KEYS, ORIGIN).round
+    for number in (4, 5):
+        put_in_service(books, number, of_round=3)
+    with books.database.write() as connection:
+        withdraw(connection, "valley", "tester")
+    seal(books, KEY, ORIGIN)
+    assert f"{4:064x}"[::-1] == verify_publication_proof(read(books, "valley", 3), KEYS, ORIGIN).manifest_sha256
 
 
 @pytest.mark.parametrize(
