@@ -6,11 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from deployment.cli.books.trusted_keys import PublicKeys, checkpoint_document, read_keys, read_text_of
+from deployment.cli.books.trusted_keys import (
+    PublicKeys,
+    checkpoint_document,
+    read_checkpoint,
+    read_keys,
+    read_text_of,
+)
 from deployment.cli.number_format import credit
 from deployment.cli.options import Json, date
 from deployment.cli.output import print_json, say
-from rewards.errors import LogError
+from rewards.errors import LogError, SignatureError
 from rewards.files import strict_json
 from rewards.files.strict_json import JsonObject
 from rewards.log import proofs
@@ -36,14 +42,19 @@ def check_proof(
     keys = [replace(key, origin=origin) for key in keys]
     document, name = _json(file), origin or keys[0].name
     kind = document.get("proof") if isinstance(document, dict) else None
-    if kind == "consistency":
-        if held is None:
-            raise typer.BadParameter("a proof of consistency needs the older one, by --checkpoint FILE")
-        shown, line = _consistency(document, read_text_of(held), keys, name)
-    elif kind == "publication":
-        shown, line = _publication(document, keys, name)
-    else:
-        shown, line = _receipt(document, keys, name)
+    if kind == "consistency" and held is None:
+        raise typer.BadParameter("a proof of consistency needs the older one, by --checkpoint FILE")
+    older = "" if held is None else read_checkpoint(held)
+    try:
+        if kind == "consistency":
+            shown, line = _consistency(document, older, keys, name)
+        elif kind == "publication":
+            shown, line = _publication(document, keys, name)
+        else:
+            shown, line = _receipt(document, keys, name)
+    except (LogError, SignatureError) as error:
+        named = f"{file} against {held}" if kind == "consistency" else str(file)
+        raise type(error)(f"{named}: {error}") from error
     if as_json:
         print_json({"ok": True, **shown})
     else:

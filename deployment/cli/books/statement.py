@@ -14,6 +14,7 @@ import typer
 
 from attribution.files.destinations import prepare_folder, require_makeable, require_own_file, write_file
 from deployment.books import statement_page
+from deployment.cli.books.trusted_keys import read_keys
 from deployment.cli.options import AS_SET, Config, Json, KeyFile, LedgerUrl
 from deployment.cli.output import print_json
 from deployment.cli.tables import print_table
@@ -26,7 +27,6 @@ from rewards.files.plain_text import one_line
 from rewards.files.strict_json import JsonObject
 from rewards.ledger.ledger import Ledger
 from rewards.log.sealer import log_origin, seal
-from rewards.signing.keys import VerifyKey
 
 app = typer.Typer(help="Issue and check clients' statements.", no_args_is_help=True)
 
@@ -113,11 +113,7 @@ def verify(
 ) -> None:
     """Check a statement with the public key alone: no ledger, no network. Says what it checked."""
     document = _load(file)
-    try:
-        lines = public_key.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"public key {public_key} cannot be read: {error}") from error
-    keys = [replace(VerifyKey.decode(line), origin=origin) for line in lines if line.strip()]
+    keys = [replace(key, origin=origin) for key in read_keys([public_key])]
     checked = statements.verify(document, keys, origin)
     if as_json:
         print_json({"period": checked.period, "client": checked.client, "checks": list(checked.checks)})
@@ -166,3 +162,5 @@ def _load(file: Path) -> JsonObject:
         return statements.load(file.read_bytes())
     except OSError as error:
         raise SettingsError(f"statement {file} cannot be read: {error.strerror}") from error
+    except SignatureError as error:
+        raise SignatureError(f"{file}: {error}") from error

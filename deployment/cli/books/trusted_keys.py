@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from deployment.errors import SettingsError
+from rewards.errors import SignatureError
 from rewards.files.strict_json import JsonObject
 from rewards.signing.keys import VerifyKey
 from rewards.signing.notes import Checkpoint
@@ -22,10 +23,30 @@ def read_keys(files: Sequence[Path] | None) -> list[VerifyKey]:
 
     Raises:
         SettingsError: a file cannot be read.
-        SignatureError: a line is no public key.
+        SignatureError: a line of one is no public key.
     """
-    lines = [line for file in files or () for line in read_text_of(file).splitlines() if line.strip()]
-    return [VerifyKey.decode(line) for line in lines]
+    return [key for file in files or () for key in _keys_of(file)]
+
+
+def _keys_of(file: Path) -> list[VerifyKey]:
+    try:
+        return [VerifyKey.decode(line) for line in read_text_of(file).splitlines() if line.strip()]
+    except SignatureError as error:
+        raise SignatureError(f"{file}: {error}") from error
+
+
+def read_checkpoint(file: Path) -> str:
+    """The signed note of a checkpoint that is held, as yet unchecked.
+
+    Raises:
+        SettingsError: the file cannot be read, or holds something else.
+    """
+    note = read_text_of(file)
+    if "\n\n" not in note:
+        is_json = note.lstrip().startswith("{")
+        why = "the whole JSON answer, of which the field `note` is wanted" if is_json else "no signed note"
+        raise SettingsError(f"{file} is no checkpoint: it holds {why}")
+    return note
 
 
 def read_text_of(file: Path) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deployment.cli.books.trusted_keys import PublicKeys, read_keys, read_text_of
+from deployment.cli.books.trusted_keys import PublicKeys, read_checkpoint, read_keys
 from deployment.cli.number_format import credit
 from deployment.cli.options import AS_SET, Config, Json, LedgerUrl, is_typed
 from deployment.cli.output import print_json, say
@@ -36,7 +36,7 @@ def verify(
     if copy is not None and is_typed(ctx, "ledger"):
         raise typer.BadParameter("give either --ledger or --copy")
     where = copy or ledger
-    keys, note = read_keys(public_key), None if held is None else read_text_of(held)
+    keys, note = read_keys(public_key), None if held is None else read_checkpoint(held)
     with ProgressBar() as progress:
         report = audit(where, keys=keys, held=note, progress=progress)
     if as_json:

@@ -128,19 +128,20 @@ def test_a_proof_goes_from_the_operator_to_anybody(capsys, folder, url):
 
 
 def test_an_altered_proof_is_refused(capsys, folder, url):
-    """An altered amount, an unknown key and another log are refused with exit code 1 and one line."""
+    """An altered amount, an unknown key and another log are refused with exit code 1 and one line; it names the file."""
     document = json.loads(run(capsys, "ledger", "proof", "r4", "--client", "bank", "--ledger", url)[1])
     (folder / "proof.json").write_text(json.dumps(document))
     entry = document["opening"]["entry"]
     entry["amount"] = str(int(entry["amount"]) + 1)
     (folder / "altered.json").write_text(json.dumps(document))
     for name, options, named in (
+        ("altered.json", ["--public-key", folder / "public.key"], "altered.json: "),
         ("altered.json", ["--public-key", folder / "public.key"], "not in the log"),
         ("proof.json", ["--public-key", folder / "other.key"], "no known key"),
         ("proof.json", ["--public-key", folder / "public.key", "--origin", "elsewhere"], "not of 'elsewhere'"),
         ("held.note", ["--public-key", folder / "public.key"], "no JSON"),
         ("nowhere.json", ["--public-key", folder / "public.key"], "nowhere.json cannot be read"),
-        ("proof.json", ["--public-key", folder / "held.note"], "public key"),
+        ("proof.json", ["--public-key", folder / "held.note"], "held.note: a public key"),
     ):
         code, out, err = run(capsys, "ledger", "check-proof", folder / name, *options)
 
@@ -161,6 +162,20 @@ def test_a_proof_of_consistency_is_checked(capsys, folder, url):
     assert 0 == code
     assert "19 leaves extends the 7 leaves of the checkpoint that you hold" in out
     assert 2 == run(capsys, "ledger", "check-proof", folder / "growth.json", *options)[0]
+
+
+def test_the_file_that_is_no_checkpoint_is_named(capsys, folder, url):
+    """As the answer of the service is none, but holds one, and a proof is none; the log is not blamed."""
+    options = ["--public-key", folder / "public.key"]
+    with closing(Ledger(url)) as ledger, ledger.database.read() as connection:
+        (folder / "growth.json").write_text(json.dumps(proofs.consistency(connection, 7)))
+    (folder / "checkpoint.json").write_text(json.dumps({"note": (folder / "held.note").read_text()}))
+    for held, named in (("checkpoint.json", "of which the field `note` is wanted"), ("public.key", "no signed note")):
+        for command in (("check-proof", folder / "growth.json"), ("verify", "--ledger", url)):
+            code, out, err = run(capsys, "ledger", *command, *options, "--checkpoint", folder / held)
+
+            assert (1, "", 1) == (code, out, len(err.strip().splitlines()))
+            assert f"{folder / held} is no checkpoint: it holds " in err and named in err
 
 
 def test_sealing_and_checkpoints(capsys, tmp_path):

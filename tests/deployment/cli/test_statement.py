@@ -83,6 +83,8 @@ def test_an_altered_statement_fails(capsys, folder):
 
     assert (1, "", 1) == (code, out, len(err.splitlines()))
     assert "signature" in err
+    file.write_text("{")
+    assert f"{file}: " in run(capsys, "statement", "verify", file, "--public-key", folder / "public.key")[2]
 
 
 def test_statements_are_tables_and_pages_too(capsys, folder):
