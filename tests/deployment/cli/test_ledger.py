@@ -128,7 +128,7 @@ def test_a_proof_goes_from_the_operator_to_anybody(capsys, folder, url):
 
 
 def test_an_altered_proof_is_refused(capsys, folder, url):
-    """An altered amount, an unknown key and another log are refused with exit code 1 and one line; it names the file."""
+    """An altered amount, an unknown key, another log are refused in one line that names the file, with exit code 1."""
     document = json.loads(run(capsys, "ledger", "proof", "r4", "--client", "bank", "--ledger", url)[1])
     (folder / "proof.json").write_text(json.dumps(document))
     entry = document["opening"]["entry"]
