@@ -92,7 +92,7 @@ def close(
     Raises:
         PeriodClosedError: the name is closed already; carries the stored settlement.
         PeriodEmptyError: no receipt counts in the window, and nothing falls due, now or later; or the policy has a
-            `pool`, and no response counts by which anybody could earn it.
+            `pool`, which the commons would have whole.
         PeriodMovedError: it comes to another settlement than was expected; nothing is written.
         PeriodError: the name is not valid, the period before is not final, or the grace hours are not over.
         PolicyError: the policy names a client or an application that the ledger does not know.
@@ -221,10 +221,10 @@ def _draft(
             f"period {name!r} is empty: {what} booked since receipt {frame.after}{moment}, and nothing in "
             f"{policy.currency} falls due"
         )
-    if policy.pool and not prepared.settlement.tokens:
+    if policy.pool and prepared.contents.is_empty:
         raise PeriodEmptyError(
-            f"period {name!r} has no token: no response counts that was booked since receipt {frame.after}{moment}, "
-            "so the commons would have the whole pool; with pool: 0 it pays what falls due"
+            f"period {name!r} would pay nobody but the commons: no response counts that was booked since receipt "
+            f"{frame.after}{moment}; with pool: 0 it pays what falls due"
         )
     return prepared
 

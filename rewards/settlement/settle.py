@@ -57,7 +57,7 @@ remainders of that division, of equal ones to the smallest SHA-256(salt, 0x00, a
 13. **Empty** is a period in which no receipt counts and no reversal takes back, if nothing falls due either, now or
     later: no client has a claw-back in the purse, and of none who is not on hold are carry + held + holdbacks due -
     claw-back at least the minimum and above zero, or is a holdback still kept, which only periods bring nearer.
-    An empty period is not closed, nor is one without a token by a policy whose `pool` is above zero.
+    An empty period is not closed, nor is one that only what falls due makes by a policy whose `pool` is above zero.
 
 Rule 1: the fractions of steps 2 and 3 are dropped; in step 5 max_price * tokens / 10^6 is rounded down; balances pass
 on whatever the currency, and there is no other purse; step 9 gives all to the commons; step 12 takes back
