@@ -22,6 +22,7 @@ NAMES = {
         "create_server",
         "bind",
         "TCPSite",
+        "service_apart",
     },
     "model": {"torch", "transformers"},
     "app": {"TestClient"},

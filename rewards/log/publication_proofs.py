@@ -56,8 +56,8 @@ def publication_proof(connection: Connection, consortium: str, round_number: int
     Args:
         connection: of `Database.read`.
         consortium: whose.
-        round_number: of the bundle, also one that was taken back, where none of that round was not; None for the one
-            that answers now.
+        round_number: of the bundle; None for the one that answers now. One that was taken back is proved only where no
+            other of its round stands.
 
     Raises:
         LogError: there is none, or it is not sealed yet.

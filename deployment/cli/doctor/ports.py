@@ -21,8 +21,7 @@ def look_at_port(setting: str, host: str, port: int, *, is_up: bool) -> str:
         setting: of the port.
         host: where.
         port: its number.
-        is_up: whether somebody has the port of the API, who is asked of its own: where nobody has, a service that
-            holds another port is not the one that is set.
+        is_up: whether somebody has the API's port. Where nobody has, a service that holds another port is another one.
 
     Raises:
         StartError: somebody else listens there, or nobody may.

@@ -14,6 +14,7 @@ import pytest
 
 from deployment.cli.service import demo, service_process
 from deployment.errors import StartError
+from tests.end_to_end.service import free_port
 from tests.waiting import PATIENCE_S, until
 
 
@@ -106,6 +107,36 @@ def test_ctrl_c_ends_the_stay(tmp_path, monkeypatch):
         assert process.poll() is None
         service_process._end(process)
         assert process.poll() is not None
+
+
+WAITS_FOR_RESPONSES = """
+import http.server, os, signal, threading, time
+told = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _frame: told.append(number))
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+server = http.server.HTTPServer(("127.0.0.1", int(os.environ["PROTOKEN_PORT"])), Answers)
+threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+while len(told) < 2:
+    time.sleep(0.05)
+print("cut", flush=True)
+"""
+
+
+def test_ctrl_c_ends_a_service_before_its_responses_do(tmp_path, monkeypatch):
+    """`serve` lets responses under way end at one signal and cuts them at a second: who interrupts sends both."""
+    (tmp_path / "service.py").write_text(f"#!{sys.executable}\n{WAITS_FOR_RESPONSES}")
+    (tmp_path / "service.py").chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "service.py"))
+    monkeypatch.setattr(service_process, "_PORTS", {name: free_port() for name in service_process._PORTS})
+
+    with pytest.raises(KeyboardInterrupt), service_process.service_apart({}, tmp_path / "serve.log"):
+        raise KeyboardInterrupt
+
+    assert "cut" in (tmp_path / "serve.log").read_text()
 
 
 def test_a_service_that_does_not_stop_is_killed_with_its_children(monkeypatch):
