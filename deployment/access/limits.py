@@ -25,6 +25,9 @@ from rewards.ledger.usage import find_booked, names_of, tokens_of
 SUM_S = 2.0
 """How old the sum of a key's tokens may be: short against a response, so that several ingresses overspend little."""
 
+_ROUNDING = 1e-7
+"""So much of a request may be owed: what a sum of seconds loses by rounding, as a time that was told must hold."""
+
 _LOG = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
@@ -141,8 +144,8 @@ class _Rate:
         now = self._clock()
         self._level = min(self._per_minute, self._level + (now - self._at) * self._per_minute / 60)
         self._at = now
-        if self._level < requests:
-            wait_s = math.ceil((requests - self._level) * 60 / self._per_minute)
+        if self._level < requests - _ROUNDING:
+            wait_s = math.ceil((requests - _ROUNDING - self._level) * 60 / self._per_minute)
             raise OverloadedError(
                 f"this key may ask {self._per_minute} times a minute; try again in {wait_s} s",
                 code="rate_limit_exceeded",
