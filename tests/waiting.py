@@ -18,7 +18,7 @@ __all__ = ["PATIENCE_S", "is_up", "until", "until_up"]
 
 T = TypeVar("T")
 
-PATIENCE_S = 180
+PATIENCE_S = 600
 """What anything that will come has to come in."""
 ANSWER_S = 10
 """How long one question of a wait may take, which is asked again."""

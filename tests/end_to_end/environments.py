@@ -16,6 +16,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from tests.waiting import PATIENCE_S
+
 __all__ = ["Environment", "built_wheel", "environment"]
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +35,9 @@ class Environment:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def run(self, *command: str, cwd: Path, timeout_s: float = 120, **variables: str) -> subprocess.CompletedProcess:
+    def run(
+        self, *command: str, cwd: Path, timeout_s: float = PATIENCE_S, **variables: str
+    ) -> subprocess.CompletedProcess:
         """Run one of its programs in a folder, knowing of no other environment; what takes too long is asked to end."""
         words = [str(self.folder / "bin" / command[0]), *command[1:]]
         variables = _OUTSIDE | {"HOME": str(cwd)} | variables

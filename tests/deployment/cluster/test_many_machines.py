@@ -44,7 +44,6 @@ pytestmark = pytest.mark.slow
 SHIPPED = Path(__file__).parents[3] / "configs" / "cluster" / "serve.yaml"
 CALLERS = 4
 SOME = 20
-EXCHANGE_S = 420.0  # of replicas on two nodes that share this machine with other tests
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, postgresql: str) -> Iterator
             server = Server(f"http://127.0.0.1:{port}/v1", "test", key, {}, 0, ledger)
             world = World(nodes, ray, token, _document(folder, bundle, port), server, folder)
             world.deploy()
-            until(world.is_up, EXCHANGE_S)
+            until(world.is_up)
             yield world
 
 
@@ -141,15 +140,15 @@ def test_update_under_load_fails_no_request(world: World):
     before = {**world.running("replica"), **world.running("ingress")}
     with _load(world, Seen()) as seen:
         world.deploy(max_batch=1)
-        until(lambda: bool(world.refusal()), EXCHANGE_S)
+        until(lambda: bool(world.refusal()))
         reason = world.refusal().splitlines()[-1]
         begun = len(seen.whole)
-        until(lambda: len(seen.whole) > begun + SOME, EXCHANGE_S)
+        until(lambda: len(seen.whole) > begun + SOME)
         world.deploy(max_batch=24)
-        until(lambda: not world.refusal(), EXCHANGE_S)
-        until(lambda: not before.keys() & world.running("replica").keys() and world.is_up(), EXCHANGE_S)
+        until(lambda: not world.refusal())
+        until(lambda: not before.keys() & world.running("replica").keys() and world.is_up())
         begun = len(seen.whole)
-        until(lambda: len(seen.whole) > begun + SOME, EXCHANGE_S)
+        until(lambda: len(seen.whole) > begun + SOME)
 
     assert "'shutdown_timeout_s' is 900, and a replica that is full may need 13312 s" in reason
     assert 2 == len(world.running("replica"))
@@ -170,16 +169,16 @@ def test_killed_node_loses_and_doubles_nothing(world: World, monkeypatch: pytest
     with closing(Ledger(world.server.ledger)) as ledger:
         spool = ledger_folder(world.folder / "spool", ledger)
         with _load(world, Seen()) as seen:
-            until(lambda: len(seen.whole) > SOME and len([*spool.glob("spool-*.jsonl")]) == 2, EXCHANGE_S)
+            until(lambda: len(seen.whole) > SOME and len([*spool.glob("spool-*.jsonl")]) == 2)
             world.nodes.kill()
             begun = len(seen.whole)
-            until(lambda: len(seen.whole) > begun + SOME, EXCHANGE_S, lambda: f"{SOME} whole after {begun}: {seen}")
+            until(lambda: len(seen.whole) > begun + SOME, what=lambda: f"{SOME} whole after {begun}: {seen}")
         await_bookings(world.server.ledger, seen)
-        until(lambda: len([*spool.glob("spool-*.jsonl")]) == 1 and spooled_tokens(spool) == {}, EXCHANGE_S)
+        until(lambda: len([*spool.glob("spool-*.jsonl")]) == 1 and spooled_tokens(spool) == {})
         with ledger.database.read() as connection:
             sealed = latest_checkpoint(connection)
     world.nodes.add()
-    until(lambda: len(set(world.running("replica").values())) == 2, EXCHANGE_S)
+    until(lambda: len(set(world.running("replica").values())) == 2)
 
     assert [] == world.faults_of_books(seen)
     assert [] == [what for what in seen.odd if "is no refusal of ours" in what]

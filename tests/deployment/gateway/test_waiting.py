@@ -26,8 +26,8 @@ print("held", flush=True)
 sys.stdin.readline()
 connection.rollback()
 """
-AT_ONCE_S = 8.0
-"""Much less than who waits for the ledger's lock does (30 s and more), and enough for two busy cores."""
+AT_ONCE_S = 20.0
+"""Less than who waits for the ledger's lock does (30 s and more), and enough for two busy cores."""
 AUDITED = 40
 
 

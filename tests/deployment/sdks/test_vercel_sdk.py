@@ -11,6 +11,7 @@ import pytest
 from deployment.replica.messages import ChatMessage
 from tests import wanted
 from tests.deployment.gateway.engines import CARD, ScriptedEngine
+from tests.waiting import PATIENCE_S
 
 SCRIPT = Path(__file__).parent / "vercel"
 FILES = ("package.json", "package-lock.json", "ask.mjs")
@@ -27,7 +28,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
         shutil.copy(SCRIPT / name, folder / name)
     if not (folder / "installed").exists():
         command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-        installed = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+        installed = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert 0 == installed.returncode, installed.stderr
         (folder / "installed").touch()
     return folder
@@ -38,7 +39,7 @@ def test_the_sdk_answers_streams_and_refuses(
 ) -> None:
     """`generateText` and `streamText` with text, finish reason and usage; a refusal has its status and message."""
     command = [wanted.program("node", "nodejs"), "ask.mjs", f"{address}/v1", application_key, CARD.name]
-    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert 0 == ran.returncode, ran.stderr
     told = json.loads(ran.stdout)
 
