@@ -18,9 +18,9 @@ attribution and of money live in those two packages, never here.
     replica/    a replica: one model at a time, its worker, and the way from generated tokens to booked credit
     retention/  texts of responses on disk, for retries and for the console, and for how long
     schemas/    what crosses the wire as pydantic models; the OpenAPI document is made of them
+    settings/   every interval, limit and default that can be set, and where settings come from
     spool/      a replica's local, fsynced queue of what is not booked yet
     errors      the failures of the service, one small tree, and the body an application sees for each
-    settings    every interval, limit and default that can be set; the only reader of YAML file and environment
 """
 
 import os

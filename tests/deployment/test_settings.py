@@ -1,8 +1,9 @@
 """Settings: where they come from, what overrides what, and what is refused."""
 
+import json
 import os
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
@@ -102,6 +103,45 @@ def test_bad_setting_is_named(tmp_path: Path, text: str, named: str) -> None:
     file.write_text(text, encoding="utf-8")
 
     with pytest.raises(SettingsError, match=named):
+        load_settings(file, environment={})
+
+
+def test_an_error_says_what_stands_where(tmp_path: Path) -> None:
+    """The value and its place: the file, the environment, or the command, whichever was the last word."""
+    file = tmp_path / "serve.yaml"
+    file.write_text("bundle: b\nport: 0\nscorers: -1\n", encoding="utf-8")
+    with pytest.raises(SettingsError) as of_file:
+        load_settings(file, environment={})
+    with pytest.raises(SettingsError) as of_environment:
+        load_settings(file, environment={"PROTOKEN_PORT": "eighty", "PROTOKEN_SCORERS": "0"})
+    with pytest.raises(SettingsError) as of_command:
+        load_settings(file, environment={"PROTOKEN_PORT": "80", "PROTOKEN_SCORERS": "0"}, port=70_000)
+
+    assert f"'port' (environment PROTOKEN_PORT) is 0 in {file}: " in str(of_file.value)
+    assert f"'scorers' (environment PROTOKEN_SCORERS) is -1 in {file}: " in str(of_file.value)
+    assert "is 'eighty' in the environment: " in str(of_environment.value)
+    assert "is 70000 as given to the command: " in str(of_command.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"ledger": "postgres://me:hush@x"}, {"replica_ledger": "hush"}, {"engine": {"kind": "openai", "url": "hush"}}],
+)
+def test_an_error_does_not_repeat_a_password(tmp_path: Path, values: dict[str, Any]) -> None:
+    """What an URL may hold stays where it is."""
+    file = tmp_path / "serve.yaml"
+    file.write_text(json.dumps({"bundle": "b", **values}), encoding="utf-8")
+    with pytest.raises(SettingsError) as refused:
+        load_settings(file, environment={})
+
+    assert "hush" not in str(refused.value)
+
+
+def test_settings_that_do_not_go_together_are_told_in_our_words(tmp_path: Path) -> None:
+    """A rule of several settings names no single one, and is told without a library's prefix."""
+    file = tmp_path / "serve.yaml"
+    file.write_text("bundle: b\nscorers: 1\nengine: {kind: openai, url: 'http://x'}\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"^scorers are for the engine embedded"):
         load_settings(file, environment={})
 
 

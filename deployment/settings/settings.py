@@ -1,20 +1,17 @@
-"""The settings of the service: one frozen object, and the only reader of the YAML file and of the environment.
+"""The settings of the service: one frozen object.
 
 Knows what each setting means and its range, not who uses it: `app` hands each part what it needs.
 """
 
 import os
 import re
-from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from deployment.errors import SettingsError
-from rewards.files import strict_yaml
 from rewards.keys import pepper
 
 Method = Literal["credit", "paper"]
@@ -209,61 +206,6 @@ class Settings(BaseModel):
         return "cuda" if self.gpus_per_replica > 0 else "cpu"
 
 
-def load_settings(
-    path: Path | None = None, *, environment: Mapping[str, str] | None = None, **overrides: Any
-) -> Settings:
-    """Settings from a YAML file, over it `PROTOKEN_<NAME>` of the environment, over both the given overrides.
-
-    The parts of a setting that has some are variables of their own, as in PROTOKEN_ENGINE_URL. An override of None, and
-    an empty variable, count as not given.
-
-    Raises:
-        SettingsError: when the file cannot be read or a setting is missing, unknown or out of range.
-    """
-    values = values_given(_from_file(path) if path else {}, os.environ if environment is None else environment)
-    return settings_of(values | {name: value for name, value in overrides.items() if value is not None})
-
-
-def values_given(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    """Values by the name of their setting, over them `PROTOKEN_<NAME>` of an environment; an empty one is not given."""
-    given = {**values, **_variables(Settings, environment)}
-    engine, parts = given.get("engine") or {}, _variables(EngineSettings, environment, "engine.")
-    return given | {"engine": {**engine, **parts}} if parts and isinstance(engine, Mapping) else given
-
-
-def _variables(kind: type[BaseModel], environment: Mapping[str, str], before: str = "") -> dict[str, str]:
-    """What an environment says of each setting of that kind."""
-    values = {name: environment.get(variable_of(f"{before}{name}"), "") for name in kind.model_fields}
-    return {name: value for name, value in values.items() if value}
-
-
-def settings_of(values: Mapping[str, Any]) -> Settings:
-    """Settings from values by their name.
-
-    Raises:
-        SettingsError: a setting is missing, unknown or out of range.
-    """
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        raise SettingsError(_explain(error)) from error
-
-
-def find_setting(name: str, given: object = None, path: Path | None = None) -> Any:
-    """One setting, for who needs no other: what is given, else what `load_settings` would find; None where nothing is.
-
-    What a file says is held to all rules, as `serve` does.
-
-    Raises:
-        SettingsError: as of `load_settings`, but for a bundle that nothing names.
-    """
-    variable = variable_of(name)
-    values = values_given(_from_file(path) if path else {}, {variable: os.environ.get(variable, "")})
-    values |= {} if given is None else {name: given}
-    settings = settings_of({"bundle": Path(), **values})
-    return None if name == "bundle" and name not in values else getattr(settings, name)
-
-
 def pepper_of(ledger: str, pepper_file: Path | None = None) -> bytes:
     """The secret that the hashes of a ledger's keys are made with; made on first use, and the same for whoever asks.
 
@@ -285,35 +227,3 @@ def pepper_path(ledger: str, pepper_file: Path | None = None) -> Path:
     """The file of that secret, with the same arguments."""
     beside = Path(f"{ledger.removeprefix(_SQLITE)}.pepper") if ledger.startswith(_SQLITE) else Path("var/pepper")
     return _absolute_path(pepper_file or beside)
-
-
-def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        document = strict_yaml.load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"settings file {path} cannot be read: {error}") from error
-    except ValueError as error:
-        raise SettingsError(f"settings file {path} is not YAML: {error}") from error
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise SettingsError(f"settings file {path} must hold `name: value` lines, not a {type(document).__name__}")
-    return document
-
-
-def _explain(error: ValidationError) -> str:
-    """One clause for each setting at fault, with both names under which it may be given."""
-    clauses = []
-    for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            fields = EngineSettings.model_fields if name.startswith("engine.") else Settings.model_fields
-            clauses.append(f"setting {name!r} is not known; there are {', '.join(fields)}")
-        else:
-            clauses.append(f"setting {name!r} (environment {variable_of(name)}): {problem['msg']}")
-    return "; ".join(clauses)
-
-
-def variable_of(name: str) -> str:
-    """The variable of the environment by which a setting may be given, or a part of one."""
-    return f"{ENVIRONMENT_PREFIX}{name.upper().replace('.', '_')}"
