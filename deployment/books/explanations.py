@@ -28,12 +28,7 @@ def explain_payout(ledger: Ledger, visible: str | None, period: str, client: str
     """
     explanation = periods.explain(ledger, period, client) if visible in (None, client) else None
     if explanation is None:
-        raise NotFoundError(
-            f"there is nothing to explain of client {client!r} in period {period!r}: no such period is closed, or it "
-            "has no line of that client",
-            param="client",
-            code="explanation_not_found",
-        )
+        raise _nothing_to_explain(ledger, period, client)
     settlement = explanation.period.settlement
     return PayoutExplanation(
         period=period,
@@ -49,6 +44,20 @@ def explain_payout(ledger: Ledger, visible: str | None, period: str, client: str
         ],
         reversed=[ReversedCredit.model_validate(vars(response)) for response in explanation.reversed],
     )
+
+
+def _nothing_to_explain(ledger: Ledger, period: str, client: str) -> NotFoundError:
+    """Which of the two is wrong; of a client that may not be seen no more than of one that does not exist."""
+    names = [each.name for each in periods.all(ledger)]
+    if period not in names:
+        last = f"; the last one is {names[-1]!r}" if names else ""
+        return NotFoundError(f"no period {period!r} is closed{last}", param="period", code="explanation_not_found")
+    return NotFoundError(
+        f"there is nothing to explain of client {client!r} in period {period!r}: it has no line there",
+        param="client",
+        code="explanation_not_found",
+    )
+
 
 
 def readable_amount(step: ExplanationStep, currency: str, digits: int) -> str:

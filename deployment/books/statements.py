@@ -74,13 +74,12 @@ def issue_statement(books: Books, visible: str | None, period: str, client: str)
     """
     signer = books.signer()
     with books.ledger.database.read(member=visible) as connection:
-        if visible not in (None, client) or not statements.find_statements(
-            connection, period=period, client=client, limit=1
-        ):
+        clients = statements.clients(connection, period)
+        if visible not in (None, client) or client not in clients:
+            why = f" for client {client!r}" if clients else ": they are written when a period becomes final"
             raise NotFoundError(
-                f"there is no statement of period {period!r} for client {client!r}: they are written when a period "
-                "becomes final",
-                param="client",
+                f"there is no statement of period {period!r}{why}",
+                param="client" if clients else "period",
                 code="statement_not_found",
             )
         if signer is None:
