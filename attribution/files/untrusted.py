@@ -50,7 +50,7 @@ def first_problem(error: ValidationError) -> str:
     """The first field that is not as it must be, and what is wrong with it, in one line of bounded length."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"]) or "document"
-    return f"{in_one_line(place)}: {in_one_line(first['msg'])}"
+    return f"{in_one_line(place)}: {in_one_line(first['msg'].removeprefix('Value error, '))}"
 
 
 def require_file(path: Path, raised: type[AttributionError]) -> None:

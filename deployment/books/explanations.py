@@ -59,7 +59,6 @@ def _nothing_to_explain(ledger: Ledger, period: str, client: str) -> NotFoundErr
     )
 
 
-
 def readable_amount(step: ExplanationStep, currency: str, digits: int) -> str:
     """What a line comes to, with its unit, exactly."""
     match step.unit:

@@ -113,7 +113,9 @@ def _invalid_request(error: RequestValidationError) -> InvalidRequestError:
     if problem["type"] == "missing" and problem["loc"] == ("body",):
         return InvalidRequestError("a JSON object is wanted as the body, {} where no field is needed", code="no_body")
     param = _param(problem)
-    message = problem["msg"]
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "is no field of this request; /docs lists those there are"
     if param and not re.search(rf"(?<!\w){re.escape(param)}(?!\w)", message):
         message = f"{param}: {message}"
     return InvalidRequestError(message, param=param, code=_code(problem))

@@ -136,9 +136,19 @@ def test_ordinary_knowledge_goes_to_its_domain(folder):
         <= twins["twins' difference over all responses, credit"]
         < twins["twins' difference over all responses, paper"]
     )
-    assert shapley["distance from Shapley shares, credit, 2 nodes"] < shapley["distance from Shapley shares, paper"]
+    assert shapley["distance from Shapley shares, credit, as paid"] < shapley["distance from Shapley shares, paper"]
     assert complete["completeness error, 8 nodes"] < complete["completeness error, 1 nodes"]
     assert chunks["largest change of a share, pieces summed, credit"] <= 1e-6
+
+
+def test_small_gains_go_to_the_commons_in_every_dtype(folder):
+    """Of consortia taught little and more: the commons' part in each dtype, and how far rounding moves credit."""
+    (result,) = _run(folder, "E23", data="two")
+    values = {figure.name: figure.value for figure in result.figures}
+
+    assert values["responses up to 1 nat"] > 0
+    assert 0.5 < values["credit to the commons, responses up to 1 nat, float32"] <= 1
+    assert 0 < values["distance from float32's credit, float16, up to 1 nat"] < 0.05
 
 
 def test_every_coalition_is_trained_anew(folder):
@@ -146,7 +156,7 @@ def test_every_coalition_is_trained_anew(folder):
     (result,) = _run(folder, "E10", data="two")
     values = _values(result)
 
-    assert 0 <= values["distance from Shapley shares, credit, 2 nodes"] <= 1
+    assert 0 <= values["distance from Shapley shares, credit, as paid"] <= 1
 
 
 def test_facts_are_paid_to_their_owners(folder):

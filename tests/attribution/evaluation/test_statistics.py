@@ -14,6 +14,7 @@ from attribution.evaluation.statistics import (
     pearson,
     positive_shares,
     proportion,
+    rank_correlation,
     softmax_of,
     total_variation,
     wilson,
@@ -50,6 +51,14 @@ def test_shares_of_scores_are_shares(scores):
         assert found.keys() == scores.keys()
         assert math.isclose(sum(found.values()), 1, rel_tol=1e-9)
         assert min(found.values()) >= 0
+
+
+def test_rank_correlation_goes_by_order_alone():
+    """1 for whatever rises together, −1 for its reverse, and nothing where one side does not vary."""
+    assert rank_correlation([1, 2, 3], [1, 10, 11]) == pytest.approx(1)
+    assert rank_correlation([1, 2, 3], [3, 2, -5]) == pytest.approx(-1)
+    assert rank_correlation([1, 2, 3], [4, 4, 4]) is None
+    assert rank_correlation([], []) is None
 
 
 def test_total_variation_is_zero_to_one():

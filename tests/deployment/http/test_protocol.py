@@ -239,6 +239,20 @@ def test_operators_bodies_are_judged_alike(operator: TestClient) -> None:
     assert 415 != operator.post("/api/v1/log/seal").status_code
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"kind": "client", "target": "bank", "reason": "x", "why": "y"}, "why: is no field of this request"),
+        ({"kind": "client", "target": "bank", "reason": "a\nb"}, "reason: must be printable text"),
+    ],
+)
+def test_what_is_wrong_with_a_field_is_said_in_our_words(
+    operator: TestClient, body: dict[str, str], message: str
+) -> None:
+    """Which field it is, and what would be right, without the words of a library."""
+    assert error_of(operator.post("/api/v1/holds", json=body), 400)["message"].startswith(message)
+
+
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,x"}}
 AUDIO = {"type": "input_audio", "input_audio": {"data": "x", "format": "wav"}}
 
