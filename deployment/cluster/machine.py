@@ -1,7 +1,8 @@
 """Whether a machine is what a replica's settings say: what Ray gave the replica of it, and memory for what scores read.
 
 A whole difference of weights, unlike a low-rank one, is as large as the weights, each client has one, and every score
-reads them all, several times: from memory that takes a while, and from a disk for ever. Knows no model.
+reads them all, several times: from memory that takes a while, and from a disk for ever. And of a model that is loaded
+beside another there are two: a kernel that is out of memory ends the replica, and whoever it answers. Knows no model.
 """
 
 import os
@@ -9,12 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from attribution.base.linear_products import PACKED_BYTES
-from attribution.bundle.footprint import sizes_of
+from attribution.bundle.footprint import BundleSizes, sizes_of
 from deployment.errors import StartError
 from deployment.settings import Settings
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_GROUP = Path("/sys/fs/cgroup")
+_LIMITS = (_GROUP / "memory.max", _GROUP / "memory" / "memory.limit_in_bytes")
+_MEMINFO = Path("/proc/meminfo")
 _GIB = 2**30
 
 
@@ -55,10 +58,7 @@ def require_memory(settings: Settings, memory_bytes: int | None = None, *, bundl
     if not sizes.dense_bytes:
         return
     available = _memory_bytes() if memory_bytes is None else memory_bytes
-    decoded = {settings.serve_dtype} if settings.engine.kind == "embedded" else set()
-    networks = [sizes.weights * _BYTES[dtype] for dtype in decoded | {settings.score_dtype}]
-    copies = [min(size, PACKED_BYTES) for size in networks]  # at most: of one that is larger there is none
-    model = sum(networks + copies) if settings.device == "cpu" else 0
+    model = _model_bytes(settings, sizes)
     if sizes.dense_bytes + model > available:
         beside = f", beside {model / _GIB:.1f} GiB of the model" if model else ""
         raise StartError(
@@ -66,6 +66,52 @@ def require_memory(settings: Settings, memory_bytes: int | None = None, *, bundl
             f"{sizes.dense_bytes / _GIB:.1f} GiB that every score reads{beside}, and this machine has "
             f"{available / _GIB:.1f} GiB of memory: let clients deliver low-rank updates (LoRA), or take a larger one"
         )
+
+
+def require_room(settings: Settings, free_bytes: int | None = None, *, bundle: Path) -> None:
+    """Refuse a bundle that is to be loaded beside another, where its model does not fit into what is free.
+
+    Args:
+        settings: of the service.
+        free_bytes: of the machine's memory; None for what the kernel says that can be had.
+        bundle: its folder.
+
+    Raises:
+        StartError: it does not; both are told. A GPU that is full says so itself, and ends nobody.
+        BundleError: a file of the bundle is missing or malformed.
+    """
+    free = _free_bytes() if free_bytes is None else free_bytes
+    sizes = sizes_of(bundle)
+    needed = _model_bytes(settings, sizes) + sizes.dense_bytes
+    if free is not None and needed > free:
+        raise StartError(
+            f"{bundle}: takes {needed / _GIB:.1f} GiB of memory beside what is served, and {free / _GIB:.1f} GiB are "
+            "free: start the service again with it, which needs no room for two, or take a larger machine"
+        )
+
+
+def _model_bytes(settings: Settings, sizes: BundleSizes) -> int:
+    """What a model's networks take of a machine's memory, at most; nothing where they are on a GPU."""
+    decoded = {settings.serve_dtype} if settings.engine.kind == "embedded" else set()
+    networks = [sizes.weights * _BYTES[dtype] for dtype in decoded | {settings.score_dtype}]
+    copies = [min(size, PACKED_BYTES) for size in networks]  # at most: of one that is larger there is none
+    return sum(networks + copies) if settings.device == "cpu" else 0
+
+
+def _free_bytes() -> int | None:
+    """What a program can have without that others are swapped out (`MemAvailable` of proc(5)); None where none is told.
+
+    In a container with a bound of its own, no more than what is left of that; what it has cached of files is free.
+    """
+    if not _MEMINFO.is_file():
+        return None
+    told = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
+    free = int(told["MemAvailable"].split()[0]) * 1024
+    limit, used = _GROUP / "memory.max", _GROUP / "memory.current"
+    if limit.is_file() and (bound := limit.read_text().strip()).isdecimal():
+        stat = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
+        free = min(free, int(bound) - int(used.read_text()) + int(stat["inactive_file"]))
+    return free
 
 
 def _memory_bytes() -> int:

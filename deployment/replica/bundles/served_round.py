@@ -15,7 +15,7 @@ from attribution.bundle.bundle import Bundle, manifest_sha256, open_bundle
 from attribution.errors import BundleError
 from attribution.model import FederatedModel
 from attribution.scoring.credit_preset import Effort
-from deployment.cluster.machine import require_memory
+from deployment.cluster.machine import require_memory, require_room
 from deployment.errors import StartError
 from deployment.health import watched_parts
 from deployment.metrics.replica import ReplicaMetrics
@@ -99,6 +99,7 @@ class RoundLoader:
         self._observer = SharedObserver(metrics)
         self._ask = ask
         self._has_served = False
+        self._has_loaded = False
 
     def __call__(self, folder: Path, *, serves: bool) -> ServedRound:
         """Load the bundle of a folder, to be served or only to score what was generated with it, and begin to work.
@@ -121,6 +122,8 @@ class RoundLoader:
 
     def _load(self, settings: Settings, folder: Path, *, serves: bool) -> ServedRound:
         require_memory(settings, bundle=folder)
+        if self._has_loaded:
+            require_room(settings, bundle=folder)
         thread, observer = ModelThread(), self._observer.part()
         try:
             model = thread.call(partial(_model, settings, folder))
@@ -131,6 +134,7 @@ class RoundLoader:
             observer.close()
             thread.end_with(_end)
             raise
+        self._has_loaded = True
         card = ModelCard(model.name, model.global_sha256, model.client_ids, model.context_length)
         scored = engine.scoring if self._ask is None else self._pool(self._ask, model, folder, observer)
         recorder = CreditRecorder(

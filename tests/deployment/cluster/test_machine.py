@@ -6,7 +6,7 @@ import pytest
 
 from attribution.base.linear_products import PACKED_BYTES
 from attribution.bundle.footprint import sizes_of
-from deployment.cluster.machine import require_given, require_memory
+from deployment.cluster.machine import _free_bytes, _memory_bytes, require_given, require_memory, require_room
 from deployment.errors import StartError
 from deployment.settings import EngineSettings, Settings
 from tests.attribution.consortia import base_model, updates, write_consortium
@@ -17,6 +17,13 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose updates are whole differences of every parameter."""
     model = base_model("llama")
     return write_consortium(tmp_path_factory.mktemp("dense"), model, updates(model, kind="everything"))
+
+
+@pytest.fixture(scope="module")
+def low_rank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose updates are low-rank differences."""
+    model = base_model("llama")
+    return write_consortium(tmp_path_factory.mktemp("low-rank"), model, updates(model))
 
 
 def test_threads_and_device_are_those_that_ray_gave():
@@ -66,11 +73,45 @@ def test_what_a_model_is_decoded_quickly_with_counts(dense: Path, monkeypatch: p
         require_memory(Settings(bundle=dense), sizes.dense_bytes + 4 * sizes.weights + 999)
 
 
-def test_low_rank_updates_fit_anywhere(tmp_path: Path):
-    """They are never multiplied out; of a model that is too large itself, its loading tells."""
-    model = base_model("llama")
+def test_a_model_beside_another_needs_what_is_free(low_rank: Path):
+    """Low-rank or not, it is there twice until the other leaves; on a GPU it takes nothing of this memory."""
+    sizes = sizes_of(low_rank)
+    settings = Settings(bundle=low_rank)
 
-    require_memory(Settings(bundle=write_consortium(tmp_path, model, updates(model))), 1)
+    require_room(settings, 8 * sizes.weights, bundle=low_rank)
+    with pytest.raises(
+        StartError, match=r"beside what is served, and .* GiB are free: start the service again"
+    ) as told:
+        require_room(settings, 8 * sizes.weights - 1, bundle=low_rank)
+    assert str(told.value).startswith(f"{low_rank}: ")
+    require_room(Settings(bundle=low_rank, gpus_per_replica=1), 0, bundle=low_rank)
+
+
+def test_what_is_free_is_what_the_kernel_and_the_container_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The less of the two; what a container has cached of files is free, and without a bound it counts for nothing."""
+    meminfo = tmp_path / "meminfo"
+    monkeypatch.setattr("deployment.cluster.machine._MEMINFO", meminfo)
+    monkeypatch.setattr("deployment.cluster.machine._GROUP", tmp_path)
+    assert _free_bytes() is None
+    meminfo.write_text("MemTotal:       16000 kB\nMemAvailable:    9000 kB\n")
+    assert 9000 * 1024 == _free_bytes()
+    (tmp_path / "memory.current").write_text("4000\n")
+    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 1500\n")
+    for bound, free in (("max\n", 9000 * 1024), ("5000\n", 2500), ("99999999\n", 9000 * 1024)):
+        (tmp_path / "memory.max").write_text(bound)
+        assert free == _free_bytes()
+
+
+def test_this_machine_says_what_is_free():
+    """What is asked where a replica runs is asked of the kernel, which has an answer here."""
+    free = _free_bytes()
+    assert free is not None
+    assert 0 < free < _memory_bytes()
+
+
+def test_low_rank_updates_fit_anywhere(low_rank: Path):
+    """They are never multiplied out; of a model that is too large itself, its loading tells."""
+    require_memory(Settings(bundle=low_rank), 1)
 
 
 def test_the_memory_of_this_machine_is_known(dense: Path):

@@ -551,6 +551,23 @@ def test_a_replica_loads_a_bundle_as_its_settings_say(stage: Stage, bundles: tup
     assert stage.ledger.is_booked("one")
 
 
+def test_a_second_round_is_loaded_only_where_there_is_room_for_two(
+    stage: Stage, bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is loaded whatever is free; without room for another, that one is refused and the first serves on."""
+    monkeypatch.setattr("deployment.cluster.machine._free_bytes", lambda: 1000)
+    loader = loader_of(stage, bundle=bundles[0])
+    served = loader(bundles[0], serves=True)
+    with pytest.raises(StartError, match=f"^{bundles[1]}: takes .* beside what is served"):
+        loader(bundles[1], serves=True)
+    caller = Caller(served.worker, job("one", logit_bias={2: -100.0}), stage.ledger, look=False)
+    end = caller.end()
+    served.stop(30)
+    stage.bookings.close()
+
+    assert Finished is type(end)
+
+
 def test_an_engine_of_its_own_keeps_its_round(stage: Stage, bundles: tuple[Path, Path]) -> None:
     """It holds the weights that it was started with, so no other round is served; to score one, none is asked."""
     engine = EngineSettings(kind="openai", url="http://127.0.0.1:9")
