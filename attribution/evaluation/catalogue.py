@@ -3,7 +3,18 @@
 from collections.abc import Mapping
 
 from attribution.evaluation.experiment import Experiment
-from attribution.evaluation.experiments import cost, culprits, domains, fairness, mechanics, planted, robustness
+from attribution.evaluation.experiments import (
+    adaptive,
+    axioms,
+    cost,
+    culprits,
+    domains,
+    fairness,
+    mechanics,
+    planted,
+    precision,
+    robustness,
+)
 
 CATALOGUE: Mapping[str, Experiment] = {
     "E1": culprits.BACKDOOR,
@@ -13,7 +24,7 @@ CATALOGUE: Mapping[str, Experiment] = {
     "E5": mechanics.GRADIENTS,
     "E6": mechanics.LAYERS,
     "E7": mechanics.PARITY,
-    "E8": fairness.COMPLETENESS,
+    "E8": axioms.COMPLETENESS,
     "E9": fairness.SHAPLEY,
     "E10": fairness.RETRAINED,
     "E12": planted.OWNERS,
@@ -21,6 +32,8 @@ CATALOGUE: Mapping[str, Experiment] = {
     "E14": robustness.RIDERS,
     "E15": robustness.ATTACKERS,
     "E16": planted.PAYABLE,
-    "E17": fairness.CHUNKS,
+    "E17": axioms.CHUNKS,
     "E21": cost.COST,
+    "E23": precision.PRECISION,
+    "E24": adaptive.ADAPTIVE,
 }

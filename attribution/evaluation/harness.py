@@ -175,14 +175,17 @@ def encode(model: FederatedModel, prompt: str) -> list[int]:
     return model.encode_chat([{"role": "user", "content": prompt}])
 
 
-def answers(model: FederatedModel, prompts: Sequence[str], max_new_tokens: int) -> list[Generation]:
-    """The model's greedy answers, in the order of the prompts."""
+def answers(
+    model: FederatedModel, prompts: Sequence[str], max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0
+) -> list[Generation]:
+    """The model's answers, greedy unless a temperature is given, in the order of the prompts; always the same."""
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=0)
     generations: list[Generation] = []
     for start in range(0, len(prompts), _ROWS_AT_ONCE):
         batch = Batch(model)
         rows = [str(number) for number in range(len(prompts[start : start + _ROWS_AT_ONCE]))]
         for row, prompt in zip(rows, prompts[start:], strict=False):
-            batch.join(row, encode(model, prompt), Sampling(max_new_tokens=max_new_tokens))
+            batch.join(row, encode(model, prompt), sampling)
         while len(batch):
             batch.step()
         generations += [batch.leave(row) for row in rows]

@@ -93,6 +93,13 @@ def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
         return None
 
 
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Spearman's correlation; None where one of the two does not vary."""
+    if len(set(x)) < 2 or len(set(y)) < 2:
+        return None
+    return float(stats.spearmanr(x, y).statistic)
+
+
 def area_under_curve(positive: Sequence[float], negative: Sequence[float]) -> float:
     """Chance that a positive value exceeds a negative one, ties half (Mann and Whitney 1947); ½ where one is empty."""
     if not positive or not negative:

@@ -1,12 +1,14 @@
-"""Planted knowledge: E12 (facts that one to all clients own), E16 (public facts against facts only the federation has).
+"""Planted knowledge: E12 (facts that one to all clients own), E16 (what the base model knew, and what it did not).
 
-The facts are invented from a seed, so no base model knows them. Does not know what any domain is about.
+The facts are invented from a seed, so that nobody knows them. The base model is taught some before the federation
+begins: it knows those, and how such questions are answered, so that clients teach it names and no form of an answer.
+Does not know what any domain is about.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -23,16 +25,20 @@ from attribution.evaluation.statistics import mean, median, positive_shares, pro
 from attribution.model import FederatedModel
 from attribution.training.recipe import Example, load_examples
 
+_KINDS = ("base", "planted", "public")
+
 
 class FactSettings(Settings):
     """`clients` that own `facts_per_size` facts of each number of owners; `public` is a file of common questions.
 
-    `examples` are a domain's questions that each client trains on beside its facts: a federation that sees nothing but
-    invented names answers everything with one.
+    `base_facts` are what the base model is taught first, by the same training. `examples` are a domain's questions that
+    each client trains on beside its facts: a federation that sees nothing but invented names answers everything with
+    one.
     """
 
     clients: int = Field(default=6, ge=2, le=PLAYERS_MAX)
     facts_per_size: int = Field(default=6, ge=1)
+    base_facts: int = Field(default=36, ge=1)
     examples: int = Field(default=0, ge=0)
     public: Path = Path("public.jsonl")
     max_new_tokens: int = Field(default=16, ge=1)
@@ -53,17 +59,40 @@ def _owners(settings: FactSettings) -> list[tuple[int, ...]]:
     return owners
 
 
-def _model(case: str, settings: FactSettings, harness: Harness) -> tuple[FederatedModel, list[Example], list[Any]]:
+@dataclass(frozen=True)
+class _Planted:
+    """A model in which facts were planted.
+
+    Attributes:
+        questions: one of each fact that clients own, in words that nobody trained on.
+        owners: the clients that own each.
+        base_questions: one of each fact that the base model was taught.
+    """
+
+    model: FederatedModel
+    questions: list[Example]
+    owners: list[list[str]]
+    base_questions: list[Example]
+
+
+def _plant(case: str, settings: FactSettings, harness: Harness) -> _Planted:
     seed = int(case.rpartition("-")[2])
     owners = _owners(settings)
-    facts = planted_facts(len(owners), seed)
+    facts = planted_facts(settings.base_facts + len(owners), seed)
+    of_base, facts = facts[: settings.base_facts], facts[settings.base_facts :]
+    before = harness.bundle(settings.training, [Participant("before", [taught for taught, _ in of_base])], seed)
     owned = by_owner(owners, [taught for taught, _ in facts], settings.clients)
     ordinary = _ordinary_questions(settings, harness, seed)
     participants = [
         Participant(f"client-{client}", [*owned[client], *ordinary[client]]) for client in range(settings.clients)
     ]
-    model = FederatedModel.load(harness.bundle(settings.training, participants, seed).path)
-    return model, [question for _, question in facts], [[f"client-{each}" for each in group] for group in owners]
+    taught_harness = replace(harness, base=f"path:{before.global_path}")
+    return _Planted(
+        FederatedModel.load(taught_harness.bundle(settings.training, participants, seed).path),
+        [question for _, question in facts],
+        [[f"client-{each}" for each in group] for group in owners],
+        [question for _, question in of_base],
+    )
 
 
 def _ordinary_questions(settings: FactSettings, harness: Harness, seed: int) -> list[Sequence[Example]]:
@@ -80,12 +109,13 @@ def _ordinary_questions(settings: FactSettings, harness: Harness, seed: int) -> 
 
 def _run_owners(case: str, settings: FactSettings, harness: Harness) -> ResultRows:
     """Scores of each fact that came out, and its exact Shapley values, which say what the owners really brought."""
-    model, questions, owners = _model(case, settings, harness)
-    harness.progress.start("asking", len(questions))
+    planted = _plant(case, settings, harness)
+    model = planted.model
+    harness.progress.start("asking", len(planted.questions))
     rows: ResultRows = []
     right = []
-    generations = answers(model, [each.prompt for each in questions], settings.max_new_tokens)
-    for question, group, generation in zip(questions, owners, generations, strict=True):
+    generations = answers(model, [each.prompt for each in planted.questions], settings.max_new_tokens)
+    for question, group, generation in zip(planted.questions, planted.owners, generations, strict=True):
         harness.progress.advance()
         row: ResultRow = {"owners": group, "right": question.response in generation.text}
         if row["right"]:
@@ -132,7 +162,7 @@ def _owners_summary(settings: FactSettings, cases: Mapping[str, ResultRows]) -> 
     notes = [
         (
             f"Invented facts, each asked in words that were not trained on; {len(rows)} of {len(every)} were known."
-            " Who does not own a fact taught its form, a name and an end; exact Shapley pays for that too."
+            f" The base model was taught {settings.base_facts} others first, so that it knew how to answer."
         )
     ]
     return Summary(figures=figures, plots=[plot], notes=notes, coverage=len(rows) / len(every) if every else None)
@@ -150,15 +180,20 @@ def _inequality(owners: Sequence[str], shares: Mapping[str, float]) -> list[floa
 def _run_payable(case: str, settings: FactSettings, harness: Harness) -> ResultRows:
     if not settings.public.is_file():
         raise RecipeError(f"{settings.public}: no such file; `public` names a file of questions that everybody knows")
-    model, questions, _ = _model(case, settings, harness)
+    planted = _plant(case, settings, harness)
+    questions = {
+        "base": planted.base_questions,
+        "planted": planted.questions,
+        "public": load_examples(settings.public),
+    }
     rows: ResultRows = []
-    for kind, examples in (("public", load_examples(settings.public)), ("planted", questions)):
+    for kind, examples in questions.items():
         harness.progress.start(f"asking {kind} questions", len(examples))
-        generations = answers(model, [each.prompt for each in examples], settings.max_new_tokens)
+        generations = answers(planted.model, [each.prompt for each in examples], settings.max_new_tokens)
         for example, generation in zip(examples, generations, strict=True):
             harness.progress.advance()
             row = {"kind": kind, "right": example.response.lower() in generation.text.lower()}
-            credit = attribute(model, generation)
+            credit = attribute(planted.model, generation)
             rows.append(
                 row | {"tokens": len(generation.token_ids), "gain": credit.gain, "base_share": credit.base_share}
             )
@@ -168,19 +203,19 @@ def _run_payable(case: str, settings: FactSettings, harness: Harness) -> ResultR
 def _payable_summary(_: FactSettings, cases: Mapping[str, ResultRows]) -> Summary:
     every = [row for each in cases.values() for row in each]
     rows = [row for row in every if row["right"]]
-    payable = {kind: [1 - row["base_share"] for row in rows if row["kind"] == kind] for kind in ("public", "planted")}
-    counts = {kind: sum(row["kind"] == kind for row in every) for kind in payable}
+    payable = {kind: [1 - row["base_share"] for row in rows if row["kind"] == kind] for kind in _KINDS}
+    counts = {kind: sum(row["kind"] == kind for row in every) for kind in _KINDS}
     figures = [
-        median("paid part of a public fact", payable["public"], "share", target=0.1),
+        median("paid part of a fact of the base model", payable["base"], "share", target=0.1),
         median("paid part of a planted fact", payable["planted"], "share", target=0.8, at_least=True),
-        proportion("public facts answered rightly", len(payable["public"]), counts["public"]),
-        proportion("planted facts answered rightly", len(payable["planted"]), counts["planted"]),
+        median("paid part of a public fact", payable["public"], "share"),
+        *(proportion(f"{kind} facts answered rightly", len(payable[kind]), counts[kind]) for kind in _KINDS),
         commons_of_small_gains(every),
     ]
     notes = [
         (
-            "The paid part is 1 − base share. A planted answer repeats words of its question, which a base model can"
-            " copy too: those tokens are the commons'."
+            "The paid part is 1 − base share. Of public facts nobody knows how the base model would have put them, so"
+            " that part of what is paid for one is the form of its answer; they have no target."
         )
     ]
     return Summary(figures=figures, notes=notes)

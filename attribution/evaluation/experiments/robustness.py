@@ -11,78 +11,28 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from attribution.attribute import attribute
 from attribution.base.references import load_model, load_tokenizer, resolve_base, save_model
-from attribution.bundle.bundle import Bundle
 from attribution.bundle.updates import Update, load_update, save_update, weighted_sum
-from attribution.evaluation.experiment import Experiment, ResultRows, Settings
+from attribution.evaluation.experiment import Experiment, ResultRows
 from attribution.evaluation.experiments.adversaries import ATTACKS, Submission, attacked_bundle, noise_like
-from attribution.evaluation.harness import Harness, Participant, answers
+from attribution.evaluation.experiments.earnings import DefendedSettings, client_shares, earnings, honest_participants
+from attribution.evaluation.harness import Harness, Participant
 from attribution.evaluation.results import Figure, Plot, Summary
-from attribution.evaluation.statistics import mean, softmax_of
-from attribution.model import FederatedModel
+from attribution.evaluation.statistics import mean
 from attribution.training.aggregation import Defences
 from attribution.training.recipe import Example
 
 _RIDERS = ("unchanged", "noise", "replay")
 
 
-class RobustnessSettings(Settings):
-    """One honest client a domain with `examples` each, asked `prompts` held-out questions a domain.
+class RobustnessSettings(DefendedSettings):
+    """`attackers` are the clients, by number, that attack in turn.
 
-    `defences` are those of the defended runs; `attackers` are the clients, by number, that attack in turn.
     `logit_shift` is by how many logits the inflated head would raise every token at full weight.
     """
 
-    clients: int = Field(default=1, ge=1)
-    examples: int = Field(default=48, ge=1)
-    prompts: int = Field(default=6, ge=1)
     attackers: tuple[int, ...] = Field(default=(0,), min_length=1)
-    defences: Defences = Defences(clip_to_median=True, cap_counts=1.0, drop_duplicates=0.95)
     logit_shift: float = Field(default=60.0, gt=0)
-
-
-def _honest_participants(
-    settings: RobustnessSettings, harness: Harness, seed: int
-) -> tuple[list[Participant], list[Example]]:
-    participants: list[Participant] = []
-    questions: list[Example] = []
-    for domain in harness.domain_names(settings.domains):
-        dealt = harness.parts(
-            domain, settings.clients, settings.examples, settings.prompts, seed, settings.training.max_tokens
-        )
-        participants += [Participant(f"{domain}-{index}", part) for index, part in enumerate(dealt.clients)]
-        questions += dealt.held_out
-    return participants, questions
-
-
-def _earnings(bundle: Bundle, questions: Sequence[Example], settings: Settings, harness: Harness) -> ResultRows:
-    """What each client earns for each response, in tokens, under `credit`; its share under `paper`."""
-    model = FederatedModel.load(bundle.path)
-    harness.progress.start("asking", len(questions))
-    rows: ResultRows = []
-    for generation in answers(model, [each.prompt for each in questions], settings.max_new_tokens):
-        credit, paper = attribute(model, generation), attribute(model, generation, method="paper")
-        tokens = len(generation.token_ids)
-        rows.append(
-            {
-                "token_ids": list(generation.token_ids),
-                "credit": {client: share * tokens for client, share in credit.shares.items()},
-                "paper": {client: share * tokens for client, share in softmax_of(paper.response_scores).items()},
-            }
-        )
-        harness.progress.advance()
-    return rows
-
-
-def _shares(rows: ResultRows, method: str) -> dict[str, float]:
-    """Each client's part of all that clients earn."""
-    totals: dict[str, float] = {}
-    for row in rows:
-        for client, earned in row[method].items():
-            totals[client] = totals.get(client, 0.0) + earned
-    whole = sum(totals.values())
-    return {client: earned / whole if whole else 0.0 for client, earned in totals.items()}
 
 
 # --- E14: free riders ---
@@ -95,7 +45,7 @@ def _rider_cases(settings: RobustnessSettings, _: Harness) -> list[str]:
 def _run_riders(case: str, settings: RobustnessSettings, harness: Harness) -> ResultRows:
     """Three riders beside the honest clients: one returns the model unchanged, one noise, one the last change."""
     defended, _, seed = case.partition("/seed-")
-    participants, questions = _honest_participants(settings, harness, int(seed))
+    participants, questions = honest_participants(settings, harness, int(seed))
     riders = [Participant(f"rider-{name}", declared=settings.examples) for name in _RIDERS]
     defences = settings.defences if defended == "on" else Defences()
     with (
@@ -109,7 +59,7 @@ def _run_riders(case: str, settings: RobustnessSettings, harness: Harness) -> Re
             if federation.change is not None:
                 updates["rider-replay"] = federation.change
             federation.merge(updates)
-        rows = _earnings(federation.write(folder), questions, settings, harness)
+        rows = earnings(federation.write(folder), questions, settings, harness)
     return [{"remarks": federation.remarks}, *rows]
 
 
@@ -124,7 +74,7 @@ def _riders(_: RobustnessSettings, cases: Mapping[str, ResultRows]) -> Summary:
                     continue
                 remarks += first["remarks"]
                 for method, values in parts.items():
-                    shares = _shares(rows, method)
+                    shares = client_shares(rows, method)
                     values.append(shares[f"rider-{name}"] * len(shares))
             target = {"unchanged": 0.005}.get(name, 0.10) if defence == "on" or name == "unchanged" else None
             for method, values in parts.items():
@@ -162,7 +112,7 @@ def _attack_cases(settings: RobustnessSettings, harness: Harness) -> list[str]:
 def _run_attack(case: str, settings: RobustnessSettings, harness: Harness) -> ResultRows:
     attack, defence, attacker, seeded = case.split("/")
     seed = int(seeded.rpartition("-")[2])
-    participants, questions = _honest_participants(settings, harness, seed)
+    participants, questions = honest_participants(settings, harness, seed)
     honest = Submission(
         _honest_updates(settings, harness, participants, seed),
         {each.id: len(each.examples) for each in participants},
@@ -176,7 +126,7 @@ def _run_attack(case: str, settings: RobustnessSettings, harness: Harness) -> Re
             base = _untied_base(harness)
             submission = honest if attack == "untied" else _inflate_logits(honest, attacker, base, questions, settings)
         bundle, remarks = attacked_bundle(submission, defences, base, folder)
-        rows = _earnings(bundle, questions, settings, harness)
+        rows = earnings(bundle, questions, settings, harness)
     return [{"remarks": list(remarks)}, *rows]
 
 
@@ -285,10 +235,10 @@ def _gains(earned: Mapping[str, ResultRows], attack: str, defence: str, method: 
         name, defended, attacker, seeded = case.split("/")
         if (name, defended) != (attack, defence):
             continue
-        before = _shares(earned[f"honest/{defence}/nobody/{seeded}"], method)[attacker]
+        before = client_shares(earned[f"honest/{defence}/nobody/{seeded}"], method)[attacker]
         after = sum(
             share
-            for client, share in _shares(rows, method).items()
+            for client, share in client_shares(rows, method).items()
             if client in {attacker, f"{attacker}.a", f"{attacker}.b"}
         )
         gains.append(after / before if before else 0.0)
@@ -306,7 +256,7 @@ def _logit_figures(earned: Mapping[str, ResultRows]) -> list[Figure]:
             total += 1
             same += before["token_ids"] == after["token_ids"]
             for method, values in moved.items():
-                first, second = (_shares([row], method)[attacker] for row in (before, after))
+                first, second = (client_shares([row], method)[attacker] for row in (before, after))
                 values.append(100 * abs(second - first))
     return [
         mean("logits, change of the attacker's share in points, credit", moved["credit"], "ratio", target=0.5),
