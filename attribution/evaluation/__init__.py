@@ -7,6 +7,7 @@ catalogue           the experiments, by the names that `protoken evaluate` and t
 culprits_table      E1 of several models in one table, a cell for each model and domain
 data                what consortia learn and are asked: domains, disjoint parts of them, planted knowledge
 experiment          what an experiment is: cases that run on their own, and a summary of their rows
+figures_page        what experiments found when they were last run whole, as one page
 ground_truth        what coalitions of clients would have said, reconstructed or retrained: the slow oracle
 harness             the harness of experiments: base model, domains, bundles built once, answers and scores
 plots               plots of the report as SVG; the same data gives the same bytes

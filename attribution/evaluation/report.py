@@ -75,7 +75,7 @@ def _html(results: Sequence[Result], folder: Path) -> Iterator[str]:
     aimed = _figures_with_target(results)
     met = sum(bool(figure.ok) for _, figure in aimed)
     yield f"<p>{met} of {len(aimed)} targets are met.</p><h2>Targets</h2>"
-    yield from _html_table(("", *_COLUMNS), [[result.experiment, *_cells(figure)] for result, figure in aimed])
+    yield from _html_table(("", *_COLUMNS), [[result.experiment, *figure_cells(figure)] for result, figure in aimed])
     yield "<h2>Missed</h2>"
     missed = [(result, figure) for result, figure in aimed if not figure.ok]
     yield (
@@ -90,8 +90,8 @@ def _html(results: Sequence[Result], folder: Path) -> Iterator[str]:
         yield f"<p>{html.escape(result.question)}</p>"
         if result.profile == "quick":
             yield f'<p class="quick">{_QUICK}</p>'
-        yield f"<p>{html.escape(_circumstances(result))}</p>"
-        yield from _html_table(_COLUMNS, [_cells(figure) for figure in result.figures])
+        yield f"<p>{html.escape(circumstances_of(result))}</p>"
+        yield from _html_table(_COLUMNS, [figure_cells(figure) for figure in result.figures])
         yield "".join(f"<p>{html.escape(note)}</p>" for note in result.notes)
         for plot in result.plots:
             drawn = (folder / _plot_file(result, plot.name)).read_text(encoding="utf-8")
@@ -119,32 +119,34 @@ def _markdown(results: Sequence[Result]) -> Iterator[str]:
     aimed = _figures_with_target(results)
     met = sum(bool(figure.ok) for _, figure in aimed)
     yield f"# Attribution evaluated\n\n{met} of {len(aimed)} targets are met.\n\n## Targets\n"
-    yield from _markdown_table(("", *_COLUMNS), [[result.experiment, *_cells(figure)] for result, figure in aimed])
+    yield from _markdown_table(
+        ("", *_COLUMNS), [[result.experiment, *figure_cells(figure)] for result, figure in aimed]
+    )
     yield "\n## Missed\n"
     missed = [(result, figure) for result, figure in aimed if not figure.ok]
-    yield from (f"- {_plain_text(_describe_miss(result, figure))}" for result, figure in missed)
+    yield from (f"- {plain_text(_describe_miss(result, figure))}" for result, figure in missed)
     if not missed:
         yield "Nothing."
     for result in results:
-        yield f"\n## {result.experiment} {_plain_text(result.title)}\n\n{_plain_text(result.question)}\n"
+        yield f"\n## {result.experiment} {plain_text(result.title)}\n\n{plain_text(result.question)}\n"
         if result.profile == "quick":
             yield f"**{_QUICK}**\n"
-        yield f"{_plain_text(_circumstances(result))}\n"
-        yield from _markdown_table(_COLUMNS, [_cells(figure) for figure in result.figures])
+        yield f"{plain_text(circumstances_of(result))}\n"
+        yield from _markdown_table(_COLUMNS, [figure_cells(figure) for figure in result.figures])
         for note in result.notes:
-            yield f"\n{_plain_text(note)}"
+            yield f"\n{plain_text(note)}"
         for plot in result.plots:
-            yield f"\n![{_plain_text(plot.title)}]({_plot_file(result, plot.name)})"
+            yield f"\n![{plain_text(plot.title)}]({_plot_file(result, plot.name)})"
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     yield f"| {' | '.join(columns)} |"
     yield f"|{'---|' * len(columns)}"
     for row in rows:
-        yield f"| {' | '.join(map(_plain_text, row))} |"
+        yield f"| {' | '.join(map(plain_text, row))} |"
 
 
-def _plain_text(text: str) -> str:
+def plain_text(text: str) -> str:
     """Text that Markdown and a table cell of it show as it is."""
     return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
 
@@ -153,7 +155,8 @@ def _figures_with_target(results: Sequence[Result]) -> list[tuple[Result, Figure
     return [(result, figure) for result in results for figure in result.figures if figure.target is not None]
 
 
-def _cells(figure: Figure) -> list[str]:
+def figure_cells(figure: Figure) -> list[str]:
+    """A figure's row of a table: name, value, interval, target, whether it is met, N, chance; empty where none is."""
     interval = (
         ""
         if figure.low is None or figure.high is None
@@ -181,11 +184,12 @@ def _format_value(value: float, figure: Figure) -> str:
 
 
 def _describe_miss(result: Result, figure: Figure) -> str:
-    cells = _cells(figure)
+    cells = figure_cells(figure)
     return f"{result.experiment}, {cells[0]}: {cells[1]} where {cells[3]} was wanted"
 
 
-def _circumstances(result: Result) -> str:
+def circumstances_of(result: Result) -> str:
+    """On which model, with which seeds, when and how long, in one sentence or two."""
     coverage = "" if result.coverage is None else f" Coverage {result.coverage:.1%}."
     seeds = ", ".join(map(str, result.seeds))
     return (
