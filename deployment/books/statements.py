@@ -74,12 +74,13 @@ def issue_statement(books: Books, visible: str | None, period: str, client: str)
     """
     signer = books.signer()
     with books.ledger.database.read(member=visible) as connection:
-        clients = statements.clients(connection, period)
+        clients = statements.clients(connection, period)  # of a member, perhaps no more than itself
         if visible not in (None, client) or client not in clients:
-            why = f" for client {client!r}" if clients else ": they are written when a period becomes final"
+            is_final = bool(clients)
+            why = "" if is_final else ": they are written when a period becomes final"
             raise NotFoundError(
-                f"there is no statement of period {period!r}{why}",
-                param="client" if clients else "period",
+                f"there is no statement of period {period!r} for client {client!r}{why}",
+                param="client" if is_final or visible is not None else "period",
                 code="statement_not_found",
             )
         if signer is None:

@@ -15,8 +15,15 @@ from deployment.errors import StartError
 from deployment.settings import Settings
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_GROUP = Path("/sys/fs/cgroup")
-_LIMITS = (_GROUP / "memory.max", _GROUP / "memory" / "memory.limit_in_bytes")
+_GROUPS = (
+    (Path("/sys/fs/cgroup/memory.max"), "memory.current", ("active_file", "inactive_file")),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        "memory.usage_in_bytes",
+        ("total_active_file", "total_inactive_file"),
+    ),
+)
+"""A container's bound in the second and the first version of control groups, what it uses, and what it has cached."""
 _MEMINFO = Path("/proc/meminfo")
 _GIB = 2**30
 
@@ -93,7 +100,8 @@ def require_room(settings: Settings, free_bytes: int | None = None, *, bundle: P
 def _model_bytes(settings: Settings, sizes: BundleSizes) -> int:
     """What a model's networks take of a machine's memory, at most; nothing where they are on a GPU."""
     decoded = {settings.serve_dtype} if settings.engine.kind == "embedded" else set()
-    networks = [sizes.weights * _BYTES[dtype] for dtype in decoded | {settings.score_dtype}]
+    scored = set() if settings.scorers else {settings.score_dtype}
+    networks = [sizes.weights * _BYTES[dtype] for dtype in decoded | scored]
     copies = [min(size, PACKED_BYTES) for size in networks]  # at most: of one that is larger there is none
     return sum(networks + copies) if settings.device == "cpu" else 0
 
@@ -103,21 +111,29 @@ def _free_bytes() -> int | None:
 
     In a container with a bound of its own, no more than what is left of that; what it has cached of files is free.
     """
-    if not _MEMINFO.is_file():
+    told = _numbers(_MEMINFO)
+    if "MemAvailable:" not in told:
         return None
-    told = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
-    free = int(told["MemAvailable"].split()[0]) * 1024
-    limit, used = _GROUP / "memory.max", _GROUP / "memory.current"
-    if limit.is_file() and (bound := limit.read_text().strip()).isdecimal():
-        stat = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
-        free = min(free, int(bound) - int(used.read_text()) + int(stat["inactive_file"]))
+    free = told["MemAvailable:"] * 1024
+    for limit, used, cached in _GROUPS:
+        bound = limit.read_text().strip() if limit.is_file() else ""
+        if bound.isdecimal():
+            stat = _numbers(limit.with_name("memory.stat"))
+            reclaimable = sum(stat.get(name, 0) for name in cached)
+            free = min(free, int(bound) - int(limit.with_name(used).read_text()) + reclaimable)
     return free
+
+
+def _numbers(file: Path) -> dict[str, int]:
+    """The second word of each line, where it is a number, by the first; nothing of a file that is not there."""
+    lines = [line.split() for line in file.read_text().splitlines()] if file.is_file() else []
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdecimal()}
 
 
 def _memory_bytes() -> int:
     """The memory of this machine, or of the container where that is less."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for file in _LIMITS:
+    for file, _, _ in _GROUPS:
         text = file.read_text().strip() if file.is_file() else ""
         if text.isdecimal():
             limits.append(int(text))

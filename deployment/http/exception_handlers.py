@@ -115,8 +115,8 @@ def _invalid_request(error: RequestValidationError) -> InvalidRequestError:
     param = _param(problem)
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        message = "is no field of this request; /docs lists those there are"
-    if param and not re.search(rf"(?<!\w){re.escape(param)}(?!\w)", message):
+        message = f"{param}: is no field of this request; /docs lists those there are"
+    elif param and not re.search(rf"(?<!\w){re.escape(param)}(?!\w)", message):
         message = f"{param}: {message}"
     return InvalidRequestError(message, param=param, code=_code(problem))
 

@@ -17,8 +17,8 @@ from deployment.errors import SettingsError
 from deployment.settings.settings import ENVIRONMENT_PREFIX, EngineSettings, Settings
 from rewards.files import strict_yaml
 
-_UNSHOWN = frozenset({"ledger", "replica_ledger", "engine", "engine.url"})
-"""Settings whose value no error repeats: there may be a password in it."""
+_UNSHOWN = frozenset({"ledger", "replica_ledger", "engine"})
+"""Settings whose value no error repeats, nor that of a part: there may be a password in it."""
 _shown = Repr()
 _shown.maxstring = _shown.maxother = 60
 
@@ -32,11 +32,10 @@ class _Sources:
     path: Path | None = None
 
     def place_of(self, name: str) -> str:
-        """Where a setting's value was found, in words; nothing where nobody asked for it."""
-        setting = name.split(".", maxsplit=1)[0]
-        if setting in self.given:
+        """Where the value of a known setting was found, in words; nothing where that is not known here."""
+        if name.split(".", maxsplit=1)[0] in self.given:
             return "as given to the command"
-        if self.environment.get(variable_of(name)) or self.environment.get(variable_of(setting)):
+        if self.environment.get(variable_of(name)):
             return "in the environment"
         return f"in {self.path}" if self.path else ""
 
@@ -91,10 +90,11 @@ def find_setting(name: str, given: object = None, path: Path | None = None) -> A
     Raises:
         SettingsError: as of `load_settings`, but for a bundle that nothing names.
     """
-    variable = variable_of(name)
-    values = values_given(_from_file(path) if path else {}, {variable: os.environ.get(variable, "")})
+    variables = [variable_of(name), *(variable_of(f"engine.{part}") for part in EngineSettings.model_fields)]
+    environment = {variable: os.environ.get(variable, "") for variable in variables}
+    values = values_given(_from_file(path) if path else {}, environment)
     values |= {} if given is None else {name: given}
-    sources = _Sources({} if given is None else {name: given}, {variable: os.environ.get(variable, "")}, path)
+    sources = _Sources({} if given is None else {name: given}, environment, path)
     settings = settings_of({"bundle": Path(), **values}, sources)
     return None if name == "bundle" and name not in values else getattr(settings, name)
 
@@ -119,18 +119,19 @@ def _explain(error: ValidationError, sources: _Sources) -> str:
 
 
 def _clause(problem: ErrorDetails, sources: _Sources) -> str:
-    name = ".".join(str(part) for part in problem["loc"])
+    where = [str(part) for part in problem["loc"]]
     message = problem["msg"].removeprefix("Value error, ")
-    if not name:
+    if not where:
         return message
-    place = sources.place_of(name)
-    if problem["type"] == "extra_forbidden":
-        fields = EngineSettings.model_fields if name.startswith("engine.") else Settings.model_fields
-        return f"setting {name!r} is not known; there are {', '.join(fields)} {place and f' (it stands {place})'}"
+    if problem["type"] == "extra_forbidden":  # of these, only a file may have any
+        fields = EngineSettings.model_fields if where[0] == "engine" else Settings.model_fields
+        place = f" (it stands in {sources.path})" if sources.path else ""
+        return f"setting {'.'.join(where)!r} is not known; there are {', '.join(fields)}{place}"
+    name = ".".join(where if where[0] == "engine" else where[:1])  # the items of a list have no variable each
     what = f"setting {name!r} (environment {variable_of(name)})"
-    if problem["type"] == "missing" or name in _UNSHOWN:
+    if problem["type"] == "missing" or where[0] in _UNSHOWN:
         return f"{what}: {message}"
-    return f"{what} is {' '.join([_shown.repr(problem['input']), place]).strip()}: {message}"
+    return f"{what} is {' '.join([_shown.repr(problem['input']), sources.place_of(name)]).strip()}: {message}"
 
 
 def variable_of(name: str) -> str:

@@ -14,13 +14,17 @@ def load(text: str) -> Any:
     """A YAML document.
 
     Raises:
-        ValueError: in one line: it is none, is nested without end, gives a name twice, of which YAML would silently
-            take the last, or holds a number that is not decimal: YAML 1.1 reads 010 as eight, and 1:30 as ninety.
+        ValueError: in one line, which names that of the text, and repeats of it names and numbers alone: it is none,
+            is nested without end, gives a name twice, of which YAML would silently take the last, or holds a number
+            that is not decimal: YAML 1.1 reads 010 as eight, and 1:30 as ninety.
     """
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    except yaml.MarkedYAMLError as error:  # whose own words repeat the line, in which there may be a password
+        where = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+        raise ValueError(f"{where}{' '.join(str(error.problem).split())}") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a number of too many digits
         raise ValueError(" ".join(str(error).split())) from error
 

@@ -33,7 +33,6 @@ from rewards.store.reasons import MOST_CHARACTERS, is_telling, require_reason
 POSSIBLE = {"draft": ("disputed", "finalised"), "disputed": ("finalised",), "final": ("paid",), "paid": ()}
 """State -> what can be done with a period in it."""
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-_NO_MONTH = r"\d{4}-(?!0[1-9]$|1[0-2]$)\d{2}"
 """What a period may be called."""
 
 
@@ -206,8 +205,6 @@ def _draft(
     period = history.find(name)
     if period is not None:
         raise _already_closed(period)
-    if re.fullmatch(_NO_MONTH, name):  # a name cannot be taken back
-        raise PeriodError(f"period name {name!r} is spelled as a month, and there is none of that number")
     previous = history.periods[-1] if history.periods else None
     if previous is not None and previous.final is None:
         raise PeriodError(

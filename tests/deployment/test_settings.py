@@ -1,9 +1,8 @@
 """Settings: where they come from, what overrides what, and what is refused."""
 
-import json
 import os
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
@@ -124,17 +123,62 @@ def test_an_error_says_what_stands_where(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "values",
-    [{"ledger": "postgres://me:hush@x"}, {"replica_ledger": "hush"}, {"engine": {"kind": "openai", "url": "hush"}}],
+    "text",
+    [
+        "ledger: postgres://me:hush@x",
+        "ledger: postgresql://me:hush@x/db: y",
+        "ledger: 'postgresql://me:hush@x/db",
+        "ledger: postgresql://me:hush@x/db\nledger: postgresql://me:hush@x/db",
+        "replica_ledger: hush",
+        "engine: {kind: openai, url: hush}",
+        "engine: {kind: http://me:hush@x}",
+        "engine: {model: {api_key: hush}}",
+        "engine: hush",
+    ],
 )
-def test_an_error_does_not_repeat_a_password(tmp_path: Path, values: dict[str, Any]) -> None:
-    """What an URL may hold stays where it is."""
+def test_an_error_does_not_repeat_a_password(tmp_path: Path, text: str) -> None:
+    """What an URL may hold stays where it is, be it of a setting that is wrong or in a line that is no YAML."""
     file = tmp_path / "serve.yaml"
-    file.write_text(json.dumps({"bundle": "b", **values}), encoding="utf-8")
+    file.write_text(f"bundle: b\n{text}\n", encoding="utf-8")
     with pytest.raises(SettingsError) as refused:
         load_settings(file, environment={})
 
     assert "hush" not in str(refused.value)
+
+
+def test_what_is_no_yaml_is_told_by_its_line(tmp_path: Path) -> None:
+    """And by what is wrong there, in one line."""
+    file = tmp_path / "serve.yaml"
+    file.write_text("bundle: b\nledger: a: b\n", encoding="utf-8")
+    with pytest.raises(SettingsError) as refused:
+        load_settings(file, environment={})
+
+    assert f"settings file {file} is not YAML: line 2: mapping values are not allowed here" == str(refused.value)
+
+
+def test_an_unknown_setting_is_looked_for_in_the_file(tmp_path: Path) -> None:
+    """However the environment spells it: of what it has nobody asks but by name."""
+    file = tmp_path / "serve.yaml"
+    file.write_text("bundle: b\nprot: 80\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=rf"'prot' is not known; .* \(it stands in {file}\)$"):
+        load_settings(file, environment={"PROTOKEN_PROT": "80"})
+
+
+def test_an_item_of_a_list_is_told_by_the_variable_of_the_list(tmp_path: Path) -> None:
+    """There is none of its own."""
+    file = tmp_path / "serve.yaml"
+    file.write_text("bundle: b\ncors_origins: [nonsense]\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"'cors_origins' \(environment PROTOKEN_CORS_ORIGINS\) is 'nonsense' in "):
+        load_settings(file, environment={})
+
+
+def test_one_setting_is_found_beside_an_engine_of_two_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kind in the file and its address in the environment are one engine, for whoever asks for something else."""
+    file = tmp_path / "serve.yaml"
+    file.write_text("bundle: b\nport: 81\nengine: {kind: openai}\n", encoding="utf-8")
+    monkeypatch.setenv("PROTOKEN_ENGINE_URL", "http://127.0.0.1:8001")
+
+    assert 81 == find_setting("port", None, file)
 
 
 def test_settings_that_do_not_go_together_are_told_in_our_words(tmp_path: Path) -> None:

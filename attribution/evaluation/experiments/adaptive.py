@@ -1,7 +1,7 @@
 """E24: a member who knows the rule that pays it, and trains or submits for credit instead of for the consortium.
 
-It sees what every member sees: the global model, and so the last round's change. Each attack stays within its own
-update, so that no count is inflated and nothing is copied word for word; what of that the defences answer is measured.
+It sees what every member sees: the global model, and so the last round's change. Nothing is copied word for word; what
+of that the defences answer is measured.
 """
 
 import math
@@ -32,9 +32,9 @@ def _cases(settings: DefendedSettings, _: Harness) -> list[str]:
 
 
 def _run(case: str, settings: DefendedSettings, harness: Harness) -> ResultRows:
-    """What is earned where the first client attacks in every round, and how alike honest updates are to the last one's.
+    """What is earned where the first client attacks, and how alike honest updates are to the last round's change.
 
-    Before there was a round, there is nothing to replay.
+    In the first round there is no such change: who would replay it sends noise, and others are honest.
     """
     kind, defence, seeded = case.split("/")
     seed = int(seeded.rpartition("-")[2])
@@ -52,6 +52,8 @@ def _run(case: str, settings: DefendedSettings, harness: Harness) -> ResultRows:
     ):
         for _ in range(settings.training.rounds):
             updates = dict(federation.local_updates())
+            if federation.change is None and kind == "masked-replay":
+                updates[attacker] = noise_like(updates[attacker], seed)
             if federation.change is not None:
                 honest = [update for client, update in updates.items() if not client.startswith(attacker)]
                 alike += cosines([federation.change, *honest])[0, 1:].tolist()
@@ -64,7 +66,10 @@ def _run(case: str, settings: DefendedSettings, harness: Harness) -> ResultRows:
 def _served_answers(
     settings: DefendedSettings, harness: Harness, participants: Sequence[Participant], seed: int
 ) -> list[Example]:
-    """What the honest consortium answers to everybody's questions: training on it raises what is paid for."""
+    """What the honest consortium answers in the end to what all members trained on: more than a member could know.
+
+    Training on that raises what is paid for, so that what it earns bounds what such a member earns.
+    """
     model = FederatedModel.load(harness.bundle(settings.training, participants, seed).path)
     each = -(-settings.examples // len(participants))
     prompts = [example.prompt for participant in participants for example in participant.examples[:each]]
@@ -100,7 +105,8 @@ def _summarise(_: DefendedSettings, cases: Mapping[str, ResultRows]) -> Summary:
             figure = mean(f"{kind}, defences {defence}", _gains(cases, kind, defence), "ratio", target=target)
             figures.append(figure)
             bars[f"defences {defence}"].append((float(place), figure.value))
-    alike = [cosine for case, (first, *_) in cases.items() if case.startswith(_HONEST) for cosine in first["alike"]]
+    undefended = [first for case, (first, *_) in cases.items() if case.startswith(f"{_HONEST}/off/")]
+    alike = [cosine for first in undefended for cosine in first["alike"]]
     figures.append(mean("cosine of an honest update to the last round's change", alike, "correlation"))
     plot = Plot(
         name="gain-of-adaptive-members", title="What an attack multiplies its member's share by", kind="bars",
@@ -110,10 +116,11 @@ def _summarise(_: DefendedSettings, cases: Mapping[str, ResultRows]) -> Summary:
     notes = [
         (
             "`boost` adds the last round's change to its own update, of the same norm; `echo` trains on the served"
-            f" answers to everybody's questions; `masked-replay` trains on nothing and returns the last change at a"
-            f" cosine of {_UNNOTICED}; `opposed-pair` hides that change in a member that brings it and a twin that"
-            " takes it away. The gain is the member's part of all that clients earn, its twin's included, over its"
-            " part when honest under the same defences."
+            " answers to all members' questions from the first round on, which no member has; `masked-replay` sends"
+            f" noise, and from the second round on the last change at a cosine of {_UNNOTICED}; `opposed-pair` brings"
+            " that change beside its own update, and takes it away as a twin that declares as many examples. The gain"
+            " is the member's part of all that clients earn, its twin's included, over its part when honest under the"
+            " same defences."
         ),
         *(f"Defences on: {remark}" for remark in remarks),
     ]
@@ -130,7 +137,8 @@ def _gains(cases: Mapping[str, ResultRows], kind: str, defence: str) -> list[flo
         before = client_shares(honest, "credit")[first["attacker"]]
         earned = client_shares(rows, "credit")
         after = sum(share for client, share in earned.items() if client.removesuffix(_TWIN) == first["attacker"])
-        gains.append(after / before if before else 0.0)
+        if before:
+            gains.append(after / before)
     return gains
 
 

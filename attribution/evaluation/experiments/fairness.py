@@ -77,7 +77,7 @@ def _score(model: FederatedModel, generation: Generation, nodes: tuple[int, ...]
 
 
 def _run_shapley(case: str, settings: ShapleySettings, harness: Harness) -> ResultRows:
-    """Scores, exact Shapley values of the reconstructed game and leave-one-out, of each response above 1 nat."""
+    """Scores of each response, and what the reconstructed game says of those compared."""
     return _rows_with_truth(case, settings, harness, lambda bundle: [("shapley", ReconstructedGame(bundle))])
 
 
@@ -181,13 +181,15 @@ def _against_truth(settings: ShapleySettings, cases: Mapping[str, ResultRows], t
         x_label="exact Shapley share", y_label="share", diagonal=True,
         series={name: clouds[name] for name in (_PAID, "paper")},
     )  # fmt: skip
+    gained = sum(row["gain"] > GAIN for row in every)
     notes = [
         (
-            f"Exact Shapley values over all coalitions {game}, for the {len(rows)} of {len(every)} responses that"
-            f" gained more than {GAIN} nat; distance is total variation between positive shares."
+            f"Exact Shapley values over all coalitions {game}. Of {len(every)} responses {gained} gained more than"
+            f" {GAIN:g} nat, and {len(rows)} of these were compared, the first of each domain; distance is total"
+            " variation between positive shares."
         )
     ]
-    coverage = sum(row["gain"] > GAIN for row in every) / len(every) if every else None
+    coverage = len(rows) / len(every) if every else None
     return Summary(figures=figures, plots=[plot], notes=notes, coverage=coverage)
 
 
@@ -200,12 +202,13 @@ def _comparisons(
         [row["paid"][client] for row in rows for client in row["paid"]],
         [row["leave-one-out"][client] for row in rows for client in row["paid"]],
     )
+    clients = sum(len(row["paid"]) for row in rows)
     figures = [
         Figure(name="responses compared", value=len(rows), n=len(rows), unit="ratio", target=needed, at_least=True),
         Figure(name="times nearer to Shapley than paper", value=distance["paper"] / max(distance[_PAID], 1e-9),
                n=len(rows), unit="ratio", target=6 if needed else None, at_least=True),
-        Figure(name="Spearman with leave-one-out, credit", value=by_rank or 0.0, n=len(rows), unit="correlation",
-               target=targets.rank_correlation, at_least=True),
+        Figure(name="Spearman with leave-one-out, credit", value=by_rank or 0.0, n=0 if by_rank is None else clients,
+               unit="correlation", target=targets.rank_correlation, at_least=True),
         mean("linear datamodelling score, credit", [row["lds"] for row in rows], "correlation", at_least=True),
     ]  # fmt: skip
     for domain in sorted({row["domain"] for row in rows}):

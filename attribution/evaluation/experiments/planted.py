@@ -21,7 +21,15 @@ from attribution.evaluation.ground_truth import ReconstructedGame, ScoredRespons
 from attribution.evaluation.harness import Harness, Participant, answers
 from attribution.evaluation.results import Plot, Summary
 from attribution.evaluation.shapley import PLAYERS_MAX
-from attribution.evaluation.statistics import mean, median, positive_shares, proportion, softmax_of, total_variation
+from attribution.evaluation.statistics import (
+    compare_shares,
+    mean,
+    median,
+    positive_shares,
+    proportion,
+    softmax_of,
+    total_variation,
+)
 from attribution.model import FederatedModel
 from attribution.training.recipe import Example, load_examples
 
@@ -32,8 +40,8 @@ class FactSettings(Settings):
     """`clients` that own `facts_per_size` facts of each number of owners; `public` is a file of common questions.
 
     `base_facts` are what the base model is taught first, by the same training. `examples` are a domain's questions that
-    each client trains on beside its facts: a federation that sees nothing but invented names answers everything with
-    one.
+    each client, and the base model of each domain, trains on beside the facts: who sees nothing but invented names
+    answers everything with one.
     """
 
     clients: int = Field(default=6, ge=2, le=PLAYERS_MAX)
@@ -66,7 +74,7 @@ class _Planted:
     Attributes:
         questions: one of each fact that clients own, in words that nobody trained on.
         owners: the clients that own each.
-        base_questions: one of each fact that the base model was taught.
+        base_questions: one of each fact that the base model was taught and answers rightly in these words.
     """
 
     model: FederatedModel
@@ -80,31 +88,40 @@ def _plant(case: str, settings: FactSettings, harness: Harness) -> _Planted:
     owners = _owners(settings)
     facts = planted_facts(settings.base_facts + len(owners), seed)
     of_base, facts = facts[: settings.base_facts], facts[settings.base_facts :]
-    before = harness.bundle(settings.training, [Participant("before", [taught for taught, _ in of_base])], seed)
     owned = by_owner(owners, [taught for taught, _ in facts], settings.clients)
-    ordinary = _ordinary_questions(settings, harness, seed)
+    *ordinary, of_nobody = _ordinary_questions(settings, harness, seed)
+    learned = [*(taught for taught, _ in of_base), *of_nobody]
+    before = harness.bundle(settings.training, [Participant("before", learned)], seed)
     participants = [
         Participant(f"client-{client}", [*owned[client], *ordinary[client]]) for client in range(settings.clients)
     ]
-    taught_harness = replace(harness, base=f"path:{before.global_path}")
+    taught_harness = replace(harness, base=f"path:{before.global_path.resolve()}")
     return _Planted(
         FederatedModel.load(taught_harness.bundle(settings.training, participants, seed).path),
         [question for _, question in facts],
         [[f"client-{each}" for each in group] for group in owners],
-        [question for _, question in of_base],
+        _known([question for _, question in of_base], FederatedModel.load(before.path), settings),
     )
 
 
+def _known(questions: Sequence[Example], model: FederatedModel, settings: FactSettings) -> list[Example]:
+    """Those questions that a model answers rightly."""
+    said = answers(model, [each.prompt for each in questions], settings.max_new_tokens)
+    return [each for each, generation in zip(questions, said, strict=True) if each.response in generation.text]
+
+
 def _ordinary_questions(settings: FactSettings, harness: Harness, seed: int) -> list[Sequence[Example]]:
-    """Each client's ordinary questions, of the domains in turn; disjoint."""
+    """Each client's ordinary questions, of the domains in turn, and the base model's at last; all disjoint."""
     if not settings.examples:
-        return [()] * settings.clients
+        return [()] * (settings.clients + 1)
     names = harness.domain_names(settings.domains)
     each = -(-settings.clients // len(names))
     dealt = [
-        harness.parts(name, each, settings.examples, 0, seed, settings.training.max_tokens).clients for name in names
+        harness.parts(name, each + 1, settings.examples, 0, seed, settings.training.max_tokens).clients
+        for name in names
     ]
-    return [dealt[client % len(names)][client // len(names)] for client in range(settings.clients)]
+    ordinary = [dealt[client % len(names)][client // len(names)] for client in range(settings.clients)]
+    return [*ordinary, [example for parts in dealt for example in parts[each]]]
 
 
 def _run_owners(case: str, settings: FactSettings, harness: Harness) -> ResultRows:
@@ -140,7 +157,9 @@ _RULES: Mapping[str, SharesOf] = {
 def _owners_summary(settings: FactSettings, cases: Mapping[str, ResultRows]) -> Summary:
     every = [row for each in cases.values() for row in each]
     rows = [row for row in every if row["right"]]
-    figures, series = [], {}
+    series = {}
+    from_truth = compare_shares((_RULES["credit"](row), _RULES["exact Shapley"](row)) for row in rows).distances
+    figures = [mean("distance from exact Shapley, credit", from_truth, "share")]
     for rule, shares_of in _RULES.items():
         distances: dict[int, list[float]] = {size: [] for size in range(1, settings.clients + 1)}
         among: list[float] = []
@@ -162,7 +181,8 @@ def _owners_summary(settings: FactSettings, cases: Mapping[str, ResultRows]) -> 
     notes = [
         (
             f"Invented facts, each asked in words that were not trained on; {len(rows)} of {len(every)} were known."
-            f" The base model was taught {settings.base_facts} others first, so that it knew how to answer."
+            f" The base model was taught {settings.base_facts} others first, so that it knew how to answer. What is"
+            " left of exact Shapley values is what members who do not own a fact still bring to it."
         )
     ]
     return Summary(figures=figures, plots=[plot], notes=notes, coverage=len(rows) / len(every) if every else None)
@@ -214,8 +234,9 @@ def _payable_summary(_: FactSettings, cases: Mapping[str, ResultRows]) -> Summar
     ]
     notes = [
         (
-            "The paid part is 1 − base share. Of public facts nobody knows how the base model would have put them, so"
-            " that part of what is paid for one is the form of its answer; they have no target."
+            "The paid part is 1 − base share. Of the facts that the base model was taught, those are asked that it"
+            " answers rightly by itself, in words that it was not taught. Public facts it may have forgotten, or"
+            " have put them in other words, so that to bring them back is work too; they have no target."
         )
     ]
     return Summary(figures=figures, notes=notes)

@@ -1,7 +1,7 @@
 """E23: responses that gained little, and scores in half precision: what the commons gets, and what rounding pays.
 
 The consortium of ordinary knowledge (`domains`) is trained a little and much, so that its answers to what nobody
-trained on gain from nothing to many nats. Each is scored in every dtype, from the same token ids.
+trained on gain from nothing to many nats. Some of them are scored in half precision too, from the same token ids.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ def _cases(settings: PrecisionSettings, _: Harness) -> list[str]:
 
 
 def _run(case: str, settings: PrecisionSettings, harness: Harness) -> ResultRows:
-    """Each answer's gain and split of credit, in each dtype."""
+    """Each answer's gain and split of credit, and of some in half precision."""
     seed, steps = (int(part.rpartition("-")[2]) for part in case.split("/"))
     training = settings.training.model_copy(update={"steps": steps})
     bundle, held_out = natural_bundle(settings.model_copy(update={"training": training}), harness, seed)

@@ -6,7 +6,8 @@ import pytest
 
 from attribution.base.linear_products import PACKED_BYTES
 from attribution.bundle.footprint import sizes_of
-from deployment.cluster.machine import _free_bytes, _memory_bytes, require_given, require_memory, require_room
+from deployment.cluster import machine
+from deployment.cluster.machine import require_given, require_memory, require_room
 from deployment.errors import StartError
 from deployment.settings import EngineSettings, Settings
 from tests.attribution.consortia import base_model, updates, write_consortium
@@ -58,6 +59,10 @@ def test_a_second_copy_and_another_device_count(dense: Path):
     with pytest.raises(StartError):
         require_memory(twice, sizes.dense_bytes + 12 * sizes.weights - 1)
     require_memory(Settings(bundle=dense, gpus_per_replica=1), sizes.dense_bytes)
+    scorers = twice.model_copy(update={"scorers": 1})  # which have the other copy, where they are
+    require_memory(scorers, sizes.dense_bytes + 4 * sizes.weights)
+    with pytest.raises(StartError):
+        require_memory(scorers, sizes.dense_bytes + 4 * sizes.weights - 1)
     engine = EngineSettings(kind="openai", url="http://127.0.0.1:8001")  # which has its own copy elsewhere
     require_memory(twice.model_copy(update={"engine": engine}), sizes.dense_bytes + 8 * sizes.weights)
 
@@ -87,26 +92,39 @@ def test_a_model_beside_another_needs_what_is_free(low_rank: Path):
     require_room(Settings(bundle=low_rank, gpus_per_replica=1), 0, bundle=low_rank)
 
 
-def test_what_is_free_is_what_the_kernel_and_the_container_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The less of the two; what a container has cached of files is free, and without a bound it counts for nothing."""
+@pytest.mark.parametrize(
+    ("version", "limit", "used", "cached"),
+    [
+        (0, "memory.max", "memory.current", "active_file 300\ninactive_file 1200\n"),
+        (1, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_active_file 300\ntotal_inactive_file 1200\n"),
+    ],
+)
+def test_what_is_free_is_what_the_kernel_and_the_container_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int, limit: str, used: str, cached: str
+):
+    """The less of the two, in both kinds of containers; what one has cached of files is free, and no bound is none."""
+    groups = machine._GROUPS
     meminfo = tmp_path / "meminfo"
-    monkeypatch.setattr("deployment.cluster.machine._MEMINFO", meminfo)
-    monkeypatch.setattr("deployment.cluster.machine._GROUP", tmp_path)
-    assert _free_bytes() is None
+    monkeypatch.setattr(machine, "_MEMINFO", meminfo)
+    monkeypatch.setattr(machine, "_GROUPS", ((tmp_path / groups[version][0].name, *groups[version][1:]),))
+    for told in (None, "MemTotal: 16000 kB\n"):
+        if told:
+            meminfo.write_text(told)
+        assert machine._free_bytes() is None
     meminfo.write_text("MemTotal:       16000 kB\nMemAvailable:    9000 kB\n")
-    assert 9000 * 1024 == _free_bytes()
-    (tmp_path / "memory.current").write_text("4000\n")
-    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 1500\n")
+    assert 9000 * 1024 == machine._free_bytes()
+    (tmp_path / used).write_text("4000\n")
+    (tmp_path / "memory.stat").write_text(f"anon 100\n{cached}")
     for bound, free in (("max\n", 9000 * 1024), ("5000\n", 2500), ("99999999\n", 9000 * 1024)):
-        (tmp_path / "memory.max").write_text(bound)
-        assert free == _free_bytes()
+        (tmp_path / limit).write_text(bound)
+        assert free == machine._free_bytes()
 
 
 def test_this_machine_says_what_is_free():
     """What is asked where a replica runs is asked of the kernel, which has an answer here."""
-    free = _free_bytes()
+    free = machine._free_bytes()
     assert free is not None
-    assert 0 < free < _memory_bytes()
+    assert 0 < free < machine._memory_bytes()
 
 
 def test_low_rank_updates_fit_anywhere(low_rank: Path):

@@ -333,20 +333,6 @@ def test_a_name_that_is_none_is_refused(booked, name):
         close(booked, name)
 
 
-@pytest.mark.parametrize("name", ["2026-00", "2026-13", "2026-99"])
-def test_a_month_that_does_not_exist_is_no_period(booked, name):
-    """A name cannot be taken back, so what is spelled as a month has to be one; nothing is closed."""
-    with pytest.raises(PeriodError, match=f"'{name}' is spelled as a month"):
-        close(booked, name)
-    assert () == periods.all(booked)
-
-
-@pytest.mark.parametrize("name", ["2026-01", "2026-12", "2026-13a", "2026-131", "2026-Q4", "26-13", "autumn"])
-def test_every_other_word_is_a_period_s_name(booked, name):
-    """Names are labels, and say nothing of when a period ends."""
-    assert name == close(booked, name).period
-
-
 def test_the_next_period_waits_for_the_one_before(booked):
     """While a period is a draft or disputed, the next one can be neither closed nor previewed."""
     close(booked, "2026-11", DISPUTABLE)
