@@ -207,14 +207,16 @@ def _start(settings: Settings) -> None:
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     replicas = settings.replicas * len(settings.bundles)
     processors = settings.processors * replicas + settings.cpus_per_scorer * settings.scorers
-    processors = max(processors, os.cpu_count() or 1)
-    ray.init(
-        address="local",
-        num_cpus=processors,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        _metrics_export_port=settings.replica_metrics_port or None,
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(processors, os.cpu_count() or 1),
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            _metrics_export_port=settings.replica_metrics_port or None,
+        )
+    except Exception as error:  # what Ray raises where its own processes take longer than half a minute is no other
+        raise _not_up("Ray", error) from error
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     wanted = settings.gpus_per_replica * replicas + settings.gpus_per_scorer * settings.scorers
     available = ray.cluster_resources().get("GPU", 0)
@@ -227,10 +229,12 @@ def _start(settings: Settings) -> None:
             serve.run(build_scorer_graph(settings), name=SCORERS, route_prefix=None, logging_config=quiet)
         serve.run(build_graph(settings), name=APPLICATION, logging_config=quiet)
     except (RuntimeError, RayError) as error:
-        why = " ".join(str(error).split())
-        raise StartError(
-            f"the service did not come up: {why}; where this machine is busy, start it again when it is not"
-        ) from error
+        raise _not_up("the service", error) from error
+
+
+def _not_up(what: str, error: Exception) -> StartError:
+    why = " ".join(str(error).split())
+    return StartError(f"{what} did not come up: {why}; where this machine is busy, start it again when it is not")
 
 
 def _stop(timeout_s: float) -> None:

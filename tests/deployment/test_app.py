@@ -155,6 +155,20 @@ def test_a_start_that_ray_gives_up_is_one_line(tmp_path: Path, bundle: Path, mon
     assert "where this machine is busy, start it again when it is not" in message
 
 
+def test_a_start_that_ray_itself_gives_up_is_one_line(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own processes took longer than it waits for them, of which it says so by the most general of errors."""
+
+    def gives_up(**_options: object) -> None:
+        raise Exception("The current node timed out during startup.")  # noqa: TRY002 - as Ray does
+
+    monkeypatch.setattr(ray, "init", gives_up)
+    message = refusal(tmp_path, bundle)
+
+    assert "Ray did not come up: The current node timed out during startup.; where this machine is busy" in message
+
+
 def test_a_lost_ledger_is_not_made_anew(tmp_path: Path, bundle: Path) -> None:
     """Where the key is there and the ledger is not, the service says so, and makes no file in its place."""
     SigningKey.generate("demo/ledger").save(tmp_path / "signing_key")

@@ -22,6 +22,7 @@ from rewards.keys.ring import KeyRing
 from rewards.ledger.ledger import Ledger
 from tests.waiting import PATIENCE_S, until, until_up
 
+TOO_BUSY = "where this machine is busy, start it again when it is not"
 TOLD_EVERY_MS = 6000  # how often Ray's processes tell each other their series: not before each has a new heartbeat
 
 
@@ -108,8 +109,7 @@ def service(
     environment = os.environ | {f"PROTOKEN_{name.upper()}": value for name, value in settings.items()}
     environment |= more or {}
     environment["RAY_metrics_report_interval_ms"] = str(TOLD_EVERY_MS)
-    with log.open("ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True, env=environment)
+    process = _started(command, environment, f"http://127.0.0.1:{port}/health", log)
     running = Service(
         f"http://127.0.0.1:{port}",
         f"http://127.0.0.1:{metrics_port}/metrics",
@@ -120,15 +120,37 @@ def service(
         process,
     )
     try:
-        until_up("the service", f"{running.address}/health", process, log)
         yield running
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+        _end(process)
+
+
+def _started(
+    command: list[str], environment: Mapping[str, str], health: str, log: Path, attempts: int = 2
+) -> subprocess.Popen[bytes]:
+    """The service's process once it is healthy; where the machine was too busy, started again, as its error advises."""
+    for attempt in range(1, attempts + 1):
+        with log.open("ab") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True, env=environment)
+        try:
+            until_up("the service", health, process, log)
+        except BaseException:
+            is_over = process.poll() is not None
+            _end(process)
+            if attempt == attempts or not is_over or TOO_BUSY not in log.read_text(errors="replace"):
+                raise
+        else:
+            break
+    return process
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def replica_of(running: Service) -> psutil.Process:
