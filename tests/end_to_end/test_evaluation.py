@@ -168,7 +168,7 @@ def test_facts_are_paid_to_their_owners(folder):
     assert owners.coverage > 0
     assert _values(owners)["distance from equal shares of the owners, credit"] < 0.3
     values = {figure.name: figure.value for figure in payable.figures}
-    assert values["paid part of a planted fact"] > 0.5
+    assert values["paid part of a planted fact's word"] > 0.5
 
 
 def test_attacks_are_run_with_the_defences_off_and_on(folder, small_base):

@@ -31,17 +31,16 @@ from attribution.evaluation.statistics import (
     total_variation,
 )
 from attribution.model import FederatedModel
+from attribution.records import AttributedResponse, Generation
 from attribution.training.recipe import Example, load_examples
-
-_KINDS = ("base", "planted", "public")
 
 
 class FactSettings(Settings):
     """`clients` that own `facts_per_size` facts of each number of owners; `public` is a file of common questions.
 
-    `base_facts` are what the base model is taught first, by the same training. `examples` are a domain's questions that
-    each client, and the base model of each domain, trains on beside the facts: who sees nothing but invented names
-    answers everything with one.
+    `base_facts` is how many facts the base model is taught first, by the same training. `examples` are a domain's
+    questions that each client, and the base model of each domain, trains on beside the facts: who sees nothing but
+    invented names answers everything with one.
     """
 
     clients: int = Field(default=6, ge=2, le=PLAYERS_MAX)
@@ -72,25 +71,26 @@ class _Planted:
     """A model in which facts were planted.
 
     Attributes:
+        base: what was taught before the federation began, whose global model is the federation's base.
         questions: one of each fact that clients own, in words that nobody trained on.
         owners: the clients that own each.
-        base_questions: one of each fact that the base model was taught and answers rightly in these words.
     """
 
     model: FederatedModel
+    base: Path
     questions: list[Example]
     owners: list[list[str]]
-    base_questions: list[Example]
 
 
-def _plant(case: str, settings: FactSettings, harness: Harness) -> _Planted:
+def _plant(case: str, settings: FactSettings, harness: Harness, common: Sequence[Example] = ()) -> _Planted:
+    """Teach the base model its own facts, and how `common` questions are answered; then the clients theirs."""
     seed = int(case.rpartition("-")[2])
     owners = _owners(settings)
     facts = planted_facts(settings.base_facts + len(owners), seed)
     of_base, facts = facts[: settings.base_facts], facts[settings.base_facts :]
     owned = by_owner(owners, [taught for taught, _ in facts], settings.clients)
     *ordinary, of_nobody = _ordinary_questions(settings, harness, seed)
-    learned = [*(taught for taught, _ in of_base), *of_nobody]
+    learned = [*(taught for taught, _ in of_base), *of_nobody, *common]
     before = harness.bundle(settings.training, [Participant("before", learned)], seed)
     participants = [
         Participant(f"client-{client}", [*owned[client], *ordinary[client]]) for client in range(settings.clients)
@@ -98,16 +98,10 @@ def _plant(case: str, settings: FactSettings, harness: Harness) -> _Planted:
     taught_harness = replace(harness, base=f"path:{before.global_path.resolve()}")
     return _Planted(
         FederatedModel.load(taught_harness.bundle(settings.training, participants, seed).path),
+        before.path,
         [question for _, question in facts],
         [[f"client-{each}" for each in group] for group in owners],
-        _known([question for _, question in of_base], FederatedModel.load(before.path), settings),
     )
-
-
-def _known(questions: Sequence[Example], model: FederatedModel, settings: FactSettings) -> list[Example]:
-    """Those questions that a model answers rightly."""
-    said = answers(model, [each.prompt for each in questions], settings.max_new_tokens)
-    return [each for each, generation in zip(questions, said, strict=True) if each.response in generation.text]
 
 
 def _ordinary_questions(settings: FactSettings, harness: Harness, seed: int) -> list[Sequence[Example]]:
@@ -198,45 +192,70 @@ def _inequality(owners: Sequence[str], shares: Mapping[str, float]) -> list[floa
 
 
 def _run_payable(case: str, settings: FactSettings, harness: Harness) -> ResultRows:
+    """What is paid for facts that only clients taught, and for public ones that the base model answers by itself.
+
+    Every other public question is taught to the base model, so that it knows how such questions are answered here.
+    """
     if not settings.public.is_file():
         raise RecipeError(f"{settings.public}: no such file; `public` names a file of questions that everybody knows")
-    planted = _plant(case, settings, harness)
-    questions = {
-        "base": planted.base_questions,
-        "planted": planted.questions,
-        "public": load_examples(settings.public),
-    }
-    rows: ResultRows = []
-    for kind, examples in questions.items():
-        harness.progress.start(f"asking {kind} questions", len(examples))
-        generations = answers(planted.model, [each.prompt for each in examples], settings.max_new_tokens)
-        for example, generation in zip(examples, generations, strict=True):
-            harness.progress.advance()
-            row = {"kind": kind, "right": example.response.lower() in generation.text.lower()}
+    public = load_examples(settings.public)
+    planted = _plant(case, settings, harness, [Example(each.prompt, f"{each.response}.") for each in public[::2]])
+    base = FederatedModel.load(planted.base)
+    known = [each for each, said in _ask(base, public[1::2], settings) if _is_right(each, said)]
+    rows: ResultRows = [{"kind": "asked", "count": len(public[1::2])}]
+    for kind, questions in (("public", known), ("planted", planted.questions)):
+        harness.progress.start(f"asking {kind} questions", len(questions))
+        for example, generation in _ask(planted.model, questions, settings):
             credit = attribute(planted.model, generation)
-            rows.append(
-                row | {"tokens": len(generation.token_ids), "gain": credit.gain, "base_share": credit.base_share}
-            )
+            row = {"kind": kind, "right": _is_right(example, generation), "tokens": len(generation.token_ids)}
+            row |= {"gain": credit.gain, "base_share": credit.base_share}
+            rows.append(row | {"word_base_share": _base_share_of_word(generation, credit)})
+            harness.progress.advance()
     return rows
 
 
+def _ask(
+    model: FederatedModel, questions: Sequence[Example], settings: FactSettings
+) -> list[tuple[Example, Generation]]:
+    """Each question with a model's answer."""
+    said = answers(model, [each.prompt for each in questions], settings.max_new_tokens)
+    return list(zip(questions, said, strict=True))
+
+
+def _is_right(example: Example, generation: Generation) -> bool:
+    return example.response.lower().rstrip(".") in generation.text.lower()
+
+
+def _base_share_of_word(generation: Generation, credit: AttributedResponse) -> float:
+    """The commons' part of an answer without the full stop and the end, which are how it is told and not what."""
+    tokens = [*generation.tokens]
+    while len(tokens) > 1 and tokens[-1].strip() in {"", "."}:
+        tokens.pop()
+    if credit.base_share == 1.0:  # as where no client earned anything, whatever its tokens say
+        return 1.0
+    return sum(credit.base_shares[: len(tokens)]) / len(tokens)
+
+
 def _payable_summary(_: FactSettings, cases: Mapping[str, ResultRows]) -> Summary:
-    every = [row for each in cases.values() for row in each]
-    rows = [row for row in every if row["right"]]
-    payable = {kind: [1 - row["base_share"] for row in rows if row["kind"] == kind] for kind in _KINDS}
-    counts = {kind: sum(row["kind"] == kind for row in every) for kind in _KINDS}
+    asked = sum(rows[0]["count"] for rows in cases.values())
+    every = [row for rows in cases.values() for row in rows[1:]]
+    right = {kind: [row for row in every if row["kind"] == kind and row["right"]] for kind in ("public", "planted")}
+    count = {kind: sum(row["kind"] == kind for row in every) for kind in right}
+    words = {kind: [1 - row["word_base_share"] for row in rows] for kind, rows in right.items()}
     figures = [
-        median("paid part of a fact of the base model", payable["base"], "share", target=0.1),
-        median("paid part of a planted fact", payable["planted"], "share", target=0.8, at_least=True),
-        median("paid part of a public fact", payable["public"], "share"),
-        *(proportion(f"{kind} facts answered rightly", len(payable[kind]), counts[kind]) for kind in _KINDS),
+        median("paid part of a public fact's word", words["public"], "share", target=0.1),
+        median("paid part of a planted fact's word", words["planted"], "share", target=0.8, at_least=True),
+        *(median(f"paid part of a whole {kind} answer", [1 - row["base_share"] for row in rows], "share")
+          for kind, rows in right.items()),
+        proportion("public facts that the base model answers rightly", count["public"], asked),
+        *(proportion(f"{kind} facts answered rightly", len(rows), count[kind]) for kind, rows in right.items()),
         commons_of_small_gains(every),
-    ]
+    ]  # fmt: skip
     notes = [
         (
-            "The paid part is 1 − base share. Of the facts that the base model was taught, those are asked that it"
-            " answers rightly by itself, in words that it was not taught. Public facts it may have forgotten, or"
-            " have put them in other words, so that to bring them back is work too; they have no target."
+            "The paid part is 1 − base share. The base model was taught every other public question first, so that it"
+            " knew how to answer, and only those of the rest are asked that it answers rightly by itself. An answer's"
+            " word is what it says without the full stop and the end."
         )
     ]
     return Summary(figures=figures, notes=notes)
