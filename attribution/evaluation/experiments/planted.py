@@ -202,7 +202,7 @@ def _run_payable(case: str, settings: FactSettings, harness: Harness) -> ResultR
     planted = _plant(case, settings, harness, [Example(each.prompt, f"{each.response}.") for each in public[::2]])
     base = FederatedModel.load(planted.base)
     known = [each for each, said in _ask(base, public[1::2], settings) if _is_right(each, said)]
-    rows: ResultRows = [{"kind": "asked", "count": len(public[1::2])}]
+    rows: ResultRows = [{"kind": "posed", "count": len(public[1::2])}]
     for kind, questions in (("public", known), ("planted", planted.questions)):
         harness.progress.start(f"asking {kind} questions", len(questions))
         for example, generation in _ask(planted.model, questions, settings):
@@ -237,7 +237,7 @@ def _base_share_of_word(generation: Generation, credit: AttributedResponse) -> f
 
 
 def _payable_summary(_: FactSettings, cases: Mapping[str, ResultRows]) -> Summary:
-    asked = sum(rows[0]["count"] for rows in cases.values())
+    posed = sum(rows[0]["count"] for rows in cases.values())
     every = [row for rows in cases.values() for row in rows[1:]]
     right = {kind: [row for row in every if row["kind"] == kind and row["right"]] for kind in ("public", "planted")}
     count = {kind: sum(row["kind"] == kind for row in every) for kind in right}
@@ -247,7 +247,7 @@ def _payable_summary(_: FactSettings, cases: Mapping[str, ResultRows]) -> Summar
         median("paid part of a planted fact's word", words["planted"], "share", target=0.8, at_least=True),
         *(median(f"paid part of a whole {kind} answer", [1 - row["base_share"] for row in rows], "share")
           for kind, rows in right.items()),
-        proportion("public facts that the base model answers rightly", count["public"], asked),
+        proportion("public facts that the base model answers rightly", count["public"], posed),
         *(proportion(f"{kind} facts answered rightly", len(rows), count[kind]) for kind, rows in right.items()),
         commons_of_small_gains(every),
     ]  # fmt: skip

@@ -29,8 +29,8 @@ class PrecisionSettings(NaturalSettings):
     in the other `dtypes` too, which takes very long where the machine has no units for them.
     """
 
-    local_steps: tuple[int, ...] = Field(default=(1, 2, 4, 10), min_length=1)
-    temperatures: tuple[float, ...] = Field(default=(0.0, 0.3, 1.0, 1.5), min_length=1)
+    local_steps: tuple[int, ...] = Field(default=(1, 2, 10), min_length=1)
+    temperatures: tuple[float, ...] = Field(default=(0.0, 1.0), min_length=1)
     top_p: float = Field(default=0.95, gt=0, le=1)
     compared: int = Field(default=8, ge=1)
     dtypes: tuple[DType, ...] = Field(default=("float16", "bfloat16"), min_length=1)
