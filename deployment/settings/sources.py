@@ -19,6 +19,7 @@ from rewards.files import strict_yaml
 
 _UNSHOWN = frozenset({"ledger", "replica_ledger", "engine"})
 """Settings whose value no error repeats, nor that of a part: there may be a password in it."""
+_LOGIN = "@"  # of an URL; one may stand at the wrong name, or a line too far to the right
 _shown = Repr()
 _shown.maxstring = _shown.maxother = 60
 
@@ -90,7 +91,8 @@ def find_setting(name: str, given: object = None, path: Path | None = None) -> A
     Raises:
         SettingsError: as of `load_settings`, but for a bundle that nothing names.
     """
-    variables = [variable_of(name), *(variable_of(f"engine.{part}") for part in EngineSettings.model_fields)]
+    parts = EngineSettings.model_fields if path else {}  # which alone has an engine that these may be parts of
+    variables = [variable_of(name), *(variable_of(f"engine.{part}") for part in parts)]
     environment = {variable: os.environ.get(variable, "") for variable in variables}
     values = values_given(_from_file(path) if path else {}, environment)
     values |= {} if given is None else {name: given}
@@ -129,9 +131,12 @@ def _clause(problem: ErrorDetails, sources: _Sources) -> str:
         return f"setting {'.'.join(where)!r} is not known; there are {', '.join(fields)}{place}"
     name = ".".join(where if where[0] == "engine" else where[:1])  # the items of a list have no variable each
     what = f"setting {name!r} (environment {variable_of(name)})"
+    value, place = problem["input"], sources.place_of(name)
     if problem["type"] == "missing" or where[0] in _UNSHOWN:
         return f"{what}: {message}"
-    return f"{what} is {' '.join([_shown.repr(problem['input']), sources.place_of(name)]).strip()}: {message}"
+    if not isinstance(value, str | int | float) or _LOGIN in str(value):
+        return f"{what}{place and f' {place}'}: {message}"
+    return f"{what} is {' '.join([_shown.repr(value), place]).strip()}: {message}"
 
 
 def variable_of(name: str) -> str:

@@ -134,6 +134,10 @@ def test_an_error_says_what_stands_where(tmp_path: Path) -> None:
         "engine: {kind: http://me:hush@x}",
         "engine: {model: {api_key: hush}}",
         "engine: hush",
+        "policy:\n  ledger: postgresql://me:hush@x/db",
+        "spool: [postgresql://me:hush@x]",
+        "port: postgresql://me:hush@x/db",
+        "cors_origins: ['https://me:hush@x']",
     ],
 )
 def test_an_error_does_not_repeat_a_password(tmp_path: Path, text: str) -> None:
@@ -179,6 +183,7 @@ def test_one_setting_is_found_beside_an_engine_of_two_places(tmp_path: Path, mon
     monkeypatch.setenv("PROTOKEN_ENGINE_URL", "http://127.0.0.1:8001")
 
     assert 81 == find_setting("port", None, file)
+    assert "sqlite:////l.db" == find_setting("ledger", "sqlite:////l.db"), "who names no file has no engine"
 
 
 def test_settings_that_do_not_go_together_are_told_in_our_words(tmp_path: Path) -> None:

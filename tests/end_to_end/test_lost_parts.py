@@ -15,8 +15,8 @@ from tests.end_to_end.service import Service, new_ledger, replica_of, service
 from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
-AT_ONCE_S = 60.0
-"""What hangs does so without end; a machine with others on it has been seen to take half a minute for an import."""
+AT_ONCE_S = 25.0
+"""Less than who waits for a lock does (30 s and more), and enough for a machine with others on it."""
 
 
 @pytest.fixture(scope="module")
